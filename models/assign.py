@@ -1,0 +1,197 @@
+"""Scores on the patch grid → labels, probabilities and margins at any size.
+
+Knows nothing of images, files or networks: numpy arrays in, numpy arrays out. A dot product commutes
+with bilinear interpolation, and dividing by a pixel's length never changes which centroid wins, so
+the K score maps are interpolated instead of the D-channel code; where the length matters
+(probabilities, margins) it comes from the code's neighbor products, which is exact as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Box = tuple[float, float, float, float]
+Assignment = Literal["cosine", "dot"]
+
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+_STRIP = 2**22  # floats of one strip of output rows: 16 MB, whatever the size of the image
+_EPS = 1e-10
+
+
+class MergeLike(Protocol):
+    """One merge of the hierarchy, as the manifest holds it."""
+
+    @property
+    def k(self) -> int: ...
+    @property
+    def merge(self) -> tuple[int, int]: ...
+    @property
+    def into(self) -> int: ...
+
+
+def labels(scores: Array, size: tuple[int, int], box: Box = WHOLE) -> Array:
+    """The best cluster of every pixel.
+
+    scores   float32 [K, h, w]  code · centroid on the patch grid
+    size     (H, W) in pixels of the answer
+    box      the part of the grid the answer shows: top, left, height, width as fractions
+    returns  uint8 [H, W]       cluster ids 0..K-1; the lower id wins an exact tie
+
+    Equal to the papers' order (upsample the code, normalize every pixel, compare).
+    Source: STEGO (arXiv:2203.08414) §4, cluster probe; bilinear, align_corners=False.
+    """
+    out = np.empty(size, np.uint8)
+    for rows, strip in upsampled(scores, size, box):
+        best = strip[0].copy()
+        winner = np.zeros(best.shape, np.uint8)
+        for k in range(1, len(strip)):
+            better = strip[k] > best
+            winner[better] = k
+            np.maximum(best, strip[k], out=best)
+        out[rows] = winner
+    return out
+
+
+def probabilities(
+    scores: Array,
+    code: Array | None,
+    size: tuple[int, int],
+    *,
+    temperature: float,
+    assignment: Assignment = "cosine",
+    box: Box = WHOLE,
+) -> Array:
+    """softmax over clusters of temperature × similarity, for every pixel.
+
+    scores   float32 [K, h, w];  code  float32 [D, h, w], needed where assignment is `cosine`
+    returns  float32 [K, H, W], sums to 1 over K
+
+    Source: STEGO §4.3 (temperature 2), CAUSE (temperature 3), PiCIE eq. 3 (`dot`, 1).
+    """
+    out = np.empty((len(scores), *size), np.float32)
+    for rows, strip in _similarities(scores, code, size, assignment, box):
+        strip *= temperature
+        strip -= strip.max(axis=0)
+        np.exp(strip, out=strip)
+        strip /= strip.sum(axis=0)
+        out[:, rows] = strip
+    return out
+
+
+def margin(
+    scores: Array, code: Array | None, size: tuple[int, int], *, assignment: Assignment = "cosine", box: Box = WHOLE
+) -> Array:
+    """How clearly each pixel's cluster won: best minus second-best similarity, clipped to 0..1.
+
+    returns  float32 [H, W]
+    """
+    out = np.empty(size, np.float32)
+    for rows, strip in _similarities(scores, code, size, assignment, box):
+        top = np.partition(strip, len(strip) - 2, axis=0)[-2:]
+        out[rows] = np.clip(top[1] - top[0], 0.0, 1.0)
+    return out
+
+
+def level(hierarchy: Sequence[MergeLike], k: int, clusters: int) -> Array:
+    """Which cluster stands for each one when only k are left.
+
+    returns  uint8 [K]  representative of every id; `table[labels]` is the coarser label map
+
+    Raises ValueError when k is not in 2..K or the hierarchy does not reach it.
+    """
+    if not 2 <= k <= clusters:
+        raise ValueError(f"k = {k}: choose between 2 and {clusters}")
+    table = np.arange(clusters, dtype=np.uint8)
+    left = clusters
+    for merge in hierarchy:
+        if left <= k:
+            break
+        a, b = merge.merge
+        table[(table == a) | (table == b)] = merge.into
+        left = merge.k
+    if left != k:
+        raise ValueError(f"k = {k}: the hierarchy stops at {left}")
+    return table
+
+
+def lengths(code: Array, size: tuple[int, int], box: Box = WHOLE) -> Array:
+    """Euclidean length of the bilinearly interpolated code at every pixel, without interpolating it.
+
+    code     float32 [D, h, w]
+    returns  float32 [H, W]
+
+    |Σ w_i c_i|² = Σ w_i w_j ⟨c_i, c_j⟩ over the four corners of a cell: five maps of products do.
+    """
+    return np.concatenate([strip for _, strip in _lengths(code, size, box)])
+
+
+def upsampled(maps: Array, size: tuple[int, int], box: Box = WHOLE) -> Iterator[tuple[slice, Array]]:
+    """Strips of rows of `maps` [K, h, w] interpolated to [K, H, W]: (rows, float32 [K, rows, W])."""
+    maps = np.ascontiguousarray(maps, np.float32)
+    top, bottom, down = _axis(size[0], maps.shape[1], box[0], box[2])
+    left, right, across = _axis(size[1], maps.shape[2], box[1], box[3])
+    for rows in _strips(size, len(maps)):
+        weight = down[rows, None]
+        lines = maps[:, top[rows]]  # a copy: fancy indexing
+        lines += (maps[:, bottom[rows]] - lines) * weight
+        strip = lines[:, :, left]
+        strip += (lines[:, :, right] - strip) * across
+        yield rows, strip
+
+
+def _strips(size: tuple[int, int], channels: int) -> Iterator[slice]:
+    step = max(1, _STRIP // max(1, channels * size[1]))
+    return (slice(start, min(start + step, size[0])) for start in range(0, size[0], step))
+
+
+def _axis(out: int, grid: int, start: float, extent: float) -> tuple[Array, Array, Array]:
+    """Lower neighbor, upper neighbor and the upper one's weight of each of `out` pixels on `grid` cells."""
+    at = ((np.arange(out) + 0.5) / out * extent + start) * grid - 0.5
+    at = np.clip(at, 0, grid - 1)
+    low = at.astype(np.intp)
+    return low, np.minimum(low + 1, grid - 1), (at - low).astype(np.float32)
+
+
+def _lengths(code: Array, size: tuple[int, int], box: Box) -> Iterator[tuple[slice, Array]]:
+    code = np.ascontiguousarray(code, np.float32)
+    below = np.concatenate([code[:, 1:], code[:, -1:]], axis=1)
+    beside = np.concatenate([code[:, :, 1:], code[:, :, -1:]], axis=2)
+    opposite = np.concatenate([below[:, :, 1:], below[:, :, -1:]], axis=2)
+    products = np.stack(
+        [
+            np.einsum("dhw,dhw->hw", a, b)
+            for a, b in ((code, code), (code, beside), (code, below), (code, opposite), (beside, below))
+        ]
+    )
+    own, right_of, below_of, falling, rising = products
+    top, bottom, down = _axis(size[0], code.shape[1], box[0], box[2])
+    left, right, across = _axis(size[1], code.shape[2], box[1], box[3])
+    v = across[None, :]
+    for rows in _strips(size, 8):
+        t, b, u = top[rows, None], bottom[rows, None], down[rows, None]
+        squared = (1 - u) ** 2 * ((1 - v) ** 2 * own[t, left] + v**2 * own[t, right])
+        squared += u**2 * ((1 - v) ** 2 * own[b, left] + v**2 * own[b, right])
+        squared += 2 * v * (1 - v) * ((1 - u) ** 2 * right_of[t, left] + u**2 * right_of[b, left])
+        squared += 2 * u * (1 - u) * ((1 - v) ** 2 * below_of[t, left] + v**2 * below_of[t, right])
+        squared += 2 * u * v * (1 - u) * (1 - v) * (falling[t, left] + rising[t, left])
+        yield rows, np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
+
+
+def _similarities(
+    scores: Array, code: Array | None, size: tuple[int, int], assignment: Assignment, box: Box
+) -> Iterator[tuple[slice, Array]]:
+    """Strips of cosines (or plain scores, for `dot`) of every pixel with every centroid."""
+    if assignment == "dot":
+        yield from upsampled(scores, size, box)
+        return
+    if code is None:
+        raise ValueError("cosine similarities need the code as well as the scores")
+    norms = lengths(code, size, box)
+    for rows, strip in upsampled(scores, size, box):
+        strip /= np.maximum(norms[rows], _EPS)
+        yield rows, strip

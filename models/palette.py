@@ -1,0 +1,113 @@
+"""Cluster ids to colors, and label maps to pictures.
+
+Knows nothing of files or networks. A color belongs to a cluster: it is stored with it in the manifest,
+and this file only proposes the first ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+# What a deuteranope and a protanope see of linear RGB. Source: Machado, Oliveira & Fernandes 2009, severity 1.
+_DEUTERANOPIA = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
+_PROTANOPIA = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
+_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+_WHITE = _XYZ.sum(axis=1)
+
+
+@lru_cache(maxsize=8)
+def _proposed(k: int) -> Array:
+    steps = np.array([0, 51, 102, 153, 204, 255])
+    rgb = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    seen = [_lab(rgb), _lab(rgb, _DEUTERANOPIA), _lab(rgb, _PROTANOPIA)]
+    lightness = seen[0][:, 0]
+    usable = (lightness > 25) & (lightness < 93)  # legible on white and on black
+    rgb, seen = rgb[usable], [view[usable] for view in seen]
+
+    def distance(index: int) -> Array:
+        """To every candidate, as the eye that tells them apart worst sees it; red-green vision counts less."""
+        apart = [np.linalg.norm(view - view[index], axis=1) for view in seen]
+        return np.minimum(apart[0], 1.6 * np.minimum(apart[1], apart[2]))
+
+    first = int(np.argmin(np.abs(rgb - np.array([0, 102, 204])).sum(axis=1)))
+    chosen, nearest = [first], distance(first)
+    while len(chosen) < k:
+        following = int(np.argmax(nearest))
+        if nearest[following] <= 0:  # more clusters than candidates: begin again
+            nearest = distance(chosen[len(chosen) % len(rgb)])
+            following = int(np.argmax(nearest))
+        chosen.append(following)
+        nearest = np.minimum(nearest, distance(following))
+    return rgb[chosen].astype(np.uint8)
+
+
+def distinct(k: int) -> Array:
+    """k colors far apart, for color-blind eyes too; the first of k + 1 are the k.
+
+    returns  uint8 [k, 3]
+    """
+    return _proposed(k).copy()
+
+
+def _lab(rgb: Array, vision: Array | None = None) -> Array:
+    """CIE L*a*b* [n, 3] of sRGB uint8 [n, 3], as an eye with `vision` sees it."""
+    linear = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    if vision is not None:
+        linear = np.clip(linear @ vision.T, 0, 1)
+    ratio = linear @ _XYZ.T / _WHITE
+    f = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+def to_hex(color: Array) -> str:
+    """`#rrggbb` of uint8 [3]."""
+    return "#" + "".join(f"{int(v):02x}" for v in color)
+
+
+def from_hex(color: str) -> Array:
+    """uint8 [3] of `#rrggbb`. Raises ValueError."""
+    if len(color) != 7 or color[0] != "#":
+        raise ValueError(f"{color!r} is not a color: write it as #rrggbb")
+    return np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
+
+
+def colorize(labels: Array, colors: Array, only: Collection[int] | None = None) -> Array:
+    """The label map in its clusters' colors.
+
+    labels   uint8 [H, W];  colors  uint8 [K, 3]
+    only     cluster ids to draw; the rest is transparent
+    returns  uint8 [H, W, 3], or [H, W, 4] where `only` is given
+    """
+    if only is None:
+        return np.asarray(colors[labels])
+    table = np.zeros((len(colors), 4), np.uint8)
+    table[:, :3] = colors
+    for cluster in only:
+        table[cluster, 3] = 255
+    return np.asarray(table[labels])
+
+
+def overlay(
+    image: Array, labels: Array, colors: Array, alpha: float = 0.5, only: Collection[int] | None = None
+) -> Array:
+    """The image with its clusters' colors over it.
+
+    image    RGB uint8 [H, W, 3];  labels  uint8 [H, W];  colors  uint8 [K, 3];  alpha  opacity 0..1
+    only     cluster ids to draw; elsewhere the image is untouched
+    returns  uint8 [H, W, 3]
+    """
+    opacity = np.zeros(len(colors), np.uint16)
+    opacity[list(range(len(colors)) if only is None else only)] = round(alpha * 256)
+    paint = (colors.astype(np.uint16) * opacity[:, None] + 128).astype(np.uint16)
+    keep = (256 - opacity).astype(np.uint16)
+    blended = image * keep[labels][..., None]
+    blended += paint[labels]
+    blended >>= 8
+    return blended.astype(np.uint8)
