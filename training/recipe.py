@@ -6,16 +6,21 @@ one; `--set a.b=v` overrides a single value; the resolved recipe is what is save
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
 import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import TesseraError
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class RecipeError(TesseraError):
@@ -32,7 +37,9 @@ class BackboneSection(Section):
     """Which network gives the features, and where its weights come from."""
 
     name: str = "vit_small_patch8_224.dino"  # timm's name
-    weights: str = "timm"  # "timm" (its hub), "random", or a .safetensors/.pth file
+    # "timm" (its hub), "random", a .safetensors/.pth file, or "auto": the hub, and where there is none a
+    # small network pretrained on the same images
+    weights: str = "timm"
 
 
 class InputSection(Section):
@@ -75,6 +82,162 @@ class Recipe(Section):
     input: InputSection = InputSection()
     clusters: ClusterSection = ClusterSection()
     export: ExportSection = ExportSection()
-    options: dict[str, Any] = Field(default_factory=dict)  # the method's own section, checked by the method
+    options: dict[str, Any] = Field(default_factory=dict)  # the table named after the method, checked by it
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of every value, defaults included; the same for two spellings of one recipe."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+    def differences(self, other: Recipe) -> list[str]:
+        """Dotted keys on which two recipes differ, with both values: "seed: 0, here 1"."""
+        mine, theirs = _flat(page_of(self)), _flat(page_of(other))
+        return [
+            f"{key}: {mine.get(key, 'absent')!r}, here {theirs.get(key, 'absent')!r}"
+            for key in sorted(mine.keys() | theirs.keys())
+            if mine.get(key) != theirs.get(key)
+        ]
 
 
+def load(
+    path: Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    method: str | None = None,
+    dataset: str | None = None,
+) -> Recipe:
+    """The recipe of a TOML file (None: all defaults), with `a.b=v` overrides, checked by its method.
+
+    method, dataset  given on the command line; an error when the file names another
+
+    Raises RecipeError, which names the key and what is near it.
+    """
+    return parse(read(path) if path else {}, overrides=overrides, method=method, dataset=dataset)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A TOML file as nested tables. Raises RecipeError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: {error}") from None
+
+
+def parse(
+    page: Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    method: str | None = None,
+    dataset: str | None = None,
+) -> Recipe:
+    """Nested tables to a recipe; see `load`."""
+    from training import methods  # here, not above: reading a recipe's own sections needs no network code
+
+    page = copy.deepcopy(dict(page))
+    for override in overrides:
+        _override(page, override)
+    for key, wanted in (("method", method), ("dataset", dataset)):
+        if wanted is not None and page.setdefault(key, wanted) != wanted:
+            raise RecipeError(
+                f"the recipe says {key} = {page[key]!r}, the command line {wanted!r}: drop one of them"
+            )
+    name = page.get("method", Recipe.model_fields["method"].default)
+    config = methods.method(str(name)).Config
+    if "options" in page:
+        raise RecipeError(f"options: {name}'s own values belong in a table [{name}]")
+    own = page.pop(str(name), {})
+    recipe = _check(Recipe, page, (), known={str(name): config})
+    options = _check(config, own, (str(name),)).model_dump(mode="json")
+    return recipe.model_copy(update={"options": options})
+
+
+def page_of(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as the nested tables it is written as: `parse(page_of(r)) == r`."""
+    page = recipe.model_dump(mode="json")
+    page[recipe.method] = page.pop("options")
+    return page
+
+
+def encode(recipe: Recipe) -> str:
+    """A recipe as a TOML page with every value spelled out."""
+    return "\n".join(_table(page_of(recipe), "")) + "\n"
+
+
+def _override(page: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise RecipeError(f"--set {override}: write it as key=value, for instance --set clusters.k=12")
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        inner = page.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {override}: {table!r} is a value, not a table")
+        page = inner
+    try:
+        page[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        page[last] = text.strip()  # a bare word: a name or a path
+
+
+def _check(
+    model: type[M], values: Any, at: tuple[str, ...], known: Mapping[str, type[BaseModel]] | None = None
+) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError("; ".join(_say(model, e, at, known or {}) for e in error.errors())) from None
+
+
+def _say(
+    model: type[BaseModel], error: Any, at: tuple[str, ...], known: Mapping[str, type[BaseModel]]
+) -> str:
+    loc = error["loc"]
+    where = ".".join((*at, *map(str, loc)))
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]} (it is {error['input']!r})"
+    beside = [name for name in (*_fields(model, loc[:-1]), *(() if loc[:-1] else known)) if name != "options"]
+    near = difflib.get_close_matches(str(loc[-1]), beside, n=1, cutoff=0.5)
+    if near:
+        return f"{where}: unknown key; did you mean {'.'.join((*at, *map(str, loc[:-1]), near[0]))}?"
+    return f"{where}: unknown key; there are {', '.join(beside)}"
+
+
+def _fields(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the section that `loc` leads to."""
+    for step in loc:
+        if step in model.model_fields:
+            annotation = model.model_fields[step].annotation
+            kinds = [annotation, *get_args(annotation)]
+            model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def _flat(page: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in page.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _table(page: Mapping[str, Any], prefix: str) -> list[str]:
+    # None is left out: TOML has no word for it, and only fields whose default is None can be None.
+    lines = [f"{k} = {_value(v)}" for k, v in page.items() if not isinstance(v, Mapping) and v is not None]
+    for key, value in page.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{prefix}{key}]", *_table(value, f"{prefix}{key}.")]
+    return lines
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

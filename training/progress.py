@@ -1,0 +1,61 @@
+"""A progress bar where someone watches, plain lines where the output goes to a file.
+
+Knows nothing of what is being counted.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+_SECONDS_BETWEEN_LINES = 10.0  # without a terminal; a log of a night's run stays readable
+
+
+class Progress:
+    """Counts towards a total: `with Progress(console, "reading", 50) as bar: bar.advance()`."""
+
+    def __init__(self, console: Console, what: str, total: int, *, done: int = 0) -> None:
+        self._console, self._what, self._total, self._done = console, what, total, done
+        self._rich: RichProgress | None = None
+        self._last_line = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._rich = RichProgress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}", markup=False),
+                console=self._console,
+            )
+            self._task = self._rich.add_task(self._what, total=self._total, completed=self._done, note="")
+            self._rich.start()
+        else:
+            self._line("")
+        return self
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """n more are done; `note` stands behind the bar."""
+        self._done += n
+        if self._rich is not None:
+            self._rich.update(self._task, completed=self._done, note=note)
+        elif self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._line(note)
+
+    def _line(self, note: str) -> None:
+        self._last_line = time.monotonic()
+        self._console.print(
+            f"{self._what}: {self._done}/{self._total} {note}".rstrip(), markup=False, highlight=False
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rich is not None:
+            self._rich.stop()
