@@ -1,0 +1,86 @@
+"""Label maps against ground truth: confusion, matching, IoU, accuracy.
+
+Knows nothing of networks or data sets: integer arrays in, fractions 0..1 out. Used for scoring only; no
+method sees what this file is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Array = NDArray[Any]
+EXTRA = -1  # class of a cluster that no class was matched to
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well clusters fit classes. All fractions are 0..1; percent belongs to whoever prints.
+
+    confusion  int64 [K, N]    pixels of cluster k that show class n
+    match      int64 [K]       class of every cluster; EXTRA where there is none
+    iou        float64 [N]     NaN for a class that neither occurs nor is predicted
+    miou       their mean without the NaNs
+    accuracy   share of all pixels in the right class; pixels of extra clusters are errors
+    """
+
+    confusion: Array
+    match: Array
+    iou: Array
+    miou: float
+    accuracy: float
+
+
+def confusion(predicted: Array, true: Array, clusters: int, classes: int) -> Array:
+    """Pixels by cluster and class: int64 [K, N]. Sum it over images.
+
+    predicted  int [...]  ids 0..K-1
+    true       int [...]  0..N-1; every other value (255, -1) is ignored
+
+    A pixel counts whatever its cluster: upstream STEGO drops those of extra clusters, and a clustering
+    that fails on two thirds of the pixels scores 100 % there.
+    """
+    predicted, true = np.asarray(predicted), np.asarray(true)
+    if predicted.shape != true.shape:
+        raise ValueError(f"labels {predicted.shape} and ground truth {true.shape} differ in shape")
+    counted = (true >= 0) & (true < classes)
+    cluster, label = predicted[counted].astype(np.int64), true[counted].astype(np.int64)
+    if cluster.size and not (cluster.min() >= 0 and cluster.max() < clusters):
+        raise ValueError(f"cluster ids {cluster.min()}..{cluster.max()} do not fit {clusters} clusters")
+    counts = np.bincount(cluster * classes + label, minlength=clusters * classes)
+    return counts.reshape(clusters, classes).astype(np.int64)
+
+
+def match(confusion: Array) -> Array:
+    """The class of every cluster that makes most pixels right: int64 [K], EXTRA for the clusters left over.
+
+    Source: Hungarian algorithm; one cluster per class.
+    """
+    clusters, classes = linear_sum_assignment(confusion, maximize=True)
+    found = np.full(len(confusion), EXTRA, np.int64)
+    found[clusters] = classes
+    return found
+
+
+def score(confusion: Array, matched: Array | None = None) -> Scores:
+    """Scores of a confusion [K, N]; `matched` [K] replaces the Hungarian match (a linear probe's: arange)."""
+    matched = match(confusion) if matched is None else np.asarray(matched, np.int64)
+    classes = confusion.shape[1]
+    known = matched != EXTRA
+    by_class = np.zeros((classes, classes), np.int64)  # predicted class, true class
+    np.add.at(by_class, matched[known], confusion[known])
+    right = np.diagonal(by_class)
+    union = by_class.sum(1) + confusion.sum(0) - right
+    iou = np.divide(right, union, out=np.full(classes, np.nan), where=union > 0)
+    pixels = confusion.sum()
+    return Scores(
+        confusion=confusion,
+        match=matched,
+        iou=iou,
+        miou=float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
+        accuracy=float(right.sum() / pixels) if pixels else float("nan"),
+    )
