@@ -1,0 +1,223 @@
+"""Backbones: normalized pixels to dense features, by timm name or from a local file.
+
+Know nothing of methods, heads or clusters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.errors import TesseraError
+from models.nets.heads import FPNHead
+
+MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as every method here and its pretrained weights use them
+STD = (0.229, 0.224, 0.225)
+
+
+class BackboneError(TesseraError):
+    """No such network, weights that cannot be had, or weights of another network."""
+
+
+class Backbone(nn.Module):
+    """Normalized pixels float32 [B, 3, H, W] to features [B, C, H/stride, W/stride]."""
+
+    channels: int
+    stride: int
+
+
+class VitBackbone(Backbone):
+    """A plain timm ViT: the patch tokens of its last block, after the final norm.
+
+    Class and register tokens take part and are dropped at the end. Position embeddings are resampled as
+    DINO does: bicubic, no antialiasing, scale factor (h + 0.1) / g.
+
+    Source: STEGO (arXiv:2203.08414) §4.1; DINO (arXiv:2104.14294), `interpolate_pos_encoding`.
+    """
+
+    def __init__(self, vit: Any) -> None:
+        super().__init__()
+        self.vit = vit
+        self.channels = vit.embed_dim
+        self.stride = vit.patch_embed.patch_size[0]
+        self.grid: tuple[int, int] = vit.patch_embed.grid_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x float32 [B, 3, H, W], H and W multiples of the stride → [B, C, h, w]."""
+        vit = self.vit
+        patches = vit.patch_embed.proj(x)
+        height, width = patches.shape[-2:]
+        tokens = vit.patch_embed.norm(patches.flatten(2).transpose(1, 2))
+        prefix = [t.expand(len(x), -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+        if vit.pos_embed is not None:
+            outside = vit.pos_embed.shape[1] - self.grid[0] * self.grid[1]  # positions of prefix tokens
+            own, spatial = vit.pos_embed[:, :outside], vit.pos_embed[:, outside:]
+            tokens = tokens + resample_positions(spatial, self.grid, height, width)
+            if outside:
+                joined = torch.cat(prefix, 1)
+                prefix = [joined + own] if outside == joined.shape[1] else [
+                    joined[:, :outside] + own, joined[:, outside:]
+                ]  # fmt: skip
+        tokens = torch.cat([*prefix, tokens], 1)
+        tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
+        dense: Tensor = tokens[:, vit.num_prefix_tokens :].transpose(1, 2)
+        return dense.reshape(len(x), self.channels, height, width)
+
+
+def resample_positions(positions: Tensor, grid: tuple[int, int], height: int, width: int) -> Tensor:
+    """Position embeddings [1, g·g, C] of a g×g grid for a height×width one: [1, height·width, C].
+
+    Two small matrices of cubic weights rather than `interpolate`: they export to ONNX with free sizes.
+    """
+    rows, columns = grid
+    table = positions.reshape(rows, columns, -1)
+    wanted = torch.stack([torch.scalar_tensor(height), torch.scalar_tensor(width)])
+    trained = torch.tensor([float(rows), float(columns)])
+    same = (wanted == trained).all()
+    scale = torch.where(same, torch.ones(2), (wanted + 0.1) / trained).to(positions)
+    down = cubic_weights(height, rows, scale[0])
+    across = cubic_weights(width, columns, scale[1])
+    table = torch.einsum("hr,rcd->hcd", down, table)
+    table = torch.einsum("wc,hcd->hwd", across, table)
+    return table.reshape(1, -1, table.shape[-1])
+
+
+def cubic_weights(out: int, grid: int, scale: Tensor) -> Tensor:
+    """Weights [out, grid] of cubic convolution (a = −0.75), half-pixel centers, border repeated."""
+    at = (torch.arange(out, device=scale.device, dtype=scale.dtype) + 0.5) / scale - 0.5
+    low = at.floor()
+    cells = torch.arange(grid, device=scale.device, dtype=scale.dtype)
+    weights = torch.zeros(1, grid, device=scale.device, dtype=scale.dtype)
+    for tap in (-1, 0, 1, 2):
+        cell = (low + tap).clamp(0, grid - 1)
+        d = (at - (low + tap)).abs()
+        near = (1.25 * d - 2.25) * d * d + 1
+        far = ((-0.75 * d + 3.75) * d - 6) * d + 3
+        weight = torch.where(d <= 1, near, far)
+        weights = weights + weight[:, None] * (cells[None] == cell[:, None]).to(weight)
+    return weights
+
+
+class CnnBackbone(Backbone):
+    """A timm CNN as a pyramid of maps, with a neck that merges them where it was trained with one.
+
+    levels  how many of the maps at stride 4, 8, 16, 32 to use, from the finest
+    neck    channels of the FPN that merges them at stride 4; 0 answers with the coarsest map alone
+    """
+
+    def __init__(self, name: str, *, levels: int = 4, neck: int = 0, pretrained: bool = False) -> None:
+        super().__init__()
+        self.body = timm.create_model(
+            name, pretrained=pretrained, features_only=True, out_indices=tuple(range(1, levels + 1))
+        )
+        self.pyramid_channels: list[int] = self.body.feature_info.channels()
+        strides: list[int] = self.body.feature_info.reduction()
+        self.pyramid_stride = strides[0]
+        self.neck = FPNHead(self.pyramid_channels, neck) if neck else None
+        self.channels = neck or self.pyramid_channels[-1]
+        self.stride = strides[0] if neck else strides[-1]
+
+    def pyramid(self, x: Tensor) -> list[Tensor]:
+        """x float32 [B, 3, H, W] → maps [B, C_i, h_i, w_i], fine to coarse."""
+        maps: list[Tensor] = self.body(x)
+        return maps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x float32 [B, 3, H, W] → [B, C, h, w]."""
+        maps = self.pyramid(x)
+        return maps[-1] if self.neck is None else self.neck(maps)  # type: ignore[no-any-return]
+
+
+def build(name: str, weights: str | Path = "timm", *, levels: int = 4, neck: int = 0) -> Backbone:
+    """The backbone of a timm name.
+
+    weights  `timm` (its hub), `random`, or a .safetensors / .pth file in timm's or the authors' key names
+    levels, neck  for CNNs, see CnnBackbone; a file written by `training/pretrain.py` brings its own
+
+    Raises BackboneError.
+    """
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = timm.list_models(f"*{base.split('_')[0]}*")[:5]
+        raise BackboneError(f"backbone {name!r} is not a timm name" + (f"; near it: {', '.join(near)}" if near else ""))
+    state = None
+    if str(weights) not in ("timm", "random"):
+        state = read_weights(Path(weights))
+        laterals = [v for k, v in state.items() if re.fullmatch(r"neck\.laterals\.\d+\.weight", k)]
+        levels, neck = (len(laterals), laterals[0].shape[0]) if laterals else (levels, neck)
+    pretrained = str(weights) == "timm"
+    try:
+        backbone = _create(name, levels, neck, pretrained)
+    except BackboneError:
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise BackboneError(f"backbone {name!r}: {error}") from error
+        raise BackboneError(
+            f"the weights of {name!r} could not be fetched ({type(error).__name__}): connect this machine to"
+            " timm's hub, give a local file (--set backbone.weights=FILE), or train a small backbone on your own"
+            " images (python training/pretrain.py --data DIR --out backbone.safetensors)"
+        ) from error
+    if state is not None:
+        _load(backbone, state, Path(weights))
+    return backbone
+
+
+def _create(name: str, levels: int, neck: int, pretrained: bool) -> Backbone:
+    if not _is_vit(name):
+        return CnnBackbone(name, levels=levels, neck=neck, pretrained=pretrained)
+    vit = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    if getattr(vit, "rope", None) is not None:
+        raise BackboneError(f"backbone {name!r} uses rotary positions, which are not read here; take a plain ViT")
+    return VitBackbone(vit)
+
+
+def _is_vit(name: str) -> bool:
+    return name.startswith(("vit_", "deit_", "deit3_", "flexivit_")) and "vit_relpos" not in name
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a .safetensors or .pth file; nothing in it is executed. Raises BackboneError."""
+    if not path.is_file():
+        raise BackboneError(f"weights {path}: no such file; name `timm`, `random`, a .safetensors or a .pth file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise BackboneError(f"weights {path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch raises pickle.UnpicklingError for anything but plain tensors
+        raise BackboneError(
+            f"weights {path}: the file holds more than tensors and is not opened ({type(error).__name__});"
+            " save its state_dict alone, best as .safetensors"
+        ) from None
+    for key in ("teacher", "state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    if not tensors:
+        raise BackboneError(f"weights {path}: no tensors in it")
+    return {re.sub(r"^(module\.|backbone\.|encoder_q\.|model\.)+", "", key): v for key, v in tensors.items()}
+
+
+def _load(backbone: Backbone, state: dict[str, Tensor], path: Path) -> None:
+    """Tensors into the network; heads the file has besides are left out, anything missing is an error."""
+    own = backbone.state_dict()
+    inner: Sequence[str] = ("", "vit.", "body.")
+    prefix = max(inner, key=lambda p: sum(p + key in own for key in state))
+    fitting = {prefix + k: v for k, v in state.items() if prefix + k in own and own[prefix + k].shape == v.shape}
+    missing = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise BackboneError(
+            f"weights {path}: {len(missing)} of {len(own)} tensors of this backbone are not in it"
+            f" ({', '.join(missing[:3])} …): it was trained for another network; set backbone.name to that one"
+        )
+    backbone.load_state_dict(fitting, strict=False)
