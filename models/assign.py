@@ -84,7 +84,12 @@ def probabilities(
 
 
 def margin(
-    scores: Array, code: Array | None, size: tuple[int, int], *, assignment: Assignment = "cosine", box: Box = WHOLE
+    scores: Array,
+    code: Array | None,
+    size: tuple[int, int],
+    *,
+    assignment: Assignment = "cosine",
+    box: Box = WHOLE,
 ) -> Array:
     """How clearly each pixel's cluster won: best minus second-best similarity, clipped to 0..1.
 

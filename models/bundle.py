@@ -309,8 +309,6 @@ def self_test(bundle: Bundle, encode: Encoder) -> float:
     return agree
 
 
-
-
 def _read(path: Path, name: str) -> bytes:
     file = path / name
     if file.is_symlink() or not file.is_file():
@@ -361,5 +359,5 @@ def _npy(array: Array) -> bytes:
 
 def _npz(**arrays: Array) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

@@ -7,7 +7,6 @@ this file. Every limit is judged from the header, before a pixel is decoded.
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +88,7 @@ class Decoded:
     pages: int = 1
 
 
-def decode(
-    data: bytes, *, limits: Limits | None = None, depth: Depth = "percentile", page: int = 0
-) -> Decoded:
+def decode(data: bytes, *, limits: Limits | None = None, depth: Depth = "percentile", page: int = 0) -> Decoded:
     """The image in a file's bytes: RGB uint8 [H, W, 3], turned as a viewer shows it.
 
     depth  how 16-bit, 32-bit and float samples become 8 bits: `percentile` (2–98 over the image),
@@ -228,7 +225,7 @@ def _tiff_samples(page: Any) -> Array:
     """Samples of one page: [H, W] or [H, W, bands]; palettes looked up, chroma decoded."""
     samples: Array = np.asarray(page.asarray())
     if int(page.photometric) == 3 and page.colormap is not None:
-        samples = (np.asarray(page.colormap)[:, samples] // 257).astype(np.uint8).transpose(1, 2, 0)
+        samples = (np.asarray(page.colormap)[:, samples] >> 8).astype(np.uint8).transpose(1, 2, 0)
     elif samples.ndim == 3 and int(page.planarconfig) == 2:  # bands first on disk
         samples = np.moveaxis(samples, 0, -1)
     if samples.ndim not in (2, 3):

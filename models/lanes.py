@@ -69,6 +69,17 @@ def _constant(value: float) -> ir.Constant:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def at(typing: Any, array: Any, offset: Any) -> Any:
+    """One value of a contiguous array, counted flat. Plain indexing would first test every index for below zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.load(builder.gep(data, [args[1]]))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def load(typing: Any, array: Any, offset: Any) -> Any:
     """Sixteen values of a flat float32 array from offset on."""
 

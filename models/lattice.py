@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.lanes import WIDTH, add, compiled, fill, fma, load, store
+from models.lanes import WIDTH, add, at, compiled, fill, fma, load, store
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -48,17 +48,20 @@ def build(features: Floats) -> Lattice:
 def reach(features: Floats) -> float:
     """Bound on the lattice coordinates of these features; embed() holds ± 2^(62//d − 1)."""
     d = features.shape[1]
-    return float(np.abs(features).max(axis=0) @ np.sqrt(2 / 3 * (d + 1) ** 2 / ((np.arange(d) + 1) * (np.arange(d) + 2)))) * d
+    return (
+        float(np.abs(features).max(axis=0) @ np.sqrt(2 / 3 * (d + 1) ** 2 / ((np.arange(d) + 1) * (np.arange(d) + 2))))
+        * d
+    )
 
 
 @compiled
 def slot(key, table):  # type: ignore[no-untyped-def]
     """Where key is in the open hash table, or the free place where it belongs. Zero means free."""
     mask = table.size - 1
-    at = np.int64(((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & np.uint64(mask))
-    while table[at] != key and table[at] != 0:
-        at = (at + 1) & mask
-    return at
+    found = np.int64(((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & np.uint64(mask))
+    while table[found] != key and table[found] != 0:
+        found = (found + 1) & mask
+    return found
 
 
 @compiled
@@ -135,19 +138,19 @@ def embed(features, bits):  # type: ignore[no-untyped-def]
             continue
         last_key, last_order = key, order
         for r in range(d + 1):
-            at = slot(key, table)
-            if table[at] == 0:
-                table[at], ids[at], keys[count] = key, count, key
+            found = slot(key, table)
+            if table[found] == 0:
+                table[found], ids[found], keys[count] = key, count, key
                 count += 1
-            vertex[p, r] = ids[at]
+            vertex[p, r] = ids[found]
             weight[p, r] = bary[r]
             key += ones - np.uint64(d + 1) * unit[of_rank[d - r]]
         if 2 * count > table.size:
             table, ids = np.zeros(2 * table.size, np.uint64), np.empty(2 * table.size, np.int32)
             keys = np.append(keys[:count], np.empty(table.size // 2 + d + 1 - count, np.uint64))
             for v in range(count):
-                at = slot(keys[v], table)
-                table[at], ids[at] = keys[v], v
+                found = slot(keys[v], table)
+                table[found], ids[found] = keys[v], v
     return vertex, weight, keys[:count].copy(), table, ids
 
 
@@ -165,9 +168,9 @@ def edges(vertex, weight, m):  # type: ignore[no-untyped-def]
     point, share = np.empty(vertex.size, np.int32), np.empty(vertex.size, np.float32)
     for p in range(n):
         for r in range(corners):
-            at = first[vertex[p, r]]
-            point[at], share[at] = p, weight[p, r]
-            first[vertex[p, r]] = at + 1
+            found = first[vertex[p, r]]
+            point[found], share[found] = p, weight[p, r]
+            first[vertex[p, r]] = found + 1
     for v in range(m, 0, -1):  # filling moved each start to its end, which is the next one's start
         first[v] = first[v - 1]
     first[0] = 0
@@ -191,8 +194,8 @@ def trace(keys, table, ids, d, bits):  # type: ignore[no-untyped-def]
         is_first[:] = True
         for v in range(m):
             key = keys[v] + step
-            at = slot(key, table)
-            after[v] = ids[at] if table[at] == key else -1
+            found = slot(key, table)
+            after[v] = ids[found] if table[found] == key else -1
             if after[v] >= 0:
                 is_first[after[v]] = False
         if n + 2 * m > lines.size:
@@ -211,28 +214,29 @@ def trace(keys, table, ids, d, bits):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def splat(rows, lattice, values, blocks, start, stop):  # type: ignore[no-untyped-def]
-    """Vertices start:stop gather their points: rows [N, C] → values [M+1, C], both flat, C = 16·blocks."""
+def splat(rows, base, lattice, values, blocks, start, stop):  # type: ignore[no-untyped-def]
+    """Vertices start:stop gather their points: rows [N, C] from row base on → values [M+1, C], both flat, C = 16·blocks."""
+    size = blocks * WIDTH
     for v in range(start, stop):
-        for b in range(blocks):
+        for b in range(0, size, WIDTH):
             a = fill(np.float32(0))
-            for e in range(lattice.first[v], lattice.first[v + 1]):
-                a = fma(lattice.share[e], load(rows, (np.int64(lattice.point[e]) * blocks + b) * WIDTH), a)
-            store(values, (v * blocks + b) * WIDTH, a)
+            for e in range(at(lattice.first, v), at(lattice.first, v + 1)):
+                a = fma(at(lattice.share, e), load(rows, (base + at(lattice.point, e)) * size + b), a)
+            store(values, v * size + b, a)
 
 
 @compiled
 def blur(lattice, values, blocks, start, stop):  # type: ignore[no-untyped-def]
     """values [M+1, C] gain half of both neighbors along the lines start:stop; row M is zero and ends each line."""
-    lines, m = lattice.lines, lattice.first.size - 1
+    lines, m, size = lattice.lines, lattice.first.size - 1, blocks * WIDTH
     half, one, none = np.float32(0.5), np.float32(1), np.float32(0)
     zero = fill(none)
-    for b in range(blocks):
-        before = zero
-        here = load(values, (np.int64(lines[start]) * blocks + b) * WIDTH) if stop > start else zero
+    for b in range(0, size, WIDTH):
+        before = here = zero
+        v = m  # a line's end comes before the first line, too
         for i in range(start, stop):
-            v = np.int64(lines[i])
-            after = load(values, (np.int64(lines[min(i + 1, stop - 1)]) * blocks + b) * WIDTH)
+            u = np.int64(at(lines, i))
+            after = load(values, u * size + b)
             keep = one if v < m else none  # the row of zeros stays zero, without a branch to mispredict
-            store(values, (v * blocks + b) * WIDTH, fma(keep, fma(half, add(before, after), here), zero))
-            before, here = here, after
+            store(values, v * size + b, fma(keep, fma(half, add(before, after), here), zero))
+            before, here, v = here, after, u

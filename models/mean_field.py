@@ -11,12 +11,12 @@ The numbers are those of the lattice, not of an exact Gaussian, because the publ
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.lanes import WIDTH, add, compiled, exp, fill, fma, highest, load, maximum, store, total
+from models.lanes import WIDTH, add, at, compiled, exp, fill, fma, highest, load, maximum, store, total
 from models.lattice import Floats, Indices, Lattice, blur, build, splat
 
 NEVER = np.float32(-1e30)  # log-probability of the labels that pad a row: its exponential is exactly zero
@@ -64,7 +64,7 @@ def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:
     values, pixels = aligned((grid.vertices + 1) * WIDTH), aligned(rows * width * WIDTH)
     for color in range(0, side * side, WIDTH):
         impulses(pixels, rows, width, side, color)
-        splat(pixels, grid, values, 1, 0, grid.vertices)
+        splat(pixels, 0, grid, values, 1, 0, grid.vertices)
         blur(grid, values, 1, 0, grid.lines.size)
         responses(values, grid, weights, rows, width, side, color)
 
@@ -72,8 +72,12 @@ def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:
     norm = np.pad(norm, radius)
     for tap in range(side * side):
         dy, dx = divmod(tap, side)
-        weights[:, :, tap] *= norm[radius : radius + rows, radius : radius + width] * norm[dy : dy + rows, dx : dx + width]
+        weights[:, :, tap] *= (
+            norm[radius : radius + rows, radius : radius + width] * norm[dy : dy + rows, dx : dx + width]
+        )
     used = np.flatnonzero(weights.max(axis=(0, 1)) > 1e-7)
+    unused = np.flatnonzero(weights.max(axis=(0, 1)) <= 1e-7)[:1]
+    used = np.concatenate([used, np.repeat(unused, -len(used) % 4)])
     steps = np.stack(np.divmod(used, side), axis=1) - radius
     return Stencil(np.ascontiguousarray(weights[:, :, used]), steps.astype(np.int32), row.astype(np.int32), radius)
 
@@ -198,27 +202,98 @@ def update(field, source, target, start, stop):  # type: ignore[no-untyped-def]
     Old and new lie in one buffer, from pixel source and from pixel target on. Where they overlap, the order of the walk
     makes sure that no old row is overwritten before its last neighbor has read it.
     """
-    rows, blocks, offsets, weights = field.rows, field.blocks, field.offsets, field.gaussian.weights
+    rows, values, offsets, weights = field.rows, field.values, field.offsets, field.gaussian.weights
     vertex, weight = field.bilateral.vertex, field.bilateral.weight
-    width = weights.shape[1]
+    width, size = weights.shape[1], field.blocks * WIDTH
     zero = fill(np.float32(0))
+    taps, corners = offsets.size, vertex.shape[1]
     for i in range(stop - start):
         p = start + i if target < source else stop - 1 - i
-        r, x = field.gaussian.row[p // width], p % width
-        for b in range(blocks):
-            a = zero
-            for t in range(offsets.size):
-                a = fma(weights[r, x, t], load(rows, ((source + p + offsets[t]) * blocks + b) * WIDTH), a)
-            a = fma(field.compat, a, load(field.unary, (p * blocks + b) * WIDTH))
-            for c in range(vertex.shape[1]):
-                a = fma(weight[p, c], load(field.values, (np.int64(vertex[p, c]) * blocks + b) * WIDTH), a)
-            store(rows, ((target + p) * blocks + b) * WIDTH, a)
-        softmax(rows, (target + p) * blocks * WIDTH, blocks)
+        w = (at(field.gaussian.row, p // width) * width + p % width) * taps
+        old, new = (source + p) * size, (target + p) * size
+        for b in range(0, size, WIDTH):
+            a0, a1, a2, a3 = zero, zero, zero, zero  # four sums at once: an addition must wait four cycles for the last
+            for t in range(0, taps, 4):
+                a0 = fma(at(weights, w + t), load(rows, old + at(offsets, t) + b), a0)
+                a1 = fma(at(weights, w + t + 1), load(rows, old + at(offsets, t + 1) + b), a1)
+                a2 = fma(at(weights, w + t + 2), load(rows, old + at(offsets, t + 2) + b), a2)
+                a3 = fma(at(weights, w + t + 3), load(rows, old + at(offsets, t + 3) + b), a3)
+            smooth = add(add(a0, a1), add(a2, a3))
+            a = fma(field.compat, smooth, load(field.unary, p * size + b))
+            for e in range(p * corners, (p + 1) * corners):
+                a = fma(at(weight, e), load(values, at(vertex, e) * size + b), a)
+            store(rows, new + b, a)
+        softmax(rows, new, field.blocks)
 
 
 @compiled
-def iterate(field, low, high, iterations):  # type: ignore[no-untyped-def]
-    """All iterations in one call, so that the lock is taken back only once. Marginals start and alternate at high and low."""
-    lattice = field.bilateral
-    for i in range(iterations):
-        splat(field.rows, lattice, field.values, field.blocks, high if i % 2 == 0 else low)
+def begin(field, source):  # type: ignore[no-untyped-def]
+    """The marginals before any message: the softmax of the unary."""
+    size = field.blocks * WIDTH
+    for p in range(field.unary.size // size):
+        for i in range(0, size, WIDTH):
+            store(field.rows, (source + p) * size + i, load(field.unary, p * size + i))
+        softmax(field.rows, (source + p) * size, field.blocks)
+
+
+@compiled
+def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
+    """All iterations in one call: the lock is waited for once, not between any two steps."""
+    lattice, n = field.bilateral, field.bilateral.vertex.shape[0]
+    for _ in range(iterations):
+        splat(field.rows, source, lattice, field.values, field.blocks, 0, lattice.first.size - 1)
+        blur(lattice, field.values, field.blocks, 0, lattice.lines.size)
+        update(field, source, target, 0, n)
+        source, target = target, source
+
+
+def iterate_threaded(field: Field, source: int, target: int, iterations: int, threads: int) -> None:
+    """The same arithmetic in the same order for every row, so the answer does not depend on the number of threads."""
+    lattice, values, blocks = field.bilateral, field.values, field.blocks
+    rows = [int(v) for v in np.linspace(0, lattice.vertices, threads + 1)]
+    pixels = [int(p) for p in np.linspace(0, len(lattice.vertex), threads + 1)]
+    ends = np.flatnonzero(lattice.lines == lattice.vertices) + 1  # a line is never cut
+    cuts = []
+    for low, high in pairwise(int(a) for a in lattice.axes):
+        inner = ends[np.searchsorted(ends, np.linspace(low, high, threads + 1)[1:-1])] if high > low else []
+        cuts.append([low, *(int(i) for i in inner), high])
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(iterations):
+            list(pool.map(lambda a, b: splat(field.rows, source, lattice, values, blocks, a, b), rows, rows[1:]))
+            for cut in cuts:
+                list(pool.map(lambda a, b: blur(lattice, values, blocks, a, b), cut, cut[1:]))
+            list(pool.map(lambda a, b: update(field, source, target, a, b), pixels, pixels[1:]))
+            source, target = target, source
+
+
+def infer(
+    logs: Floats, bilateral: Lattice, gaussian: Stencil, compat: float, iterations: int, threads: int, marginals: bool
+) -> tuple[NDArray[np.uint8], Floats]:
+    """Mean field with Potts labels.
+
+    logs       float32 [K, N]   log-probabilities
+    bilateral, gaussian         the two kernels; compat weighs the Gaussian, the bilateral lattice holds its weight
+    returns    uint8 [N] labels, float32 [K, N] marginals (or [K, 0] where they are not asked for)
+    """
+    k, n = logs.shape
+    blocks = -(-k // WIDTH)
+    width = gaussian.weights.shape[1]
+    # A neighbor is at most `margin` pixels away. One thread writes the new rows that far before (then after) the old ones,
+    # each just when it is no longer needed, so both fit in one buffer; several threads need two apart.
+    margin = gaussian.radius * (width + 1)
+    low, high = margin, 2 * margin if threads == 1 else 2 * margin + n
+    rows = aligned((high + n + margin) * blocks * WIDTH)
+    unary = aligned(n * blocks * WIDTH)
+    enter(logs, unary, blocks)
+    values = aligned((bilateral.vertices + 1) * blocks * WIDTH)
+    offsets = gaussian.steps @ np.array([width, 1]) * blocks * WIDTH
+    field = Field(unary, rows, values, bilateral, gaussian, offsets, np.float32(compat), blocks)
+    begin(field, high)
+    if threads == 1:
+        iterate(field, high, low, iterations)
+    else:
+        iterate_threaded(field, high, low, iterations, threads)
+    labels = np.empty(n, np.uint8)
+    maps = np.empty((k, n if marginals else 0), np.float32)
+    leave(rows, low if iterations % 2 else high, blocks, k, labels, maps)
+    return labels, maps

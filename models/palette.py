@@ -16,8 +16,12 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 # What a deuteranope and a protanope see of linear RGB. Source: Machado, Oliveira & Fernandes 2009, severity 1.
-_DEUTERANOPIA = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]])
-_PROTANOPIA = np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]])
+_DEUTERANOPIA = np.array(
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+)
+_PROTANOPIA = np.array(
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+)
 _XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _WHITE = _XYZ.sum(axis=1)
 
@@ -34,7 +38,8 @@ def _proposed(k: int) -> Array:
     def distance(index: int) -> Array:
         """To every candidate, as the eye that tells them apart worst sees it; red-green vision counts less."""
         apart = [np.linalg.norm(view - view[index], axis=1) for view in seen]
-        return np.minimum(apart[0], 1.6 * np.minimum(apart[1], apart[2]))
+        nearest: Array = np.minimum(apart[0], 1.6 * np.minimum(apart[1], apart[2]))
+        return nearest
 
     first = int(np.argmin(np.abs(rgb - np.array([0, 102, 204])).sum(axis=1)))
     chosen, nearest = [first], distance(first)

@@ -56,7 +56,7 @@ class VitBackbone(Backbone):
         patches = vit.patch_embed.proj(x)
         height, width = patches.shape[-2:]
         tokens = vit.patch_embed.norm(patches.flatten(2).transpose(1, 2))
-        prefix = [t.expand(len(x), -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+        prefix = [t.expand(x.shape[0], -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
         if vit.pos_embed is not None:
             outside = vit.pos_embed.shape[1] - self.grid[0] * self.grid[1]  # positions of prefix tokens
             own, spatial = vit.pos_embed[:, :outside], vit.pos_embed[:, outside:]
@@ -69,7 +69,7 @@ class VitBackbone(Backbone):
         tokens = torch.cat([*prefix, tokens], 1)
         tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
         dense: Tensor = tokens[:, vit.num_prefix_tokens :].transpose(1, 2)
-        return dense.reshape(len(x), self.channels, height, width)
+        return dense.reshape(x.shape[0], self.channels, height, width)
 
 
 def resample_positions(positions: Tensor, grid: tuple[int, int], height: int, width: int) -> Tensor:
@@ -133,7 +133,7 @@ class CnnBackbone(Backbone):
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [B, 3, H, W] → [B, C, h, w]."""
         maps = self.pyramid(x)
-        return maps[-1] if self.neck is None else self.neck(maps)  # type: ignore[no-any-return]
+        return maps[-1] if self.neck is None else self.neck(maps)
 
 
 def build(name: str, weights: str | Path = "timm", *, levels: int = 4, neck: int = 0) -> Backbone:

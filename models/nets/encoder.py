@@ -22,6 +22,9 @@ class Encoder(nn.Module):
     flip_average  the mean with the mirrored image's mirrored code (STEGO's and CAUSE's test time)
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: Backbone,
@@ -75,4 +78,4 @@ def positions(code: Tensor) -> Tensor:
     rows = (torch.arange(height, device=code.device, dtype=code.dtype) + 0.5) * 2 / height - 1
     columns = (torch.arange(width, device=code.device, dtype=code.dtype) + 0.5) * 2 / width - 1
     grid = torch.stack([rows[:, None].expand(height, width), columns[None].expand(height, width)])
-    return grid[None].expand(len(code), -1, -1, -1)
+    return grid[None].expand(code.shape[0], -1, -1, -1)

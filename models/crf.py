@@ -1,0 +1,167 @@
+"""Refines label probabilities along the edges of a photo: a fully connected CRF, solved by mean field.
+
+Knows nothing of networks, clusters or requests: probabilities and pixels in, labels out.
+
+Source: Krähenbühl and Koltun, "Efficient inference in fully connected CRFs with Gaussian edge potentials" (2011). The energy
+is −log p per pixel plus two Potts terms over all pairs of pixels: one Gaussian in position, one in position and color. The
+default numbers are those with which STEGO and CAUSE publish their scores; `tests/models/test_crf.py` holds the answers against
+pydensecrf's. Everything compiled lives in mean_field.py and is imported at the first use: a server that never refines
+does not pay for it. The compiled code holds no Python lock, so images are best refined in as many threads as there are
+cores, one image each; `threads` is for the speed of a single image.
+"""
+
+import math
+from collections import OrderedDict
+from threading import Lock
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import TesseraError
+
+if TYPE_CHECKING:
+    from models.mean_field import Stencil
+
+Probabilities = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+
+MIN_PROBABILITY = 1e-5  # the published pipelines clip here: a certain pixel can still be overruled
+CACHE_BYTES = 32 << 20
+MAX_GAUSSIAN_SXY = 4.0  # its stencil has (8·sxy)² weights: wide smoothing is the bilateral term's work
+
+
+class CRFError(TesseraError):
+    """Arguments the CRF cannot work with."""
+
+
+@overload
+def refine(
+    probabilities: Probabilities,
+    image: NDArray[np.uint8],
+    *,
+    iterations: int = ...,
+    gaussian_sxy: float = ...,
+    gaussian_compat: float = ...,
+    bilateral_sxy: float = ...,
+    bilateral_srgb: float = ...,
+    bilateral_compat: float = ...,
+    threads: int = ...,
+    return_marginals: Literal[False] = ...,
+) -> Labels: ...
+@overload
+def refine(
+    probabilities: Probabilities,
+    image: NDArray[np.uint8],
+    *,
+    iterations: int = ...,
+    gaussian_sxy: float = ...,
+    gaussian_compat: float = ...,
+    bilateral_sxy: float = ...,
+    bilateral_srgb: float = ...,
+    bilateral_compat: float = ...,
+    threads: int = ...,
+    return_marginals: Literal[True],
+) -> tuple[Labels, Probabilities]: ...
+def refine(
+    probabilities: Probabilities,
+    image: NDArray[np.uint8],
+    *,
+    iterations: int = 10,
+    gaussian_sxy: float = 1.0,
+    gaussian_compat: float = 3.0,
+    bilateral_sxy: float = 67.0,
+    bilateral_srgb: float = 3.0,
+    bilateral_compat: float = 4.0,
+    threads: int = 1,
+    return_marginals: bool = False,
+) -> Labels | tuple[Labels, Probabilities]:
+    """The most probable label of every pixel once neighbors and pixels of like color have been heard.
+
+    probabilities  float32 [K, H, W]   sums to 1 over K; 1 ≤ K ≤ 256
+    image          uint8   [H, W, 3]   RGB
+    gaussian_*     standard deviation in pixels, and weight, of the term that smooths
+    bilateral_*    standard deviations in pixels and in color levels, and weight, of the term that follows edges
+    threads        threads for this one image; the answer does not depend on it
+    returns        uint8 [H, W], and with return_marginals also float32 [K, H, W], which sums to 1 over K
+
+    Thread-safe. Raises CRFError.
+    """
+    _check(probabilities, image)
+    _check_range("iterations", iterations, 0, 1000)
+    _check_range("threads", threads, 1, 64)
+    _check_range("gaussian_sxy", gaussian_sxy, 0.1, MAX_GAUSSIAN_SXY)
+    _check_range("bilateral_sxy", bilateral_sxy, 0.1, math.inf)
+    _check_range("bilateral_srgb", bilateral_srgb, 0.1, math.inf)
+    _check_range("gaussian_compat", gaussian_compat, 0, 1000)
+    _check_range("bilateral_compat", bilateral_compat, 0, 1000)
+    _, height, width = probabilities.shape
+    # The lattice packs its five coordinates into one integer, twelve bits each.
+    if 1.1 * (height + width) / bilateral_sxy + 3 * 255 / bilateral_srgb * 1.1 > 600:
+        raise CRFError(
+            f"bilateral_sxy={bilateral_sxy:g} and bilateral_srgb={bilateral_srgb:g} are too fine for a {width}×{height} "
+            "image; make them larger"
+        )
+
+    from models import mean_field
+
+    gaussian = _stencil(height, width, float(gaussian_sxy))
+    bilateral = mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat)
+    logs = np.log(np.clip(probabilities, MIN_PROBABILITY, 1)).reshape(len(probabilities), -1)
+    labels, marginals = mean_field.infer(
+        logs, bilateral, gaussian, gaussian_compat, int(iterations), int(threads), return_marginals
+    )
+    labels = labels.reshape(height, width)
+    return (labels, marginals.reshape(probabilities.shape)) if return_marginals else labels
+
+
+def warm() -> None:
+    """Compiles everything, or reads it back from the cache folder, so that no request has to wait for that."""
+    refine(np.full((2, 8, 8), 0.5, np.float32), np.zeros((8, 8, 3), np.uint8), return_marginals=True)
+
+
+def _check(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:
+    if probabilities.dtype != np.float32 or probabilities.ndim != 3:
+        raise CRFError(f"probabilities are {_kind(probabilities)}; float32 [K, H, W] is needed")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise CRFError(f"the image is {_kind(image)}; uint8 [H, W, 3] is needed")
+    k, height, width = probabilities.shape
+    if image.shape[:2] != (height, width):
+        raise CRFError(
+            f"probabilities are {height}×{width} but the image is {image.shape[0]}×{image.shape[1]}; resize one"
+        )
+    if not 1 <= k <= 256 or height == 0 or width == 0:
+        raise CRFError(f"probabilities are {_kind(probabilities)}; 1 to 256 labels and at least one pixel are needed")
+    mass = probabilities.sum(axis=0)
+    if not (probabilities.min() >= 0 and abs(mass - 1).max() < 1e-2):  # written so that NaN fails
+        raise CRFError("probabilities must be at least 0 and sum to 1 over the labels; apply a softmax first")
+
+
+def _kind(array: NDArray[np.generic]) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high or math.isinf(value):
+        raise CRFError(f"{name} is {value}; it must be a number from {low:g} to {high:g}")
+
+
+_stencils: "OrderedDict[tuple[int, int, float], Stencil]" = OrderedDict()  # least recently used first
+_stencils_lock = Lock()
+
+
+def _stencil(height: int, width: int, sxy: float) -> "Stencil":
+    """The Gaussian term depends on the size alone, and a service sees few sizes: kept, up to CACHE_BYTES in all."""
+    from models import mean_field
+
+    key = height, width, sxy
+    with _stencils_lock:
+        if key in _stencils:
+            _stencils.move_to_end(key)
+            return _stencils[key]
+    stencil = mean_field.gaussian_stencil(height, width, sxy)
+    with _stencils_lock:
+        _stencils[key] = stencil
+        while sum(s.weights.nbytes for s in _stencils.values()) > CACHE_BYTES:
+            _stencils.popitem(last=False)
+    return stencil

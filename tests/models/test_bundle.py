@@ -1,0 +1,193 @@
+"""The bundle's specification, line by line: each thing it forbids has a test that does it."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import bundle
+from models.bundle import Bundle, BundleError, Cluster, CodeSpec, Encoded, Golden, Merge, Provenance
+from models.image import InputSpec
+
+K, D, STRIDE = 3, 3, 4
+CENTROIDS = np.eye(K, dtype=np.float32)
+
+
+class Patches:
+    """An encoder whose code is each 4×4 patch's mean color: labels are known by hand."""
+
+    def __call__(self, pixels: np.ndarray, *, code: bool = False) -> Encoded:
+        b, h, w, _ = pixels.shape
+        means = pixels.reshape(b, h // STRIDE, STRIDE, w // STRIDE, STRIDE, 3).mean(axis=(2, 4))
+        means = means.transpose(0, 3, 1, 2).astype(np.float32) / 255
+        return Encoded(np.einsum("kd,bdhw->bkhw", CENTROIDS, means), means if code else None)
+
+
+def thirds() -> Golden:
+    """Red, green and blue stripes, and their clusters."""
+    labels = np.repeat(np.arange(3, dtype=np.uint8), 16)[None].repeat(32, axis=0)
+    return Golden((CENTROIDS * 255).astype(np.uint8)[labels], labels)
+
+
+def parts(**changed: Any) -> dict[str, Any]:
+    sha = "0" * 64
+    given: dict[str, Any] = {
+        "name": "stripes",
+        "method": "none",
+        "input": InputSpec(size=(32, 32), multiple=STRIDE),
+        "code": CodeSpec(dim=D, stride=STRIDE, assignment="cosine", temperature=2.0),
+        "clusters": [Cluster(name=f"c{i}", color=f"#00000{i}", fraction=1 / 3) for i in range(K)],
+        "hierarchy": [Merge(k=2, merge=(0, 1), into=0, height=0.5)],
+        "provenance": Provenance(
+            tessera="0.1.0", created="2026-01-01T00:00:00Z", recipe={}, recipe_sha256=sha, seed=0, images=1,
+            data="drawn", data_sha256=sha, licence="none",
+        ),
+        "encoder_onnx": b"not run here",
+        "centroids": CENTROIDS,
+        "golden": thirds(),
+        "exemplars": {0: [b"webp"], 2: [b"webp", b"webp"]},
+        "report": {"miou": None},
+        "notice": "drawn by a program",
+    }  # fmt: skip
+    return given | changed
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Bundle:
+    return bundle.save(tmp_path / "stripes", **parts())
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    file = path / "manifest.json"
+    manifest = json.loads(file.read_text())
+    change(manifest)
+    file.write_text(json.dumps(manifest))
+
+
+def replace(path: Path, name: str, data: bytes) -> None:
+    """Another content with its digest put right: only the content itself can be refused."""
+    (path / name).write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    rewrite(path, lambda manifest: manifest["files"].update({name: digest}))
+
+
+def test_a_bundle_comes_back_as_it_was_saved(saved: Bundle) -> None:
+    again = Bundle.load(saved.path)
+    assert again.digest == saved.digest == hashlib.sha256((saved.path / "manifest.json").read_bytes()).hexdigest()
+    assert again.ref == f"stripes@{saved.digest[:12]}"
+    assert (again.centroids == CENTROIDS).all()
+    assert (again.golden.labels == thirds().labels).all()
+    assert again.encoder_bytes() == b"not run here"
+    assert [len(again.exemplars(k)) for k in range(K)] == [1, 0, 2]
+    assert again.colors.tolist() == [[0, 0, 0], [0, 0, 1], [0, 0, 2]]
+    assert again.report() == {"miou": None}
+
+
+def test_saving_the_same_thing_twice_gives_the_same_digest(saved: Bundle, tmp_path: Path) -> None:
+    assert bundle.save(tmp_path / "other", **parts()).digest == saved.digest
+
+
+def test_saving_over_a_bundle_replaces_it_whole(saved: Bundle) -> None:
+    newer = bundle.save(saved.path, **parts(exemplars={}))
+    assert newer.exemplars(0) == []
+    assert sorted(p.name for p in saved.path.parent.iterdir()) == ["stripes"]
+
+
+def test_segment_and_self_test(saved: Bundle) -> None:
+    assert (bundle.segment(saved, Patches(), thirds().image) == thirds().labels).mean() > 0.99
+    assert bundle.self_test(saved, Patches()) > 0.99
+
+    def mirrored(pixels: np.ndarray, *, code: bool = False) -> Encoded:
+        return Patches()(pixels[:, :, ::-1], code=code)
+
+    with pytest.raises(BundleError, match="golden image"):
+        bundle.self_test(saved, mirrored)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"name": "../up"}, "pattern"),
+        ({"centroids": CENTROIDS * 2}, "length 1"),
+        ({"centroids": CENTROIDS[:2]}, "float32"),
+        ({"centroids": CENTROIDS * np.nan}, "finite"),
+        ({"clusters": [Cluster(name="same", color="#000000", fraction=1 / 3)] * 3}, "unique"),
+        ({"clusters": [Cluster(name=f"c{i}", color="#000000", fraction=0.1) for i in range(3)]}, "sum to"),
+        ({"hierarchy": []}, "stops at 3"),
+        ({"hierarchy": [Merge(k=2, merge=(0, 1), into=2, height=0)]}, "cannot merge"),
+        ({"hierarchy": [Merge(k=1, merge=(0, 1), into=0, height=0)]}, "k = 1"),
+        ({"golden": Golden(thirds().image, thirds().labels + 1)}, "golden"),
+        ({"golden": Golden(thirds().image, thirds().labels[:4])}, "golden"),
+        ({"exemplars": {7: [b"webp"]}}, "no place"),
+    ],
+)
+def test_an_unsound_bundle_is_not_written(changed: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=reason):
+        bundle.save(tmp_path / "b", **parts(**changed))
+    assert not (tmp_path / "b").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_missing_or_extra_file_is_refused(saved: Bundle, tmp_path: Path) -> None:
+    for name in ("encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE", "exemplars/002_1.webp"):
+        for tamper, reason in ((lambda f: f.write_bytes(b"x"), "sha256"), (lambda f: f.unlink(), "missing")):
+            copy = tmp_path / "copy"
+            shutil.copytree(saved.path, copy)
+            tamper(copy / name)
+            with pytest.raises(BundleError, match=reason):
+                Bundle.load(copy)
+            shutil.rmtree(copy)
+    (saved.path / "run.py").write_text("print('hello')")
+    with pytest.raises(BundleError, match=r"run\.py is not listed"):
+        Bundle.load(saved.path)
+
+
+def test_symlinks_are_refused(saved: Bundle, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    shutil.move(saved.path / "NOTICE", target)
+    (saved.path / "NOTICE").symlink_to(target)
+    with pytest.raises(BundleError, match="symlink"):
+        Bundle.load(saved.path)
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/etc/passwd", "exemplars/../x.webp", "extra.bin"])
+def test_names_outside_the_specification_are_refused(saved: Bundle, name: str) -> None:
+    rewrite(saved.path, lambda manifest: manifest["files"].update({name: "0" * 64}))
+    with pytest.raises(BundleError, match="no place in a bundle"):
+        Bundle.load(saved.path)
+
+
+def test_unknown_keys_and_other_versions_are_refused(saved: Bundle) -> None:
+    rewrite(saved.path, lambda manifest: manifest.update(surprise=1))
+    with pytest.raises(BundleError, match="surprise"):
+        Bundle.load(saved.path)
+    rewrite(saved.path, lambda manifest: (manifest.pop("surprise"), manifest.update(schema_version=2)))
+    with pytest.raises(BundleError, match="schema_version"):
+        Bundle.load(saved.path)
+
+
+def test_pickled_arrays_are_refused(saved: Bundle) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    replace(saved.path, "centroids.npy", buffer.getvalue())
+    with pytest.raises(BundleError, match="cannot be read"):
+        Bundle.load(saved.path)
+
+
+def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="no such bundle"):
+        Bundle.load(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"manifest\.json is missing"):
+        Bundle.load(tmp_path)
+
+
+def test_a_network_changed_after_loading_does_not_run(saved: Bundle) -> None:
+    saved.encoder_path.write_bytes(b"other")
+    with pytest.raises(BundleError, match="changed since"):
+        saved.encoder_bytes()
