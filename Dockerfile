@@ -1,0 +1,29 @@
+# syntax=docker/dockerfile:1
+# The service, without torch. A GPU image and a CPU image differ by one argument:
+#   docker build -t tessera .                           onnxruntime-gpu and the CUDA libraries as wheels
+#   docker build -t tessera --build-arg RUNTIME=cpu .   a tenth of the size
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS build
+ARG RUNTIME=gpu
+RUN python3 -m venv /opt/tessera && /opt/tessera/bin/pip install --no-cache-dir --upgrade pip
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY service service
+RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
+
+FROM python:${PYTHON}-slim
+ENV PATH=/opt/tessera/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/var/lib/tessera/numba \
+    TESSERA_STATE=/var/lib/tessera/state
+RUN useradd --uid 10001 --home-dir /var/lib/tessera --create-home tessera
+COPY --from=build /opt/tessera /opt/tessera
+USER tessera
+VOLUME /var/lib/tessera
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+ENTRYPOINT ["tessera"]
+CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]
