@@ -33,7 +33,7 @@ def test_compose_follows_the_specification() -> None:
 def test_the_specification_check_can_fail() -> None:
     for broken in ("networks: [gone]", "deploy: {resources: 3}", "ports: [here]", "unheard_of: 1"):
         with pytest.raises(ValueError, match="a"):
-            PyCompose.from_yaml("services: {a: {image: x, %s}}" % broken).validate()
+            PyCompose.from_yaml(f"services: {{a: {{image: x, {broken}}}}}").validate()
 
 
 def test_a_gpu_is_reserved_and_the_override_gives_it_back() -> None:

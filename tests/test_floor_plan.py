@@ -12,7 +12,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_service_never_meets_torch() -> None:
-    poisoned = "torch timm torchvision scipy skimage onnx training models.nets".split()
+    poisoned = ["torch", "timm", "torchvision", "scipy", "skimage", "onnx", "training", "models.nets"]
     code = f"import sys; sys.modules.update(dict.fromkeys({poisoned})); import service.app, service.commands"
     done = python(code)
     assert done.returncode == 0, done.stderr
