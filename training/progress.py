@@ -21,6 +21,7 @@ class Progress:
 
     def __init__(self, console: Console, what: str, total: int, *, done: int = 0) -> None:
         self._console, self._what, self._total, self._done = console, what, total, done
+        self._note = ""
         self._rich: RichProgress | None = None
         self._last_line = time.monotonic()
 
@@ -37,21 +38,22 @@ class Progress:
             self._task = self._rich.add_task(self._what, total=self._total, completed=self._done, note="")
             self._rich.start()
         else:
-            self._line("")
+            self._line()
         return self
 
-    def advance(self, n: int = 1, note: str = "") -> None:
-        """n more are done; `note` stands behind the bar."""
+    def advance(self, n: int = 1, note: str | None = None) -> None:
+        """n more are done; `note` stands behind the bar until the next one."""
         self._done += n
+        self._note = self._note if note is None else note
         if self._rich is not None:
-            self._rich.update(self._task, completed=self._done, note=note)
+            self._rich.update(self._task, completed=self._done, note=self._note)
         elif self._done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._line(note)
+            self._line()
 
-    def _line(self, note: str) -> None:
+    def _line(self) -> None:
         self._last_line = time.monotonic()
         self._console.print(
-            f"{self._what}: {self._done}/{self._total} {note}".rstrip(), markup=False, highlight=False
+            f"{self._what}: {self._done}/{self._total} {self._note}".rstrip(), markup=False, highlight=False
         )
 
     def __exit__(

@@ -45,29 +45,29 @@ class BackboneSection(Section):
 class InputSection(Section):
     """Sizes in pixels."""
 
-    train_size: int = Field(224, ge=32, multiple_of=8)  # side of the training crops
-    size: int = Field(320, ge=32, multiple_of=8)  # short side when serving
+    train_size: int = Field(default=224, ge=32, multiple_of=8)  # side of the training crops
+    size: int = Field(default=320, ge=32, multiple_of=8)  # short side when serving
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # upstream STEGO resizes by "nearest"
 
 
 class ClusterSection(Section):
     """How codes become clusters, when the method leaves that to the pipeline, and the hierarchy above them."""
 
-    k: int = Field(27, ge=2, le=255)
+    k: int = Field(default=27, ge=2, le=255)
     unit: Literal["pixel", "region"] = "pixel"  # region: every Felzenszwalb region weighs the same
     region_scales: tuple[float, ...] = (250.0,)
-    position: float = Field(0.0, ge=0.0)  # weight of two position columns appended to the code
-    restarts: int = Field(3, ge=1)
-    runs: int = Field(1, ge=1)  # over 1: consensus of that many clusterings
-    distill_steps: int = Field(0, ge=0)  # over 0: one network learns the consensus
-    distill_lr: float = Field(1e-3, gt=0)
+    position: float = Field(default=0.0, ge=0.0)  # weight of two position columns appended to the code
+    restarts: int = Field(default=3, ge=1)
+    runs: int = Field(default=1, ge=1)  # over 1: consensus of that many clusterings
+    distill_steps: int = Field(default=0, ge=0)  # over 0: one network learns the consensus
+    distill_lr: float = Field(default=1e-3, gt=0)
 
 
 class ExportSection(Section):
     """What the bundle is called and holds."""
 
-    name: str = Field("", pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$")  # empty: the data folder's name
-    exemplars: int = Field(5, ge=0, le=20)  # patches per cluster; 0 for private data
+    name: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$")  # empty: the data folder's name
+    exemplars: int = Field(default=5, ge=0, le=20)  # patches per cluster; 0 for private data
     licence: str = "unknown"  # of the pretrained weights, copied to NOTICE
 
 
@@ -77,7 +77,7 @@ class Recipe(Section):
     method: str = "stego"
     seed: int = 0
     dataset: str = "folder"
-    workers: int = Field(2, ge=0)
+    workers: int = Field(default=2, ge=0)
     backbone: BackboneSection = BackboneSection()
     input: InputSection = InputSection()
     clusters: ClusterSection = ClusterSection()
@@ -140,9 +140,7 @@ def parse(
         _override(page, override)
     for key, wanted in (("method", method), ("dataset", dataset)):
         if wanted is not None and page.setdefault(key, wanted) != wanted:
-            raise RecipeError(
-                f"the recipe says {key} = {page[key]!r}, the command line {wanted!r}: drop one of them"
-            )
+            raise RecipeError(f"the recipe says {key} = {page[key]!r}, the command line {wanted!r}: drop one of them")
     name = page.get("method", Recipe.model_fields["method"].default)
     config = methods.method(str(name)).Config
     if "options" in page:
@@ -181,18 +179,14 @@ def _override(page: dict[str, Any], override: str) -> None:
         page[last] = text.strip()  # a bare word: a name or a path
 
 
-def _check(
-    model: type[M], values: Any, at: tuple[str, ...], known: Mapping[str, type[BaseModel]] | None = None
-) -> M:
+def _check(model: type[M], values: Any, at: tuple[str, ...], known: Mapping[str, type[BaseModel]] | None = None) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
         raise RecipeError("; ".join(_say(model, e, at, known or {}) for e in error.errors())) from None
 
 
-def _say(
-    model: type[BaseModel], error: Any, at: tuple[str, ...], known: Mapping[str, type[BaseModel]]
-) -> str:
+def _say(model: type[BaseModel], error: Any, at: tuple[str, ...], known: Mapping[str, type[BaseModel]]) -> str:
     loc = error["loc"]
     where = ".".join((*at, *map(str, loc)))
     if error["type"] != "extra_forbidden":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -44,6 +45,7 @@ class Toy(nn.Module):
         generator = torch.Generator().manual_seed(epoch)
         return ({"x": torch.randn(5, 4, generator=generator)} for _ in range(4))
 
+    @torch.no_grad()
     def recenter(self, epoch: int) -> None:
         self.epochs.append(epoch)
         self.center.copy_(self.layer.weight.mean(0) + torch.randn(4))
@@ -65,14 +67,12 @@ class Toy(nn.Module):
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     (tmp_path / "run").mkdir()
-    quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+    quiet = Console(file=io.StringIO())
     return Run(Recipe(seed=7), Images(tmp_path, []), tmp_path / "run", torch.device("cpu"), quiet)
 
 
 def equal(a: nn.Module, b: nn.Module) -> bool:
-    return all(
-        torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-    )
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
 @pytest.mark.parametrize("step", [1, 2, 4, 5, 8, 10, 11, 12, 14, 19])
@@ -104,10 +104,7 @@ def test_checkpoints_of_some_steps_only(run: Run, monkeypatch: pytest.MonkeyPatc
     assert equal(whole, resumed)
     assert resumed.epochs == [2, 0, 1, 2]  # epoch 1 was under way: its centers came from the checkpoint
     steps = [(line["stage"], line["step"]) for line in loop.read_log(run.folder / "log.jsonl")]
-    whole_run, this_run = steps[:20], steps[20:]
-    assert (
-        whole_run == this_run == [("first", i + 1) for i in range(11)] + [("second", i + 1) for i in range(9)]
-    )
+    assert steps == [("first", i + 1) for i in range(11)] + [("second", i + 1) for i in range(9)]
 
 
 def test_a_finished_run_does_nothing_more(run: Run) -> None:
@@ -143,9 +140,7 @@ def test_a_loss_that_is_no_number_stops_the_run(run: Run) -> None:
     toy = Toy()
     stages = toy.stages()
     before = stages[0].loss
-    object.__setattr__(
-        stages[0], "loss", lambda b: {"fit": before(b)["fit"] * (float("nan") if toy.steps == 3 else 1)}
-    )
+    object.__setattr__(stages[0], "loss", lambda b: {"fit": before(b)["fit"] * (float("nan") if toy.steps == 3 else 1)})
     with pytest.raises(loop.LossError, match=r"first.*step 4: loss, fit.*learning rate"):
         loop.fit(toy, stages, run)
 
@@ -154,16 +149,15 @@ def test_gradients_that_are_no_numbers_never_reach_a_checkpoint(run: Run) -> Non
     weight = nn.Parameter(torch.zeros(2))
     module = nn.Module()
     module.weight = weight
-    batches = lambda epoch: [{"x": torch.ones(1)}]  # noqa: E731
-    stage = Stage("root", 1, [{"params": [weight], "lr": 1.0}], batches, lambda b: {"r": weight.sqrt().sum()})
-    with torch.no_grad():
-        weight[1] = 4.0
+    stage = Stage(
+        "root",
+        1,
+        [{"params": [weight], "lr": 1.0}],
+        lambda epoch: [{"x": torch.ones(1)}],
+        lambda batch: {"root": weight.sqrt().sum()},  # 0 at 0, where its slope is infinite
+    )
     with pytest.raises(loop.LossError, match="weights are not finite after step 1"):
-        loop.fit(
-            module,
-            [Stage(**{**stage.__dict__, "loss": lambda b: {"r": weight.square().sqrt().sum() * 0}})],
-            run,
-        )
+        loop.fit(module, [stage], run)
     assert not (run.folder / "checkpoint.safetensors").exists()
 
 

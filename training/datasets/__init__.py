@@ -28,9 +28,7 @@ from training.progress import Progress
 
 FEWEST_IMAGES = 4  # k-means of a few hundred patches still runs; below that nothing can be learned
 SMALLEST_SIDE_PX = 16
-LIMITS = image.Limits(
-    max_bytes=2**31, max_mpx=1000.0, max_side_px=2**18
-)  # our own disk, not a stranger's upload
+LIMITS = image.Limits(max_bytes=2**31, max_mpx=1000.0, max_side_px=2**18)  # our own disk, not a stranger's upload
 
 
 class DataError(TesseraError):
@@ -189,9 +187,5 @@ def walk(folder: Path) -> list[Path]:
     found = []
     for where, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith((".", "__"))]
-        found += [
-            Path(where, f)
-            for f in files
-            if Path(f).suffix.lower() in image.SUFFIXES and not f.startswith(".")
-        ]
+        found += [Path(where, f) for f in files if Path(f).suffix.lower() in image.SUFFIXES and not f.startswith(".")]
     return sorted(found, key=lambda path: (natural(path.relative_to(folder)), str(path)))

@@ -39,9 +39,7 @@ def find(folder: Path, split: str) -> Found:
         raise DataError(f"CamVid has no split {name!r}: there are {', '.join(SPLITS)}")
     images = folder / "images" / name
     if not images.is_dir():
-        raise DataError(
-            f"{images} is missing; CamVid is laid out as images/{name}/*.jpg and labels/{name}/*.png"
-        )
+        raise DataError(f"{images} is missing; CamVid is laid out as images/{name}/*.jpg and labels/{name}/*.png")
     paths = walk(images)
     if wanted.startswith("-"):
         paths = [path for path in paths if drive(path) != wanted[1:]]

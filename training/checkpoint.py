@@ -1,0 +1,58 @@
+"""Weights and the facts that belong to them, in one file.
+
+Knows nothing of what is trained. The file is a safetensors file whose header carries the facts as JSON:
+one file, so that it can be replaced in one move, and no pickle, so that opening one never runs code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.errors import TesseraError
+
+_KEY = "tessera"
+
+
+class CheckpointError(TesseraError):
+    """A checkpoint that cannot be read, or does not fit; the message says which and why."""
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Writes both, whole or not at all: whoever reads meets the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.part")
+    # A copy of each: safetensors refuses two names for one memory, and tied weights are just that.
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    save_file(plain, scratch, metadata={_KEY: json.dumps(facts)})
+    with scratch.open("rb") as written:
+        os.fsync(written.fileno())
+    os.replace(scratch, path)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors, facts) of a file written by `save`. Raises CheckpointError."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such checkpoint")
+    with path.open("rb") as opened:
+        start = opened.read(2)
+    if start[:1] == b"\x80" or start == b"PK":
+        raise CheckpointError(
+            f"{path} is a pickle: opening one can run any program, so it is refused. Checkpoints are .safetensors files"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
+    if not isinstance(facts, dict):
+        raise CheckpointError(f"{path} holds weights but no facts: it was not written by a training run")
+    return tensors, facts
