@@ -1,0 +1,1 @@
+"""How a model is served: HTTP in front of `models`, without torch."""

@@ -1,0 +1,135 @@
+"""The routes, and what starts and stops with them.
+
+Knows nothing of pixels: it reads a request, asks a room, and sends what comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from models.bundle import Bundle, Encoder
+from models.errors import TesseraError
+from models.image import Limits
+from service import body, schemas
+from service.admission import Admission
+from service.errors import PROBLEM, BadOption, Busy, DeadlinePassed, NotFound, explain, nearest, plain, problem_of
+from service.metrics import Metrics, tessera_version
+from service.middleware import Envelope, Traffic
+from service.pipeline import House
+from service.registry import Registry
+from service.rooms import Rooms, rooms_of
+from service.routes import clusters, models, segment
+from service.settings import Settings
+
+WEB = Path(__file__).parent / "web"
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+}
+_QUERIES: dict[str, type[BaseModel]] = {"/segment": schemas.Options, "/clusters": schemas.ClustersQuery}
+
+
+def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle], Encoder] | None = None) -> FastAPI:
+    """The application. `open_encoder` puts another runtime under it, as tests do."""
+    settings = settings or Settings.from_env(os.environ)
+    metrics = Metrics()
+    admission = Admission(
+        max_images=settings.max_queue_size, max_mpx=settings.max_queue_mpx, max_bytes=settings.max_bodies_bytes
+    )
+    limits = Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px)
+    rooms = Rooms(
+        settings,
+        metrics,
+        Registry(settings, metrics, open_encoder),
+        House.of(admission, metrics, limits, settings.workers),
+        Traffic(),
+    )
+    served = rooms.registry.served
+    metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
+    metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
+    metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", admission.oldest_s)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(rooms.registry.load())  # /livez answers meanwhile, /readyz says 503
+        yield
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        await rooms.registry.close()
+        rooms.house.close()
+
+    app = FastAPI(
+        title="Tessera",
+        summary="Unsupervised semantic segmentation",
+        version=tessera_version(),
+        lifespan=lifespan,
+        docs_url=None,  # both pages would fetch their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.rooms = rooms
+    for room in (segment, clusters, models):
+        app.include_router(room.router)
+    app.add_api_route("/", _page, include_in_schema=False)
+    app.mount("/web", StaticFiles(directory=WEB), name="web")
+    app.add_middleware(Envelope, metrics=metrics, traffic=rooms.traffic, max_requests=settings.max_requests)
+    app.add_exception_handler(TesseraError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_options)
+    app.add_exception_handler(HTTPException, _refuse_route)
+    return app
+
+
+async def _page() -> FileResponse:
+    return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TesseraError)
+    headers = {}
+    if isinstance(error, Busy):
+        headers["retry-after"] = str(error.retry_after_s)
+        if error.reason != "not_ready":
+            rooms_of(request).metrics.refused.labels(error.reason).inc()
+    if isinstance(error, DeadlinePassed):
+        rooms_of(request).metrics.refused.labels("deadline").inc()
+    document = problem_of(error, request.state.request_id)
+    if document["status"] in (408, 413):  # the rest of the body is not worth reading
+        headers["connection"] = "close"
+    return JSONResponse(document, document["status"], headers, media_type=PROBLEM)
+
+
+async def _refuse_options(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = error.errors()
+    if errors[0]["loc"][0] == "path":
+        return await _refuse(request, NotFound(f"{str(errors[0]['input'])[:60]!r} is no number; ids count from 0"))
+    model = _QUERIES.get(request.url.path, schemas.ModelQuery)
+    known = {name: field.description or "" for name, field in model.model_fields.items()}
+    return await _refuse(request, BadOption(explain(errors, known)))
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    detail = str(error.detail)
+    if error.status_code == 404:
+        hint = nearest(path, request.app.openapi()["paths"])
+        detail = f"there is nothing at {path[:100]!r}{hint or '; /openapi.json lists what there is'}"
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not for {path[:100]!r}; use {allowed}"
+        if path == "/segment":
+            detail += f": {body.CURL} '{request.url}?format=overlay' -o overlay.jpg"
+    document = plain(error.status_code, detail, request.state.request_id)
+    return JSONResponse(document, error.status_code, error.headers, media_type=PROBLEM)

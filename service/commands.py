@@ -1,0 +1,90 @@
+"""`tessera serve`: settings, log, server, signals.
+
+Knows nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from service.app import create_app
+from service.metrics import tessera_version
+from service.rooms import Rooms
+from service.settings import Settings
+
+log = logging.getLogger("tessera")
+
+serve = typer.Typer(add_completion=False, help="Serve bundles over HTTP.")
+# A backstop behind our own, politer limit on requests: uvicorn's answer is no problem document.
+_CONNECTIONS = 2
+
+
+class Server(uvicorn.Server):
+    """uvicorn, that says `not ready` and finishes its work before it closes its door."""
+
+    def __init__(self, config: uvicorn.Config, rooms: Rooms) -> None:
+        super().__init__(config)
+        self._rooms = rooms
+        self._close_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains; a second signal, or Ctrl-C, closes at once (running requests still finish)."""
+        if sig != signal.SIGTERM or self._close_at is not None:
+            super().handle_exit(sig, frame)
+            return
+        log.info("draining: new work is refused, what is in the house is finished")
+        self._rooms.registry.state = "draining"
+        self._close_at = time.monotonic() + self._rooms.settings.drain_s
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: is it time to close?"""
+        if self._rooms.registry.state == "failed":
+            return True
+        if self._close_at is not None and (not self._rooms.traffic.running or time.monotonic() > self._close_at):
+            return True
+        return await super().on_tick(counter)
+
+
+@serve.command()
+def run(
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="A bundle's folder; several may be given, the first is the default.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+) -> None:
+    """Serve bundles over HTTP: the embedded default, or those given. Other settings are TESSERA_ variables."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    settings = Settings.from_env(os.environ)
+    if bundle:
+        settings = settings.model_copy(update={"bundles": tuple(bundle)})
+    app = create_app(settings)
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=settings.drain_s,
+            limit_concurrency=_CONNECTIONS * settings.max_requests,
+            backlog=2048,
+        ),
+        app.state.rooms,
+    )
+    log.info("tessera %s on http://%s:%d/ — POST /segment, or open it in a browser", tessera_version(), host, port)
+    server.run()
+    if app.state.rooms.registry.state == "failed":
+        raise typer.Exit(1)

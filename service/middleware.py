@@ -1,0 +1,122 @@
+"""What every request gets around it: an id, a clock, a log line, and a problem document for what goes wrong.
+
+Knows nothing of routes, bodies or models.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import PROBLEM, Busy, internal, problem_of
+from service.metrics import Metrics
+
+log = logging.getLogger("tessera")
+
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+CLIENT_LEFT = 499  # nginx's number, in the metrics only: there is nobody to send it to
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def request_id(headers: Headers) -> str:
+    """The caller's X-Request-ID or trace id where it is well formed, else a new one."""
+    given = headers.get("x-request-id", "")
+    if _WELL_FORMED.fullmatch(given):
+        return given
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return trace[1] if trace else uuid.uuid4().hex
+
+
+class Traffic:
+    """How many requests are being answered now."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+
+class Envelope:
+    """Around the whole app. Leaves `request_id`, `timings` (ms by stage) and `model` in the request's state."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, traffic: Traffic, max_requests: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._traffic = traffic
+        self._max_requests = max_requests
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id(headers), timings={}, model=None)
+        probe = scope["path"] in PROBES
+        status = CLIENT_LEFT
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._add_headers(message, state, started)
+            await send(message)
+
+        self._traffic.running += 1
+        try:
+            if self._traffic.running > self._max_requests and not probe:
+                raise Busy(f"{self._max_requests} requests are being answered", reason="too_many_requests")
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            self._metrics.refused.labels("client_left").inc()
+        except Busy as busy:
+            self._metrics.refused.labels(busy.reason).inc()
+            document = problem_of(busy, state["request_id"])
+            await self._answer(send_with_headers, document, retry_after_s=busy.retry_after_s)
+        except Exception:
+            log.exception("%s %s failed, request %s", scope["method"], _path(scope), state["request_id"])
+            if status == CLIENT_LEFT:  # nothing was sent yet
+                await self._answer(send_with_headers, internal(state["request_id"]))
+        finally:
+            self._traffic.running -= 1
+            took = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.request.labels(route).observe(took)
+            if not probe:
+                log.info("%s %s %d %.1f ms %s", scope["method"], _path(scope), status, took * 1000, state["request_id"])
+
+    @staticmethod
+    def _add_headers(message: Message, state: dict[str, object], started: float) -> None:
+        headers = MutableHeaders(scope=message)
+        headers["x-request-id"] = str(state["request_id"])
+        headers["x-content-type-options"] = "nosniff"
+        if state["model"]:
+            headers["x-model"] = str(state["model"])
+        timings = state["timings"]
+        assert isinstance(timings, dict)
+        total = (time.perf_counter() - started) * 1000
+        headers["server-timing"] = ", ".join(f"{k};dur={v:.2f}" for k, v in {**timings, "total": total}.items())
+
+    @staticmethod
+    async def _answer(send: Send, document: dict[str, object], *, retry_after_s: int | None = None) -> None:
+        body = json.dumps(document).encode()
+        headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
+        if retry_after_s is not None:
+            headers.append((b"retry-after", str(retry_after_s).encode()))
+        await send({"type": "http.response.start", "status": document["status"], "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _path(scope: Scope) -> str:
+    """The path as it was sent, percent-encoded: nothing a client writes can break a log line."""
+    raw = scope.get("raw_path") or b""
+    return "".join(c if c.isprintable() else "?" for c in raw.decode("ascii", "replace"))[:200]

@@ -1,0 +1,67 @@
+"""What FastAPI cannot read off the routes: bodies told apart by sniffing, several answer types, problems.
+
+Knows nothing of how requests are answered.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from service import render
+from service.clusters import Change
+from service.errors import PROBLEM
+from service.schemas import DESCRIPTIONS, ImageBody, ImagesBody
+
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+TEXT: dict[str, Any] = {"schema": {"type": "string"}}
+FORMATS = {r.media_type: BINARY for r in render.RENDERERS if r.name != "json"}
+
+_PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+_ID = {"X-Request-ID": {"schema": {"type": "string"}, "description": "the caller's if well formed, else made"}}
+_LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+
+IMAGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "Told apart by the bytes, whatever Content-Type says. Options may be fields of the form.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {
+                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        **{name: {"type": "string", "description": text} for name, text in DESCRIPTIONS.items()},
+                    },
+                }
+            },
+            "application/json": {"schema": {"anyOf": [ImageBody.model_json_schema(), ImagesBody.model_json_schema()]}},
+            "application/octet-stream": BINARY,
+            "image/*": BINARY,
+        },
+    }
+}
+
+
+def json_body(name: str) -> dict[str, Any]:
+    """The request body of `PATCH /clusters/{id}`, under a name."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {**Change.model_json_schema(), "title": name}}},
+        }
+    }
+
+
+def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The answers a route can give besides its model: other media types of 200, problems for `statuses`."""
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {
+            **_PROBLEM,
+            "description": HTTPStatus(status).phrase,
+            "headers": {**_ID, **(_LATER if status == 503 else {})},
+        }
+        for status in (*statuses, 500)
+    }
+    return {200: {"description": "OK", "content": ok or {}, "headers": _ID}, **problems}

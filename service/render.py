@@ -1,0 +1,184 @@
+"""A finished segmentation as bytes: one function for each output format.
+
+Knows nothing of HTTP, of networks, of where the image came from. To add a format write one function
+
+    @renders("image/x-thing", name="thing")
+    def thing(result: Result) -> bytes: ...
+
+here and one row in FORMATS of tests/service/test_render.py: `format=thing`, `Accept: image/x-thing`, the
+API description and the error texts know it then.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+
+from models import image as images
+from models import palette
+
+if TYPE_CHECKING:
+    from service.pipeline import Result
+
+F = TypeVar("F", bound="Callable[[Result], bytes]")
+
+
+class Renderer(NamedTuple):
+    """A format: its name for `format=`, its media type for `Accept`, its function."""
+
+    name: str
+    media_type: str
+    accept: bool
+    render: Callable[[Result], bytes]
+
+
+RENDERERS: list[Renderer] = []
+
+
+def renders(media_type: str, *, name: str, accept: bool = True) -> Callable[[F], F]:
+    """Makes a function the renderer of a format.
+
+    accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
+
+    Raises ValueError at import when another function has the name and type, or the type's Accept.
+    """
+
+    def register(function: F) -> F:
+        for other in RENDERERS:
+            if other.media_type == media_type and (other.name == name or (accept and other.accept)):
+                raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
+        RENDERERS.append(Renderer(name, media_type, accept, function))
+        return function
+
+    return register
+
+
+def names() -> tuple[str, ...]:
+    """What `format=` takes, in the order of this file."""
+    return tuple(dict.fromkeys(r.name for r in RENDERERS))
+
+
+def choose(format: str | None, accept: str) -> Renderer:
+    """The renderer for `format=`, or for the Accept header in its absence; json when nothing fits.
+
+    A format with several media types gives the one that Accept prefers, else its first.
+    """
+    offered = [r for r in RENDERERS if (r.name == format if format else r.accept)]
+    for media_type in _preferences(accept):
+        for renderer in offered:
+            if media_type in (renderer.media_type, renderer.media_type.split("/")[0] + "/*"):
+                return renderer
+        if media_type == "*/*":
+            break
+    return offered[0]
+
+
+def _preferences(accept: str) -> list[str]:
+    """The media types of an Accept header, most wanted first; what cannot be read is passed over."""
+    wanted: list[tuple[float, str]] = []
+    for part in accept.split(",")[:32]:
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            weight = float(quality)
+        except ValueError:
+            continue
+        if media_type and 0 < weight <= 1:
+            wanted.append((weight, media_type))
+    return [media_type for _, media_type in sorted(wanted, key=lambda pair: -pair[0])]
+
+
+@renders("application/json", name="json")
+def json(result: Result) -> bytes:
+    """Everything in words and numbers, the label map inside as a palette PNG."""
+    from service.schemas import EncodedMap, Present, Segmentation  # schemas names the formats of this file
+
+    started = time.perf_counter()
+    label_map = EncodedMap(data=base64.b64encode(png(result)).decode())
+    confidence_map = None
+    if result.options.confidence and result.margin is not None:
+        gray = np.rint(result.margin * 255).astype(np.uint8)
+        confidence_map = EncodedMap(data=base64.b64encode(images.encode(gray, "png")).decode())
+    height, width = result.labels.shape
+    look = result.appearance
+    clusters = [
+        Present(
+            id=area.id,
+            name=look.names[area.id],
+            color=palette.to_hex(look.colors[area.id]),
+            pixels=area.pixels,
+            fraction=area.pixels / (height * width),
+            bbox=area.bbox,
+            confidence=round(area.confidence, 4),
+            hidden=True if area.id in look.hidden else None,
+        )
+        for area in result.areas
+    ]
+    encode_ms = (time.perf_counter() - started) * 1000
+    answer = Segmentation(
+        model=result.model,
+        digest=result.digest,
+        width=width,
+        height=height,
+        k=result.k,
+        clusters=clusters,
+        label_map=label_map,
+        confidence_map=confidence_map,
+        depth_rule=result.depth_rule,
+        refined=result.refined,
+        warnings=result.warnings,
+        timings_ms={stage: round(ms, 2) for stage, ms in {**result.timings, "encode": encode_ms}.items()},
+    )
+    # Two keys exist only where they say something; null elsewhere is an answer.
+    absent = {"confidence_map"} if confidence_map is None else set()
+    hidden = {i: {"hidden"} for i, cluster in enumerate(clusters) if cluster.hidden is None}
+    return answer.model_dump_json(exclude={**dict.fromkeys(absent, True), "clusters": hidden}).encode()
+
+
+@renders("image/png", name="png")
+def png(result: Result) -> bytes:
+    """Palette PNG: one byte a pixel, the pixel's value is the cluster id."""
+    return images.encode_labels(result.labels, result.appearance.colors)
+
+
+@renders("image/jpeg", name="overlay")
+def overlay(result: Result) -> bytes:
+    """The photo with its clusters' colors over it, as JPEG."""
+    return images.encode(_overlaid(result), "jpeg")
+
+
+@renders("image/webp", name="overlay")
+def overlay_webp(result: Result) -> bytes:
+    """The same picture as WebP."""
+    return images.encode(_overlaid(result), "webp")
+
+
+@renders("image/png", name="color", accept=False)
+def color(result: Result) -> bytes:
+    """The clusters' colors alone: RGB, or RGBA where some clusters are not drawn."""
+    return images.encode(palette.colorize(result.labels, result.appearance.colors, _drawn(result)), "png")
+
+
+@renders("application/x-npy", name="npy")
+def npy(result: Result) -> bytes:
+    """numpy's own file: uint8 [H, W] of cluster ids."""
+    buffer = io.BytesIO()
+    np.save(buffer, result.labels, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _overlaid(result: Result) -> images.Array:
+    return palette.overlay(result.image, result.labels, result.appearance.colors, result.options.alpha, _drawn(result))
+
+
+def _drawn(result: Result) -> frozenset[int] | None:
+    """The clusters to draw, None for all: those asked for by name, hidden or not; else all but the hidden."""
+    if (only := result.options.drawn()) is not None:
+        return frozenset(int(result.table[i]) for i in only)
+    hidden = result.appearance.hidden
+    return frozenset(range(len(result.appearance.names))) - hidden if hidden else None

@@ -1,0 +1,40 @@
+"""What the routes ask: one object a server, made by `create_app`.
+
+Knows nothing of routes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from service.metrics import Metrics
+from service.middleware import Traffic
+from service.pipeline import House
+from service.registry import Registry, Served
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """Settings, counters, models, threads."""
+
+    settings: Settings
+    metrics: Metrics
+    registry: Registry
+    house: House
+    traffic: Traffic
+
+
+def rooms_of(request: Request) -> Rooms:
+    """Those of the server this request came to."""
+    rooms: Rooms = request.app.state.rooms
+    return rooms
+
+
+def served_of(request: Request, ref: str | None) -> Served:
+    """The model a request names; the answer's X-Model says which. Raises NotFound, Busy."""
+    served = rooms_of(request).registry.get(ref)
+    request.state.model = served.bundle.ref
+    return served

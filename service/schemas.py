@@ -1,0 +1,230 @@
+"""What one request may choose and what answers look like: the shapes behind /openapi.json.
+
+Knows nothing of how an answer is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from models.bundle import Merge
+from service import render
+from service.errors import nearest
+
+
+class Frozen(BaseModel):
+    """Values only; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Options(Frozen):
+    """The options of one `POST /segment`; each may come as a query parameter or a multipart field."""
+
+    model: str | None = Field(default=None, max_length=200, description="a bundle's name, or name@digest12")
+    format: str | None = Field(
+        default=None,
+        description=f"one of {', '.join(render.names())}; absent, the Accept header chooses, else json",
+        json_schema_extra={"enum": [*render.names()]},
+    )
+    crf: bool = Field(
+        default=False, description="true or false: refine with the dense CRF, at the network's input size"
+    )
+    crf_iterations: int = Field(default=10, ge=1, le=50, description="mean-field steps, 1 to 50")
+    crf_bilateral_sxy: float = Field(default=67.0, ge=1, le=500, description="pixels, 1 to 500")
+    crf_bilateral_srgb: float = Field(default=3.0, ge=1, le=255, description="color distance, 1 to 255")
+    crf_bilateral_compat: float = Field(default=4.0, ge=0, le=100, description="weight, 0 to 100")
+    crf_gaussian_compat: float = Field(default=3.0, ge=0, le=100, description="weight, 0 to 100")
+    k: int | None = Field(
+        default=None, ge=2, le=255, description="how many clusters to tell apart, 2 to the bundle's K"
+    )
+    alpha: float = Field(default=0.5, ge=0, le=1, description="opacity of the overlay, 0 to 1")
+    only: str | None = Field(
+        default=None,
+        pattern=r"^\d{1,3}(,\d{1,3}){0,254}$",
+        description="cluster ids to draw in overlay and color, separated by commas",
+    )
+    confidence: bool = Field(default=False, description="true or false: add the margin map to the JSON answer")
+    depth: Literal["percentile", "minmax", "full"] = Field(
+        default="percentile", description="how deeper samples become 8 bits: percentile, minmax or full"
+    )
+    page: int = Field(default=0, ge=0, le=65535, description="page of a multi-page TIFF, from 0")
+    timeout_ms: int | None = Field(
+        default=None,
+        ge=1,
+        description="milliseconds from the last byte of the request; the server's own limit is the most",
+    )
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in render.names():
+            raise ValueError(f"no such format{nearest(value, render.names())}")
+        return value
+
+    def drawn(self) -> frozenset[int] | None:
+        """The ids of `only`, or None for all."""
+        return None if self.only is None else frozenset(int(i) for i in self.only.split(","))
+
+
+DESCRIPTIONS = {name: field.description or "" for name, field in Options.model_fields.items()}
+
+
+class ImageBody(BaseModel):
+    """JSON with one image."""
+
+    image: str = Field(description="base64 of the file; a data: URL is read too")
+
+
+class ImagesBody(BaseModel):
+    """JSON with several images."""
+
+    images: list[str]
+
+
+class EncodedMap(Frozen):
+    """A map of the image's size, as a file in base64."""
+
+    encoding: Literal["png"] = "png"
+    data: str
+
+
+class Present(Frozen):
+    """One cluster in one image. `hidden` is there only where it is true."""
+
+    id: int
+    name: str
+    color: str
+    pixels: int
+    fraction: float = Field(description="of the image, 0 to 1")
+    bbox: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels")
+    confidence: float = Field(description="mean margin over its pixels, 0 to 1")
+    hidden: bool | None = None
+
+
+class Segmentation(Frozen):
+    """The JSON answer for one image."""
+
+    model: str
+    digest: str
+    width: int
+    height: int
+    k: int
+    clusters: list[Present] = Field(description="largest first")
+    label_map: EncodedMap = Field(description="palette PNG; the value of a pixel is its cluster id")
+    confidence_map: EncodedMap | None = Field(
+        default=None, description="gray PNG, 0..255 for margins 0..1; when asked for"
+    )
+    depth_rule: str | None
+    refined: bool
+    warnings: list[str]
+    timings_ms: dict[str, float]
+
+
+class Problem(BaseModel):
+    """RFC 9457; `detail` says what to change."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class Segmentations(Frozen):
+    """The answer for several images, in their order; one bad image spoils none of the others."""
+
+    results: list[Segmentation | Problem]
+
+
+class Neighbor(Frozen):
+    """Another cluster and the cosine between the two centroids."""
+
+    id: int
+    cosine: float
+
+
+class ClusterInfo(Frozen):
+    """One cluster of a bundle."""
+
+    id: int
+    name: str
+    color: str
+    fraction: float = Field(description="share of the training pixels")
+    hidden: bool
+    merged_into: int | None
+    neighbors: list[Neighbor]
+    exemplars: list[str]
+    centroid: list[float] | None = Field(default=None, description="with include=centroids")
+
+
+class ClusterList(Frozen):
+    """All clusters of a bundle."""
+
+    model: str
+    digest: str
+    k: int
+    levels: list[int]
+    clusters: list[ClusterInfo]
+
+
+class ClusterTree(Frozen):
+    """The hierarchy: which clusters become one, in order."""
+
+    model: str
+    digest: str
+    k: int
+    merges: list[Merge]
+
+
+class ModelInfo(Frozen):
+    """One bundle as the server holds it."""
+
+    name: str
+    digest: str | None
+    state: Literal["ready", "failed"]
+    default: bool
+    method: str | None = None
+    k: int | None = None
+    provider: str | None = None
+    reason: str | None = Field(default=None, description="why it failed")
+
+
+class ModelList(Frozen):
+    """All of them, the default first."""
+
+    models: list[ModelInfo]
+
+
+class ModelDetail(ModelInfo):
+    """With its manifest, and the (H, W) the network has run at."""
+
+    warm_shapes: list[tuple[int, int]] = []
+    manifest: dict[str, Any] | None = None
+
+
+class Health(Frozen):
+    """Both probes with what is behind them."""
+
+    live: Literal[True] = True
+    ready: bool
+    reason: str | None
+    models: list[ModelInfo]
+    waiting: int
+    running: int
+    inside: int
+    names_kept: bool
+
+
+class ModelQuery(Frozen):
+    """Which bundle is meant."""
+
+    model: str | None = Field(default=None, max_length=200, description="a bundle's name, or name@digest12")
+
+
+class ClustersQuery(ModelQuery):
+    """What `GET /clusters` may be asked for besides."""
+
+    include: Literal["centroids"] | None = Field(default=None, description="centroids, to have them in the answer")

@@ -1,0 +1,98 @@
+"""What the operator may choose: the environment, read once at start, as `Settings`.
+
+Knows nothing of what the values are used for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.errors import TesseraError
+from service.errors import explain, nearest
+
+PREFIX = "TESSERA_"
+PRETRAINED = Path(__file__).parents[1] / "models" / "pretrained"
+
+
+class SettingsError(TesseraError):
+    """A TESSERA_ variable that cannot be used."""
+
+
+class Settings(BaseModel):
+    """Each field is the variable TESSERA_<NAME>. Sizes count bytes; times end in their unit.
+
+    bundles            folders, separated as in PATH; the first is the default model
+    state              where names and colors given with PATCH are kept
+    provider           which onnxruntime provider runs the network; auto takes CUDA where it works
+    threads            of the network on a CPU; 0 = as many as there are cores
+    workers            threads that decode and encode images; 0 = one per core
+    max_bytes          of one image file
+    max_body_bytes     of one request, several images or base64 together
+    max_bodies_bytes   of all requests being read at once
+    max_images         in one request
+    max_queue_size     images in the house, from decoding to answer: queued, running and rendered ones
+    max_queue_mpx      the same images, in megapixels of their source
+    max_requests       requests answered at once, probes apart
+    max_batch_size     0 = by provider: 1 on a CPU, where batches only cost; 16 on a GPU
+    max_batch_mpx      megapixels of one batch at the network's size
+    timeout_s          from the last byte of a request to its answer
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundles: tuple[Path, ...] = ()
+    state: Path = Field(default_factory=lambda: user_state(os.environ))
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=0, ge=0, le=1024)
+    workers: int = Field(default=0, ge=0, le=1024)
+    max_bytes: int = Field(default=32 * 2**20, ge=1024)
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
+    max_bodies_bytes: int = Field(default=2**30, ge=2**20)
+    max_mpx: float = Field(default=50.0, gt=0)
+    max_side_px: int = Field(default=32768, ge=1)
+    max_images: int = Field(default=64, ge=1)
+    max_queue_size: int = Field(default=128, ge=1)
+    max_queue_mpx: float = Field(default=512.0, gt=0)
+    max_requests: int = Field(default=512, ge=1)
+    max_batch_size: int = Field(default=0, ge=0)
+    max_batch_mpx: float = Field(default=8.0, gt=0)
+    body_timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0)
+    keep_alive_s: int = Field(default=75, ge=0)
+    drain_s: int = Field(default=25, ge=0)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings in `environ`. Raises SettingsError, naming the variable and what it takes."""
+        given = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and v}
+        for name in given:
+            if name not in cls.model_fields:
+                hint = nearest(name, cls.model_fields)
+                raise SettingsError(f"{PREFIX}{name.upper()} is not a setting{hint.upper() if hint else ''}")
+        bundles = given.pop("bundles", "")
+        try:
+            return cls.model_validate(
+                {
+                    **given,
+                    "bundles": tuple(Path(p) for p in bundles.split(os.pathsep) if p) or embedded(),
+                    "state": Path(given["state"]) if "state" in given else user_state(environ),
+                }
+            )
+        except ValidationError as error:
+            raise SettingsError(PREFIX + explain(error.errors(), {})) from None
+
+
+def embedded() -> tuple[Path, ...]:
+    """The bundles that come with the repository; the first by name is the embedded default."""
+    return tuple(sorted(folder.parent for folder in PRETRAINED.glob("*/manifest.json")))
+
+
+def user_state(environ: Mapping[str, str]) -> Path:
+    """Where this user's programs keep state: $XDG_STATE_HOME/tessera or ~/.local/state/tessera."""
+    home = environ.get("HOME") or "~"
+    return Path(environ.get("XDG_STATE_HOME") or Path(home).expanduser() / ".local" / "state") / "tessera"
