@@ -135,18 +135,18 @@ def parse(
     """Nested tables to a recipe; see `load`."""
     from training import methods  # here, not above: reading a recipe's own sections needs no network code
 
-    page = copy.deepcopy(dict(page))
+    tables: dict[str, Any] = copy.deepcopy(dict(page))
     for override in overrides:
-        _override(page, override)
+        _override(tables, override)
     for key, wanted in (("method", method), ("dataset", dataset)):
-        if wanted is not None and page.setdefault(key, wanted) != wanted:
-            raise RecipeError(f"the recipe says {key} = {page[key]!r}, the command line {wanted!r}: drop one of them")
-    name = page.get("method", Recipe.model_fields["method"].default)
+        if wanted is not None and tables.setdefault(key, wanted) != wanted:
+            raise RecipeError(f"the recipe says {key} = {tables[key]!r}, the command line {wanted!r}: drop one of them")
+    name = tables.get("method", Recipe.model_fields["method"].default)
     config = methods.method(str(name)).Config
-    if "options" in page:
+    if "options" in tables:
         raise RecipeError(f"options: {name}'s own values belong in a table [{name}]")
-    own = page.pop(str(name), {})
-    recipe = _check(Recipe, page, (), known={str(name): config})
+    own = tables.pop(str(name), {})
+    recipe = _check(Recipe, tables, (), known={str(name): config})
     options = _check(config, own, (str(name),)).model_dump(mode="json")
     return recipe.model_copy(update={"options": options})
 
