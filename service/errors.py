@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from models.crf import CRFError
 from models.errors import TesseraError
 from models.image import ImageError, ImageTooLarge, UnsupportedImage
 
@@ -69,7 +68,6 @@ STATUS: dict[type[TesseraError], int] = {
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
     BadOption: 422,
-    CRFError: 422,  # parameters that do not go together
     Busy: 503,
     DeadlinePassed: 504,
 }

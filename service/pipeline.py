@@ -21,6 +21,7 @@ import numpy as np
 from models import assign, image
 from models.assign import Array
 from models.bundle import Manifest
+from models.errors import TesseraError
 from service.admission import Admission
 from service.batcher import Batched
 from service.clusters import Appearance
@@ -227,16 +228,19 @@ def _refined(batched: Batched, fitted: image.Fit, manifest: Manifest, options: O
         box=fitted.box,
     )
     picture = np.ascontiguousarray(fitted.pixels[top : top + inner[0], left : left + inner[1]])
-    _, marginals = crf.refine(
-        probabilities,
-        picture,
-        iterations=options.crf_iterations,
-        gaussian_compat=options.crf_gaussian_compat,
-        bilateral_sxy=options.crf_bilateral_sxy,
-        bilateral_srgb=options.crf_bilateral_srgb,
-        bilateral_compat=options.crf_bilateral_compat,
-        return_marginals=True,
-    )
+    try:
+        _, marginals = crf.refine(
+            probabilities,
+            picture,
+            iterations=options.crf_iterations,
+            gaussian_compat=options.crf_gaussian_compat,
+            bilateral_sxy=options.crf_bilateral_sxy,
+            bilateral_srgb=options.crf_bilateral_srgb,
+            bilateral_compat=options.crf_bilateral_compat,
+            return_marginals=True,
+        )
+    except TesseraError as error:  # deviations that do not go with this image's size
+        raise BadOption(f"crf: {error}") from None
     return assign.labels(marginals, fitted.source)
 
 
