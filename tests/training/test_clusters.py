@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -29,7 +31,8 @@ def test_finds_the_blobs(metric):
 def test_the_seed_decides_everything():
     points, _ = blobs(spread=1.5)
     first, again, other = (kmeans(points, 7, seed=s, restarts=1) for s in (1, 1, 2))
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
 
 
@@ -48,7 +51,8 @@ def test_an_empty_cluster_starts_again():
 
 def test_identical_points_and_too_few_points():
     centroids, labels = kmeans(torch.ones(9, 4), 5)
-    assert torch.isfinite(centroids).all() and len(labels) == 9
+    assert torch.isfinite(centroids).all()
+    assert len(labels) == 9
     with pytest.raises(ClusterError, match="3 points cannot make 5 clusters"):
         kmeans(torch.ones(3, 4), 5)
 
@@ -81,7 +85,7 @@ def test_hierarchy_joins_the_nearest_and_keeps_the_larger():
     assert [(m.k, m.merge, m.into) for m in merges] == [(3, (0, 1), 1), (2, (2, 3), 2)]
     unit = F.normalize(centroids, dim=1)
     assert merges[0].height == pytest.approx(float(1 - unit[0] @ unit[1]), abs=1e-6)
-    assert all(a.height <= b.height for a, b in zip(merges, merges[1:], strict=False))
+    assert all(a.height <= b.height for a, b in pairwise(merges))
 
 
 def test_hierarchy_weighs_by_pixels():
@@ -111,4 +115,5 @@ def test_agreement_is_one_for_renamed_and_near_zero_for_unrelated():
 def test_choose_k_finds_the_number_of_blobs():
     points, _ = blobs(count=4)
     k, stability = choose_k(points, [3, 4, 6])
-    assert k == 4 and stability[4] == pytest.approx(1.0)
+    assert k == 4
+    assert stability[4] == pytest.approx(1.0)

@@ -47,7 +47,8 @@ def test_fewer_clusters_than_classes():
 
 def test_absent_classes_are_left_out():
     found = score(confusion(np.zeros(9, int), np.zeros(9, int), 3, 3))
-    assert np.isnan(found.iou[1:]).all() and found.miou == 1.0
+    assert np.isnan(found.iou[1:]).all()
+    assert found.miou == 1.0
 
 
 def test_a_given_match_replaces_the_hungarian():

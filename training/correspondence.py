@@ -1,0 +1,151 @@
+"""The correspondence loss: codes are to resemble each other where features do.
+
+Knows nothing of images, networks or optimizers: maps in, numbers out.
+
+Source: STEGO, Unsupervised Semantic Segmentation by Distilling Feature Correspondences
+(arXiv:2203.08414) §3; facts of the published code where the paper is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Centering = Literal["code", "paper", "none"]
+
+
+class Pair(NamedTuple):
+    """Loss and code similarity of every pair of sampled points: both [N, S, S, S, S]."""
+
+    loss: Tensor
+    similarity: Tensor
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Every pixel of x [B, C, h, w] at length 1; a pixel of length 0 stays 0."""
+    return F.normalize(x, dim=1, eps=1e-10)
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Dot product of every pixel of a [N, C, h, w] with every pixel of b [N, C, i, j]: [N, h, w, i, j]."""
+    return torch.einsum("nchw,ncij->nhwij", a, b)
+
+
+def sample(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear samples [N, C, S, S] of maps [N, C, h, w] at points [N, S, S, 2], (x, y) in −1..1.
+
+    The two S axes come out transposed, as in the published code; drawn at random, they are alike.
+    """
+    return F.grid_sample(maps, points.transpose(1, 2), padding_mode="border", align_corners=True)
+
+
+def center(similarity: Tensor, centering: Centering) -> Tensor:
+    """Feature similarities [N, h, w, i, j] less the mean over the other map's pixels.
+
+    paper  F − mean over (i, j) of F                            (eq. 3)
+    code   the same, then shifted so that the overall mean is what it was; the published shifts need this
+    """
+    if centering == "none":
+        return similarity
+    centered = similarity - similarity.mean((3, 4), keepdim=True)
+    return centered if centering == "paper" else centered - centered.mean() + similarity.mean()
+
+
+def pair_loss(
+    features: tuple[Tensor, Tensor],
+    codes: tuple[Tensor, Tensor],
+    shift: float | Tensor,
+    *,
+    centering: Centering = "code",
+    zero_clamp: bool = True,
+    stabilize: bool = False,
+) -> Pair:
+    """−S · (F − shift) for every pair of points of two maps.
+
+    features    two float [N, C, S, S]; no gradient flows into them
+    codes       two float [N, D, S, S]; both receive gradients
+    zero_clamp  a negative S counts as 0, so that codes that should differ become unrelated, not opposite
+    stabilize   an S over 0.8 counts as 0.8: enough is enough
+
+    Source: §3, eq. 4.
+    """
+    with torch.no_grad():
+        wanted = center(correlation(*map(normalize, features)), centering)
+    similarity = correlation(*map(normalize, codes))
+    clamped = similarity.clamp(min=0.0 if zero_clamp else -9999.0, max=0.8 if stabilize else None)
+    return Pair(-clamped * (wanted - shift), similarity)
+
+
+def correspondence(
+    features: tuple[Tensor, Tensor],
+    codes: tuple[Tensor, Tensor],
+    points: tuple[Tensor, Tensor],
+    others: Sequence[Tensor],
+    shifts: Sequence[float] | Tensor,
+    *,
+    centering: Centering = "code",
+    zero_clamp: bool = True,
+    stabilize: bool = False,
+) -> dict[str, Pair]:
+    """The three terms: an image with itself, with a neighbor, with random other images.
+
+    features, codes  of the images and of one neighbor each: float [B, C, h, w], float [B, D, h, w]
+    points           where the image is sampled, and where all its partners are: float [B, S, S, 2]
+    others           one int64 [B] per negative: which image of the batch is the partner; may be empty
+    shifts           b for self, knn, rand: similarities above it attract, below it repel
+
+    returns          self, knn and (unless `others` is empty) rand; rand holds [len(others) · B, S, S, S, S]
+    """
+
+    def term(f: tuple[Tensor, Tensor], s: tuple[Tensor, Tensor], shift: float | Tensor) -> Pair:
+        return pair_loss(f, s, shift, centering=centering, zero_clamp=zero_clamp, stabilize=stabilize)
+
+    here, there = points
+    f, s = sample(features[0], here), sample(codes[0], here)
+    terms = {
+        "self": term((f, f), (s, s), shifts[0]),
+        "knn": term((f, sample(features[1], there)), (s, sample(codes[1], there)), shifts[1]),
+    }
+    drawn = [term((f, sample(features[0][o], there)), (s, sample(codes[0][o], there)), shifts[2]) for o in others]
+    if drawn:
+        terms["rand"] = Pair(torch.cat([p.loss for p in drawn]), torch.cat([p.similarity for p in drawn]))
+    return terms
+
+
+def draw_points(count: int, side: int, generator: torch.Generator) -> Tensor:
+    """Uniform points [count, side, side, 2] in −1..1."""
+    return 2 * torch.rand(count, side, side, 2, generator=generator) - 1
+
+
+def derangement(n: int, generator: torch.Generator) -> Tensor:
+    """A permutation int64 [n] that maps nothing to itself, every one equally likely. n ≥ 2.
+
+    Drawn again until it fits: that takes e ≈ 2.7 draws on average, whatever n.
+    """
+    if n < 2:
+        raise ValueError("one image alone has no other image")
+    own = torch.arange(n)
+    while bool(((drawn := torch.randperm(n, generator=generator)) == own).any()):
+        pass
+    return drawn
+
+
+def shifted_permutation(drawn: Tensor) -> Tensor:
+    """Upstream's way to avoid itself: every fixed point i of a permutation becomes i + 1, modulo n.
+
+    No longer a permutation: at 16 images, 58 % of the draws use one image twice.
+    """
+    own = torch.arange(len(drawn))
+    return (drawn + (drawn == own)) % len(drawn)
+
+
+def drop_channels(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Whole channels of x [B, C, h, w] set to 0 at `rate`, the rest scaled to make up for them."""
+    if not rate:
+        return x
+    kept = torch.rand(x.shape[0], x.shape[1], 1, 1, generator=generator) >= rate
+    return x * (kept / (1 - rate)).to(x)

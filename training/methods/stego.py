@@ -1,0 +1,247 @@
+"""STEGO: distills the correspondences of frozen features into a small code, and clusters that.
+
+Knows nothing of how an image is decoded or a bundle written. The backbone is frozen: its features are
+computed once (training/features.py) and every step works on them; only the head and the cluster centers
+learn.
+
+Where paper and published code disagree, the defaults follow the code, whose numbers were published, and
+options reach the paper's side: `centering`, `batch_size` 32. Three things are ours. Negatives are true
+derangements (`negatives_drawn_by = "upstream"` for the other). No dropout while neighbors are found. And
+`shifts = "auto"`: b is read off the features instead of tuned by hand, see `shifts_for`.
+
+Source: Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences
+(arXiv:2203.08414).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from models.nets.backbone import build
+from models.nets.encoder import Encoder
+from models.nets.heads import ProjectionHead
+from training import correspondence
+from training.correspondence import Centering
+from training.features import FeatureOptions, Features, open_features
+from training.methods import Batch, Method, Stage
+from training.probes import ClusterProbe
+from training.recipe import Section
+from training.run import Run
+
+TERMS = ("self", "knn", "rand")
+_PUBLISHED_STEPS = 5000
+_SHIFT_CROPS = 64  # a million pairs of points: their quantiles no longer move
+
+
+class StegoConfig(Section):
+    """The table [stego]. Weights and shifts: the published file's active default, for DINO ViT-S."""
+
+    code_dim: int = Field(70, ge=2)
+    nonlinear: bool = True
+    five_crop: bool = False
+    precision: Literal["float16", "float32"] = "float16"  # of the features on disk
+    # 0: 60 epochs, at least 300 steps and at most the published 5000; a folder of 50 photos needs no more.
+    steps: int = Field(0, ge=0)
+    batch_size: int = Field(16, ge=2)  # the code's; the paper says 32
+    points: int = Field(11, ge=1)  # per side: 121 an image
+    negatives: int = Field(5, ge=0)
+    negatives_drawn_by: Literal["derangement", "upstream"] = "derangement"
+    neighbors: int = Field(7, ge=1, le=30)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    weight_self: float = 0.67
+    weight_knn: float = 0.25
+    weight_rand: float = 0.63
+    shifts: Literal["fixed", "auto"] = "fixed"
+    shift_self: float = 0.18
+    shift_knn: float = 0.12
+    shift_rand: float = 0.46
+    # The share of pairs that `auto` lets attract each other. The paper tunes until the mean code similarity
+    # of neighbors is near 0.3 and that of random images near 0; attracted pairs end near 1, others near 0.
+    attract_self: float = Field(0.3, gt=0, lt=1)
+    attract_knn: float = Field(0.3, gt=0, lt=1)
+    attract_rand: float = Field(0.05, gt=0, lt=1)
+    centering: Centering = "code"
+    zero_clamp: bool = True
+    stabilize: bool = False
+    lr: float = Field(5e-4, gt=0)
+    probe_lr: float = Field(5e-3, gt=0)
+    flip_average: bool = True  # when serving
+    centroids: Literal["probe", "kmeans"] = "probe"  # kmeans: the pipeline clusters the codes afterwards
+
+
+class Stego(Method):
+    """Frozen backbone, projection head, cluster probe."""
+
+    shifts: Tensor
+
+    Config = StegoConfig
+    assignment: ClassVar[Literal["cosine", "dot"]] = "cosine"
+    temperature: ClassVar[float] = 2.0
+
+    def __init__(self, config: StegoConfig, run: Run) -> None:
+        super().__init__(config, run)
+        self.config, self.run = config, run
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.recipe.seed)  # a resumed run begins with the same weights, random ones too
+            # Of a CNN without a neck the map at stride 16: the one at 32 has 7×7 cells at 224 pixels.
+            backbone = build(run.recipe.backbone.name, run.recipe.backbone.weights, levels=3)
+            head = ProjectionHead(backbone.channels, config.code_dim, nonlinear=config.nonlinear)
+            self.probe = ClusterProbe(run.recipe.clusters.k, config.code_dim)
+        backbone.requires_grad_(False)
+        self.network = Encoder(backbone, head, flip_average=config.flip_average)
+        fixed = [config.shift_self, config.shift_knn, config.shift_rand]
+        self.register_buffer("shifts", torch.tensor(fixed))
+        self.to(run.device)
+        self.train()
+
+    def train(self, mode: bool = True) -> Stego:
+        """The head trains; the frozen backbone never leaves eval mode."""
+        super().train(mode)
+        self.network.backbone.eval()
+        return self
+
+    def prepare(self) -> None:
+        """Features and neighbors, from disk where they are there; the shifts, if they are to be read off them."""
+        self.features = open_features(
+            self.network,
+            self.run.images,
+            FeatureOptions(
+                size=self.run.recipe.input.train_size,
+                five_crop=self.config.five_crop,
+                interpolation=self.run.recipe.input.interpolation,
+                precision=self.config.precision,
+            ),
+            self.run,
+        )
+        self.train()
+        if self.config.shifts == "auto":
+            shares = [self.config.attract_self, self.config.attract_knn, self.config.attract_rand]
+            found = shifts_for(
+                self.features,
+                shares,
+                points=self.config.points,
+                centering=self.config.centering,
+                seed=self.run.recipe.seed,
+                device=self.run.device,
+            )
+            self.shifts.copy_(torch.tensor(found))
+            said = ", ".join(f"{term} {shift:.3f}" for term, shift in zip(TERMS, found, strict=True))
+            self.run.console.print(f"shifts read off the features: {said}", highlight=False)
+
+    def stages(self) -> list[Stage]:
+        """One: head and cluster probe together."""
+        per_epoch = sum(1 for _ in self._batches(0))
+        steps = self.config.steps or min(_PUBLISHED_STEPS, max(300, 60 * per_epoch))
+        groups = [
+            {"params": list(self.network.head.parameters()), "lr": self.config.lr},
+            {"params": list(self.probe.parameters()), "lr": self.config.probe_lr},
+        ]
+        return [Stage("distill", steps, groups, self._batches, self._loss)]
+
+    def encoder(self) -> Encoder:
+        """Backbone and head, flip-averaged."""
+        return self.network
+
+    def centroids(self) -> Tensor | None:
+        """The probe's centers, float32 [K, D] at length 1; None when the codes are to be clustered instead."""
+        return self.probe.centroids() if self.config.centroids == "probe" else None
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """Every crop once, each with one of its neighbors, in an order the seed and the epoch decide.
+
+        anchor, neighbor  int64 [B];  seed  of everything the step draws
+        """
+        seed, table = self.run.recipe.seed, torch.from_numpy(self.features.neighbors)
+        generator = torch.Generator().manual_seed(mixed(seed, epoch))
+        order = torch.randperm(len(table), generator=generator)
+        most = min(self.config.neighbors, table.shape[1] - 1)
+        for i, anchor in enumerate(torch.split(order, self.config.batch_size)):
+            if len(anchor) == 1 and i:
+                continue  # alone it has no negatives
+            rank = torch.randint(min(1, most), most + 1, anchor.shape, generator=generator)
+            yield {"anchor": anchor, "neighbor": table[anchor, rank], "seed": mixed(seed, epoch, i)}
+
+    def _loss(self, batch: Batch) -> dict[str, Tensor]:
+        config, device = self.config, self.run.device
+        generator = torch.Generator().manual_seed(batch["seed"])
+
+        def dropout(x: Tensor) -> Tensor:
+            return correspondence.drop_channels(x, config.dropout, generator)
+
+        both = [self.features.batch(batch[name].tolist(), device) for name in ("anchor", "neighbor")]
+        codes = [self.network.head(maps, dropout) for maps in both]
+        count = len(batch["anchor"])
+        points = [correspondence.draw_points(count, config.points, generator).to(device) for _ in range(2)]
+        terms = correspondence.correspondence(
+            (dropout(both[0]), dropout(both[1])),  # a third draw each: what supervises is noisy as well
+            (codes[0], codes[1]),
+            (points[0], points[1]),
+            [self._others(count, generator).to(device) for _ in range(config.negatives if count > 1 else 0)],
+            self.shifts,
+            centering=config.centering,
+            zero_clamp=config.zero_clamp,
+            stabilize=config.stabilize,
+        )
+        weights = dict(zip(TERMS, (config.weight_self, config.weight_knn, config.weight_rand), strict=True))
+        losses = {name: weights[name] * pair.loss.mean() for name, pair in terms.items()}
+        losses["cluster"] = self.probe.loss(codes[0])
+        with torch.no_grad():
+            losses |= {f"log/{name}_similarity": pair.similarity.mean() for name, pair in terms.items()}
+            own = terms["self"].similarity  # should become bimodal: most pairs near 0 or near 1
+            losses["log/self_near_0"] = (own.abs() < 0.2).float().mean()
+            losses["log/self_near_1"] = (own > 0.8).float().mean()
+        return losses
+
+    def _others(self, count: int, generator: torch.Generator) -> Tensor:
+        if self.config.negatives_drawn_by == "derangement":
+            return correspondence.derangement(count, generator)
+        return correspondence.shifted_permutation(torch.randperm(count, generator=generator))
+
+
+def shifts_for(
+    features: Features,
+    shares: list[float],
+    *,
+    points: int,
+    centering: Centering,
+    seed: int,
+    device: torch.device,
+) -> list[float]:
+    """The shift of each term (self, knn, rand) above which the given share of feature similarities lies.
+
+    Ours, not the paper's: there, b is tuned per data set and backbone until code similarities look right.
+    """
+    generator = torch.Generator().manual_seed(mixed(seed, -1))
+    anchor = torch.randperm(len(features), generator=generator)[:_SHIFT_CROPS]
+    table = torch.from_numpy(features.neighbors)
+    random = torch.randint(1, max(2, len(features)), anchor.shape, generator=generator)
+    partners = (anchor, table[anchor, min(1, table.shape[1] - 1)], (anchor + random) % len(features))
+    here, there = (correspondence.draw_points(len(anchor), points, generator).to(device) for _ in range(2))
+
+    def sampled(which: Tensor, at: Tensor) -> Tensor:
+        return correspondence.normalize(correspondence.sample(features.batch(which.tolist(), device), at))
+
+    found = []
+    for partner, share, at in zip(partners, shares, (here, there, there), strict=True):
+        similarity = correspondence.correlation(sampled(anchor, here), sampled(partner, at))
+        found.append(_quantile(correspondence.center(similarity, centering), 1 - share))
+    return found
+
+
+def _quantile(values: Tensor, share: float) -> float:
+    flat = values.flatten()
+    return float(flat.kthvalue(max(1, round(share * len(flat)))).values)
+
+
+def mixed(*numbers: int) -> int:
+    """One seed from several numbers; neighboring ones give unrelated seeds."""
+    return int(np.random.SeedSequence([n % 2**32 for n in numbers]).generate_state(1)[0])
+
+
+METHOD = Stego
