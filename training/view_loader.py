@@ -53,7 +53,8 @@ class ViewLoader:
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         # Batch norm of a lone image has little to average over: it joins the batch before it.
         if len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2] += batches.pop()
+            lone = batches.pop()
+            batches[-1] += lone
         return batches
 
     def batches(self, epoch: int, which: Which) -> Iterator[list[Item]]:
