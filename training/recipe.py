@@ -77,6 +77,7 @@ class Recipe(Section):
     method: str = "stego"
     seed: int = 0
     dataset: str = "folder"
+    split: str = "train"  # of a data set that has splits
     workers: int = Field(default=2, ge=0)
     backbone: BackboneSection = BackboneSection()
     input: InputSection = InputSection()

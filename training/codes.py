@@ -1,0 +1,75 @@
+"""Codes of a whole corpus, and clusters of them for methods that learn none themselves.
+
+Knows nothing of methods or bundles: an encoder and images in, centroids out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.image import Fit, InputSpec, fit
+from models.nets.backbone import CnnBackbone
+from models.nets.encoder import Encoder
+from training.clusters import Metric, kmeans
+from training.datasets import Images
+from training.prefetch import prefetch
+from training.progress import Progress
+from training.run import Run
+
+_POINTS = 400_000  # k-means of more finds the same centroids
+_LONGEST_SIDES = 4  # short sides: a panorama beyond 4:1 is squeezed rather than let it take all memory
+
+
+def input_spec(encoder: Encoder, size: int) -> InputSpec:
+    """How images reach this encoder: short side `size`, sides that are whole cells of its coarsest map."""
+    backbone = encoder.backbone
+    multiple = backbone.stride
+    if isinstance(backbone, CnnBackbone):
+        multiple = max(backbone.body.feature_info.reduction())
+    return InputSpec(size=(size, size), multiple=multiple, max_side_px=_LONGEST_SIDES * size)
+
+
+def fitted(images: Images, spec: InputSpec, workers: int) -> Iterator[tuple[np.ndarray, Fit]]:
+    """Every image as it is, and as the encoder gets it; decoded ahead in threads."""
+
+    def both(i: int) -> tuple[np.ndarray, Fit]:
+        image = images[i]
+        return image, fit(image, spec)
+
+    return prefetch(both, range(len(images)), workers)
+
+
+@torch.inference_mode()
+def sample(encoder: Encoder, spec: InputSpec, run: Run, *, points: int = _POINTS) -> Tensor:
+    """Codes of cells drawn evenly from all images: float32 [n, D] on the CPU, n at most about `points`."""
+    generator = torch.Generator().manual_seed(run.recipe.seed)
+    count = len(run.images)
+    if count > points:
+        chosen = torch.randperm(count, generator=generator)[:points].tolist()
+        images = run.images.subset(sorted(chosen))
+    else:
+        images = run.images
+    each = max(1, points // len(images))
+    encoder.eval().to(run.device)
+    found = []
+    with Progress(run.console, "codes", len(images)) as bar:
+        for _, one in fitted(images, spec, run.recipe.workers):
+            pixels = torch.from_numpy(one.pixels)[None].to(run.device)
+            code = encoder(pixels)[0].flatten(1).T.float().cpu()
+            found.append(code[torch.randperm(len(code), generator=generator)[:each]])
+            bar.advance()
+    return torch.cat(found)
+
+
+def cluster(encoder: Encoder, spec: InputSpec, run: Run, k: int, metric: Metric) -> Tensor:
+    """k centroids of the codes, float32 [K, D]; of length 1 for `cosine`."""
+    points = sample(encoder, spec, run)
+    if metric == "cosine":
+        points = F.normalize(points, dim=1)
+    centroids, _ = kmeans(points, k, seed=run.recipe.seed, restarts=run.recipe.clusters.restarts, metric=metric)
+    return centroids

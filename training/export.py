@@ -1,0 +1,259 @@
+"""A trained encoder and its centroids → a bundle; refuses when ONNX and torch disagree.
+
+Knows nothing of methods or of how the network was trained. The classic exporter is used because the graph it
+writes is the same on every run, holds no path of this machine, and keeps batch, height and width free
+for every backbone here (tests/training/test_export.py tries them).
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import timm
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import assign, bundle, palette
+from models.assign import Assignment
+from models.bundle import Bundle, Cluster, CodeSpec, Encoded, Merge, Provenance
+from models.errors import TesseraError
+from models.image import InputSpec, fit
+from models.nets.encoder import Encoder
+from training import recipe as recipes
+from training import weights as pretrained
+from training.clusters import hierarchy
+from training.run import Run
+from training.survey import Survey
+
+Array = NDArray[Any]
+
+OPSET = 17
+AGREEMENT = 0.999  # of the labels, ONNX against torch
+_CHECKED_IMAGES = 8
+
+
+class ExportError(TesseraError):
+    """The exported network does not compute what the trained one does."""
+
+
+class Deployed(nn.Module):
+    """What is exported: pixels uint8 [B, H, W, 3] → scores [B, K, h, w] and code [B, D, h, w]."""
+
+    def __init__(self, encoder: Encoder, centroids: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("centroids", centroids.float()[:, :, None, None])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        code = self.encoder(pixels)
+        return F.conv2d(code, self.get_buffer("centroids")), code
+
+
+@dataclass(frozen=True)
+class Check:
+    """ONNX against torch: share of equal labels, largest difference of a score, images compared."""
+
+    agreement: float
+    difference: float
+    images: int
+
+
+def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
+    """The network as one ONNX file; batch, height and width free. The same bytes every time."""
+    network = network.cpu().eval()
+    example = torch.zeros(2, 2 * spec.multiple, 3 * spec.multiple, 3, dtype=torch.uint8)
+    names = ["scores", "code"]
+    free = {name: {0: "batch", 2: "h", 3: "w"} for name in names}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        file = Path(folder) / "encoder.onnx"
+        warnings.simplefilter("ignore")  # tracing warns of what the check below proves right
+        torch.onnx.export(
+            network,
+            (example,),
+            file,
+            input_names=["pixels"],
+            output_names=names,
+            dynamic_axes={"pixels": {0: "batch", 1: "height", 2: "width"}, **free},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        return file.read_bytes()
+
+
+class Session:
+    """An ONNX file as an encoder, on the CPU."""
+
+    def __init__(self, onnx: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
+        """See models.bundle.Encoder."""
+        found = self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels})
+        return Encoded(*found)
+
+
+def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSpec) -> Check:
+    """Compares both on real images, turned as well as upright, alone and in a batch of two.
+
+    Raises ExportError when fewer than 99.9 % of the labels are equal.
+    """
+    session, network = Session(onnx), network.cpu().eval()
+    equal, difference = [], 0.0
+    for image in images:
+        for turned in (image, np.rot90(image)):
+            one = fit(np.ascontiguousarray(turned), spec)
+            pixels = np.stack([one.pixels, one.pixels[:, ::-1]])
+            with torch.inference_mode():
+                wanted = network(torch.from_numpy(pixels))[0].numpy()
+            for got, want in zip(session(pixels).scores, wanted, strict=True):
+                same = assign.labels(got, one.source, one.box) == assign.labels(want, one.source, one.box)
+                equal.append(float(same.mean()))
+                difference = max(difference, float(np.abs(got - want).max()))
+            alone = session(pixels[:1]).scores[0]
+            difference = max(difference, float(np.abs(alone - wanted[0]).max()))
+    found = Check(float(np.mean(equal)), difference, len(images))
+    if not found.agreement >= AGREEMENT:
+        raise ExportError(
+            f"ONNX and torch agree on {found.agreement:.2%} of the labels, {AGREEMENT:.1%} are needed"
+            f" (largest score difference {found.difference:.2g}): no bundle is written. Other versions of torch or"
+            " onnxruntime may help; so may more training, if the clusters are still nearly tied"
+        )
+    return found
+
+
+def export(
+    encoder: Encoder,
+    centroids: Tensor,
+    *,
+    assignment: Assignment,
+    temperature: float,
+    spec: InputSpec,
+    survey: Survey,
+    report: Mapping[str, Any],
+    run: Run,
+    folder: Path,
+) -> tuple[Bundle, Check]:
+    """Writes the bundle of an encoder to `folder`.
+
+    centroids  float32 [K, D]
+    report     joins what is measured here, as report.json
+
+    Raises ExportError or BundleError; nothing is written then.
+    """
+    centroids = centroids.detach().float().cpu()
+    if assignment == "cosine":
+        centroids = F.normalize(centroids, dim=1)
+    network = Deployed(encoder, centroids)
+    onnx = to_onnx(network, spec)
+    count = min(_CHECKED_IMAGES, len(run.images))
+    chosen = [run.images[i * len(run.images) // count] for i in range(count)]
+    checked = check(network, onnx, [*chosen, survey.golden.image], spec)
+    run.console.print(
+        f"ONNX against torch: {checked.agreement:.3%} of the labels equal,"
+        f" largest score difference {checked.difference:.2g}",
+        highlight=False,
+    )
+    fractions = survey.fractions.tolist()
+    written = bundle.save(
+        folder,
+        name=bundle_name(run),
+        method=run.recipe.method,
+        input=spec,
+        code=CodeSpec(dim=centroids.shape[1], stride=encoder.stride, assignment=assignment, temperature=temperature),
+        clusters=clusters(fractions),
+        hierarchy=list[Merge](hierarchy(centroids, fractions)),
+        provenance=provenance(run),
+        encoder_onnx=onnx,
+        centroids=centroids.numpy(),
+        golden=survey.golden,
+        exemplars=survey.exemplars,
+        report={
+            **report,
+            "onnx": {"labels_equal": checked.agreement, "largest_score_difference": checked.difference},
+        },
+        notice=notice(run),
+    )
+    agree = bundle.self_test(written, Session(onnx))
+    run.console.print(f"golden image: {agree:.2%} of the labels equal", highlight=False)
+    return written, checked
+
+
+def clusters(fractions: Sequence[float]) -> list[Cluster]:
+    """Unnamed clusters in colors far apart."""
+    colors = palette.distinct(len(fractions))
+    return [
+        Cluster(name=f"cluster {i}", color=palette.to_hex(color), fraction=min(1.0, fraction))
+        for i, (color, fraction) in enumerate(zip(colors, fractions, strict=True))
+    ]
+
+
+def bundle_name(run: Run) -> str:
+    """export.name, or the data folder's name as a bundle can be called."""
+    if run.recipe.export.name:
+        return run.recipe.export.name
+    plain = re.sub(r"[^a-z0-9._-]+", "-", run.images.root.name.lower()).strip("-._")
+    return f"{plain or 'images'}-{run.recipe.method}"[:63]
+
+
+def licence(run: Run) -> str:
+    """Of the pretrained weights: as the recipe says, or as timm knows it."""
+    said, weights = run.recipe.export.licence, run.recipe.backbone.weights
+    if said != "unknown":
+        return said
+    if weights == "random":
+        return "none used: trained from random weights"
+    if weights.endswith(pretrained.FILE):
+        return "trained from random weights on the images themselves"
+    if weights == "timm":
+        known = timm.get_pretrained_cfg(run.recipe.backbone.name, allow_unregistered=True)
+        if known is not None and known.license:
+            return f"{known.license} ({run.recipe.backbone.name}, by timm)"
+    return said
+
+
+def provenance(run: Run) -> Provenance:
+    """Where the bundle comes from. Paths of this machine are left out."""
+    backbone = run.recipe.backbone
+    backbone = backbone.model_copy(update={"weights": Path(backbone.weights).name})
+    recipe = run.recipe.model_copy(update={"backbone": backbone})
+    try:
+        tessera = version("tessera-segmentation")
+    except PackageNotFoundError:
+        tessera = "unknown"
+    skipped = f", {len(run.images.skipped)} unreadable ones skipped" if run.images.skipped else ""
+    return Provenance(
+        tessera=tessera,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=recipes.page_of(recipe),
+        recipe_sha256=recipe.sha256,
+        seed=run.recipe.seed,
+        images=len(run.images),
+        data=f"{len(run.images)} images of {run.images.root.name}{skipped}",
+        data_sha256=run.images.digest,
+        licence=licence(run),
+    )
+
+
+def notice(run: Run) -> str:
+    """The NOTICE file."""
+    shown = "real patches of them" if run.recipe.export.exemplars else "no single one of them"
+    return (
+        f"Segmentation bundle {bundle_name(run)}, made by Tessera with the method {run.recipe.method}.\n\n"
+        f"Pretrained weights: {run.recipe.backbone.name}, licence: {licence(run)}.\n"
+        f"Training images: {len(run.images)} of {run.images.root.name}, licence: whatever their owner gave."
+        f" The bundle holds {shown}.\n"
+    )

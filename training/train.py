@@ -1,0 +1,181 @@
+"""The command people type: a folder of images → a bundle and a report.
+
+    python training/train.py --data photos --out runs/photos
+
+Knows no method and no network: it opens the images, settles the recipe and the weights, runs the stages,
+clusters where the method leaves that to it, measures, exports.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the script's own folder comes first on the path, and would shadow `datasets`
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import shlex
+import time
+from dataclasses import replace
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+
+from models.bundle import Bundle
+from models.errors import TesseraError
+from training import datasets, loop, methods, report, weights
+from training import recipe as recipes
+from training.codes import cluster, input_spec
+from training.datasets import DataError, Images
+from training.export import export
+from training.loop import Interrupted
+from training.methods import Method, UnknownMethod
+from training.recipe import Recipe, RecipeError
+from training.run import Run, RunError, begin, require_same
+from training.survey import survey
+
+_DEFAULT_METHOD = "stego"
+_WRONG_USAGE = (RecipeError, RunError, DataError, UnknownMethod)
+
+
+def train(run: Run) -> Bundle:
+    """Everything after the images are open: weights, stages, clusters, measuring, bundle and report."""
+    asked, began = run, time.monotonic()
+    run = replace(run, recipe=run.recipe.model_copy(update={"backbone": weights.settle(run)}))
+    method = build(run)
+    seconds = {"weights": time.monotonic() - began}
+    began = time.monotonic()
+    method.prepare()
+    seconds["prepare"] = time.monotonic() - began
+    seconds["stages"] = loop.fit(method, method.stages(), run)
+    return finish(run, asked.recipe, method, method.centroids(), run.folder / "bundle", seconds)
+
+
+def build(run: Run) -> Method:
+    """The recipe's method, untrained."""
+    kind = methods.method(run.recipe.method)
+    loop.seed(run.recipe.seed)
+    return kind(kind.Config.model_validate(run.recipe.options), run)
+
+
+def finish(
+    run: Run, asked: Recipe, method: Method, centroids: Tensor | None, folder: Path, seconds: dict[str, float]
+) -> Bundle:
+    """Clusters where there are none, measures, writes bundle and report."""
+    began = time.monotonic()
+    encoder = method.encoder().eval()
+    spec = input_spec(encoder, run.recipe.input.size)
+    if centroids is None:
+        encoder.position = run.recipe.clusters.position
+        metric = "cosine" if method.assignment == "cosine" else "euclidean"
+        centroids = cluster(encoder, spec, run, run.recipe.clusters.k, metric)
+    seconds["clusters"] = time.monotonic() - began
+    began = time.monotonic()
+    seen = survey(encoder, centroids, method.assignment, spec, run)
+    seconds["measuring"] = time.monotonic() - began
+    facts = report.facts(run, seen, seconds)
+    bundle, _ = export(
+        encoder,
+        centroids,
+        assignment=method.assignment,
+        temperature=method.temperature,
+        spec=spec,
+        survey=seen,
+        report=facts,
+        run=run,
+        folder=folder,
+    )
+    report.write_page(folder.parent / "report.html", bundle, recipes.encode(asked), run)
+    return bundle
+
+
+def default_recipe(method: str | None) -> dict[str, Any]:
+    """The page for a folder of one's own: training/recipes/folder-<method>.toml, where there is one."""
+    name = method or _DEFAULT_METHOD
+    page = Path(__file__).resolve().parent / "recipes" / f"folder-{name}.toml"
+    return recipes.read(page) if page.exists() else {"method": name}
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="Folder of the run; new, or with --resume one that was begun.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of images, searched to the bottom.")] = None,
+    method: Annotated[str | None, typer.Option(help=f"One of: {', '.join(methods.names())}.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="TOML recipe; without it one for a folder of photos.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", metavar="a.b=v", help="Override one value of the recipe.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    dataset: Annotated[str | None, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = None,
+    no_exemplars: Annotated[
+        bool, typer.Option("--no-exemplars", help="Private images: no photo and no part of one leaves the run.")
+    ] = False,
+) -> None:
+    """Train on a folder of unlabelled images; writes OUT/bundle and OUT/report.html."""
+    console = Console(stderr=True)
+    try:
+        where = _device(device)
+        begun = begin(out, resume=resume)
+        overrides = [*(override or []), *(["export.exemplars=0"] if no_exemplars else [])]
+        if begun is not None and recipe is None and method is None and dataset is None and not overrides:
+            settled = recipes.parse(begun["recipe"])
+        else:
+            page = (
+                recipes.read(recipe)
+                if recipe
+                else default_recipe(method or (begun["recipe"]["method"] if begun else None))
+            )
+            settled = recipes.parse(page, overrides=overrides, method=method, dataset=dataset)
+        if data is None and begun is None:
+            raise DataError("--data is missing: the folder that holds your images")
+        images = datasets.open(
+            settled.dataset, data or Path(begun["data"]["folder"]), split=settled.split, console=console
+        )
+        run = Run(settled, images, out, where, console)
+        if begun is None:
+            run.write_facts()
+        else:
+            require_same(begun, settled, images)
+        bundle = train(run)
+    except Interrupted as error:
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        again = f"python training/train.py --out {shlex.quote(str(out))} --resume"
+        console.print(f"stopped; to go on from the last checkpoint: {again}", highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    except TesseraError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
+    _say(out, bundle, images)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not torch.cuda.is_available():
+        raise RunError(f"--device {name}: torch sees no GPU here; leave --device out, or install torch for CUDA")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise RunError(f"--device {name}: write cpu, cuda or cuda:1") from None
+
+
+def _say(out: Path, bundle: Bundle, images: Images) -> None:
+    skipped = f", {len(images.skipped)} skipped (see {out / 'skipped.txt'})" if images.skipped else ""
+    print(f"{len(images)} images{skipped}, {len(bundle.manifest.clusters)} clusters")
+    print(f"bundle  {bundle.path}")
+    print(f"report  {out / 'report.html'}")
+    print(f"serve   tessera serve --bundle {shlex.quote(str(bundle.path))}")
+
+
+def main() -> None:
+    """`tessera train`."""
+    typer.run(command)
+
+
+if __name__ == "__main__":
+    main()
