@@ -14,7 +14,6 @@ from service.errors import PROBLEM
 from service.schemas import DESCRIPTIONS, ImageBody, ImagesBody
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-TEXT: dict[str, Any] = {"schema": {"type": "string"}}
 FORMATS = {r.media_type: BINARY for r in render.RENDERERS if r.name != "json"}
 
 _PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}

@@ -79,8 +79,8 @@ class Registry:
         try:
             if not folders:
                 raise NoBundle("there is no bundle to serve; train one, or name its folder with --bundle")
-            for folder in folders:
-                await self._load_one(folder, default=folder == folders[0])
+            for i, folder in enumerate(folders):
+                await self._load_one(folder, default=i == 0)
         except TesseraError as error:
             log.error("cannot serve: %s", error)
             self.state = "failed"

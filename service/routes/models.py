@@ -6,7 +6,7 @@ Knows nothing of images, and waits for nothing: a probe never stands behind a qu
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from service import openapi, schemas
 from service.errors import Busy
@@ -16,7 +16,7 @@ from service.rooms import rooms_of, served_of
 router = APIRouter()
 
 
-@router.get("/models", operation_id="models", response_model=schemas.ModelList, responses=openapi.responses())
+@router.get("/models", operation_id="models", response_model=schemas.ModelList, responses=openapi.responses(503))
 async def models(request: Request) -> schemas.ModelList:
     return schemas.ModelList(models=_all(request))
 
@@ -25,7 +25,7 @@ async def models(request: Request) -> schemas.ModelList:
     "/models/{name}",
     operation_id="model",
     response_model=schemas.ModelDetail,
-    responses=openapi.responses(404, 503),
+    responses=openapi.responses(404, 422, 503),
 )
 async def model(name: str, request: Request) -> schemas.ModelDetail:
     registry = rooms_of(request).registry
@@ -67,7 +67,7 @@ async def healthz(request: Request) -> schemas.Health:
     )
 
 
-@router.get("/metrics", operation_id="metrics", responses=openapi.responses(ok={"text/plain": openapi.TEXT}))
+@router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse, responses=openapi.responses())
 async def metrics(request: Request) -> Response:
     rooms = rooms_of(request)
     rooms.registry.show()

@@ -175,6 +175,7 @@ function rename(cluster, button) {
   };
   field.onblur = () => finish(true);
   button.replaceWith(field);
+  field.focus();
   field.select();
 }
 

@@ -47,8 +47,16 @@ def test_the_tree(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/clusters/5", "/clusters/-1", "/clusters/x", "/clusters/0/exemplars/2", "/clusters?model=x", "/clusters/9/exemplars/0"]
-)  # fmt: skip
+    "path",
+    [
+        "/clusters/5",
+        "/clusters/-1",
+        "/clusters/x",
+        "/clusters/0/exemplars/2",
+        "/clusters/9/exemplars/0",
+        "/clusters?model=x",
+    ],
+)
 def test_what_is_not_there_is_404(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404

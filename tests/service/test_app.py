@@ -1,0 +1,258 @@
+"""The whole app: ids, headers, errors of HTTP itself, probes, metrics, the description, the page."""
+
+from __future__ import annotations
+
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from models import image
+from models.bundle import Encoded
+from service import render
+from service.app import create_app
+from service.registry import Registry
+from service.settings import Settings
+from tests.tiny import MeanColor, bands
+
+PNG = image.encode(bands(), "png")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/", "/clusters", "/nothing", "/segment", "/web/page.js", "/metrics"])
+def test_every_answer_has_an_id_and_times(client: TestClient, path: str) -> None:
+    answer = client.get(path)
+    assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
+    assert "total;dur=" in answer.headers["server-timing"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"X-Request-ID": "job-7.a_b:c"}, "job-7.a_b:c"),
+        ({"X-Request-ID": "a" * 128}, "a" * 128),
+        ({"X-Request-ID": "a" * 129}, None),
+        ({"X-Request-ID": "two words"}, None),
+        ({"X-Request-ID": "<script>"}, None),
+        ({"X-Request-ID": ""}, None),
+        (
+            {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+            "0af7651916cd43dd8448eb211c80319c",
+        ),
+        ({"traceparent": "00-" + "0" * 32 + "-b7ad6b7169203331-01"}, None),
+    ],
+)
+def test_a_well_formed_id_is_kept_and_another_replaced(
+    client: TestClient, given: dict[str, str], kept: str | None
+) -> None:
+    for answer in (client.get("/livez", headers=given), client.post("/segment", content=b"x", headers=given)):
+        got = answer.headers["x-request-id"]
+        assert got == kept if kept else re.fullmatch(r"[0-9a-f]{32}", got)
+
+
+def test_routes_and_methods_that_are_not_there(client: TestClient) -> None:
+    lost = client.get("/segmnt")
+    assert lost.status_code == 404
+    assert "did you mean '/segment'" in lost.json()["detail"]
+    wrong = client.get("/segment")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert "curl -F image=@photo.jpg" in wrong.json()["detail"]
+    for answer in (lost, wrong, client.delete("/clusters/0"), client.get("/docs"), client.get("/web/../app.py")):
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.status_code in (404, 405)
+
+
+def test_our_own_fault_is_a_500_that_says_nothing(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    class Breaks(MeanColor):
+        broken = False
+
+        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+            if self.broken:
+                raise RuntimeError("secret /etc/path")
+            return super().__call__(pixels, code=code)
+
+    encoder = Breaks()
+    with serve(lambda bundle: encoder) as client:
+        encoder.broken = True
+        answer = client.post("/segment", content=PNG, headers={"X-Request-ID": "find-me"})
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "secret" not in answer.text
+        assert "find-me" in caplog.text
+        assert "secret" in caplog.text
+        encoder.broken = False
+        assert client.post("/segment", content=PNG).status_code == 200
+
+
+def test_probes(client: TestClient) -> None:
+    assert client.get("/livez").json() == {"live": True}
+    assert client.get("/readyz").json() == {"ready": True}
+    health = client.get("/healthz").json()
+    assert (health["ready"], health["reason"], health["names_kept"]) == (True, None, True)
+    assert [(m["name"], m["state"], m["provider"]) for m in health["models"]] == [("tiny", "ready", "cpu")]
+
+
+def test_probes_are_not_in_the_log(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        for path in ("/livez", "/readyz", "/healthz", "/metrics", "/models"):
+            client.get(path)
+        client.get("/a%0d%0aforged")
+    lines = [r.getMessage() for r in caplog.records if r.name == "tessera"]
+    assert len(lines) == 2
+    assert lines[0].startswith("GET /models 200")
+    assert "\n" not in lines[1]
+
+
+def test_not_ready_while_loading_and_live_all_the_same(tiny_bundle: Path, tmp_path: Path) -> None:
+    app = create_app(Settings(bundles=(tiny_bundle,), state=tmp_path))
+    client = TestClient(app)  # not entered: the lifespan has not begun
+    assert client.get("/livez").status_code == 200
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "loading" in client.post("/segment", content=PNG).json()["detail"]
+    assert client.get("/healthz").json()["ready"] is False
+    app.state.rooms.house.close()
+
+
+def test_while_draining_new_work_is_refused_and_probes_answer(serve: Any) -> None:
+    with serve() as client:
+        registry: Registry = client.app.state.rooms.registry
+        registry.state = "draining"
+        assert client.get("/readyz").status_code == 503
+        assert client.get("/livez").status_code == 200
+        answer = client.post("/segment", content=PNG)
+        assert answer.status_code == 503
+        assert "retry-after" in answer.headers
+
+
+def test_too_many_requests_at_once_are_refused_but_not_probes(serve: Any) -> None:
+    with serve(max_requests=1) as client:
+        client.app.state.rooms.traffic.running = 1
+        answer = client.post("/segment", content=PNG)
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:tessera:busy"
+        assert answer.headers["x-request-id"] == answer.json()["request_id"]
+        assert client.get("/readyz").status_code == 200
+        client.app.state.rooms.traffic.running = 0
+        assert client.post("/segment", content=PNG).status_code == 200
+
+
+def test_metrics(serve: Any) -> None:
+    with serve() as client:
+        client.post("/segment?format=png", content=PNG)
+        client.post("/segment", content=b"no")
+        client.get("/models/tiny")
+        client.get("/some/random/path")
+        text = client.get("/metrics").text
+    for line in (
+        'tessera_requests_total{code="200",route="/segment"} 1.0',
+        'tessera_requests_total{code="400",route="/segment"} 1.0',
+        'tessera_requests_total{code="200",route="/models/{name}"} 1.0',
+        'tessera_requests_total{code="404",route="other"} 1.0',
+        "tessera_images_total 1.0",
+        "tessera_batches_total 1.0",
+        "tessera_batch_images_count 1.0",
+        'tessera_stage_seconds_count{stage="encoder"} 1.0',
+        'tessera_request_seconds_count{route="/segment"} 2.0',
+        'tessera_cluster_pixels_total{cluster="0",model="tiny"} 1260.0',
+        "tessera_requests_waiting 0.0",
+        "tessera_requests_running 0.0",
+        "tessera_oldest_request_seconds 0.0",
+    ):
+        assert line in text
+    assert re.search(r'tessera_model_info\{digest="[0-9a-f]{12}",name="tiny",provider="cpu"\} 1.0', text)
+    assert "tessera_build_info{" in text
+    assert "_created" not in text
+
+
+def test_models(client: TestClient) -> None:
+    (row,) = client.get("/models").json()["models"]
+    assert (row["name"], row["state"], row["default"], row["k"]) == ("tiny", "ready", True, 5)
+    client.post("/segment", content=PNG)
+    for name in ("tiny", f"tiny@{row['digest']}"):
+        model = client.get(f"/models/{name}").json()
+        assert model["manifest"]["code"]["dim"] == 3
+        assert [64, 104] in model["warm_shapes"]
+    assert client.get("/models/tinny").status_code == 404
+
+
+def test_the_description_is_right(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    operations = {
+        (method, path): operation for path, item in document["paths"].items() for method, operation in item.items()
+    }
+    assert set(operations) == {
+        ("post", "/segment"),
+        ("get", "/clusters"),
+        ("get", "/clusters/tree"),
+        ("get", "/clusters/{id}"),
+        ("patch", "/clusters/{id}"),
+        ("get", "/clusters/{id}/exemplars/{n}"),
+        ("get", "/models"),
+        ("get", "/models/{name}"),
+        ("get", "/livez"),
+        ("get", "/readyz"),
+        ("get", "/healthz"),
+        ("get", "/metrics"),
+    }
+    ids = [operation["operationId"] for operation in operations.values()]
+    assert len(set(ids)) == len(ids)
+    for operation in operations.values():
+        for status, answer in operation["responses"].items():
+            if status != "200":
+                assert list(answer["content"]) == ["application/problem+json"]
+    segment = operations["post", "/segment"]
+    assert set(segment["responses"]) == {"200", "400", "404", "408", "413", "415", "422", "500", "503", "504"}
+    assert set(segment["responses"]["200"]["content"]) == {r.media_type for r in render.RENDERERS}
+    options = {p["name"]: p["schema"] for p in segment["parameters"]}
+    assert set(options) == {
+        "model", "format", "crf", "crf_iterations", "crf_bilateral_sxy", "crf_bilateral_srgb", "crf_bilateral_compat",
+        "crf_gaussian_compat", "k", "alpha", "only", "confidence", "depth", "page", "timeout_ms",
+    }  # fmt: skip
+    assert options["alpha"]["maximum"] == 1
+    names = set(document["components"]["schemas"])
+    assert {"Segmentation", "Segmentations", "Problem", "ClusterList", "ClusterInfo", "ModelList", "Health"} <= names
+    assert "HTTPValidationError" not in names
+
+    def references(node: Any) -> list[str]:
+        if isinstance(node, dict):
+            own = [node["$ref"]] if "$ref" in node else []
+            return own + [r for v in node.values() for r in references(v)]
+        return [r for v in node for r in references(v)] if isinstance(node, list) else []
+
+    for reference in references(document):
+        assert reference.removeprefix("#/components/schemas/") in names
+
+
+def test_answers_are_what_the_description_says(client: TestClient) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    document = client.get("/openapi.json").json()
+    for path in ("/clusters", "/clusters/0", "/clusters/tree", "/models", "/models/tiny", "/healthz"):
+        template = re.sub(r"/0$", "/{id}", path).replace("/tiny", "/{name}")
+        content = document["paths"][template]["get"]["responses"]["200"]["content"]["application/json"]
+        jsonschema.validate(client.get(path).json(), {**content["schema"], "components": document["components"]})
+    schema = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    for send in ({"content": PNG}, {"files": [("image", PNG), ("image", b"no")]}):
+        answer = client.post("/segment?confidence=true", **send).json()
+        jsonschema.validate(answer, {**schema, "components": document["components"]})
+
+
+def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    for path in set(re.findall(r'(?:src|href)="([^"]+)"', page.text)):
+        assert path.startswith("/web/"), path
+        assert client.get(path).status_code == 200
+    for file in ("page.js", "png.js", "style.css"):
+        assert "http" not in client.get(f"/web/{file}").text
+
+
+def test_the_service_never_meets_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None; import service.app, service.commands"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

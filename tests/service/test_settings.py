@@ -1,0 +1,47 @@
+"""The environment, read once: typos are told the nearest setting."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.settings import Settings, SettingsError, embedded
+
+
+def test_defaults() -> None:
+    settings = Settings.from_env({"HOME": "/home/ann"})
+    assert settings.bundles == embedded()
+    assert settings.state == Path("/home/ann/.local/state/tessera")
+    assert settings.max_bytes == 32 * 2**20
+
+
+def test_values() -> None:
+    paths = os.pathsep.join(["a/one", "b/two"])
+    settings = Settings.from_env(
+        {
+            "TESSERA_BUNDLES": paths,
+            "TESSERA_MAX_MPX": "20",
+            "TESSERA_PROVIDER": "cpu",
+            "TESSERA_STATE": "s",
+            "PATH": "x",
+        }
+    )
+    assert settings.bundles == (Path("a/one"), Path("b/two"))
+    assert (settings.max_mpx, settings.provider, settings.state) == (20.0, "cpu", Path("s"))
+    assert Settings.from_env({"XDG_STATE_HOME": "/x"}).state == Path("/x/tessera")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("TESSERA_MAX_MPXS", "1", "TESSERA_MAX_MPX"),
+        ("TESSERA_MAX_MPX", "0", "max_mpx"),
+        ("TESSERA_PROVIDER", "gpu", "'cuda'"),
+        ("TESSERA_THREADS", "many", "threads"),
+    ],
+)
+def test_a_bad_variable_is_named(name: str, value: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        Settings.from_env({name: value})
