@@ -22,6 +22,7 @@ from training.progress import Progress
 from training.run import Run
 
 _POINTS = 400_000  # k-means of more finds the same centroids
+_IMAGES = 5000
 _LONGEST_SIDES = 4  # short sides: a panorama beyond 4:1 is squeezed rather than let it take all memory
 
 
@@ -49,17 +50,15 @@ def sample(encoder: Encoder, spec: InputSpec, run: Run, *, points: int = _POINTS
     """Codes of cells drawn evenly from all images: float32 [n, D] on the CPU, n at most about `points`."""
     generator = torch.Generator().manual_seed(run.recipe.seed)
     count = len(run.images)
-    if count > points:
-        chosen = torch.randperm(count, generator=generator)[:points].tolist()
-        images = run.images.subset(sorted(chosen))
-    else:
-        images = run.images
+    images = run.images
+    if count > _IMAGES:
+        images = images.subset(sorted(torch.randperm(count, generator=generator)[:_IMAGES].tolist()))
     each = max(1, points // len(images))
     encoder.eval().to(run.device)
     found = []
     with Progress(run.console, "codes", len(images)) as bar:
         for _, one in fitted(images, spec, run.recipe.workers):
-            pixels = torch.from_numpy(one.pixels)[None].to(run.device)
+            pixels = torch.tensor(one.pixels)[None].to(run.device)
             code = encoder(pixels)[0].flatten(1).T.float().cpu()
             found.append(code[torch.randperm(len(code), generator=generator)[:each]])
             bar.advance()

@@ -122,7 +122,7 @@ def _scores(
     encoder: Encoder, centroids: Tensor, assignment: Assignment, one: Fit, device: torch.device
 ) -> tuple[Array, Array, Tensor]:
     """Scores float32 [K, h, w] of one image, by how much the best beats the second [h, w], the code [D, h, w]."""
-    code = encoder(torch.from_numpy(one.pixels)[None].to(device))[0].float()
+    code = encoder(torch.tensor(one.pixels)[None].to(device))[0].float()
     scores = torch.einsum("kd,dhw->khw", centroids, code)
     similarity = scores / code.norm(dim=0).clamp(min=1e-10) if assignment == "cosine" else scores
     best = similarity.topk(2, dim=0).values
