@@ -1,29 +1,33 @@
-"""Sixteen float32 at a time, for numba: the few vector operations that the CRF's inner loops need.
+"""A row of float32 at a time, for numba: the few vector operations that the CRF's inner loops need.
 
 Knows nothing of images, lattices or labels.
 
-numba leaves vectorizing to the compiler, which cannot keep a row of unknown length in registers and must suspect that any
-two rows overlap. Here a cache line of sixteen floats is a value of its own. The compiler lowers it to whatever the
-machine has: one AVX-512 register, two AVX, four SSE or NEON. All loads may be unaligned.
+numba leaves vectorizing to the compiler, which cannot keep a row of unknown length in registers and must suspect that
+any two rows overlap. Here 8, 16 or 32 floats are one value. The compiler lowers it to whatever the machine has: 32
+floats are two AVX-512 registers, four AVX, eight SSE or NEON. Loads need no alignment, and check no bounds.
+
+The width is part of the type, so each width is compiled by itself. A function learns it from an argument `unit`: a
+tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type.
 """
 
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 
-WIDTH = 16
+UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
     """njit, without Python's lock, kept on disk where that is possible.
 
-    numba looks for a folder to write in (NUMBA_CACHE_DIR, beside the source, the user's cache) and raises where there is
-    none, as under a read-only root. Then the code is compiled anew in each process.
+    numba looks for a folder to write in (NUMBA_CACHE_DIR, beside the source, the user's cache) and raises where there
+    is none, as under a read-only root. Then the code is compiled anew in each process. The cache notices changes of the
+    file that holds a function, not of those it calls: after editing this file, remove the cache.
     """
     try:
         return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
@@ -31,27 +35,38 @@ def compiled(function: F) -> F:
         return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
 
 
-class Lanes(types.Type):
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
+def unit_for(channels: int) -> tuple[int, ...]:
+    """The smallest unit that holds so many channels, or the largest there is."""
+    return next((unit for unit in UNITS if channels <= 1 << len(unit)), UNITS[-1])
 
 
-lanes = Lanes()
-_f32 = ir.FloatType()
-_i32 = ir.IntType(32)
-_vector = ir.VectorType(_f32, WIDTH)
-_integers = ir.VectorType(_i32, WIDTH)
+class Lanes(types.Type):  # type: ignore[misc]
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"Lanes({width})")
 
 
 @register_model(Lanes)
-class LanesModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _vector)
+class LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
+        super().__init__(dmm, fe_type, _vector(fe_type.width))
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [offset]), _vector.as_pointer())
+_f32 = ir.FloatType()
+_i32 = ir.IntType(32)
+_pointer = ir.PointerType()
+
+
+def _vector(width: int) -> ir.VectorType:
+    return ir.VectorType(_f32, width)
+
+
+def _integers(width: int, values: Any) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_i32, width), values)
+
+
+def _pointer_to(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
 
 
 def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
@@ -59,13 +74,27 @@ def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any
     return builder.call(builder.module.declare_intrinsic(name, (), kind), arguments)
 
 
-def _splat(builder: Any, scalar: Any) -> Any:
-    one = builder.insert_element(ir.Constant(_vector, ir.Undefined), scalar, ir.Constant(_i32, 0))
-    return builder.shuffle_vector(one, ir.Constant(_vector, ir.Undefined), ir.Constant(_integers, None))
+def _broadcast(builder: Any, scalar: Any, width: int) -> Any:
+    empty = ir.Constant(_vector(width), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(empty, scalar, _i32(0)), empty, _integers(width, None))
 
 
-def _constant(value: float) -> ir.Constant:
-    return ir.Constant(_vector, [value] * WIDTH)
+def _fused(builder: Any, width: int, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, f"llvm.fmuladd.v{width}f32", _vector(width), [a, b, c])
+
+
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _fold(builder: Any, values: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    width = values.type.count
+    half = width // 2
+    while half:  # upper half onto lower half, until one is left
+        order = _integers(width, [(lane + half) % width for lane in range(width)])
+        values = combine(values, builder.shuffle_vector(values, values, order))
+        half //= 2
+    return builder.extract_element(values, _i32(0))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -73,49 +102,67 @@ def at(typing: Any, array: Any, offset: Any) -> Any:
     """One value of a contiguous array, counted flat. Plain indexing would first test every index for below zero."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.load(builder.gep(data, [args[1]]))
+        return builder.load(_pointer_to(context, builder, signature.args[0], *args))
 
     return array.dtype(array, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def load(typing: Any, array: Any, offset: Any) -> Any:
-    """Sixteen values of a flat float32 array from offset on."""
+def prefetch(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
+    """Calls a row of a flat float32 array into the cache, and does not wait for it."""
+    width = 1 << len(unit)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], *args), align=4)
+        for line in range(0, width, 16):
+            offset = builder.add(args[1], ir.Constant(args[1].type, line))
+            address = builder.bitcast(_pointer_to(context, builder, signature.args[0], args[0], offset), _pointer)
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, _i32(0), _i32(3), _i32(1)])
+        return context.get_dummy_value()
 
-    return lanes(array, types.intp), generate
+    return types.void(array, types.intp, unit), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
+    """One unit of a flat float32 array, from offset on."""
+    lanes = Lanes(1 << len(unit))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
+        return builder.load(builder.bitcast(address, _vector(lanes.width).as_pointer()), align=4)
+
+    return lanes(array, types.intp, unit), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store(typing: Any, array: Any, offset: Any, values: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, signature.args[0], args[0], args[1]), align=4)
+        address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer()), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes), generate
+    return types.void(array, types.intp, values), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def fill(typing: Any, value: Any) -> Any:
+def fill(typing: Any, value: Any, unit: Any) -> Any:
     """The same value in every lane."""
+    lanes = Lanes(1 << len(unit))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _splat(builder, args[0])
+        return _broadcast(builder, args[0], lanes.width)
 
-    return lanes(types.float32), generate
+    return lanes(types.float32, unit), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fma(typing: Any, factor: Any, values: Any, addend: Any) -> Any:
-    """factor (a scalar) · values + addend, rounded once."""
+    """factor (a scalar) · values + addend, fused where the machine can."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, "llvm.fma.v16f32", _vector, [_splat(builder, args[0]), args[1], args[2]])
+        return _fused(builder, values.width, _broadcast(builder, args[0], values.width), args[1], args[2])
 
-    return lanes(types.float32, lanes, lanes), generate
+    return values(types.float32, values, values), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -123,66 +170,60 @@ def add(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fadd(*args)
 
-    return lanes(lanes, lanes), generate
+    return a(a, a), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def maximum(typing: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(builder.fcmp_ordered(">", *args), *args)
+        return _larger(builder, *args)
 
-    return lanes(lanes, lanes), generate
+    return a(a, a), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def highest(typing: Any, values: Any) -> Any:
-    """The largest of the sixteen."""
+    """The largest lane."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fold(builder, args[0], lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+        return _fold(builder, args[0], lambda a, b: _larger(builder, a, b))
 
-    return types.float32(lanes), generate
+    return types.float32(values), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def total(typing: Any, values: Any) -> Any:
-    """The sum of the sixteen, always added in the same order."""
+    """The sum of the lanes, always added in the same order."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _fold(builder, args[0], builder.fadd)
 
-    return types.float32(lanes), generate
-
-
-def _fold(builder: Any, values: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    for half in (8, 4, 2, 1):  # upper half onto lower half, until one is left
-        order = [(lane + half) % WIDTH for lane in range(WIDTH)]
-        values = combine(values, builder.shuffle_vector(values, values, ir.Constant(_integers, order)))
-    return builder.extract_element(values, ir.Constant(_i32, 0))
+    return types.float32(values), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def exp(typing: Any, values: Any) -> Any:
-    """e to the power of each lane, for lanes ≤ 88; about 2 units in the last place, 0 below −87.
+    """e to the power of each lane, for lanes ≤ 88; relative error below 3e-7, exactly 0 below −87.
 
-    e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ½ ln 2: n goes into the exponent bits, e^r is a Taylor polynomial.
+    e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ½ ln 2: n goes into the exponent bits, e^r is a Taylor series.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        def fused(a: Any, b: Any, c: Any) -> Any:
-            return _call(builder, "llvm.fma.v16f32", _vector, [a, b, c])
+        width = values.width
 
-        floor = _constant(-87.0)
-        inside = builder.fcmp_ordered(">", args[0], floor)
-        x = builder.select(inside, args[0], floor)
-        n = _call(builder, "llvm.rint.v16f32", _vector, [builder.fmul(x, _constant(1 / math.log(2)))])
-        r = fused(n, _constant(-0.693359375), x)  # ln 2 in two parts: the first has nine bits, so n times it is exact
-        r = fused(n, _constant(0.693359375 - math.log(2)), r)
-        series = _constant(1 / math.factorial(6))
+        def constant(value: float) -> ir.Constant:
+            return ir.Constant(_vector(width), [value] * width)
+
+        inside = builder.fcmp_ordered(">", args[0], constant(-87.0))
+        x = builder.select(inside, args[0], constant(-87.0))
+        n = _call(builder, f"llvm.rint.v{width}f32", x.type, [builder.fmul(x, constant(1 / math.log(2)))])
+        r = _fused(builder, width, n, constant(-0.693359375), x)  # ln 2 in two parts; n times the first is exact
+        r = _fused(builder, width, n, constant(0.693359375 - math.log(2)), r)
+        series = constant(1 / math.factorial(6))
         for power in range(5, -1, -1):
-            series = fused(series, r, _constant(1 / math.factorial(power)))
-        exponent = builder.add(builder.fptosi(n, _integers), ir.Constant(_integers, [127] * WIDTH))
-        scale = builder.bitcast(builder.shl(exponent, ir.Constant(_integers, [23] * WIDTH)), _vector)
-        return builder.select(inside, builder.fmul(series, scale), _constant(0.0))
+            series = _fused(builder, width, series, r, constant(1 / math.factorial(power)))
+        biased = builder.add(builder.fptosi(n, ir.VectorType(_i32, width)), _integers(width, [127] * width))
+        scale = builder.bitcast(builder.shl(biased, _integers(width, [23] * width)), x.type)
+        return builder.select(inside, builder.fmul(series, scale), constant(0.0))
 
-    return lanes(lanes), generate
+    return values(values), generate

@@ -2,14 +2,14 @@
 
 Knows nothing of probabilities, labels or photos: feature vectors and rows of floats, in and out.
 
-Source: Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohedral lattice" (2010). Points are spread
-("splat") over the corners of the simplex they lie in, the corners are blurred along the d + 1 lattice directions, and the
-points read back ("slice") from the same corners with the same weights.
+Source: Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohedral lattice" (2010). Points are
+spread ("splat") over the corners of the simplex they lie in, the corners are blurred along the d + 1 lattice
+directions, and the points read back ("slice") from the same corners with the same weights.
 
-N points, d features, M lattice vertices in use, C channels in rows of 16 floats (see lanes.py). Three choices make it quick:
-splat is a gather over each vertex's own points, so each vertex is written once and threads never meet; blur walks each line
-of vertices once and in place, its last values in registers, and never visits a vertex without neighbors on that line; a
-key is one integer in which a step to a neighbor is one addition.
+N points, d features, M lattice vertices in use, C channels in rows of whole units (see lanes.py). Three choices make
+it quick: splat is a gather over each vertex's own points, so each vertex is written once and threads never meet; blur
+walks each line of vertices once and in place, its last values in registers, and skips vertices without neighbors on
+that line; a key is one integer, in which a step to a neighbor is one addition.
 """
 
 from typing import NamedTuple
@@ -17,10 +17,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.lanes import WIDTH, add, at, compiled, fill, fma, load, store
+from models.errors import TesseraError
+from models.lanes import add, at, compiled, fill, fma, load, prefetch, store
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
+
+
+AHEAD = 16  # rows are called into the cache so many reads before their use
+
+
+class LatticeError(TesseraError):
+    """Features whose lattice has too many steps to count."""
 
 
 class Lattice(NamedTuple):
@@ -39,19 +47,15 @@ class Lattice(NamedTuple):
 
 def build(features: Floats) -> Lattice:
     """The lattice of the points float32 [N, d], in units of the wished standard deviations."""
-    vertex, weight, keys, table, ids = embed(features, 62 // features.shape[1])
+    bits = 62 // features.shape[1]
+    vertex, weight, keys, table, ids = embed(features, bits)
+    if keys.size == 0:
+        raise LatticeError(
+            "the standard deviations are too small for the range of positions and colors; make them larger"
+        )
     first, point, share = edges(vertex, weight, keys.size)
-    lines, axes = trace(keys, table, ids, features.shape[1], 62 // features.shape[1])
+    lines, axes = trace(keys, table, ids, features.shape[1], bits)
     return Lattice(vertex, weight, first, point, share, lines, axes)
-
-
-def reach(features: Floats) -> float:
-    """Bound on the lattice coordinates of these features; embed() holds ± 2^(62//d − 1)."""
-    d = features.shape[1]
-    return (
-        float(np.abs(features).max(axis=0) @ np.sqrt(2 / 3 * (d + 1) ** 2 / ((np.arange(d) + 1) * (np.arange(d) + 2))))
-        * d
-    )
 
 
 @compiled
@@ -68,7 +72,8 @@ def slot(key, table):  # type: ignore[no-untyped-def]
 def embed(features, bits):  # type: ignore[no-untyped-def]
     """Each point's simplex: its corners, its barycentric weights, and the hash table of all corners.
 
-    A corner is d + 1 integers that sum to zero; the first d, shifted to be positive, are packed into one key.
+    A corner is d + 1 integers that sum to zero; the first d, shifted to be positive, are packed into one key, each in
+    its number of bits. No keys come back where an integer does not fit.
     """
     n, d = features.shape
     vertex = np.empty((n, d + 1), np.int32)
@@ -84,6 +89,7 @@ def embed(features, bits):  # type: ignore[no-untyped-def]
         unit[i] = np.uint64(1) << np.uint64(bits * i)
     ones = unit.sum()
     zero = ones << np.uint64(bits - 1)
+    limit = (1 << (bits - 1)) - 2 * (d + 1)
     scale = np.empty(d, np.float32)
     for i in range(d):
         scale[i] = np.sqrt(2.0 / 3.0) * (d + 1) / np.sqrt((i + 1.0) * (i + 2.0))
@@ -101,10 +107,12 @@ def embed(features, bits):  # type: ignore[no-untyped-def]
             place[i] = above - np.float32(i) * f
             above += f
         place[0] = above
-        excess = 0
+        excess = np.int64(0)
         for i in range(d + 1):
             whole = np.int64(np.rint(place[i] * np.float32(1.0 / (d + 1))))
             near[i] = whole * (d + 1)
+            if abs(near[i]) > limit:
+                return vertex, weight, keys[:0], table, ids
             excess += whole
             rank[i] = 0
         for i in range(d):
@@ -151,7 +159,7 @@ def embed(features, bits):  # type: ignore[no-untyped-def]
             for v in range(count):
                 found = slot(keys[v], table)
                 table[found], ids[found] = keys[v], v
-    return vertex, weight, keys[:count].copy(), table, ids
+    return vertex, weight, keys[:count], table, ids
 
 
 @compiled
@@ -214,29 +222,30 @@ def trace(keys, table, ids, d, bits):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def splat(rows, base, lattice, values, blocks, start, stop):  # type: ignore[no-untyped-def]
-    """Vertices start:stop gather their points: rows [N, C] from row base on → values [M+1, C], both flat, C = 16·blocks."""
-    size = blocks * WIDTH
+def splat(rows, base, lattice, values, size, unit, start, stop):  # type: ignore[no-untyped-def]
+    """Vertices start:stop gather their points: rows [N, C] from row base on to values [M+1, C]; flat, C = size."""
+    last = lattice.point.size - 1
     for v in range(start, stop):
-        for b in range(0, size, WIDTH):
-            a = fill(np.float32(0))
+        for b in range(0, size, 1 << len(unit)):
+            a = fill(np.float32(0), unit)
             for e in range(at(lattice.first, v), at(lattice.first, v + 1)):
-                a = fma(at(lattice.share, e), load(rows, (base + at(lattice.point, e)) * size + b), a)
+                prefetch(rows, (base + at(lattice.point, min(e + AHEAD, last))) * size + b, unit)
+                a = fma(at(lattice.share, e), load(rows, (base + at(lattice.point, e)) * size + b, unit), a)
             store(values, v * size + b, a)
 
 
 @compiled
-def blur(lattice, values, blocks, start, stop):  # type: ignore[no-untyped-def]
+def blur(lattice, values, size, unit, start, stop):  # type: ignore[no-untyped-def]
     """values [M+1, C] gain half of both neighbors along the lines start:stop; row M is zero and ends each line."""
-    lines, m, size = lattice.lines, lattice.first.size - 1, blocks * WIDTH
+    lines, m = lattice.lines, lattice.first.size - 1
     half, one, none = np.float32(0.5), np.float32(1), np.float32(0)
-    zero = fill(none)
-    for b in range(0, size, WIDTH):
+    zero = fill(none, unit)
+    for b in range(0, size, 1 << len(unit)):
         before = here = zero
         v = m  # a line's end comes before the first line, too
         for i in range(start, stop):
             u = np.int64(at(lines, i))
-            after = load(values, u * size + b)
+            after = load(values, u * size + b, unit)
             keep = one if v < m else none  # the row of zeros stays zero, without a branch to mispredict
             store(values, v * size + b, fma(keep, fma(half, add(before, after), here), zero))
             before, here, v = here, after, u

@@ -1,0 +1,289 @@
+"""The CRF on drawn scenes, against pydensecrf, and against the marginals that STEGO's own code gave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models import crf, lattice, mean_field
+from models.lanes import UNITS
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "stego_dense_crf.npz"
+PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(axis=0))
+    return (e / e.sum(axis=0)).astype(np.float32)
+
+
+def unary(kind: str, k: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Random probabilities [K, H, W] with the look of a network's: blobs, upsampled from a small grid."""
+    cells, spread = {"smooth": (12, 1.0), "peaked": (40, 6.0), "flat": (12, 0.5)}[kind]
+    coarse = np.random.default_rng(seed).standard_normal((k, cells, cells)).astype(np.float32) * spread
+    if kind == "flat":  # softmax(2 · cosine): no label ever above e^4 times another
+        coarse = 2 * np.tanh(coarse)
+    return softmax(np.stack([np.array(Image.fromarray(c).resize((width, height), 2)) for c in coarse]))
+
+
+def scene(height: int = 48, width: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A disk on a ground, both slightly noisy: image, true labels, and a unary that is wrong at one pixel in five."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    truth = ((y - height / 2) ** 2 + (x - width / 2) ** 2 < (height / 3) ** 2).astype(np.uint8)
+    color = np.array([[200, 60, 40], [40, 90, 180]], np.int64)[truth] + rng.integers(-2, 3, (height, width, 3))
+    seen = truth ^ (rng.random(truth.shape) < 0.2)
+    return color.astype(np.uint8), truth, np.stack([0.7 - 0.4 * seen, 0.3 + 0.4 * seen]).astype(np.float32)
+
+
+def oracle(probabilities: np.ndarray, image: np.ndarray, **changed: Any) -> np.ndarray:
+    """pydensecrf, called as its README shows, with the published parameters."""
+    dense = pytest.importorskip("pydensecrf.densecrf", exc_type=ImportError)
+    p = {"iterations": 10, "gaussian_sxy": 1, "gaussian_compat": 3, "bilateral_sxy": 67, "bilateral_srgb": 3}
+    p |= {"bilateral_compat": 4} | changed
+    k, height, width = probabilities.shape
+    model = dense.DenseCRF2D(width, height, k)
+    model.setUnaryEnergy(-np.log(np.clip(probabilities, 1e-5, 1)).reshape(k, -1))
+    model.addPairwiseGaussian(sxy=p["gaussian_sxy"], compat=p["gaussian_compat"])
+    bgr = np.ascontiguousarray(image[:, :, ::-1])
+    model.addPairwiseBilateral(p["bilateral_sxy"], p["bilateral_srgb"], bgr, p["bilateral_compat"])
+    return np.array(model.inference(p["iterations"])).reshape(k, height, width)
+
+
+def test_a_noisy_scene_is_cleaned_along_the_edge() -> None:
+    image, truth, probabilities = scene()
+    before = probabilities.argmax(axis=0)
+    after = crf.refine(probabilities, image)
+    assert (before != truth).mean() > 0.15
+    assert after.dtype == np.uint8
+    assert (after == truth).mean() > 0.999
+
+
+def test_a_uniform_image_leaves_certain_pixels_alone() -> None:
+    certain = np.zeros((3, 20, 30), np.float32)
+    certain[0, :, :10] = certain[1, :, 10:20] = certain[2, :, 20:] = 1
+    labels = crf.refine(certain, np.full((20, 30, 3), 128, np.uint8), gaussian_compat=1, bilateral_compat=0)
+    np.testing.assert_array_equal(labels, certain.argmax(axis=0))
+
+
+def test_no_iterations_and_no_weights_give_the_unary_back() -> None:
+    image, _, probabilities = scene()
+    for nothing in ({"iterations": 0}, {"gaussian_compat": 0, "bilateral_compat": 0}):
+        labels, marginals = crf.refine(probabilities, image, return_marginals=True, **nothing)
+        np.testing.assert_array_equal(labels, probabilities.argmax(axis=0))
+        np.testing.assert_allclose(marginals, probabilities, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", [1, 2, 8, 9, 27, 40])
+def test_marginals_sum_to_one_and_agree_with_the_labels(k: int) -> None:
+    image = scene(24, 40)[0]
+    labels, marginals = crf.refine(unary("flat", k, 24, 40), image, return_marginals=True)
+    assert marginals.shape == (k, 24, 40)
+    assert marginals.dtype == np.float32
+    np.testing.assert_allclose(marginals.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(marginals.argmax(axis=0), labels)
+
+
+def test_labels_are_interchangeable() -> None:
+    image = scene()[0]
+    probabilities, order = unary("flat", 11, 48, 64), np.random.default_rng(0).permutation(11)
+    shuffled = crf.refine(probabilities[order], image)
+    assert (order[shuffled] == crf.refine(probabilities, image)).mean() > 0.999
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_the_number_of_threads_changes_nothing(threads: int) -> None:
+    image = scene(41, 33)[0]
+    probabilities = unary("smooth", 27, 41, 33)
+    alone = crf.refine(probabilities, image, return_marginals=True)
+    together = crf.refine(probabilities, image, return_marginals=True, threads=threads)
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_images_in_flight_do_not_meet() -> None:
+    cases = [
+        (unary("flat", 27, h, w, seed), scene(h, w, seed)[0]) for seed, (h, w) in enumerate([(64, 48), (50, 70)] * 6)
+    ]
+    expected = [crf.refine(*case) for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for labels, wanted in zip(pool.map(lambda case: crf.refine(*case), cases), expected, strict=True):
+            np.testing.assert_array_equal(labels, wanted)
+
+
+def test_the_lock_is_not_held() -> None:
+    crf.warm()
+    probabilities, image = unary("flat", 27, 240, 320), scene(240, 320)[0]
+    worker = threading.Thread(target=crf.refine, args=(probabilities, image), kwargs={"iterations": 40})
+    worker.start()
+    ticks = 0
+    while worker.is_alive():
+        time.sleep(0.001)
+        ticks += 1
+    assert ticks > 20
+
+
+def test_the_inputs_may_be_views_and_stay_unchanged() -> None:
+    image, _, probabilities = scene()
+    expected = crf.refine(probabilities, image)
+    wide = np.repeat(probabilities, 2, axis=2)[:, :, ::2]
+    wide.flags.writeable = False
+    kept = image.copy()
+    np.testing.assert_array_equal(crf.refine(wide, np.asfortranarray(image)), expected)
+    np.testing.assert_array_equal(image, kept)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (3, 2)])
+def test_tiny_images(shape: tuple[int, int]) -> None:
+    labels, marginals = crf.refine(
+        unary("flat", 3, *shape), np.zeros((*shape, 3), np.uint8), return_marginals=True, threads=2
+    )
+    assert labels.shape == shape
+    assert np.isfinite(marginals).all()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"probabilities": np.ones((2, 4, 5))}, "float64"),
+        ({"probabilities": np.ones((4, 5), np.float32)}, "K, H, W"),
+        ({"probabilities": np.zeros((0, 4, 5), np.float32)}, "labels"),
+        ({"probabilities": np.ones((2, 4, 5), np.float32)}, "softmax"),
+        ({"probabilities": np.full((2, 4, 5), np.nan, np.float32)}, "softmax"),
+        ({"probabilities": np.stack([np.full((4, 5), v, np.float32) for v in (1.5, -0.5)])}, "softmax"),
+        ({"image": np.zeros((4, 5, 3), np.float32)}, "uint8"),
+        ({"image": np.zeros((4, 5), np.uint8)}, "H, W, 3"),
+        ({"image": np.zeros((5, 4, 3), np.uint8)}, "4×5"),
+        ({"iterations": -1}, "iterations"),
+        ({"threads": 0}, "threads"),
+        ({"gaussian_sxy": 0}, "gaussian_sxy"),
+        ({"gaussian_sxy": 50}, "gaussian_sxy"),
+        ({"bilateral_sxy": float("nan")}, "bilateral_sxy"),
+        ({"bilateral_srgb": float("inf")}, "bilateral_srgb"),
+        ({"bilateral_compat": -1}, "bilateral_compat"),
+    ],
+)
+def test_refusals_say_what_is_wrong(broken: dict[str, Any], message: str) -> None:
+    good = {"probabilities": np.full((2, 4, 5), 0.5, np.float32), "image": np.zeros((4, 5, 3), np.uint8)}
+    crf.refine(**good)
+    with pytest.raises(crf.CRFError, match=message):
+        crf.refine(**(good | broken))
+
+
+def test_too_fine_for_the_lattice_is_refused() -> None:
+    image = np.full((4, 5, 3), 255, np.uint8)
+    with pytest.raises(lattice.LatticeError, match="larger"):
+        crf.refine(np.full((2, 4, 5), 0.5, np.float32), image, bilateral_srgb=0.1)
+
+
+@pytest.mark.parametrize("sxy", [0.3, 0.7, 1.0, 1.3, 2.0])
+@pytest.mark.parametrize("size", [(60, 17), (9, 30)])
+def test_the_stencil_is_the_lattice(sxy: float, size: tuple[int, int]) -> None:
+    """A few rows of weights, repeated down the image, against filtering that image on its own lattice."""
+    height, width = size
+    ys, xs = np.divmod(np.arange(height * width), width)
+    grid = lattice.build(np.stack([xs, ys], axis=1).astype(np.float32) / np.float32(sxy))
+    rows, held = mean_field.aligned(ys.size * 8), mean_field.aligned((grid.vertices + 1) * 8)
+    channels = rows.reshape(-1, 8)
+    channels[:] = np.random.default_rng(0).random(channels.shape)
+    channels[:, 7] = 1
+
+    def filtered() -> np.ndarray:
+        lattice.splat(rows, 0, grid, held, 8, UNITS[0], 0, grid.vertices)
+        lattice.blur(grid, held, 8, UNITS[0], 0, grid.lines.size)
+        return np.einsum("nr,nrc->nc", grid.weight, held.reshape(-1, 8)[grid.vertex])
+
+    norm = 1 / np.sqrt(filtered()[:, 7:])
+    signal = channels.copy()
+    channels *= norm
+    expected = filtered() * norm
+
+    stencil = mean_field.gaussian_stencil(height, width, sxy)
+    padded = np.pad(signal.reshape(height, width, 8), [(stencil.radius,) * 2] * 2 + [(0, 0)])
+    ours = np.zeros((height, width, 8))
+    for tap, (dy, dx) in enumerate(stencil.steps + stencil.radius):
+        ours += stencil.weights[stencil.row, :, tap, None] * padded[dy : dy + height, dx : dx + width]
+    np.testing.assert_allclose(ours.reshape(-1, 8), expected, rtol=1e-5, atol=1e-5)
+    if sxy == 1 and height == 60:
+        assert len(stencil.weights) == 17, "rows repeat: one in the middle, a few at each border"
+
+
+def test_stencils_are_kept_but_not_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, _, probabilities = scene()
+    monkeypatch.setattr(crf, "_stencils", type(crf._stencils)())
+    crf.refine(probabilities, image)
+    kept = next(iter(crf._stencils.values()))
+    monkeypatch.setattr(crf, "CACHE_BYTES", 2 * kept.weights.nbytes)
+    crf.refine(probabilities, image)
+    assert next(iter(crf._stencils.values())) is kept
+    for height in range(30, 34):
+        crf.refine(probabilities[:, :height], image[:height])
+    assert sum(s.weights.nbytes for s in crf._stencils.values()) <= crf.CACHE_BYTES
+    assert all(s is not kept for s in crf._stencils.values())
+
+
+def test_importing_the_crf_does_not_import_numba() -> None:
+    code = "import sys, models.crf; sys.exit('numba' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"iterations": 1},
+        {"gaussian_sxy": 2, "gaussian_compat": 5},
+        {"bilateral_sxy": 20, "bilateral_srgb": 13, "bilateral_compat": 10},
+    ],
+)
+def test_agrees_with_pydensecrf_on_a_drawn_scene(changed: dict[str, float]) -> None:
+    image = scene(80, 96)[0]
+    probabilities = unary("flat", 12, 80, 96)
+    expected = oracle(probabilities, image, **changed)
+    labels, marginals = crf.refine(probabilities, image, return_marginals=True, **changed)
+    assert (labels == expected.argmax(axis=0)).mean() >= 0.999
+    assert np.abs(marginals - expected).mean() < 1e-3
+
+
+def test_agrees_with_pydensecrf_on_noise() -> None:
+    """Six lattice vertices a pixel: the most there can be."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    probabilities = unary("smooth", 5, 64, 64)
+    assert (crf.refine(probabilities, image) == oracle(probabilities, image).argmax(axis=0)).mean() >= 0.999
+
+
+def test_agrees_with_the_published_pipeline() -> None:
+    """The arrays hold STEGO's inputs and the marginals its own code gave: image normalized, logits on a small grid."""
+    torch = pytest.importorskip("torch")
+    case = np.load(GOLDEN, allow_pickle=False)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    colors = case["image"].transpose(1, 2, 0) * std.astype(np.float32) + mean.astype(np.float32)
+    image = (colors * 255).astype(np.uint8)
+    logits = torch.nn.functional.interpolate(torch.tensor(case["logits"])[None], image.shape[:2], mode="bilinear")
+    labels, marginals = crf.refine(torch.softmax(logits[0], dim=0).numpy(), image, return_marginals=True)
+    assert (labels == case["Q"].argmax(axis=0)).mean() >= 0.995
+    assert np.abs(marginals - case["Q"]).max() < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.exists(), reason="the photos are not here")
+@pytest.mark.parametrize("kind", ["smooth", "peaked", "flat"])
+def test_agrees_with_pydensecrf_on_photos(kind: str) -> None:
+    paths = sorted(PHOTOS.rglob("*.jpg"))
+    same = []
+    for seed, path in enumerate(paths[:: len(paths) // 6][:6]):
+        image = np.array(Image.open(path).convert("RGB").resize((320, 320), Image.Resampling.BILINEAR))
+        probabilities = unary(kind, 27, 320, 320, seed)
+        expected = oracle(probabilities, image).argmax(axis=0)
+        assert (expected != probabilities.argmax(axis=0)).mean() > 0.01, "a unary that the CRF has work with"
+        same.append((crf.refine(probabilities, image) == expected).mean())
+    assert min(same) >= 0.9999

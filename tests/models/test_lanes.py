@@ -1,0 +1,65 @@
+"""Vectors inside numba: the same numbers as numpy, at every width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models import lanes
+from models.lanes import UNITS, add, at, exp, fill, fma, highest, load, maximum, store, total
+
+compiled = lanes.njit
+
+
+@compiled
+def everything(a, b, out, unit):  # type: ignore[no-untyped-def]
+    width = 1 << len(unit)
+    x, y = load(a, 1, unit), load(b, 0, unit)
+    store(out, 0, fma(at(b, 2), x, y))
+    store(out, width, add(x, fill(np.float32(3), unit)))
+    store(out, 2 * width, maximum(x, y))
+    store(out, 3 * width, exp(x))
+    return highest(x), total(x)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_operations(unit: tuple[int, ...]) -> None:
+    width = 1 << len(unit)
+    rng = np.random.default_rng(width)
+    a, b = rng.uniform(-20, 5, (2, width + 1)).astype(np.float32)
+    out = np.zeros(4 * width + 1, np.float32)
+    top, mass = everything(a, b, out, unit)
+    x, y = a[1:], b[:width]
+    expected = np.concatenate([b[2] * x + y, x + 3, np.maximum(x, y), np.exp(x), [0]])
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
+    assert top == x.max()
+    assert mass == pytest.approx(x.sum(), rel=1e-5)
+
+
+def test_exp_over_its_range() -> None:
+    x = np.concatenate([[-1e30, -88], np.linspace(-86.9, 88, 30)]).astype(np.float32)
+    out = np.zeros(4 * 32, np.float32)
+    everything(np.concatenate([[0], x]).astype(np.float32), np.zeros(33, np.float32), out, UNITS[2])
+    assert not out[96:98].any(), "exactly zero, so that padding never counts"
+    np.testing.assert_allclose(out[98:], np.exp(x[2:].astype(np.float64)), rtol=5e-7)
+
+
+@pytest.mark.parametrize(("channels", "width"), [(1, 8), (8, 8), (9, 16), (27, 32), (32, 32), (100, 32)])
+def test_the_unit_fits(channels: int, width: int) -> None:
+    assert 1 << len(lanes.unit_for(channels)) == width
+
+
+def test_without_a_cache_folder_code_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def read_only(cache: bool = False, **options: Any) -> Any:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(lanes, "njit", read_only)
+    assert lanes.compiled(len) is len
+    assert asked == [True, False]
