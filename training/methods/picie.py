@@ -21,7 +21,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -51,6 +51,10 @@ _VIEWS: tuple[Which, ...] = ("first", "second")
 _STEPS_PER_EPOCH = 8  # a folder of 50 photos in one batch of 50 would make ten steps in all
 _SMALLEST_BATCH = 4
 _CALIBRATION_BATCHES = 16
+_KEPT_NUMBERS = 2**28  # 1 GB: codes of both views of 150 images of 320 pixels, or of 600 of 160
+
+
+Codes = tuple[list[int], Tensor]  # image numbers, and their codes float32 [B, D, h, w] of length 1
 
 
 class PicieError(TesseraError):
@@ -133,7 +137,8 @@ class Picie(Method):
     def centroids(self) -> Tensor:
         """float32 [K, D]: k-means of the plain images' codes, as the last thing; lengths are the means' own."""
         init = self.means(0)[0] if self.config.carry_centroids else None
-        (found,), _ = self._kmeans(self.config.epochs, "plain", [init])
+        self.eval()
+        (found,), _ = self._kmeans(self.config.epochs, self._codes(self.config.epochs, "plain"), [init])
         shutil.rmtree(self._labels_folder(), ignore_errors=True)
         return found
 
@@ -153,13 +158,18 @@ class Picie(Method):
         began = time.monotonic()
         if epoch == 0 and self.run.recipe.backbone.weights == "random":
             self._calibrate()
+        kept: dict[int, list[Codes]] = {}
         for view in range(self.config.views):
             carried = epoch > 0 and self.config.carry_centroids
             init = [self.means(i)[view].clone() if carried else None for i in range(len(self.ks))]
-            found, self.kmeans_loss[view] = self._kmeans(epoch, _VIEWS[view], init)
+            self.train(self.config.batch_norm == "upstream")
+            codes: Iterable[Codes] = self._codes(epoch, _VIEWS[view])
+            if self._codes_fit():
+                codes = kept[view] = list(codes)
+            found, self.kmeans_loss[view] = self._kmeans(epoch, codes, init)
             for level, means in enumerate(found):
                 self.means(level)[view] = means
-        self._label(epoch)
+        self._label(epoch, kept)
         generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
         for classifier in self.classifiers:  # MDC: cluster ids mean something else now
             for parameter in classifier.parameters():
@@ -173,7 +183,12 @@ class Picie(Method):
             highlight=False,
         )
 
-    def _kmeans(self, epoch: int, which: Which, init: list[Tensor | None]) -> tuple[list[Tensor], float]:
+    def _codes_fit(self) -> bool:
+        """Whether one pass over the images can serve clustering and labelling."""
+        numbers = len(self.run.images) * self.config.views * self.side**2 * self.config.code_dim
+        return self.config.batch_norm == "consistent" and numbers <= _KEPT_NUMBERS
+
+    def _kmeans(self, epoch: int, codes: Iterable[Codes], init: list[Tensor | None]) -> tuple[list[Tensor], float]:
         """Means of one view's codes, for as many levels as `init` has, and the loss of the first."""
         config = self.config
         solvers = [
@@ -190,9 +205,8 @@ class Picie(Method):
         at_start = min(len(self.run.images), config.init_batches * config.cluster_batch)
         per_image = config.kmeans_points // at_start if config.kmeans_points else self.side**2
         generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
-        self.train(config.batch_norm == "upstream" and which != "plain")
         waiting: list[Tensor] = []
-        for _, code in self._codes(epoch, which):
+        for _, code in codes:
             for one in code.flatten(2).transpose(1, 2):
                 some = torch.randperm(len(one), generator=generator)[:per_image] if per_image < len(one) else None
                 waiting.append(one if some is None else one[some.to(one.device)])
@@ -209,7 +223,7 @@ class Picie(Method):
         for solver in solvers:
             solver.add(points)
 
-    def _label(self, epoch: int) -> None:
+    def _label(self, epoch: int, kept: Mapping[int, Iterable[Codes]]) -> None:
         """Writes the nearest cluster of every pixel of every view: uint8 [n, levels, views, h, w]."""
         levels, views = len(self.ks), self.config.views
         shape = (len(self.run.images), levels, views, self.side, self.side)
@@ -219,7 +233,7 @@ class Picie(Method):
         counts = [torch.zeros(views, k, dtype=torch.float64) for k in self.ks]
         self.eval()
         for view in range(views):
-            for indices, code in self._codes(epoch, _VIEWS[view]):
+            for indices, code in kept.get(view) or self._codes(epoch, _VIEWS[view]):
                 for level, k in enumerate(self.ks):
                     found = label(code, self.means(level)[view]).cpu()
                     labels[indices, level, view] = found.numpy().astype(np.uint8)
@@ -246,8 +260,8 @@ class Picie(Method):
         for _ in islice(self._codes(0, "plain"), _CALIBRATION_BATCHES):
             pass
 
-    def _codes(self, epoch: int, which: Which) -> Iterator[tuple[list[int], Tensor]]:
-        """Codes of one view in the network's present mode: (image numbers, float32 [B, D, h, w], length 1)."""
+    def _codes(self, epoch: int, which: Which) -> Iterator[Codes]:
+        """Codes of one view, in the mode the network is in when each batch is asked for."""
         for items in self.loader.batches(epoch, which):
             yield [item.number for item in items], self._code(items, 0, cropped=which == "second")
 
@@ -265,7 +279,7 @@ class Picie(Method):
         if not path.exists():
             self.run.console.print(f"{path.name} is gone from the cache: labelling epoch {epoch} anew")
             with torch.no_grad():
-                self._label(epoch)
+                self._label(epoch, {})
         labels = np.load(path, mmap_mode="r")
         self.train()
         for items in self.loader.batches(epoch, "both" if self.config.views == 2 else "first"):
