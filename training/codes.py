@@ -10,15 +10,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from models.image import Fit, InputSpec, fit
 from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
-from training.clusters import Metric, kmeans
+from training.clusters import kmeans
+from training.consensus import four_by_three
 from training.datasets import Images
 from training.prefetch import prefetch
 from training.progress import Progress
+from training.regions import RegionOptions, open_regions, region_codes
 from training.run import Run
 
 _POINTS = 400_000  # k-means of more finds the same centroids
@@ -65,10 +66,21 @@ def sample(encoder: Encoder, spec: InputSpec, run: Run, *, points: int = _POINTS
     return torch.cat(found)
 
 
-def cluster(encoder: Encoder, spec: InputSpec, run: Run, k: int, metric: Metric) -> Tensor:
-    """k centroids of the codes, float32 [K, D]; of length 1 for `cosine`."""
-    points = sample(encoder, spec, run)
-    if metric == "cosine":
-        points = F.normalize(points, dim=1)
-    centroids, _ = kmeans(points, k, seed=run.recipe.seed, restarts=run.recipe.clusters.restarts, metric=metric)
+def cluster(encoder: Encoder, spec: InputSpec, run: Run) -> Tensor:
+    """Centroids of the codes as [clusters] asks, by cosine: float32 [K, D], rows of length 1.
+
+    With `unit = "region"` every region of an image is one point, whatever its size.
+    """
+    section = run.recipe.clusters
+    points = _regions(encoder, run) if section.unit == "region" else sample(encoder, spec, run)
+    centroids, _ = kmeans(points, section.k, seed=run.recipe.seed, restarts=section.restarts, metric="cosine")
     return centroids
+
+
+def _regions(encoder: Encoder, run: Run) -> Tensor:
+    size = four_by_three(run.recipe.input.size)
+    options = RegionOptions(size=size, scales=run.recipe.clusters.region_scales)
+    paths, folder = run.images.paths, run.cache / "regions"
+    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers)
+    encoder.eval().to(run.device)
+    return region_codes(lambda pixels: encoder(pixels.to(run.device)), cache).codes

@@ -14,9 +14,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from models.errors import TesseraError
 
@@ -61,6 +61,12 @@ class ClusterSection(Section):
     runs: int = Field(default=1, ge=1)  # over 1: consensus of that many clusterings
     distill_steps: int = Field(default=0, ge=0)  # over 0: one network learns the consensus
     distill_lr: float = Field(default=1e-3, gt=0)
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if self.runs > 1 and not self.distill_steps:
+            raise ValueError("runs over 1 needs distill_steps over 0: one network learns what the clusterings agree on")
+        return self
 
 
 class ExportSection(Section):
@@ -191,7 +197,9 @@ def _say(model: type[BaseModel], error: Any, at: tuple[str, ...], known: Mapping
     loc = error["loc"]
     where = ".".join((*at, *map(str, loc)))
     if error["type"] != "extra_forbidden":
-        return f"{where}: {error['msg'][:1].lower()}{error['msg'][1:]} (it is {error['input']!r})"
+        said = error["msg"].removeprefix("Value error, ")
+        given = "" if isinstance(error["input"], Mapping) else f" (it is {error['input']!r})"
+        return f"{where}: {said[:1].lower()}{said[1:]}{given}"
     beside = [name for name in (*_fields(model, loc[:-1]), *(() if loc[:-1] else known)) if name != "options"]
     near = difflib.get_close_matches(str(loc[-1]), beside, n=1, cutoff=0.5)
     if near:

@@ -24,8 +24,11 @@ from training.survey import Survey
 _AXES = ("stage", "step", "epoch", "seconds", "images_per_s")
 
 
-def facts(run: Run, survey: Survey, seconds: dict[str, float]) -> dict[str, Any]:
-    """report.json: fractions 0..1, seconds; `hungarian` only where there is ground truth."""
+def facts(run: Run, survey: Survey, seconds: dict[str, float], agreement: float | None = None) -> dict[str, Any]:
+    """report.json: fractions 0..1, seconds; `hungarian` only where there is ground truth.
+
+    agreement  of the clusterings that the network was distilled from
+    """
     log = read_log(run.folder / "log.jsonl")
     last = {stage: list(lines)[-1] for stage, lines in groupby(log, key=lambda line: line["stage"])}
     found: dict[str, Any] = {
@@ -40,6 +43,8 @@ def facts(run: Run, survey: Survey, seconds: dict[str, float]) -> dict[str, Any]
         "similarity": survey.similarity,
         "losses": {s: {n: v for n, v in line.items() if n not in _AXES} for s, line in last.items()},
     }
+    if agreement is not None:
+        found["agreement"] = agreement
     if survey.scores is not None:
         classes = run.images.class_names
         found["hungarian"] = {
@@ -83,6 +88,8 @@ def _head(bundle: Bundle, found: dict[str, Any]) -> str:
         (f"{found['stability']:.2f}", "stability over seeds (1: the same)"),
         (f"{found['onnx']['labels_equal']:.2%}", "of labels: ONNX = torch"),
     ]
+    if "agreement" in found:
+        cards.append((f"{found['agreement']:.1%}", "of pixels on which the clusterings agree"))
     if "hungarian" in found:
         cards.append((f"{found['hungarian']['miou']:.1%}", "mIoU after matching"))
     numbers = "".join(f"<div><b>{escape(n)}</b><span>{escape(what)}</span></div>" for n, what in cards)

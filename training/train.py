@@ -16,7 +16,7 @@ if __name__ == "__main__":  # the script's own folder comes first on the path, a
 
 import shlex
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -24,16 +24,19 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
+from models.assign import Assignment
 from models.bundle import Bundle
 from models.errors import TesseraError
+from models.nets.encoder import Encoder
 from training import datasets, loop, methods, report, weights
 from training import recipe as recipes
 from training.codes import cluster, input_spec
+from training.consensus import distill
 from training.datasets import DataError, Images
 from training.export import export
 from training.loop import Interrupted
 from training.methods import Method, UnknownMethod
-from training.recipe import Recipe, RecipeError
+from training.recipe import RecipeError
 from training.run import Run, RunError, begin, require_same
 from training.survey import survey
 
@@ -43,7 +46,7 @@ _WRONG_USAGE = (RecipeError, RunError, DataError, UnknownMethod)
 
 def train(run: Run) -> Bundle:
     """Everything after the images are open: weights, stages, clusters, measuring, bundle and report."""
-    asked, began = run, time.monotonic()
+    asked, began = run.recipe, time.monotonic()
     run = replace(run, recipe=run.recipe.model_copy(update={"backbone": weights.settle(run)}))
     method = build(run)
     seconds = {"weights": time.monotonic() - began}
@@ -51,7 +54,9 @@ def train(run: Run) -> Bundle:
     method.prepare()
     seconds["prepare"] = time.monotonic() - began
     seconds["stages"] = loop.fit(method, method.stages(), run)
-    return finish(run, asked.recipe, method, method.centroids(), run.folder / "bundle", seconds)
+    bundle = finish(run, discover(run, method, seconds), method.temperature, run.folder / "bundle", seconds)
+    report.write_page(run.folder / "report.html", bundle, recipes.encode(asked), run)
+    return bundle
 
 
 def build(run: Run) -> Method:
@@ -61,34 +66,53 @@ def build(run: Run) -> Method:
     return kind(kind.Config.model_validate(run.recipe.options), run)
 
 
-def finish(
-    run: Run, asked: Recipe, method: Method, centroids: Tensor | None, folder: Path, seconds: dict[str, float]
-) -> Bundle:
-    """Clusters where there are none, measures, writes bundle and report."""
-    began = time.monotonic()
+@dataclass(frozen=True)
+class Discovery:
+    """What is exported: an encoder, the centroids float32 [K, D] its code meets, and how.
+
+    agreement  of the clusterings it was distilled from, where it was
+    """
+
+    encoder: Encoder
+    centroids: Tensor
+    assignment: Assignment
+    agreement: float | None = None
+
+
+def discover(run: Run, method: Method, seconds: dict[str, float]) -> Discovery:
+    """The method's own clusters, or the pipeline's, where the method has none or [clusters] asks for more."""
+    began, section = time.monotonic(), run.recipe.clusters
+    own = method.centroids() if section.unit == "pixel" and not section.distill_steps else None
     encoder = method.encoder().eval()
-    spec = input_spec(encoder, run.recipe.input.size)
-    if centroids is None:
-        encoder.position = run.recipe.clusters.position
-        metric = "cosine" if method.assignment == "cosine" else "euclidean"
-        centroids = cluster(encoder, spec, run, run.recipe.clusters.k, metric)
+    if own is not None:
+        found = Discovery(encoder, own, method.assignment)
+    elif section.distill_steps:
+        distilled = distill(encoder, run)
+        found = Discovery(distilled.encoder, distilled.centroids, "cosine", distilled.agreement)
+    else:
+        encoder.position = section.position
+        found = Discovery(encoder, cluster(encoder, input_spec(encoder, run.recipe.input.size), run), "cosine")
     seconds["clusters"] = time.monotonic() - began
+    return found
+
+
+def finish(run: Run, found: Discovery, temperature: float, folder: Path, seconds: dict[str, float]) -> Bundle:
+    """Measures on the training images and writes the bundle."""
     began = time.monotonic()
-    seen = survey(encoder, centroids, method.assignment, spec, run)
+    spec = input_spec(found.encoder, run.recipe.input.size)
+    seen = survey(found.encoder, found.centroids, found.assignment, spec, run)
     seconds["measuring"] = time.monotonic() - began
-    facts = report.facts(run, seen, seconds)
     bundle, _ = export(
-        encoder,
-        centroids,
-        assignment=method.assignment,
-        temperature=method.temperature,
+        found.encoder,
+        found.centroids,
+        assignment=found.assignment,
+        temperature=temperature,
         spec=spec,
         survey=seen,
-        report=facts,
+        report=report.facts(run, seen, seconds, found.agreement),
         run=run,
         folder=folder,
     )
-    report.write_page(folder.parent / "report.html", bundle, recipes.encode(asked), run)
     return bundle
 
 
@@ -129,11 +153,10 @@ def command(
                 else default_recipe(method or (begun["recipe"]["method"] if begun else None))
             )
             settled = recipes.parse(page, overrides=overrides, method=method, dataset=dataset)
-        if data is None and begun is None:
+        folder = data or (Path(begun["data"]["folder"]) if begun is not None else None)
+        if folder is None:
             raise DataError("--data is missing: the folder that holds your images")
-        images = datasets.open(
-            settled.dataset, data or Path(begun["data"]["folder"]), split=settled.split, console=console
-        )
+        images = datasets.open(settled.dataset, folder, split=settled.split, console=console)
         run = Run(settled, images, out, where, console)
         if begun is None:
             run.write_facts()

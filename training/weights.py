@@ -49,7 +49,7 @@ def settle(run: Run) -> BackboneSection:
 def options_for(recipe: Recipe, images: Images) -> PretrainOptions:
     """Options suited to so many images: 50 photos repeat themselves before 200 steps are over."""
     steps = max(160, min(600, 3 * len(images)))
-    return PretrainOptions(steps=steps, batch_size=max(4, min(16, len(images))), seed=recipe.seed)
+    return PretrainOptions(steps=steps, batch_size=max(4, min(12, len(images))), seed=recipe.seed)
 
 
 def _pretrain(run: Run, options: PretrainOptions, file: Path) -> None:

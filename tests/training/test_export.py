@@ -22,7 +22,7 @@ from training import export as exporting
 from training.codes import cluster, input_spec
 from training.datasets import Images
 from training.export import Deployed, ExportError, Session, check, export, to_onnx
-from training.recipe import ExportSection, Recipe
+from training.recipe import ClusterSection, ExportSection, Recipe
 from training.run import Run
 from training.scene import street
 from training.survey import survey
@@ -113,19 +113,19 @@ class Streets(Images):
     digest = "0" * 64  # type: ignore[assignment]
 
 
-def run_of(folder: Path, exemplars: int) -> Run:
-    recipe = Recipe(workers=0, export=ExportSection(exemplars=exemplars, name="streets"))
+def run_of(folder: Path, exemplars: int, k: int = 5) -> Run:
+    recipe = Recipe(workers=0, clusters=ClusterSection(k=k), export=ExportSection(exemplars=exemplars, name="streets"))
     images = Streets(folder / "My Photos & <b>", 10)
     return Run(recipe, images, folder, torch.device("cpu"), Console(file=io.StringIO()))
 
 
-def exported(run: Run, kind: str = "cnn", k: int = 5) -> Bundle:
+def exported(run: Run, kind: str = "cnn") -> Bundle:
     network = encoder(kind)
     spec = input_spec(network, 64)
-    found = cluster(network, spec, run, k, "euclidean")
-    seen = survey(network, found, "dot", spec, run)
+    found = cluster(network, spec, run)
+    seen = survey(network, found, "cosine", spec, run)
     bundle, checked = export(
-        network, found, assignment="dot", temperature=1.0, spec=spec, survey=seen, report={"x": 1}, run=run,
+        network, found, assignment="cosine", temperature=2.0, spec=spec, survey=seen, report={"x": 1}, run=run,
         folder=run.folder / "bundle",
     )  # fmt: skip
     assert checked.agreement >= 0.999
@@ -187,10 +187,10 @@ def test_a_bundle_is_named_after_its_folder(folder: str, wanted: str, tmp_path: 
 
 
 def test_ground_truth_is_scored_where_there_is_any(tmp_path: Path) -> None:
-    run = run_of(tmp_path, exemplars=0)
+    run = run_of(tmp_path, exemplars=0, k=4)
     network = encoder("position")
     spec = input_spec(network, 64)
-    seen = survey(network, cluster(network, spec, run, 4, "cosine"), "cosine", spec, run)
+    seen = survey(network, cluster(network, spec, run), "cosine", spec, run)
     assert seen.scores is not None
     assert seen.scores.confusion.sum() == sum(64 * (64 + 8 * i) for i in range(10))
     assert seen.scores.accuracy > 0.5

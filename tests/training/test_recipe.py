@@ -39,6 +39,7 @@ def test_a_written_recipe_is_read_back(name: str, tmp_path: Path) -> None:
         ({"xyzzy": 1}, r"xyzzy: unknown key; there are method, seed"),
         ({"clusters": {"k": 1}}, r"clusters\.k: input should be greater than or equal to 2 \(it is 1\)"),
         ({"clusters": {"k": "many"}}, r"clusters\.k: .*it is 'many'"),
+        ({"clusters": {"runs": 3}}, r"clusters: runs over 1 needs distill_steps over 0"),
         ({"options": {"code_dim": 3}}, r"belong in a table \[stego\]"),
         ({"picie": {"epochs": 3}}, r"picie: unknown key"),
     ],
