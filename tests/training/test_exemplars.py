@@ -61,7 +61,7 @@ def test_mean_patches_show_no_single_photo() -> None:
         gallery.show(i, *photo(i))
     shown = pixels(gallery.encode()[0][0]).astype(float)
     # Twenty patches of noise of deviation 17, each cell a mean of many pixels: next to nothing of any is left.
-    assert shown.std(axis=(0, 1)).max() < 8
+    assert shown.std(axis=(0, 1))[1:].max() < 3  # red is where the squares are, in all of them
     few = Gallery(2, keep=0)
     for i in range(7):
         few.show(i, *photo(i))
