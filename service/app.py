@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -23,9 +23,9 @@ from models.errors import TesseraError
 from models.image import Limits
 from service import body, schemas
 from service.admission import Admission
-from service.errors import PROBLEM, BadOption, Busy, DeadlinePassed, NotFound, explain, nearest, plain, problem_of
+from service.errors import BadOption, Busy, DeadlinePassed, NotFound, explain, nearest, plain, problem_of
 from service.metrics import Metrics, tessera_version
-from service.middleware import Envelope, Traffic
+from service.middleware import Envelope, Traffic, problem
 from service.pipeline import House
 from service.registry import Registry
 from service.rooms import Rooms, rooms_of
@@ -104,9 +104,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, DeadlinePassed):
         rooms_of(request).metrics.refused.labels("deadline").inc()
     document = problem_of(error, request.state.request_id)
-    if document["status"] in (408, 413):  # the rest of the body is not worth reading
-        headers["connection"] = "close"
-    return JSONResponse(document, document["status"], headers, media_type=PROBLEM)
+    return problem(request.scope["state"], document, headers)
 
 
 async def _refuse_options(request: Request, error: Exception) -> Response:
@@ -132,4 +130,4 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
         if path == "/segment":
             detail += f": {body.CURL} '{request.url}?format=overlay' -o overlay.jpg"
     document = plain(error.status_code, detail, request.state.request_id)
-    return JSONResponse(document, error.status_code, error.headers, media_type=PROBLEM)
+    return problem(request.scope["state"], document, error.headers)

@@ -64,6 +64,7 @@ async def read(request: Request, hold: Callable[[int], None], *, max_bytes: int,
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyTooSlow(f"the body had not arrived after {timeout_s:g} s; {size} bytes had") from None
+    request.state.unread = False
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

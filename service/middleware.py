@@ -5,14 +5,18 @@ Knows nothing of routes, bodies or models.
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import PROBLEM, Busy, internal, problem_of
@@ -21,6 +25,7 @@ from service.metrics import Metrics
 log = logging.getLogger("tessera")
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+LINGER_S = 2.0
 CLIENT_LEFT = 499  # nginx's number, in the metrics only: there is nobody to send it to
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -42,8 +47,36 @@ class Traffic:
         self.running = 0
 
 
+class LastWord(JSONResponse):
+    """An answer before the body was read to its end, after which the connection closes.
+
+    Closing on unread bytes resets the connection, and the client may lose the answer with it: so what still comes is
+    taken and thrown away for a moment first.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send, listen a little longer, end."""
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
+
+
+def problem(
+    state: Mapping[str, Any], document: dict[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer that carries a problem document. `state` is the request's, as Envelope keeps it."""
+    kind = LastWord if state["unread"] else JSONResponse
+    return kind(document, document["status"], headers, media_type=PROBLEM)
+
+
 class Envelope:
-    """Around the whole app. Leaves `request_id`, `timings` (ms by stage) and `model` in the request's state."""
+    """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, and
+    `unread`, true until the body was read to its end."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, traffic: Traffic, max_requests: int) -> None:
         self._app = app
@@ -59,7 +92,8 @@ class Envelope:
         started = time.perf_counter()
         headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
-        state.update(request_id=request_id(headers), timings={}, model=None)
+        unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        state.update(request_id=request_id(headers), timings={}, model=None, unread=unread)
         probe = scope["path"] in PROBES
         status = CLIENT_LEFT
 
@@ -79,12 +113,12 @@ class Envelope:
             self._metrics.refused.labels("client_left").inc()
         except Busy as busy:
             self._metrics.refused.labels(busy.reason).inc()
-            document = problem_of(busy, state["request_id"])
-            await self._answer(send_with_headers, document, retry_after_s=busy.retry_after_s)
+            answer = problem(state, problem_of(busy, state["request_id"]), {"retry-after": str(busy.retry_after_s)})
+            await answer(scope, receive, send_with_headers)
         except Exception:
             log.exception("%s %s failed, request %s", scope["method"], _path(scope), state["request_id"])
             if status == CLIENT_LEFT:  # nothing was sent yet
-                await self._answer(send_with_headers, internal(state["request_id"]))
+                await problem(state, internal(state["request_id"]))(scope, receive, send_with_headers)
         finally:
             self._traffic.running -= 1
             took = time.perf_counter() - started
@@ -105,15 +139,6 @@ class Envelope:
         assert isinstance(timings, dict)
         total = (time.perf_counter() - started) * 1000
         headers["server-timing"] = ", ".join(f"{k};dur={v:.2f}" for k, v in {**timings, "total": total}.items())
-
-    @staticmethod
-    async def _answer(send: Send, document: dict[str, object], *, retry_after_s: int | None = None) -> None:
-        body = json.dumps(document).encode()
-        headers = [(b"content-type", PROBLEM.encode()), (b"content-length", str(len(body)).encode())]
-        if retry_after_s is not None:
-            headers.append((b"retry-after", str(retry_after_s).encode()))
-        await send({"type": "http.response.start", "status": document["status"], "headers": headers})
-        await send({"type": "http.response.body", "body": body})
 
 
 def _path(scope: Scope) -> str:

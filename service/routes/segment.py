@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from models.errors import TesseraError
+from models.image import ImageError
 from service import body, openapi, render, schemas
 from service.errors import BadOption, DeadlinePassed, explain, problem_of
 from service.pipeline import segment
@@ -95,6 +96,10 @@ async def _single(request: Request, data: bytes, options: Options, renderer: ren
     timings: dict[str, float] = {}
     try:
         return await segment(data, options, renderer, served, rooms_of(request).house, timings)
+    except ImageError as error:
+        if type(error) is ImageError and "urlencoded" in request.headers.get("content-type", ""):
+            raise ImageError(f"{error}. If this is curl -d: it changes files; use {body.CURL}") from None
+        raise
     finally:  # a refusal's Server-Timing shows how far it came
         total = request.state.timings
         total.update({stage: total.get(stage, 0.0) + ms for stage, ms in timings.items()})

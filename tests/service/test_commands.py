@@ -131,6 +131,17 @@ def test_a_large_declared_body_is_refused_unread(tiny_bundle: Path, tmp_path: Pa
         greedy.close()
 
 
+def test_a_client_in_the_middle_of_a_large_upload_hears_why_it_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, TESSERA_MAX_BODY_BYTES="4096") as (_, port):
+        for body in (bytes(20_000_000), (bytes(100_000) for _ in range(200))):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("POST", "/segment", body)
+            answer = connection.getresponse()
+            assert answer.status == 413
+            assert b"TESSERA_MAX_BODY_BYTES" in answer.read()
+            connection.close()
+
+
 def test_a_bad_bundle_ends_the_start_in_one_line(tmp_path: Path) -> None:
     started = time.monotonic()
     ended = subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -136,6 +137,10 @@ def test_options_may_be_fields_of_the_form(client: TestClient) -> None:
         ({"json": {"image": B64, "format": "png"}}, 422, "query"),
         ({"content": PNG, "headers": {"content-encoding": "gzip"}}, 415, "gzip"),
         ({"content": b"%PDF-1.7 ..."}, 415, "PDF"),
+        ({"content": JPEG[:200], "headers": {"content-type": "application/x-www-form-urlencoded"}}, 400, "curl -d"),
+        ({"content": part("k", b"2") * 10_000 + b"--xyz--\r\n"}, 413, "parts"),
+        ({"content": b"--xyz\r\nContent-Disposition: " + b"a" * 10**6 + b"\r\n\r\n"}, 400, "malformed"),
+        ({"files": {"image": PNG, "k": (None, "2" * 10_000)}}, 422, "option of"),
     ],
 )
 def test_a_bad_body_is_told_what_to_change(client: TestClient, send: dict[str, Any], status: int, says: str) -> None:
@@ -409,6 +414,42 @@ def test_the_deadline_is_kept_and_the_work_dropped(serve: Any) -> None:
         labels(client.post("/segment?format=npy", content=PNG))
         assert slow.seen == seen + 1  # the one that gave up while it was queued never ran
         assert 'tessera_refused_total{reason="deadline"} 1.0' in client.get("/metrics").text
+
+
+def test_the_work_of_a_client_who_left_is_dropped(serve: Any) -> None:
+    slow = Slow()
+    with serve(lambda bundle: slow) as client, ThreadPoolExecutor(1) as pool:
+        slow.go.clear()
+        slow.started.clear()
+        first = pool.submit(client.post, "/segment?format=npy", content=PNG)
+        assert slow.started.wait(10)
+        sent: list[Any] = []
+
+        async def leave_while_queued() -> None:
+            messages = [{"type": "http.request", "body": PNG, "more_body": False}]
+
+            async def receive() -> Any:
+                if messages:
+                    return messages.pop()
+                while not client.app.state.rooms.registry.served[0].batcher.waiting:
+                    await asyncio.sleep(0.005)
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "path": "/segment", "query_string": b"", "headers": []}
+            await client.app(scope, receive, send)
+
+        client.portal.call(leave_while_queued)
+        assert sent == []
+        assert client.get("/healthz").json()["waiting"] == 0
+        seen = slow.seen
+        slow.go.set()
+        labels(first.result())
+        labels(client.post("/segment?format=npy", content=PNG))
+        assert slow.seen == seen + 1
+        assert 'tessera_refused_total{reason="client_left"} 1.0' in client.get("/metrics").text
 
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(serve: Any) -> None:

@@ -1,0 +1,58 @@
+"""The table of refusals: every kind has its status, and only ours is a 500."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.errors import TesseraError
+from models.image import ImageError, ImageTooLarge, UnsupportedImage
+from service.errors import STATUS, BadOption, Busy, NotFound, explain, nearest, problem_of, status_of
+
+
+class Narrower(ImageTooLarge):
+    """A kind that the table does not name."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (ImageError("x"), 400, "image-error"),
+        (ImageTooLarge("x"), 413, "image-too-large"),
+        (UnsupportedImage("x"), 415, "unsupported-image"),
+        (Narrower("x"), 413, "narrower"),
+        (NotFound("x"), 404, "not-found"),
+        (BadOption("x"), 422, "bad-option"),
+        (Busy("x", reason="r"), 503, "busy"),
+    ],
+)
+def test_status_and_document(error: TesseraError, status: int, kind: str) -> None:
+    assert status_of(error) == status
+    document = problem_of(error, "id")
+    assert document == {
+        "type": f"urn:tessera:{kind}",
+        "title": kind.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": "x",
+        "request_id": "id",
+    }
+
+
+def test_what_no_client_causes_is_not_told_to_clients() -> None:
+    document = problem_of(TesseraError("/secret/path"), "id")
+    assert document["status"] == 500
+    assert "secret" not in str(document)
+    assert 500 not in STATUS.values()
+
+
+def test_nearest() -> None:
+    assert nearest("fromat", ["format", "k"]) == "; did you mean 'format'?"
+    assert nearest("zzz", ["format", "k"]) == ""
+
+
+def test_explain_names_option_value_and_range() -> None:
+    said = explain(
+        [{"loc": ("query", "k"), "type": "greater_than_equal", "msg": "Input should be greater than or equal to 2", "input": "1"}],
+        {"k": "how many, 2 to K"},
+    )  # fmt: skip
+    assert said == "k: should be greater than or equal to 2 (got '1'); how many, 2 to K"
+    assert "there are k" in explain([{"loc": ("zzz",), "type": "extra_forbidden", "msg": "", "input": 1}], {"k": ""})
