@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 _WIDTH, _HEIGHT = 560, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 24, 28
 COLORS = ("#3f6fb5", "#c8643c", "#3d9970", "#8e5ea2", "#b08d2a", "#5f6b7a", "#c0487f", "#2a9db0")
 
 
@@ -86,7 +86,7 @@ def _axes(x0: float, x1: float, low: float, high: float, name: str) -> str:
     for i in range(5):
         value = x0 + i / 4 * (x1 - x0)
         body += f'<text x="{_across(value, x0, x1):.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:.4g}</text>'
-    return body + f'<text class="name" x="{_WIDTH - _RIGHT}" y="{_TOP + 2}" text-anchor="end">{escape(name)}</text>'
+    return body + f'<text class="name" x="{_WIDTH - _RIGHT}" y="{_TOP - 10}" text-anchor="end">{escape(name)}</text>'
 
 
 def _svg(body: str) -> str:
