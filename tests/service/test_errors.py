@@ -50,9 +50,8 @@ def test_nearest() -> None:
 
 
 def test_explain_names_option_value_and_range() -> None:
-    said = explain(
-        [{"loc": ("query", "k"), "type": "greater_than_equal", "msg": "Input should be greater than or equal to 2", "input": "1"}],
-        {"k": "how many, 2 to K"},
-    )  # fmt: skip
+    message = "Input should be greater than or equal to 2"
+    error = {"loc": ("query", "k"), "type": "greater_than_equal", "msg": message, "input": "1"}
+    said = explain([error], {"k": "how many, 2 to K"})
     assert said == "k: should be greater than or equal to 2 (got '1'); how many, 2 to K"
     assert "there are k" in explain([{"loc": ("zzz",), "type": "extra_forbidden", "msg": "", "input": 1}], {"k": ""})
