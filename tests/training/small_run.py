@@ -39,12 +39,15 @@ def draw(folder: Path, count: int = 8, side: int = 64) -> Images:
     return Images(folder, paths)
 
 
-def small_run(folder: Path, *overrides: str, images: Images | None = None) -> Run:
+RECIPES = Path(recipe.__file__).parent / "recipes"
+
+
+def small_run(folder: Path, *overrides: str, images: Images | None = None, page: Path | None = None) -> Run:
     """A run under `folder` with random weights, crops of 64 pixels and 3 clusters, unless overridden."""
     (folder / "run").mkdir(parents=True, exist_ok=True)
     base = ["backbone.weights=random", "input.train_size=64", "input.size=64", "clusters.k=3", "workers=0"]
     return Run(
-        recipe.load(overrides=[*base, *overrides]),
+        recipe.load(page, overrides=[*base, *overrides]),
         images or draw(folder / "images"),
         folder / "run",
         torch.device("cpu"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.training.small_run import make, small_run
+from tests.training.small_run import RECIPES, make, small_run
 from training import loop
 from training.methods.picie import PicieError, class_weights, label, level_shares, view_losses
 
@@ -143,3 +143,14 @@ def test_batches_shrink_with_the_folder_and_hold_every_image_once(tmp_path):
 def test_a_vit_is_refused_with_a_way_out(tmp_path):
     with pytest.raises(PicieError, match=r"set backbone.name to resnet18"):
         make(small_run(tmp_path, "method=picie", "backbone.name=vit_tiny_patch16_224"))
+
+
+@pytest.mark.parametrize("page", sorted(RECIPES.glob("*picie*.toml")), ids=lambda page: page.stem)
+def test_recipes_say_how_they_are_run_and_run(tmp_path, page):
+    head = page.read_text().split("\nmethod")[0]
+    assert "python training/train.py" in head
+    assert page.stem.startswith("folder") or f"--recipe training/recipes/{page.name}" in head
+    run = small_run(tmp_path, "backbone.name=test_resnet", "picie.epochs=1", page=page)
+    method = make(run)
+    loop.fit(method, method.stages(), run)
+    assert method.centroids().shape[0] == 3

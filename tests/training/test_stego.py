@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.training.small_run import draw, make, small_run
+from tests.training.small_run import RECIPES, draw, make, small_run
 from training import loop
 from training.correspondence import center, correlation, draw_points, normalize, sample
 from training.features import digest
@@ -117,3 +117,14 @@ def test_steps_scale_with_the_folder(tmp_path):
     assert method.stages()[0].steps == 300
     method = make(small_run(tmp_path, *SMALL, "stego.steps=7"))
     assert method.stages()[0].steps == 7
+
+
+@pytest.mark.parametrize("page", sorted(RECIPES.glob("*stego*.toml")), ids=lambda page: page.stem)
+def test_recipes_say_how_they_are_run_and_run(tmp_path, page):
+    head = page.read_text().split("\nmethod")[0]
+    assert "python training/train.py" in head
+    assert page.stem.startswith("folder") or f"--recipe training/recipes/{page.name}" in head
+    run = small_run(tmp_path, "backbone.name=test_resnet", "stego.steps=2", "stego.batch_size=4", page=page)
+    method = make(run)
+    loop.fit(method, method.stages(), run)
+    assert method.centroids().shape[0] == 3

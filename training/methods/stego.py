@@ -61,11 +61,11 @@ class StegoConfig(Section):
     shift_self: float = 0.18
     shift_knn: float = 0.12
     shift_rand: float = 0.46
-    # The share of pairs that `auto` lets attract each other. The paper tunes until the mean code similarity
-    # of neighbors is near 0.3 and that of random images near 0; attracted pairs end near 1, others near 0.
-    attract_self: float = Field(0.3, gt=0, lt=1)
-    attract_knn: float = Field(0.3, gt=0, lt=1)
-    attract_rand: float = Field(0.05, gt=0, lt=1)
+    # The share of pairs that `auto` lets attract each other. The paper tunes b until the mean code similarity of
+    # neighbors is near 0.3 and that of random images near 0; the negatives win some of the attracted pairs back.
+    attract_self: float = Field(0.5, gt=0, lt=1)
+    attract_knn: float = Field(0.5, gt=0, lt=1)
+    attract_rand: float = Field(0.1, gt=0, lt=1)
     centering: Centering = "code"
     zero_clamp: bool = True
     stabilize: bool = False
