@@ -95,7 +95,8 @@ def require_same(facts: dict[str, Any], recipe: Recipe, images: Images) -> None:
     before = recipes.parse(facts["recipe"])
     if differences := before.differences(recipe):
         raise RunError(
-            f"the run was started with another recipe ({'; '.join(differences)}): leave these out, or start a new run"
+            f"the run was started with another recipe ({'; '.join(differences)}): --resume without --recipe,"
+            " --method and --set goes on as it began; for another recipe name a new --out"
         )
     data = facts["data"]
     if data["digest"] != images.digest:
