@@ -93,5 +93,5 @@ def test_more_images_more_steps() -> None:
         return weights.options_for(Recipe(seed=3), Images(Path(), [Path(str(i)) for i in range(count)]))
 
     assert options(5).batch_size == 5
-    assert [options(n).steps for n in (5, 50, 120, 10_000)] == [160, 160, 360, 600]
+    assert [options(n).steps for n in (5, 50, 120, 10_000)] == [120, 120, 240, 600]
     assert options(9).seed == 3
