@@ -16,10 +16,12 @@ RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
 FROM python:${PYTHON}-slim
 ENV PATH=/opt/tessera/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    NUMBA_CACHE_DIR=/var/lib/tessera/numba \
+    NUMBA_CACHE_DIR=/opt/tessera/numba \
     TESSERA_STATE=/var/lib/tessera/state
 RUN useradd --uid 10001 --home-dir /var/lib/tessera --create-home tessera
 COPY --from=build /opt/tessera /opt/tessera
+# The CRF, compiled for the processor this is built on; on another kind it is compiled again, in memory, at its first use.
+RUN python3 -c "from models.crf import warm; warm()"
 USER tessera
 VOLUME /var/lib/tessera
 EXPOSE 8000

@@ -40,6 +40,7 @@ $(SERVE)/.ready-$(RUNTIME): pyproject.toml
 	$(PYTHON) -m venv --clear $(SERVE)
 	$(SERVE)/bin/python -m pip install --quiet --upgrade pip
 	$(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)]'
+	$(SERVE)/bin/python -c 'from models.crf import warm; warm()'
 	@touch $@
 
 $(TRAIN)/.ready: pyproject.toml

@@ -1,0 +1,83 @@
+"""What the embedded default is worth: Hungarian scores on CamVid by drive, and milliseconds a photo.
+
+    python -m benchmarks.embedded [BUNDLE] [--data ../shared/data/camvid]
+
+Labels are read here and nowhere in training. Every pixel counts; pixels of unmatched clusters are errors. The label
+maps are those of the serving path: bundle, onnxruntime, assignment at the photo's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from models.bundle import Bundle, segment, self_test
+from service.runtime import Runtime
+from service.settings import embedded
+from training import datasets, metrics
+from training.datasets.camvid import drive
+
+
+def quality(bundle: Bundle, encode: Runtime, data: Path, split: str) -> None:
+    """Prints mIoU, accuracy and per-class IoU of one split, and of each of its drives with the split's matching."""
+    images = datasets.open("camvid", data, split=split, console=Console(quiet=True))
+    clusters, classes = len(bundle.manifest.clusters), len(images.class_names)
+    by_drive: dict[str, np.ndarray] = {}
+    for i, path in enumerate(images.paths):
+        truth, found = images.labels(i), segment(bundle, encode, images[i])
+        if found.shape != truth.shape:
+            found = np.asarray(Image.fromarray(found).resize(truth.shape[::-1], Image.Resampling.NEAREST))
+        counted = metrics.confusion(found, truth, clusters, classes)
+        by_drive[drive(path)] = by_drive.get(drive(path), 0) + counted
+    whole = metrics.score(np.sum(list(by_drive.values()), axis=0))
+    print(f"{split:6} {len(images)} frames: mIoU {whole.miou:.3f}, accuracy {whole.accuracy:.3f}")
+    print("       " + "  ".join(f"{n} {v:.2f}" for n, v in zip(images.class_names, whole.iou, strict=True)))
+    for name, counted in sorted(by_drive.items()):
+        own = metrics.score(counted, whole.match)
+        print(f"       {name}: mIoU {own.miou:.3f}, accuracy {own.accuracy:.3f} (the split's matching)")
+
+
+def latency(bundle: Bundle, encode: Runtime, photo: np.ndarray, repeats: int = 50) -> None:
+    """Prints the median time from pixels to label map."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        segment(bundle, encode, photo)
+        seconds.append(time.perf_counter() - began)
+    low, high = min(seconds), max(seconds)
+    print(
+        f"{photo.shape[1]}×{photo.shape[0]}, {encode.provider}: median {statistics.median(seconds) * 1000:.1f} ms"
+        f" [{low * 1000:.1f}–{high * 1000:.1f}], {repeats} runs, bundle {_size(bundle.path) / 1e6:.1f} MB"
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def main() -> None:
+    """The command of this file's first lines."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("bundle", nargs="?", type=Path, default=embedded()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/camvid"))
+    given = parser.parse_args()
+    bundle = Bundle.load(given.bundle)
+    encode = Runtime(bundle)
+    print(f"{bundle.ref}: golden image agrees on {self_test(bundle, encode):.2%}")
+    latency(bundle, encode, bundle.golden.image)
+    if not given.data.is_dir():
+        print(f"{given.data} is not here: no scores", file=sys.stderr)
+        return
+    for split in ("train", "val"):
+        quality(bundle, encode, given.data, split)
+
+
+if __name__ == "__main__":
+    main()
