@@ -1,0 +1,47 @@
+"""Makes the pictures of the docs with the program itself: python -m docs.pictures
+
+A street drawn by `training/scene.py` (no photo stands in this repository) beside what the embedded default makes of
+it, and beside that the clusters it names, largest first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from models import image, palette
+from models.bundle import Bundle, segment
+from service.runtime import Runtime
+from service.settings import embedded
+from training.scene import street
+
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Writes docs/street.webp."""
+    bundle = Bundle.load(embedded()[0])
+    photo = street((360, 480), seed=0)
+    labels = segment(bundle, Runtime(bundle), photo)
+    over = palette.overlay(photo, labels, bundle.colors, 0.6)
+    legend = _legend(bundle, labels, len(photo))
+    (HERE / "street.webp").write_bytes(image.encode(np.hstack([photo, over, legend]), "webp"))
+
+
+def _legend(bundle: Bundle, labels: np.ndarray, height: int) -> np.ndarray:
+    shares = np.bincount(labels.ravel(), minlength=len(bundle.manifest.clusters)) / labels.size
+    page = Image.new("RGB", (190, height), "white")
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(15)
+    for row, cluster in enumerate(np.argsort(-shares)[: height // 30 - 1]):
+        top = 14 + 30 * row
+        draw.rectangle([16, top, 36, top + 20], fill=tuple(int(v) for v in bundle.colors[cluster]))
+        name = bundle.manifest.clusters[cluster].name
+        draw.text((46, top + 1), f"{name}  {shares[cluster]:.0%}", fill="black", font=font)
+    return np.asarray(page)
+
+
+if __name__ == "__main__":
+    main()
