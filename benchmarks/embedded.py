@@ -65,10 +65,10 @@ def _size(folder: Path) -> int:
 def main() -> None:
     """The command of this file's first lines."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("bundle", nargs="?", type=Path, default=embedded()[0])
+    parser.add_argument("bundle", nargs="?", type=Path, help="default: the embedded one")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/camvid"))
     given = parser.parse_args()
-    bundle = Bundle.load(given.bundle)
+    bundle = Bundle.load(given.bundle or embedded()[0])
     encode = Runtime(bundle)
     print(f"{bundle.ref}: golden image agrees on {self_test(bundle, encode):.2%}")
     latency(bundle, encode, bundle.golden.image)
