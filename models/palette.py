@@ -22,8 +22,22 @@ _DEUTERANOPIA = np.array(
 _PROTANOPIA = np.array(
     [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
 )
-_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-_WHITE = _XYZ.sum(axis=1)
+# Linear RGB to the responses of three cones, and those (cube roots) to lightness and two opponent axes.
+# Source: Ottosson 2020, OKLab: unlike CIE L*a*b*, its distances hold among blues as well.
+_CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+_OPPONENT = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
 
 
 @lru_cache(maxsize=8)
@@ -32,7 +46,7 @@ def _proposed(k: int) -> Array:
     rgb = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     seen = [_lab(rgb), _lab(rgb, _DEUTERANOPIA), _lab(rgb, _PROTANOPIA)]
     lightness = seen[0][:, 0]
-    usable = (lightness > 25) & (lightness < 93)  # legible on white and on black
+    usable = (lightness > 32) & (lightness < 95)  # legible on white and on black
     rgb, seen = rgb[usable], [view[usable] for view in seen]
 
     def distance(index: int) -> Array:
@@ -62,13 +76,12 @@ def distinct(k: int) -> Array:
 
 
 def _lab(rgb: Array, vision: Array | None = None) -> Array:
-    """CIE L*a*b* [n, 3] of sRGB uint8 [n, 3], as an eye with `vision` sees it."""
+    """OKLab × 100 [n, 3] of sRGB uint8 [n, 3], as an eye with `vision` sees it."""
     linear = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
     if vision is not None:
         linear = np.clip(linear @ vision.T, 0, 1)
-    ratio = linear @ _XYZ.T / _WHITE
-    f = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    lab: Array = 100 * np.cbrt(linear @ _CONES.T) @ _OPPONENT.T
+    return lab
 
 
 def to_hex(color: Array) -> str:

