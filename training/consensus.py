@@ -114,7 +114,7 @@ def distill(encoder: Encoder, run: Run) -> Distilled:
     views = DistillOptions().views.model_copy(update={"size": smaller})
     lesson = DistillOptions(steps=section.distill_steps, lr=section.distill_lr, views=views)
     student.train()
-    loop.fit(student, [student.stage(cache.images, found.soft, lesson, seed)], run, name="distill")
+    loop.fit(student, [student.stage(cache.images, found.soft, lesson, seed)], run, name="consensus")
     student.eval()
     return Distilled(network, student.unit_centroids().detach().cpu(), found.agreement)
 
@@ -286,7 +286,7 @@ class Student(nn.Module):
             done = min(1.0, float(self.step) / options.steps)
             group["lr"] = options.lr * 0.5 * (1 + math.cos(math.pi * done))
 
-        return Stage("distill", options.steps, [group], batches, loss, after_step=after_step)
+        return Stage("consensus", options.steps, [group], batches, loss, after_step=after_step)
 
 
 def _one_hot(labels: Tensor, k: int) -> Tensor:
