@@ -12,16 +12,19 @@ COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
+# The CRF compiled for this processor; on another kind it is compiled once more, at its first use. The cache is valid for
+# a file's exact time, and layers keep whole seconds only: hence the touch.
+RUN find /opt/tessera/lib -path '*/site-packages/models/*.py' -exec touch -d @1700000000 {} + \
+    && cd / && NUMBA_CACHE_DIR=/opt/numba /opt/tessera/bin/python -c "from models.crf import warm; warm()"
 
 FROM python:${PYTHON}-slim
 ENV PATH=/opt/tessera/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    NUMBA_CACHE_DIR=/opt/tessera/numba \
+    NUMBA_CACHE_DIR=/var/lib/tessera/numba \
     TESSERA_STATE=/var/lib/tessera/state
 RUN useradd --uid 10001 --home-dir /var/lib/tessera --create-home tessera
 COPY --from=build /opt/tessera /opt/tessera
-# The CRF, compiled for the processor this is built on; on another kind it is compiled again, in memory, at its first use.
-RUN python3 -c "from models.crf import warm; warm()"
+COPY --from=build --chown=tessera /opt/numba /var/lib/tessera/numba
 USER tessera
 VOLUME /var/lib/tessera
 EXPOSE 8000
