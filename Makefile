@@ -11,7 +11,7 @@ SERVE := .venv-serve
 TRAIN := .venv
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
-.PHONY: serve test test-all check format train-demo clean help
+.PHONY: help serve test test-all check format bench pictures oracle clean
 
 help:
 	@sed -n '2,4s/^# *//p' Makefile
@@ -35,20 +35,34 @@ format: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff format .
 	$(TRAIN)/bin/ruff check --fix .
 
+bench: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m benchmarks.embedded
+
+pictures: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m docs.pictures
+
 # The smallest environment that serves: no torch, and CUDA only where there is a GPU.
+# PYTHONWARNINGS: setuptools warns of top-level packages in an editable install; here they are meant.
 $(SERVE)/.ready-$(RUNTIME): pyproject.toml
-	$(PYTHON) -m venv --clear $(SERVE)
-	$(SERVE)/bin/python -m pip install --quiet --upgrade pip
-	$(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)]'
-	$(SERVE)/bin/python -c 'from models.crf import warm; warm()'
+	@echo "setting up $(SERVE): what serving needs on this machine ($(RUNTIME))"
+	@$(PYTHON) -m venv --clear $(SERVE)
+	@$(SERVE)/bin/python -m pip install --quiet --upgrade pip
+	@PYTHONWARNINGS=ignore $(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)]'
+	@$(SERVE)/bin/python -c 'from models.crf import warm; warm()'
 	@touch $@
 
 $(TRAIN)/.ready: pyproject.toml
-	$(PYTHON) -m venv --clear $(TRAIN)
-	$(TRAIN)/bin/python -m pip install --quiet --upgrade pip
-	$(TRAIN)/bin/python -m pip install --quiet torch timm
-	$(TRAIN)/bin/python -m pip install --quiet -e '.[cpu,training,dev]'
+	@echo "setting up $(TRAIN): torch, timm and the tools of the tests (about 5 GB)"
+	@$(PYTHON) -m venv --clear $(TRAIN)
+	@$(TRAIN)/bin/python -m pip install --quiet --upgrade pip
+	@$(TRAIN)/bin/python -m pip install --quiet torch timm
+	@PYTHONWARNINGS=ignore $(TRAIN)/bin/python -m pip install --quiet -e '.[cpu,training,dev]'
 	@touch $@
+
+# pydensecrf, which some tests hold our CRF against; they skip without it. Needs a C++ compiler, and Cython < 3 to build.
+oracle: $(TRAIN)/.ready
+	@echo 'cython<3' > $(TRAIN)/constraints.txt
+	CYTHON_FORCE_REGEN=1 $(TRAIN)/bin/python -m pip install --pre --build-constraint $(TRAIN)/constraints.txt -e '.[crf]'
 
 clean:
 	rm -rf $(SERVE) $(TRAIN)
