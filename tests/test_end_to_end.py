@@ -1,7 +1,8 @@
-"""Two steps of training on eight small images → bundle → onnxruntime → labels."""
+"""Two steps of training on eight small images → bundle → onnxruntime → labels → HTTP."""
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import typer
 from PIL import Image
 
 from models.bundle import Bundle, segment, self_test
+from tests.service.conftest import server_of
 from training import train
 from training.export import Session
 from training.scene import street
@@ -56,6 +58,24 @@ def test_the_bundle_computes_what_training_computed(trained: Path) -> None:
     assert (labels == segment(bundle, session, np.ascontiguousarray(image))).all()
     assert sum(c.fraction for c in bundle.manifest.clusters) == pytest.approx(1, abs=1e-6)
     assert bundle.manifest.provenance.images == 8
+
+
+def test_the_service_takes_the_bundle_as_it_is(trained: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(trained / "bundle")
+    image = street((80, 120), seed=7)
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, "PNG")
+    with server_of(bundle.path, tmp_path)() as client:
+        answer = client.post("/segment?format=png", content=png.getvalue())
+        assert answer.headers["x-model"] == bundle.ref
+        with Image.open(io.BytesIO(answer.content)) as labels:
+            assert labels.mode == "P"
+            assert (np.asarray(labels) == segment(bundle, Session(bundle.encoder_bytes()), image)).all()
+        clusters = client.get("/clusters").json()["clusters"]
+        assert sum(cluster["fraction"] for cluster in clusters) == pytest.approx(1)
+        for url in (url for cluster in clusters for url in cluster["exemplars"]):
+            with Image.open(io.BytesIO(client.get(url).content)) as patch:
+                assert patch.format == "WEBP"
 
 
 def test_the_report_is_one_file_with_every_name_escaped(trained: Path) -> None:

@@ -37,7 +37,8 @@ def street(size: tuple[int, int] = (360, 480), seed: int = 0) -> Array:
     for side, distance, paint in ((1, 0.5, (132, 30, 34)), (-1, 0.42, (52, 66, 92)), (1, 0.25, (170, 172, 176))):
         _car(draw, side, distance, vanishing, (height, width), paint)
     pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(1.2)), np.float32)
-    pixels = pixels + 7 * _noise(height, width, 3, rng) + 5 * _noise(height, width, 24, rng)
+    rough = np.clip((235 - pixels.max(axis=2, keepdims=True)) / 60, 0.1, 1)  # a bright sky has no grain
+    pixels = pixels + rough * (7 * _noise(height, width, 3, rng) + 5 * _noise(height, width, 24, rng))
     drawn = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return np.asarray(drawn.resize((size[1], size[0]), Image.Resampling.BOX))
 
@@ -51,9 +52,9 @@ def _noise(height: int, width: int, cell: int, rng: np.random.Generator) -> Arra
 
 def _sky(height: int, width: int, rng: np.random.Generator) -> Array:
     down = np.linspace(0, 1, height)[:, None, None]
-    blue = np.array([128, 164, 208]) * (1 - down) + np.array([214, 224, 234]) * down
-    clouds = np.clip(_noise(height, width, 90, rng) + 0.5 * _noise(height, width, 40, rng), 0, 2)
-    return np.clip(blue + 22 * clouds, 0, 255).astype(np.uint8)
+    blue = np.array([186, 208, 236]) * (1 - down) + np.array([240, 243, 247]) * down
+    clouds = np.clip(_noise(height, width, 120, rng), 0, 2)
+    return np.clip(blue + 14 * clouds, 0, 255).astype(np.uint8)
 
 
 def _towards(near: tuple[float, float], vanishing: tuple[float, float], distance: float) -> tuple[float, float]:
