@@ -47,7 +47,8 @@ def _noise(height: int, width: int, cell: int, rng: np.random.Generator) -> Arra
     """Smooth noise [H, W, 1] of unit spread and the given cell size in pixels."""
     coarse = rng.normal(size=(height // cell + 2, width // cell + 2)).astype(np.float32)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(smooth)[..., None]
+    noise: Array = np.asarray(smooth)[..., None]
+    return noise
 
 
 def _sky(height: int, width: int, rng: np.random.Generator) -> Array:
