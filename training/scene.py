@@ -47,15 +47,15 @@ def _noise(height: int, width: int, cell: int, rng: np.random.Generator) -> Arra
     """Smooth noise [H, W, 1] of unit spread and the given cell size in pixels."""
     coarse = rng.normal(size=(height // cell + 2, width // cell + 2)).astype(np.float32)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    noise: Array = np.asarray(smooth)[..., None]
-    return noise
+    return np.asarray(smooth)[..., None]
 
 
 def _sky(height: int, width: int, rng: np.random.Generator) -> Array:
     down = np.linspace(0, 1, height)[:, None, None]
     blue = np.array([186, 208, 236]) * (1 - down) + np.array([240, 243, 247]) * down
     clouds = np.clip(_noise(height, width, 120, rng), 0, 2)
-    return np.clip(blue + 14 * clouds, 0, 255).astype(np.uint8)
+    sky: Array = np.clip(blue + 14 * clouds, 0, 255).astype(np.uint8)
+    return sky
 
 
 def _towards(near: tuple[float, float], vanishing: tuple[float, float], distance: float) -> tuple[float, float]:
