@@ -357,6 +357,8 @@ def encode(image: Array, kind: Literal["png", "jpeg", "webp"], quality: int = 90
     """A file's bytes: RGB or RGBA uint8 [H, W, 3|4], or gray [H, W]; JPEG takes no alpha."""
     buffer = io.BytesIO()
     options: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": quality}
+    if kind == "jpeg":
+        options["subsampling"] = 0  # colors of clusters end where the clusters end
     Image.fromarray(image).save(buffer, kind.upper(), **options)
     return buffer.getvalue()
 
