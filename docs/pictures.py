@@ -21,9 +21,10 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    """Writes docs/street.webp."""
+    """Writes docs/street.jpg, a photo to try the service with, and docs/street.webp, the README's picture."""
     bundle = Bundle.load(embedded()[0])
     photo = street((360, 480), seed=0)
+    (HERE / "street.jpg").write_bytes(image.encode(photo, "jpeg"))
     labels = segment(bundle, Runtime(bundle), photo)
     over = palette.overlay(photo, labels, bundle.colors, 0.6)
     legend = _legend(bundle, labels, len(photo))
