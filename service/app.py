@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from models.bundle import Bundle, Encoder
 from models.errors import TesseraError
@@ -125,9 +126,17 @@ async def _refuse_route(request: Request, error: Exception) -> Response:
         hint = nearest(path, request.app.openapi()["paths"])
         detail = f"there is nothing at {path[:100]!r}{hint or '; /openapi.json lists what there is'}"
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods(request))
         detail = f"{request.method} is not for {path[:100]!r}; use {allowed}"
         if path == "/segment":
             detail += f": {body.CURL} '{request.url}?format=overlay' -o overlay.jpg"
     document = plain(error.status_code, detail, request.state.request_id)
-    return problem(request.scope["state"], document, error.headers)
+    headers = {"allow": allowed} if error.status_code == 405 else error.headers
+    return problem(request.scope["state"], document, headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What can be done at a request's path: the methods of every route there, not of the first alone."""
+    paths = request.app.openapi()["paths"]
+    here = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
+    return sorted({method.upper() for methods in here for method in methods})

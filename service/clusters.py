@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from models import assign, palette
 from models.assign import Array
@@ -39,7 +39,9 @@ class Change(BaseModel):
         ]
         | None
     ) = Field(default=None, description="1 to 80 characters on one line; null for the bundle's own")
-    color: HexColor | None = Field(default=None, description="#rrggbb in lower case; null for the bundle's own")
+    color: Annotated[HexColor, BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)] | None = Field(
+        default=None, description="#rrggbb; null for the bundle's own"
+    )
     hidden: bool | None = Field(default=None, description="true keeps the cluster out of overlay and color")
     merged_into: int | None = Field(
         default=None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from types import FrameType
@@ -35,6 +36,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._rooms = rooms
         self._close_at: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says where it listens once it does."""
+        await super().startup(sockets)
+        if self.started:
+            where = f"http://{self.config.host}:{self.config.port}/"
+            log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM drains; a second signal, or Ctrl-C, closes at once (running requests still finish)."""
@@ -84,7 +92,6 @@ def run(
         ),
         app.state.rooms,
     )
-    log.info("tessera %s on http://%s:%d/ — POST /segment, or open it in a browser", tessera_version(), host, port)
     server.run()
     if app.state.rooms.registry.state == "failed":
         raise typer.Exit(1)

@@ -130,6 +130,8 @@ def explain(errors: Sequence[Any], descriptions: dict[str, str]) -> str:
         given = str(error.get("input"))
         shown = f" (got {given[:40]!r})" if isinstance(error.get("input"), str | int | float) else ""
         message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+        if error["type"] == "string_pattern_mismatch" and name in descriptions:
+            message = "cannot be read"  # the description says in words what the pattern says
         meaning = f"; {descriptions[name]}" if name in descriptions else ""
         sentences.append(f"{name[:60]}: {message}{shown}{meaning}")
     return ". ".join(sentences)

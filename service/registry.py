@@ -82,7 +82,8 @@ class Registry:
             for i, folder in enumerate(folders):
                 await self._load_one(folder, default=i == 0)
         except TesseraError as error:
-            log.error("cannot serve: %s", error)
+            where = f" ({folders[0]})" if folders else ""
+            log.error("cannot serve: %s%s", error, where)
             self.state = "failed"
             return
         if self.state == "loading":
@@ -130,7 +131,7 @@ class Registry:
             if default:
                 raise error if isinstance(error, TesseraError) else BundleError(str(error)) from None
             self.failed[folder.name] = str(error)
-            log.error("%s is not served: %s", folder.name, error)
+            log.error("%s is not served: %s", folder, error)
             return
         served = self._queue(bundle, encoder)
         self.served.append(served)

@@ -63,6 +63,14 @@ def names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(r.name for r in RENDERERS))
 
 
+def hint(format: str) -> str:
+    """For the name of a picture file that a format gives when asked: how to ask."""
+    for renderer in RENDERERS:
+        if renderer.accept and renderer.media_type == f"image/{format.lower().replace('jpg', 'jpeg')}":
+            return f"; did you mean {renderer.name!r}? format={renderer.name} with Accept: {renderer.media_type}"
+    return ""
+
+
 def choose(format: str | None, accept: str) -> Renderer:
     """The renderer for `format=`, or for the Accept header in its absence; json when nothing fits.
 

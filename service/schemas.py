@@ -61,7 +61,7 @@ class Options(Frozen):
     @classmethod
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in render.names():
-            raise ValueError(f"no such format{nearest(value, render.names())}")
+            raise ValueError(f"no such format{render.hint(value) or nearest(value.lower(), render.names())}")
         return value
 
     def drawn(self) -> frozenset[int] | None:

@@ -72,8 +72,8 @@ class Settings(BaseModel):
         given = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and v}
         for name in given:
             if name not in cls.model_fields:
-                hint = nearest(name, cls.model_fields)
-                raise SettingsError(f"{PREFIX}{name.upper()} is not a setting{hint.upper() if hint else ''}")
+                known = [PREFIX + field.upper() for field in cls.model_fields]
+                raise SettingsError(f"{PREFIX}{name.upper()} is not a setting{nearest(PREFIX + name.upper(), known)}")
         bundles = given.pop("bundles", "")
         try:
             return cls.model_validate(

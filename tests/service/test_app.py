@@ -256,3 +256,17 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
 def test_the_service_never_meets_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None; import service.app, service.commands"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_405_names_every_method_of_a_path(client: TestClient) -> None:
+    answer = client.put("/clusters/1", json={"name": "road"})
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, PATCH"
+    assert "use GET, PATCH" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/livez", "/", "/clusters", "/models"])
+def test_head_answers_as_get_does(client: TestClient, path: str) -> None:
+    got, head = client.get(path), client.head(path)
+    assert head.status_code == got.status_code == 200
+    assert head.headers["content-type"] == got.headers["content-type"]

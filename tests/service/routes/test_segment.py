@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 
 from models import image
 from models.bundle import Encoded
+from service import render
 from tests.tiny import MeanColor, bands
 
 PHOTO = bands(60, 100)
@@ -217,7 +218,9 @@ def test_the_answer_has_the_orientation_a_viewer_shows(client: TestClient) -> No
     ("query", "says"),
     [
         ("format=pgn", "did you mean 'png'"),
-        ("format=rle", "json, png, overlay, color, npy"),
+        ("format=rle", ", ".join(render.names())),
+        ("format=PNG", "did you mean 'png'"),
+        ("format=webp", "format=overlay with Accept: image/webp"),
         ("crf=fast", "true or false"),
         ("crf_iterations=0", "1 to 50"),
         ("crf_bilateral_srgb=nan", "1 to 255"),
