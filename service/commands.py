@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens once it does."""
         await super().startup(sockets)
-        if self.started:
+        if self.started and self._rooms.registry.state != "failed":
             where = f"http://{self.config.host}:{self.config.port}/"
             log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
 
