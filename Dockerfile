@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # The service, without torch. A GPU image and a CPU image differ by one argument:
 #   docker build -t tessera .                           onnxruntime-gpu and the CUDA libraries as wheels
-#   docker build -t tessera --build-arg RUNTIME=cpu .   a tenth of the size
+#   docker build -t tessera --build-arg RUNTIME=cpu .   a quarter of the size
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build

@@ -2,6 +2,7 @@
 #   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle]    the service, on the embedded default
 #   make test                                                      the tests
 #   make check                                                     format, lint, types, floor plan
+#   make train-demo                                                training, on drawn streets, in a minute or two
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -11,10 +12,10 @@ SERVE := .venv-serve
 TRAIN := .venv
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
-.PHONY: help serve test test-all check format bench pictures oracle clean
+.PHONY: help serve test test-all check format train-demo bench pictures oracle clean
 
 help:
-	@sed -n '2,4s/^# *//p' Makefile
+	@sed -n '2,5s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(foreach b,$(BUNDLE),--bundle $(b))
@@ -34,6 +35,11 @@ check: $(TRAIN)/.ready
 format: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff format .
 	$(TRAIN)/bin/ruff check --fix .
+
+# Twenty-four drawn streets, PiCIE from nothing, a minute or two: what training looks like where there are no photos yet.
+train-demo: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m training.scene runs/demo/photos
+	$(TRAIN)/bin/python training/train.py --data runs/demo/photos --out runs/demo/run --method picie --set clusters.k=6
 
 bench: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.embedded

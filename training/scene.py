@@ -6,6 +6,8 @@ and the README's picture, are drawn here; the same seed draws the same street.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,3 +156,15 @@ def _car(
             [x + wide * (lamp - 0.06), foot - tall * 0.5, x + wide * (lamp + 0.06), foot - tall * 0.38],
             fill=(196, 60, 48),
         )
+
+
+def main() -> None:
+    """python -m training.scene FOLDER [COUNT]: a folder of drawn streets to try the training on."""
+    folder, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 24
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(count):
+        Image.fromarray(street((240, 320), seed)).save(folder / f"{seed:03d}.jpg", quality=92)
+
+
+if __name__ == "__main__":
+    main()
