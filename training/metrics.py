@@ -24,15 +24,22 @@ class Scores:
     confusion  int64 [K, N]    pixels of cluster k that show class n
     match      int64 [K]       class of every cluster; EXTRA where there is none
     iou        float64 [N]     NaN for a class that neither occurs nor is predicted
-    miou       their mean without the NaNs
+    precision  float64 [N]     share of the pixels given to a class that show it; NaN for one never predicted
+    miou       mean of `iou` without the NaNs
     accuracy   share of all pixels in the right class; pixels of extra clusters are errors
     """
 
     confusion: Array
     match: Array
     iou: Array
+    precision: Array
     miou: float
     accuracy: float
+
+    @property
+    def mean_precision(self) -> float:
+        """Mean over the classes that are predicted at all; CAUSE's code prints it as "mAP"."""
+        return _mean(self.precision)
 
 
 def confusion(predicted: Array, true: Array, clusters: int, classes: int) -> Array:
@@ -74,13 +81,19 @@ def score(confusion: Array, matched: Array | None = None) -> Scores:
     by_class = np.zeros((classes, classes), np.int64)  # predicted class, true class
     np.add.at(by_class, matched[known], confusion[known])
     right = np.diagonal(by_class)
-    union = by_class.sum(1) + confusion.sum(0) - right
+    given = by_class.sum(1)
+    union = given + confusion.sum(0) - right
     iou = np.divide(right, union, out=np.full(classes, np.nan), where=union > 0)
     pixels = confusion.sum()
     return Scores(
         confusion=confusion,
         match=matched,
         iou=iou,
-        miou=float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan"),
+        precision=np.divide(right, given, out=np.full(classes, np.nan), where=given > 0),
+        miou=_mean(iou),
         accuracy=float(right.sum() / pixels) if pixels else float("nan"),
     )
+
+
+def _mean(values: Array) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

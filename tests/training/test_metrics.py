@@ -58,6 +58,14 @@ def test_a_given_match_replaces_the_hungarian():
     assert score(counts, np.arange(2)).accuracy == 0.0
 
 
+def test_precision_is_of_what_was_predicted():
+    true = np.repeat([0, 1, 2], [60, 30, 10])
+    found = score(confusion(np.minimum(true, 1), true, 2, 3))
+    assert found.precision[:2] == pytest.approx([1.0, 0.75])
+    assert np.isnan(found.precision[2])
+    assert found.mean_precision == pytest.approx(0.875)
+
+
 def test_odd_input_is_refused():
     with pytest.raises(ValueError, match="differ in shape"):
         confusion(np.zeros(3, int), np.zeros(4, int), 2, 2)
