@@ -1,7 +1,11 @@
 """Images to learn from: what a data set is, and how one is opened by name.
 
 Knows nothing of crops, batches or networks. The folder is the registry: a further data set is one file
-here with a function `find(folder, split) -> Found`.
+here with a function `find(folder, split) -> Found`; one that comes in several class lists ("cocostuff:15")
+takes the part behind the colon as a third argument, and names them in `VARIANTS`.
+
+Images and label maps are paired by their stems, never by their places in two sorted lists. Labels are for
+scoring: no method reads them, and they may be missing.
 """
 
 from __future__ import annotations
@@ -9,17 +13,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
 from models import image
@@ -29,10 +34,35 @@ from training.progress import Progress
 FEWEST_IMAGES = 4  # k-means of a few hundred patches still runs; below that nothing can be learned
 SMALLEST_SIDE_PX = 16
 LIMITS = image.Limits(max_bytes=2**31, max_mpx=1000.0, max_side_px=2**18)  # our own disk, not a stranger's upload
+IGNORED = 255  # in label maps
+LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")  # JPEG and WebP change values
+
+Reader = Callable[[Path], NDArray[np.uint8]]
 
 
 class DataError(TesseraError):
     """A folder, an image or a label map that cannot be used; the message names it."""
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3] of an image file."""
+    return image.load(path, limits=LIMITS).image
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """Values of a label map, uint8 [H, W]: gray, palette (the index is the value) or 16-bit below 256."""
+    try:
+        with Image.open(path) as opened:
+            if opened.mode not in ("1", "L", "P", "I", "I;16"):
+                raise DataError(
+                    f"{path}: mode {opened.mode}; a label map has one byte a pixel (mode L or P), the class's number"
+                )
+            values = np.asarray(opened)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken PNG
+        raise DataError(f"{path}: the label map cannot be read: {error}") from None
+    if values.size and not (values.min() >= 0 and values.max() <= IGNORED):
+        raise DataError(f"{path}: values up to {values.max()}; label maps hold classes 0 to 254, and 255 for ignored")
+    return values.astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -40,12 +70,20 @@ class Found:
     """What a data set's file finds in a folder, before any image is opened.
 
     labels       image path → label map path, where there is one
-    class_names  by label value
+    class_names  in order; empty when nobody knows them
+    table        uint8 [256]: class of every value in the files, 255 = ignored; None where values are classes
+    read         a file of `paths` → RGB uint8 [H, W, 3]; a function of a module, as processes are sent it
+    read_labels  a file of `labels` → its values, uint8 [H, W]
+    notes        what whoever asked should know, a sentence each
     """
 
     paths: Sequence[Path]
     labels: Mapping[Path, Path] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
+    table: NDArray[np.uint8] | None = None
+    read: Reader = read_image
+    read_labels: Reader = read_labels
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +100,7 @@ class Images:
     root     the folder names are relative to
     paths    one file per image
     skipped  what was found and could not be read
+    read     how one of `paths` is read; for whoever reads them in processes of its own
     """
 
     def __init__(
@@ -72,16 +111,19 @@ class Images:
         skipped: Sequence[Skipped] = (),
         labels: Mapping[Path, Path] | None = None,
         class_names: tuple[str, ...] = (),
+        table: NDArray[np.uint8] | None = None,
+        read: Reader = read_image,
+        read_labels: Reader = read_labels,
     ) -> None:
         self.root, self.paths, self.skipped = root, tuple(paths), tuple(skipped)
-        self.class_names = class_names
-        self._labels = labels or {}
+        self.read, self._read_labels = read, read_labels
+        self._labels, self._class_names, self._table = labels or {}, class_names, table
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        return image.load(self.paths[i], limits=LIMITS).image
+        return self.read(self.paths[i])
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[i] for i in range(len(self)))
@@ -95,20 +137,43 @@ class Images:
         """Whether every image has a label map."""
         return bool(self.paths) and all(path in self._labels for path in self.paths)
 
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """In order; where nobody knows them "class 0" to the largest value in the label maps, which are all read."""
+        if self._class_names or not self._labels:
+            return self._class_names
+        largest = 0
+        for path in self._labels.values():  # of the images this is a subset of, too: its classes are theirs
+            values = self._read_labels(path)
+            largest = max(largest, int(values[values != IGNORED].max(initial=0)))
+        return tuple(f"class {n}" for n in range(largest + 1))
+
     def labels(self, i: int) -> NDArray[np.uint8]:
         """Ground truth of image i: uint8 [H, W], 255 = ignored. For scoring; no method reads it."""
         path = self._labels.get(self.paths[i])
         if path is None:
             raise DataError(f"{self.name(i)} has no label map")
-        with Image.open(path) as opened:
-            if opened.mode not in ("L", "P"):
-                raise DataError(f"{path}: mode {opened.mode}; a label map has one byte a pixel (mode L or P)")
-            return np.asarray(opened, dtype=np.uint8)
+        values = self._read_labels(path)
+        return values if self._table is None else self._table[values]
 
     def subset(self, indices: Iterable[int]) -> Images:
         """Some of them, in the given order."""
-        paths = [self.paths[i] for i in indices]
-        return Images(self.root, paths, labels=self._labels, class_names=self.class_names)
+        return self._like([self.paths[i] for i in indices])
+
+    def paired(self, labels: Mapping[Path, Path]) -> Images:
+        """The same images with other label maps, whose values are the classes."""
+        return Images(self.root, self.paths, skipped=self.skipped, labels=labels, read=self.read)
+
+    def _like(self, paths: Sequence[Path]) -> Images:
+        return Images(
+            self.root,
+            paths,
+            labels=self._labels,
+            class_names=self._class_names,
+            table=self._table,
+            read=self.read,
+            read_labels=self._read_labels,
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -127,16 +192,19 @@ def names() -> list[str]:
 def open(name: str, folder: Path, *, split: str = "train", console: Console | None = None) -> Images:
     """The readable images of a data set; each is decoded once, the others are named and skipped.
 
+    name   "voc", or with a class list of its own "cocostuff:15"
+    split  as the data set calls it; "train+val" is both
+
     Raises DataError when the folder or the data set does not exist or too few images can be read.
     """
-    if name not in names():
-        raise DataError(f"data set {name!r}: there are {', '.join(names())}")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; --data names the folder that holds the images")
     folder = folder.resolve()
-    found: Found = import_module(f"training.datasets.{name}").find(folder, split)
+    found = find(name, folder, split)
     console = console or Console(stderr=True)
-    good, skipped = check(found.paths, console)
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    good, skipped = check(found.paths, console, found.read)
     for one in skipped:
         where = one.path.relative_to(folder)
         console.print(f"skipped {where}: {one.reason}", markup=False, highlight=False, soft_wrap=True)
@@ -146,10 +214,75 @@ def open(name: str, folder: Path, *, split: str = "train", console: Console | No
             f" ({len(skipped)} unreadable); at least {FEWEST_IMAGES} are needed, a few dozen are better."
             f" Known suffixes: {' '.join(image.SUFFIXES)}"
         )
-    return Images(folder, good, skipped=skipped, labels=found.labels, class_names=found.class_names)
+    return Images(
+        folder,
+        good,
+        skipped=skipped,
+        labels=found.labels,
+        class_names=found.class_names,
+        table=found.table,
+        read=found.read,
+        read_labels=found.read_labels,
+    )
 
 
-def check(paths: Sequence[Path], console: Console) -> tuple[list[Path], list[Skipped]]:
+def find(name: str, folder: Path, split: str) -> Found:
+    """What a data set's file finds for a split, or for several joined by "+"; no image is opened."""
+    kind, colon, variant = name.partition(":")
+    if kind not in names():
+        raise DataError(f"data set {name!r}: there are {', '.join(names())}")
+    module = import_module(f"training.datasets.{kind}")
+    variants: tuple[str, ...] = getattr(module, "VARIANTS", ())
+    if colon and variant not in variants:
+        known = f"there are {', '.join(f'{kind}:{v}' for v in variants)}" if variants else f"write {kind}"
+        raise DataError(f"data set {name!r}: {known}")
+    parts: list[Found] = [module.find(folder, part, *([variant] if variant else [])) for part in split.split("+")]
+    return replace(
+        parts[0],
+        paths=list(dict.fromkeys(path for part in parts for path in part.paths)),
+        labels={path: label for part in parts for path, label in part.labels.items()},
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+    )
+
+
+def with_labels(images: Images, folder: Path) -> Images:
+    """The images paired with the label maps of a folder: by path below it without suffix, else by stem alone.
+
+    A stem alone decides only where one image and one label map have it. Values of the maps are classes.
+
+    Raises DataError when an image has no label map; it names up to three.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; --labels names the folder that holds the label maps")
+    maps = walk(folder.resolve(), LABEL_SUFFIXES)
+    below = {path.relative_to(folder.resolve()).with_suffix("").as_posix(): path for path in maps}
+    if len(below) < len(maps):
+        twice = next(path for path in maps if path not in below.values())
+        raise DataError(f"{twice}: another label map has the same name but for its suffix; keep one of them")
+    alone = {path.stem: path for path in maps}
+    once = {stem for stem, count in Counter(path.stem for path in maps).items() if count == 1}
+    once &= {stem for stem, count in Counter(path.stem for path in images.paths).items() if count == 1}
+    pairs, missing = {}, []
+    for i, path in enumerate(images.paths):
+        label = below.get(Path(images.name(i)).with_suffix("").as_posix())
+        if label is None and path.stem in once:
+            label = alone[path.stem]
+        if label is None:
+            missing.append(images.name(i))
+        elif label == path:
+            raise DataError(f"{path} is among the images and the label maps: keep them in two folders")
+        else:
+            pairs[path] = label
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(images)} images have no label map in {folder}, for instance"
+            f" {', '.join(missing[:3])}: a label map has the image's name and one of the suffixes"
+            f" {' '.join(LABEL_SUFFIXES)}"
+        )
+    return images.paired(pairs)
+
+
+def check(paths: Sequence[Path], console: Console, read: Reader = read_image) -> tuple[list[Path], list[Skipped]]:
     """Decodes every file once, in threads: (the readable ones, the others with the reason)."""
     good: list[Path] = []
     skipped: list[Skipped] = []
@@ -157,7 +290,7 @@ def check(paths: Sequence[Path], console: Console) -> tuple[list[Path], list[Ski
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
         Progress(console, "reading", len(paths)) as bar,
     ):
-        for path, reason in zip(paths, pool.map(_trouble, paths), strict=True):
+        for path, reason in zip(paths, pool.map(partial(_trouble, read), paths), strict=True):
             if reason is None:
                 good.append(path)
             else:
@@ -166,9 +299,9 @@ def check(paths: Sequence[Path], console: Console) -> tuple[list[Path], list[Ski
     return good, skipped
 
 
-def _trouble(path: Path) -> str | None:
+def _trouble(read: Reader, path: Path) -> str | None:
     try:
-        height, width = image.load(path, limits=LIMITS).image.shape[:2]
+        height, width = read(path).shape[:2]
     except (TesseraError, OSError) as error:
         return str(error).replace(f"{path}: ", "")
     if min(height, width) < SMALLEST_SIDE_PX:
@@ -182,10 +315,10 @@ def natural(path: Path) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts if p)
 
 
-def walk(folder: Path) -> list[Path]:
+def walk(folder: Path, suffixes: Sequence[str] = image.SUFFIXES) -> list[Path]:
     """Every image file below a folder, in natural order; hidden files and folders are left out."""
     found = []
     for where, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith((".", "__"))]
-        found += [Path(where, f) for f in files if Path(f).suffix.lower() in image.SUFFIXES and not f.startswith(".")]
+        found += [Path(where, f) for f in files if Path(f).suffix.lower() in suffixes and not f.startswith(".")]
     return sorted(found, key=lambda path: (natural(path.relative_to(folder)), str(path)))
