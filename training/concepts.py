@@ -123,7 +123,7 @@ def first_halves(
     ids  int64 [n];  permutations  see ConceptBank.add
     """
     if permutations is not None:
-        places = [(ids == one).nonzero()[:, 0] for one in ids.unique()]
+        places = [(ids == one).nonzero()[:, 0] for one in torch.unique(ids)]
         taken = [p[order[: len(p) // 2].to(p)] for p, order in zip(places, permutations, strict=True)]
         return torch.cat(taken)
     shuffled = torch.randperm(len(ids), generator=generator).to(ids.device)

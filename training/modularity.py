@@ -70,7 +70,7 @@ def modularity_loss(x: Tensor, centers: Tensor, temperature: float = 0.1) -> Ten
     Takes memory for one image's n × n, whatever B and K are. Gradients can be taken once, not twice.
     """
     x = x.detach()
-    loss: Tensor = _Modularity.apply(assignment(x, centers), x, temperature)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Modularity.apply(assignment(x, centers), x, temperature)
     return loss
 
 
