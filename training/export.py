@@ -3,6 +3,14 @@
 Knows nothing of methods or of how the network was trained. The classic exporter is used because the graph it
 writes is the same on every run, holds no path of this machine, and keeps batch, height and width free
 for every backbone here (tests/training/test_export.py tries them).
+
+Inside the graph three values have names that measuring can rely on (training/exported.py); none is an output:
+
+    features    float32 [B, C, h, w]   the backbone's answer; its coarsest map where the head takes a pyramid
+    code_once   float32 [B, D, h, w]   the head's answer, before it is averaged with the mirrored image's
+    code_mean   float32 [B, D, h, w]   after it; where nothing follows the averaging, this is `code` itself
+
+The last two are there only where the encoder averages.
 """
 
 from __future__ import annotations
@@ -22,6 +30,7 @@ import onnxruntime
 import timm
 import torch
 from numpy.typing import NDArray
+from onnx import load_from_string
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,7 +39,9 @@ from models.assign import Assignment
 from models.bundle import Bundle, Cluster, CodeSpec, Encoded, Merge, Provenance
 from models.errors import TesseraError
 from models.image import InputSpec, fit
+from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
+from models.nets.heads import FPNHead
 from training import recipe as recipes
 from training import weights as pretrained
 from training.clusters import hierarchy
@@ -61,6 +72,39 @@ class Deployed(nn.Module):
         return F.conv2d(code, self.get_buffer("centroids")), code
 
 
+class _Watched(nn.Module):
+    """`Deployed` with the values inside it that get a name; `names` is known after the first call."""
+
+    def __init__(self, network: Deployed) -> None:
+        super().__init__()
+        self.network = network
+        self.names: list[str] = []
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        encoder, seen = self.network.encoder, dict[str, Tensor]()
+
+        def features(module: nn.Module, given: Any, answer: Tensor | list[Tensor]) -> None:
+            coarsest = answer[-1] if isinstance(answer, list) else answer
+            seen.setdefault("features", coarsest)  # the first call's: the second one sees the mirrored image
+
+        def average(module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
+            seen.update(code_once=given[0], code_mean=answer)
+
+        source: nn.Module = encoder.backbone
+        if isinstance(encoder.backbone, CnnBackbone) and isinstance(encoder.head, FPNHead):
+            source = encoder.backbone.body
+        hooks = [source.register_forward_hook(features), encoder.average.register_forward_hook(average)]
+        try:
+            scores, code = self.network(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if seen.get("code_mean") is code:
+            del seen["code_mean"]  # one value, one name
+        self.names = list(seen)
+        return (scores, code, *seen.values())
+
+
 @dataclass(frozen=True)
 class Check:
     """ONNX against torch: share of equal labels, largest difference of a score, images compared."""
@@ -72,15 +116,17 @@ class Check:
 
 def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
     """The network as one ONNX file; batch, height and width free. The same bytes every time."""
-    network = network.cpu().eval()
+    watched = _Watched(network.cpu()).eval()
     example = torch.zeros(2, 2 * spec.multiple, 3 * spec.multiple, 3, dtype=torch.uint8)
-    names = ["scores", "code"]
+    with torch.inference_mode():
+        watched(example)
+    names = ["scores", "code", *watched.names]
     free = {name: {0: "batch", 2: "h", 3: "w"} for name in names}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         file = Path(folder) / "encoder.onnx"
         warnings.simplefilter("ignore")  # tracing warns of what the check below proves right
         torch.onnx.export(
-            network,
+            watched,
             (example,),
             file,
             input_names=["pixels"],
@@ -89,7 +135,9 @@ def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
             opset_version=OPSET,
             dynamo=False,
         )
-        return file.read_bytes()
+        model = load_from_string(file.read_bytes())
+    del model.graph.output[2:]  # the values keep their names
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 class Session:

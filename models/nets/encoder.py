@@ -40,6 +40,7 @@ class Encoder(nn.Module):
         self.normalize = normalize
         self.position = position
         self.flip_average = flip_average
+        self.average = Average()
         self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
 
@@ -64,12 +65,20 @@ class Encoder(nn.Module):
     def finish(self, code: Tensor, x: Tensor) -> Tensor:
         """Flip averaging, length and position, as this encoder is told."""
         if self.flip_average:
-            code = (code + self.code(x.flip(-1)).flip(-1)) / 2
+            code = self.average(code, self.code(x.flip(-1)).flip(-1))
         if self.normalize or self.position:
             code = F.normalize(code, dim=1)
         if self.position:
             code = torch.cat([code, self.position * positions(code)], dim=1)
         return code
+
+
+class Average(nn.Module):
+    """The mean of two codes; a module, so that export can name what goes in and what comes out."""
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Two [B, D, h, w] → [B, D, h, w]."""
+        return (one + other) / 2
 
 
 def positions(code: Tensor) -> Tensor:
