@@ -22,6 +22,7 @@ from models import assign, image
 from models.assign import Array
 from models.bundle import Manifest
 from models.errors import TesseraError
+from models.refined import refined
 from service.admission import Admission
 from service.batcher import Batched
 from service.clusters import Appearance
@@ -210,38 +211,22 @@ def _labels(
 
 
 def _refined(batched: Batched, fitted: image.Fit, manifest: Manifest, options: Options) -> Array:
-    """Labels after the dense CRF: refined at the network's size as the papers do, then interpolated.
-
-    What is interpolated to the source's size are the CRF's marginals, not its labels: edges stay smooth.
-    """
-    from models import crf  # numba takes a second to import: only those who ask for a CRF wait for it
-
-    height, width = fitted.pixels.shape[:2]
-    top, left = round(fitted.box[0] * height), round(fitted.box[1] * width)
-    inner = (round(fitted.box[2] * height), round(fitted.box[3] * width))
-    probabilities = assign.probabilities(
-        batched.scores,
-        batched.code,
-        inner,
-        temperature=manifest.code.temperature,
-        assignment=manifest.code.assignment,
-        box=fitted.box,
-    )
-    picture = np.ascontiguousarray(fitted.pixels[top : top + inner[0], left : left + inner[1]])
+    """Labels after the dense CRF, with the request's options."""
     try:
-        _, marginals = crf.refine(
-            probabilities,
-            picture,
+        return refined(
+            batched.scores,
+            batched.code,
+            fitted,
+            temperature=manifest.code.temperature,
+            assignment=manifest.code.assignment,
             iterations=options.crf_iterations,
             gaussian_compat=options.crf_gaussian_compat,
             bilateral_sxy=options.crf_bilateral_sxy,
             bilateral_srgb=options.crf_bilateral_srgb,
             bilateral_compat=options.crf_bilateral_compat,
-            return_marginals=True,
         )
     except TesseraError as error:  # deviations that do not go with this image's size
         raise BadOption(f"crf: {error}") from None
-    return assign.labels(marginals, fitted.source)
 
 
 def _margin(batched: Batched, fitted: image.Fit, manifest: Manifest, full: bool) -> Array:
