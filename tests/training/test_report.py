@@ -8,7 +8,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from training import charts
-from training.report import _PAGE, _curves, _span
+from training.page import PAGE
+from training.report import _curves, _span
 
 EVIL = '<b onload="x">&\'"'
 
@@ -61,7 +62,7 @@ def test_curves_of_every_stage_apart() -> None:
 
 
 def test_the_page_asks_for_nothing_else() -> None:
-    assert not re.search(r"<script|<link|url\(|https?:", _PAGE)
+    assert not re.search(r"<script|<link|url\(|https?:", PAGE)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (200, "3.3 min"), (9000, "2.5 h")])

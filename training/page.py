@@ -1,0 +1,59 @@
+"""The frame of every page the training writes: one file, no script, nothing fetched, light and dark.
+
+Knows nothing of what is shown. What is handed in as HTML has been escaped by whoever made it.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+
+def page(title: str, body: str) -> str:
+    """A whole page; `title` is escaped here, `body` is HTML."""
+    return PAGE.replace("TITLE", escape(title)).replace("BODY", body)
+
+
+def section(title: str, body: str) -> str:
+    """One part of a page under its heading; `title` is escaped here, `body` is HTML."""
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>TITLE</title><style>
+:root { color-scheme: light dark; --ink: #1c2330; --soft: #667085; --page: #f6f7f9; --card: #fff; --line: #e2e6ec; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e7eaf0; --soft: #98a2b3; --page: #12161d; --card: #1a2029; --line: #2c3440; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1180px; padding: 32px 24px 64px; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { margin: 0; font-size: 30px; letter-spacing: -.02em; overflow-wrap: anywhere; }
+h2 { margin: 0 0 14px; font-size: 18px; }
+h3 { margin: 0; font-size: 15px; overflow-wrap: anywhere; }
+header p { margin: 4px 0 18px; color: var(--soft); }
+section { margin-top: 36px; }
+.small { color: var(--soft); font-size: 13px; margin: 8px 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px; }
+.cards div, article, figure, pre, table { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
+.cards div { padding: 14px 16px; }
+.cards b { display: block; font-size: 24px; font-variant-numeric: tabular-nums; }
+.cards span { color: var(--soft); font-size: 13px; }
+.stack { display: block; width: 100%; height: 34px; border-radius: 8px; overflow: hidden; }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 14px; margin-top: 16px; }
+article { padding: 14px; }
+article .small { margin: 2px 0 10px; }
+article i, .legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-right: 7px; }
+.patches { display: grid; grid-template-columns: repeat(5, 1fr); gap: 5px; }
+.patches img { width: 100%; aspect-ratio: 1; border-radius: 5px; display: block; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 14px; margin-bottom: 14px; }
+figure { margin: 0; padding: 14px; max-width: 640px; }
+figcaption { font-weight: 600; margin-bottom: 8px; overflow-wrap: anywhere; }
+.chart { width: 100%; height: auto; display: block; }
+.chart text { font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums; }
+.chart .grid { stroke: var(--line); }
+.legend { margin: 8px 0 0; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; color: var(--soft); }
+pre { padding: 14px; overflow: auto; font-size: 13px; }
+table { border-collapse: separate; border-spacing: 0; padding: 6px 10px; }
+td, th { text-align: left; padding: 4px 14px 4px 4px; font-size: 14px; overflow-wrap: anywhere; }
+</style></head><body>BODY</body></html>
+"""
