@@ -72,7 +72,7 @@ def test_too_few_images_are_an_error(tmp_path: Path) -> None:
         opened(tmp_path)
     with pytest.raises(DataError, match="is not a folder"):
         opened(tmp_path / "absent")
-    with pytest.raises(DataError, match=r"data set 'imagenet': there are camvid, folder"):
+    with pytest.raises(DataError, match=r"data set 'imagenet': there are camvid, cityscapes, cocostuff, folder"):
         opened(tmp_path, name="imagenet")
 
 
