@@ -25,9 +25,14 @@ class Pair(NamedTuple):
     similarity: Tensor
 
 
-def normalize(x: Tensor) -> Tensor:
-    """Every pixel of x [B, C, h, w] at length 1; a pixel of length 0 stays 0."""
-    return F.normalize(x, dim=1, eps=1e-10)
+def normalize(x: Tensor, eps: float = 1e-10) -> Tensor:
+    """Every pixel of x [B, C, h, w] at length 1; one shorter than eps is divided by eps instead."""
+    return F.normalize(x, dim=1, eps=eps)
+
+
+def average_norm(x: Tensor) -> Tensor:
+    """x [B, C, h, w] over the mean length of all its pixels: lengths keep their ratios and are 1 on average."""
+    return x / x.norm(dim=1).mean()
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -114,6 +119,14 @@ def correspondence(
     if drawn:
         terms["rand"] = Pair(torch.cat([p.loss for p in drawn]), torch.cat([p.similarity for p in drawn]))
     return terms
+
+
+def reconstruction(decoded: Tensor, features: Tensor) -> Tensor:
+    """−mean over pixels of the cosine between what was decoded from the code and the features: both [B, C, h, w].
+
+    Source: the published code; its weight is 0 in every published run.
+    """
+    return -(normalize(decoded) * normalize(features)).sum(1).mean()
 
 
 def draw_points(count: int, side: int, generator: torch.Generator) -> Tensor:

@@ -121,6 +121,19 @@ def neighbors(means: Tensor, k: int = NEIGHBORS) -> Tensor:
     return torch.cat(rows)
 
 
+def thumbnails(images: Images, options: FeatureOptions, side: int, run: Run) -> Array:
+    """The crops that the features are of, `side` pixels a side: uint8 [n, side, side, 3], in the same order."""
+
+    def load(i: int) -> Array:
+        return np.stack([crops.square(part, side, options.interpolation) for part in _parts(images[i], options)])
+
+    return np.concatenate(list(prefetch(load, range(len(images)), run.recipe.workers)))
+
+
+def _parts(image: Array, options: FeatureOptions) -> list[Array]:
+    return crops.five(image) if options.five_crop else [image]
+
+
 def digest(module: nn.Module) -> str:
     """sha256 over the names, shapes and values of a network's weights."""
     seen = hashlib.sha256()
@@ -134,6 +147,7 @@ def _key(backbone: nn.Module, images: Images, options: FeatureOptions) -> str:
     facts = {
         "version": _VERSION,
         "weights": digest(backbone),
+        "features": getattr(backbone, "features", "tokens"),  # of a ViT: the same weights give tokens or keys
         "images": images.digest,
         "size": options.size,
         "five_crop": options.five_crop,
@@ -169,7 +183,7 @@ def _fill(
         return
 
     def load(i: int) -> Array:
-        parts = crops.five(images[i]) if options.five_crop else [images[i]]
+        parts = _parts(images[i], options)
         return np.stack([crops.square(part, options.size, options.interpolation) for part in parts])
 
     todo = range(first // per_image, len(images))  # batches end at whole images

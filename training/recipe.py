@@ -40,6 +40,7 @@ class BackboneSection(Section):
     # "timm" (its hub), "random", a .safetensors/.pth file, or "auto": the hub, and where there is none a
     # small network pretrained on the same images
     weights: str = "timm"
+    features: Literal["tokens", "keys"] = "tokens"  # of a ViT: after the final norm, or the last attention's keys
 
 
 class InputSection(Section):

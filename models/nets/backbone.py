@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -21,6 +21,8 @@ from models.nets.heads import FPNHead
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as every method here and its pretrained weights use them
 STD = (0.229, 0.224, 0.225)
+
+VitFeatures = Literal["tokens", "keys"]
 
 
 class BackboneError(TesseraError):
@@ -35,23 +37,49 @@ class Backbone(nn.Module):
 
 
 class VitBackbone(Backbone):
-    """A plain timm ViT: the patch tokens of its last block, after the final norm.
+    """A plain timm ViT's patch tokens. Class and register tokens take part and are dropped at the end.
 
-    Class and register tokens take part and are dropped at the end. Position embeddings are resampled as
-    DINO does: bicubic, no antialiasing, scale factor (h + 0.1) / g.
+    features  tokens: of the last block, after the final norm; keys: of the last block's attention, head by head
+
+    Position embeddings are resampled as DINO does: bicubic, no antialiasing, scale factor (h + 0.1) / g. The
+    keys of as many heads as the network has: upstream STEGO reads six, whatever the network.
 
     Source: STEGO (arXiv:2203.08414) §4.1; DINO (arXiv:2104.14294), `interpolate_pos_encoding`.
     """
 
-    def __init__(self, vit: Any) -> None:
+    def __init__(self, vit: Any, *, features: VitFeatures = "tokens") -> None:
         super().__init__()
         self.vit = vit
-        self.channels = vit.embed_dim
+        self.features = features
         self.stride = vit.patch_embed.patch_size[0]
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
+        last = vit.blocks[-1].attn
+        self.channels: int = vit.embed_dim if features == "tokens" else last.num_heads * last.head_dim
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [B, 3, H, W], H and W multiples of the stride → [B, C, h, w]."""
+        found = self.tokens(x) if self.features == "tokens" else self.queries_keys(x)[1].transpose(1, 2).flatten(2)
+        dense = found[:, self.vit.num_prefix_tokens :].transpose(1, 2)
+        return dense.reshape(x.shape[0], self.channels, x.shape[2] // self.stride, x.shape[3] // self.stride)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """All tokens after the final norm, prefix first: [B, T, C]."""
+        tokens: Tensor = self.vit.norm(self.vit.blocks(self._embedded(x)))
+        return tokens
+
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last block's attention compares: two [B, heads, T, C / heads], prefix tokens first."""
+        *before, last = self.vit.blocks
+        tokens = self._embedded(x)
+        for block in before:
+            tokens = block(tokens)
+        attention = last.attn
+        parts = attention.qkv(last.norm1(tokens)).unflatten(2, (3, attention.num_heads, attention.head_dim))
+        queries, keys, _ = parts.permute(2, 0, 3, 1, 4)
+        return attention.q_norm(queries), attention.k_norm(keys)
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        """Prefix and patch tokens with their positions, as the first block takes them: [B, T, C]."""
         vit = self.vit
         patches = vit.patch_embed.proj(x)
         height, width = patches.shape[-2:]
@@ -66,10 +94,8 @@ class VitBackbone(Backbone):
                 prefix = [joined + own] if outside == joined.shape[1] else [
                     joined[:, :outside] + own, joined[:, outside:]
                 ]  # fmt: skip
-        tokens = torch.cat([*prefix, tokens], 1)
-        tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
-        dense: Tensor = tokens[:, vit.num_prefix_tokens :].transpose(1, 2)
-        return dense.reshape(x.shape[0], self.channels, height, width)
+        embedded: Tensor = vit.norm_pre(torch.cat([*prefix, tokens], 1))
+        return embedded
 
 
 def resample_positions(positions: Tensor, grid: tuple[int, int], height: int, width: int) -> Tensor:
@@ -136,11 +162,14 @@ class CnnBackbone(Backbone):
         return maps[-1] if self.neck is None else self.neck(maps)
 
 
-def build(name: str, weights: str | Path = "timm", *, levels: int = 4, neck: int = 0) -> Backbone:
+def build(
+    name: str, weights: str | Path = "timm", *, features: VitFeatures = "tokens", levels: int = 4, neck: int = 0
+) -> Backbone:
     """The backbone of a timm name.
 
-    weights  `timm` (its hub), `random`, or a .safetensors / .pth file in timm's or the authors' key names
-    levels, neck  for CNNs, see CnnBackbone; a file written by `training/pretrain.py` brings its own
+    weights       `timm` (its hub), `random`, or a .safetensors / .pth file in timm's or the authors' key names
+    features      of a ViT, see VitBackbone
+    levels, neck  of a CNN, see CnnBackbone; a file written by `training/pretrain.py` brings its own
 
     Raises BackboneError.
     """
@@ -155,7 +184,7 @@ def build(name: str, weights: str | Path = "timm", *, levels: int = 4, neck: int
         levels, neck = (len(laterals), laterals[0].shape[0]) if laterals else (levels, neck)
     pretrained = str(weights) == "timm"
     try:
-        backbone = _create(name, levels, neck, pretrained)
+        backbone = _create(name, features, levels, neck, pretrained)
     except BackboneError:
         raise
     except Exception as error:
@@ -171,13 +200,15 @@ def build(name: str, weights: str | Path = "timm", *, levels: int = 4, neck: int
     return backbone
 
 
-def _create(name: str, levels: int, neck: int, pretrained: bool) -> Backbone:
+def _create(name: str, features: VitFeatures, levels: int, neck: int, pretrained: bool) -> Backbone:
     if not _is_vit(name):
+        if features == "keys":
+            raise BackboneError(f"backbone {name!r} has no attention, hence no keys: set backbone.features to tokens")
         return CnnBackbone(name, levels=levels, neck=neck, pretrained=pretrained)
     vit = timm.create_model(name, pretrained=pretrained, num_classes=0)
     if getattr(vit, "rope", None) is not None:
         raise BackboneError(f"backbone {name!r} uses rotary positions, which are not read here; take a plain ViT")
-    return VitBackbone(vit)
+    return VitBackbone(vit, features=features)
 
 
 def _is_vit(name: str) -> bool:

@@ -7,7 +7,9 @@ learn.
 Where paper and published code disagree, the defaults follow the code, whose numbers were published, and
 options reach the paper's side: `centering`, `batch_size` 32. Three things are ours. Negatives are true
 derangements (`negatives_drawn_by = "upstream"` for the other). No dropout while neighbors are found. And
-`shifts = "auto"`: b is read off the features instead of tuned by hand, see `shifts_for`.
+`shifts = "auto"`: b is read off the features instead of tuned by hand, see `shifts_for`. Two terms of the
+published code whose weight is 0 in every published run are there as options: `weight_crf`, on the colors of the
+feature grid's cells, and `weight_reconstruction`.
 
 Source: Hamilton et al., Unsupervised Semantic Segmentation by Distilling Feature Correspondences
 (arXiv:2203.08414).
@@ -21,14 +23,15 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
 from training import correspondence
+from training.affinity import affinity_loss, draw_cells
 from training.correspondence import Centering
-from training.features import FeatureOptions, Features, open_features
+from training.features import FeatureOptions, Features, open_features, thumbnails
 from training.methods import Batch, Method, Stage
 from training.probes import ClusterProbe
 from training.recipe import Section
@@ -57,6 +60,9 @@ class StegoConfig(Section):
     weight_self: float = 0.67
     weight_knn: float = 0.25
     weight_rand: float = 0.63
+    weight_crf: float = Field(0.0, ge=0)  # of the affinity of place and color, training/affinity.py
+    crf_points: int = Field(500, ge=2)  # cells it compares
+    weight_reconstruction: float = Field(0.0, ge=0)  # of features decoded from the code
     shifts: Literal["fixed", "auto"] = "fixed"
     shift_self: float = 0.18
     shift_knn: float = 0.12
@@ -90,9 +96,12 @@ class Stego(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.recipe.seed)  # a resumed run begins with the same weights, random ones too
             # Of a CNN without a neck the map at stride 16: the one at 32 has 7×7 cells at 224 pixels.
-            backbone = build(run.recipe.backbone.name, run.recipe.backbone.weights, levels=3)
+            asked = run.recipe.backbone
+            backbone = build(asked.name, asked.weights, features=asked.features, levels=3)
             head = ProjectionHead(backbone.channels, config.code_dim, nonlinear=config.nonlinear)
             self.probe = ClusterProbe(run.recipe.clusters.k, config.code_dim)
+            decoding = config.weight_reconstruction > 0
+            self.decoder = nn.Conv2d(config.code_dim, backbone.channels, 1) if decoding else None
         backbone.requires_grad_(False)
         self.network = Encoder(backbone, head, flip_average=config.flip_average)
         fixed = [config.shift_self, config.shift_knn, config.shift_rand]
@@ -108,17 +117,15 @@ class Stego(Method):
 
     def prepare(self) -> None:
         """Features and neighbors, from disk where they are there; the shifts, if they are to be read off them."""
-        self.features = open_features(
-            self.network,
-            self.run.images,
-            FeatureOptions(
-                size=self.run.recipe.input.train_size,
-                five_crop=self.config.five_crop,
-                interpolation=self.run.recipe.input.interpolation,
-                precision=self.config.precision,
-            ),
-            self.run,
+        options = FeatureOptions(
+            size=self.run.recipe.input.train_size,
+            five_crop=self.config.five_crop,
+            interpolation=self.run.recipe.input.interpolation,
+            precision=self.config.precision,
         )
+        self.features = open_features(self.network, self.run.images, options, self.run)
+        if self.config.weight_crf:
+            self.colors = thumbnails(self.run.images, options, self.features.maps.shape[-1], self.run)
         self.train()
         if self.config.shifts == "auto":
             shares = [self.config.attract_self, self.config.attract_knn, self.config.attract_rand]
@@ -138,8 +145,9 @@ class Stego(Method):
         """One: head and cluster probe together."""
         per_epoch = sum(1 for _ in self._batches(0))
         steps = self.config.steps or min(_PUBLISHED_STEPS, max(300, 60 * per_epoch))
+        decoder = [] if self.decoder is None else self.decoder.parameters()
         groups = [
-            {"params": list(self.network.head.parameters()), "lr": self.config.lr},
+            {"params": [*self.network.head.parameters(), *decoder], "lr": self.config.lr},
             {"params": list(self.probe.parameters()), "lr": self.config.probe_lr},
         ]
         return [Stage("distill", steps, groups, self._batches, self._loss)]
@@ -178,8 +186,9 @@ class Stego(Method):
         codes = [self.network.head(maps, dropout) for maps in both]
         count = len(batch["anchor"])
         points = [correspondence.draw_points(count, config.points, generator).to(device) for _ in range(2)]
+        noisy = dropout(both[0]), dropout(both[1])  # a third draw each: what supervises is noisy as well
         terms = correspondence.correspondence(
-            (dropout(both[0]), dropout(both[1])),  # a third draw each: what supervises is noisy as well
+            noisy,
             (codes[0], codes[1]),
             (points[0], points[1]),
             [self._others(count, generator).to(device) for _ in range(config.negatives if count > 1 else 0)],
@@ -191,12 +200,25 @@ class Stego(Method):
         weights = dict(zip(TERMS, (config.weight_self, config.weight_knn, config.weight_rand), strict=True))
         losses = {name: weights[name] * pair.loss.mean() for name, pair in terms.items()}
         losses["cluster"] = self.probe.loss(codes[0])
+        if config.weight_crf:
+            cells = draw_cells(config.crf_points, *codes[0].shape[-2:], generator).to(device)
+            colors = self._colors(batch["anchor"]).to(device)
+            energy = affinity_loss(colors, correspondence.normalize(codes[0]), cells)
+            losses["crf"] = config.weight_crf * energy.mean()
+        if self.decoder is not None:
+            decoded = correspondence.reconstruction(self.decoder(codes[0]), noisy[0])
+            losses["reconstruction"] = config.weight_reconstruction * decoded
         with torch.no_grad():
             losses |= {f"log/{name}_similarity": pair.similarity.mean() for name, pair in terms.items()}
             own = terms["self"].similarity  # should become bimodal: most pairs near 0 or near 1
             losses["log/self_near_0"] = (own.abs() < 0.2).float().mean()
             losses["log/self_near_1"] = (own > 0.8).float().mean()
         return losses
+
+    def _colors(self, crops: Tensor) -> Tensor:
+        """The normalized colors of some crops' cells: float32 [B, 3, h, w]."""
+        pixels = torch.from_numpy(self.colors[crops.numpy()]).permute(0, 3, 1, 2).float()
+        return (pixels - self.network.mean.cpu()) / self.network.std.cpu()
 
     def _others(self, count: int, generator: torch.Generator) -> Tensor:
         if self.config.negatives_drawn_by == "derangement":

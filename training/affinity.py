@@ -1,0 +1,56 @@
+"""Points close together, or alike in color, are to have like codes: the CRF's energy as a loss.
+
+Knows nothing of images on disk or of networks: maps in, numbers out.
+
+Source: STEGO (arXiv:2203.08414), published code; its weight is 0 in every published run.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Kernel(NamedTuple):
+    """How much two points want the same code: by place and color, and by place alone.
+
+    The widths stand under squared distances as 2α, not 2α²: they are variances. Places are counted in cells,
+    colors in the units of the map that is handed in.
+    """
+
+    alpha: float = 0.5
+    beta: float = 0.15
+    gamma: float = 0.05
+    w1: float = 10.0
+    w2: float = 3.0
+    shift: float = 0.0
+
+
+def affinity_loss(colors: Tensor, codes: Tensor, points: Tensor, kernel: Kernel = Kernel()) -> Tensor:  # noqa: B008
+    """−kernel · ⟨code, code⟩ of every pair of points: float [B, n, n].
+
+    colors  float [B, 3, h, w]
+    codes   float [B, D, h, w], of length 1; receive gradients
+    points  int64 [2, n]: rows and columns, the same for all images
+    """
+    rows, columns = points
+    place = _squared_distances(points.to(colors)[None])
+    color = _squared_distances(colors[:, :, rows, columns])
+    bilateral = kernel.w1 * torch.exp(-place / (2 * kernel.alpha) - color / (2 * kernel.beta))
+    spatial = kernel.w2 * torch.exp(-place / (2 * kernel.gamma))
+    chosen = codes[:, :, rows, columns]
+    similarity = torch.einsum("bdi,bdj->bij", chosen, chosen)
+    return -similarity * (bilateral + spatial - kernel.shift)
+
+
+def draw_cells(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Rows and columns of `count` cells, each drawn by itself: int64 [2, count]."""
+    rows = torch.randint(height, (count,), generator=generator)
+    return torch.stack([rows, torch.randint(width, (count,), generator=generator)])
+
+
+def _squared_distances(x: Tensor) -> Tensor:
+    """Of every pair of the n columns of x [B, C, n]: [B, n, n]."""
+    return (x[:, :, :, None] - x[:, :, None, :]).square().sum(1)
