@@ -79,8 +79,8 @@ def distill(encoder: Encoder, run: Run) -> Distilled:
     """
     section, seed = run.recipe.clusters, run.recipe.seed
     options = RegionOptions(size=four_by_three(run.recipe.input.size), scales=section.region_scales)
-    paths = run.images.paths[:: math.ceil(len(run.images) / IMAGES)]
-    cache = open_regions(paths, options, run.cache / "regions", run.console, workers=run.recipe.workers)
+    paths, folder = run.images.paths[:: math.ceil(len(run.images) / IMAGES)], run.cache / "regions"
+    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers, read=run.images.read)
     encoder.eval().to(run.device)
 
     def code(pixels: Tensor) -> Tensor:

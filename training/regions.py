@@ -29,7 +29,7 @@ from rich.console import Console
 from torch import Tensor
 
 from models.errors import TesseraError
-from models.image import load
+from training.datasets import Reader, read_image
 from training.progress import Progress
 
 
@@ -104,9 +104,17 @@ def equalize(image: NDArray[np.uint8], clip_limit: float) -> NDArray[np.uint8]:
 
 
 def open_regions(
-    paths: Sequence[Path], options: RegionOptions, folder: Path, console: Console, *, workers: int = 0
+    paths: Sequence[Path],
+    options: RegionOptions,
+    folder: Path,
+    console: Console,
+    *,
+    workers: int = 0,
+    read: Reader = read_image,
 ) -> RegionCache:
     """The images at one size and their regions, from `folder` where they were made before, else made now.
+
+    read  a path → RGB uint8 [H, W, 3]; a function of a module, as it is sent to processes
 
     The folder's name is a digest of the files (path, bytes, time of change) and of the options, so another
     folder of photos or another scale never meets old regions. An interrupted run leaves nothing behind.
@@ -116,7 +124,7 @@ def open_regions(
     ordered = tuple(sorted(Path(path) for path in paths))
     home = folder / f"regions-{_digest(ordered, options)}"
     if not (home / "counts.npy").exists():
-        _make(ordered, options, home, workers or os.cpu_count() or 1, console)
+        _make(ordered, options, home, workers or os.cpu_count() or 1, console, read)
     return RegionCache(
         paths=ordered,
         images=np.load(home / "images.npy", mmap_mode="r"),
@@ -165,14 +173,16 @@ def _digest(paths: Sequence[Path], options: RegionOptions) -> str:
     return hashlib.sha256(json.dumps([facts, options.model_dump()]).encode()).hexdigest()[:16]
 
 
-def _cut(path: Path, options: RegionOptions) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    image = cover(load(path).image, options.size)
+def _cut(path: Path, options: RegionOptions, read: Reader) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    image = cover(read(path), options.size)
     even = equalize(image, options.contrast) if options.contrast else image
     maps = [segment(even, scale=s, min_size_px=smallest(s), sigma=options.sigma) for s in options.scales]
     return image, np.stack(maps)
 
 
-def _make(paths: Sequence[Path], options: RegionOptions, home: Path, workers: int, console: Console) -> None:
+def _make(
+    paths: Sequence[Path], options: RegionOptions, home: Path, workers: int, console: Console, read: Reader
+) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f"{home.name}-", dir=home.parent))
     height, width = options.size
@@ -186,7 +196,7 @@ def _make(paths: Sequence[Path], options: RegionOptions, home: Path, workers: in
             ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes,
             Progress(console, "cutting regions", len(paths)) as progress,
         ):
-            made = processes.map(partial(_cut, options=options), paths, chunksize=4)
+            made = processes.map(partial(_cut, options=options, read=read), paths, chunksize=4)
             for i, (image, ids) in enumerate(made):
                 images[i], regions[i] = image, ids
                 progress.advance()

@@ -125,7 +125,9 @@ def default_recipe(method: str | None) -> dict[str, Any]:
 
 def command(
     out: Annotated[Path, typer.Option(help="Folder of the run; new, or with --resume one that was begun.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of images, searched to the bottom.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of images, searched to the bottom; of a data set, its own folder.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help=f"One of: {', '.join(methods.names())}.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe; without it one for a folder of photos.")] = None,
     override: Annotated[
@@ -133,7 +135,10 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    dataset: Annotated[str | None, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help=f"One of: {', '.join(datasets.names())}; its split is the recipe's (--set split=val)."),
+    ] = None,
     no_exemplars: Annotated[
         bool, typer.Option("--no-exemplars", help="Private images: no photo and no part of one leaves the run.")
     ] = False,

@@ -54,7 +54,12 @@ def options_for(recipe: Recipe, images: Images) -> PretrainOptions:
 
 def _pretrain(run: Run, options: PretrainOptions, file: Path) -> None:
     regions = open_regions(
-        run.images.paths, options.regions, run.cache / "regions", run.console, workers=run.recipe.workers
+        run.images.paths,
+        options.regions,
+        run.cache / "regions",
+        run.console,
+        workers=run.recipe.workers,
+        read=run.images.read,
     )
     partial = file.with_suffix(".partial")
     network, history = pretrain.train(regions, options, run.device, run.console, resume=partial, save_every=20)
