@@ -45,10 +45,9 @@ def affinity_loss(colors: Tensor, codes: Tensor, points: Tensor, kernel: Kernel 
     return -similarity * (bilateral + spatial - kernel.shift)
 
 
-def draw_cells(count: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Rows and columns of `count` cells, each drawn by itself: int64 [2, count]."""
-    rows = torch.randint(height, (count,), generator=generator)
-    return torch.stack([rows, torch.randint(width, (count,), generator=generator)])
+def draw_cells(count: int, size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Rows and columns of `count` cells of a grid of (h, w), each drawn by itself: int64 [2, count]."""
+    return torch.stack([torch.randint(side, (count,), generator=generator) for side in size])
 
 
 def _squared_distances(x: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def normalize(x: Tensor, eps: float = 1e-10) -> Tensor:
 
 def average_norm(x: Tensor) -> Tensor:
     """x [B, C, h, w] over the mean length of all its pixels: lengths keep their ratios and are 1 on average."""
-    return x / x.norm(dim=1).mean()
+    length: Tensor = torch.linalg.vector_norm(x, dim=1).mean()
+    return x / length
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

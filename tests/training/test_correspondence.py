@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from training.correspondence import (
+    average_norm,
     center,
     correlation,
     correspondence,
@@ -14,6 +15,7 @@ from training.correspondence import (
     drop_channels,
     normalize,
     pair_loss,
+    reconstruction,
     sample,
     shifted_permutation,
 )
@@ -107,6 +109,19 @@ def test_upstream_repeats_some(generator):
     drawn = [shifted_permutation(torch.randperm(16, generator=generator)) for _ in range(200)]
     assert all((d != torch.arange(16)).all() for d in drawn)
     assert sum(len(d.unique()) < 16 for d in drawn) > 60
+
+
+def test_average_norm_keeps_ratios(generator):
+    x = maps(generator)
+    scaled = average_norm(x)
+    assert float(scaled.norm(dim=1).mean()) == pytest.approx(1.0, abs=1e-6)
+    assert torch.allclose(scaled / x, (scaled / x).flatten()[0].expand_as(x), rtol=1e-4)
+
+
+def test_reconstruction_looks_at_directions(generator):
+    x = maps(generator)
+    assert float(reconstruction(3 * x, x)) == pytest.approx(-1.0, abs=1e-6)
+    assert float(reconstruction(-x, x)) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_whole_channels_are_dropped_and_the_mean_stays(generator):

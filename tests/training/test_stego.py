@@ -8,6 +8,7 @@ import torch
 from tests.training.small_run import RECIPES, draw, make, small_run
 from training import loop
 from training.correspondence import center, correlation, draw_points, normalize, sample
+from training.crops import five, square
 from training.features import digest
 from training.methods.stego import shifts_for
 
@@ -24,6 +25,9 @@ VIT = ["backbone.name=vit_tiny_patch16_224"]
         ["stego.shifts=auto", "stego.centering=paper", "stego.stabilize=true", "stego.zero_clamp=false"],
         ["stego.negatives_drawn_by=upstream", "stego.precision=float32", "input.interpolation=nearest"],
         ["stego.negatives=0", "stego.dropout=0"],
+        ["stego.weight_crf=0.1", "stego.crf_points=6", "stego.five_crop=true"],
+        ["stego.weight_reconstruction=0.5"],
+        [*VIT, "backbone.features=keys"],
     ],
 )
 def test_two_steps(tmp_path, overrides):
@@ -35,7 +39,11 @@ def test_two_steps(tmp_path, overrides):
     assert digest(method.network.backbone) == backbone
     line = loop.read_log(run.folder / "log.jsonl")[-1]
     terms = {"self", "knn", "rand"} - ({"rand"} if "stego.negatives=0" in overrides else set())
-    assert terms | {"cluster"} | {f"log/{t}_similarity" for t in terms} <= line.keys()
+    assert {f"log/{t}_similarity" for t in terms} <= line.keys()
+    terms |= {
+        term for term in ("crf", "reconstruction") if any(o.startswith(f"stego.weight_{term}=") for o in overrides)
+    }
+    assert terms | {"cluster"} <= line.keys()
     pixels = torch.randint(0, 256, (2, 96, 64, 3), dtype=torch.uint8)
     method.eval()
     with torch.inference_mode():
@@ -56,6 +64,34 @@ def test_the_loss_falls_and_only_the_head_and_the_probe_learn(tmp_path):
     loop.fit(method, [stage], run)
     losses = [line["loss"] for line in loop.read_log(run.folder / "log.jsonl")]
     assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_the_decoder_learns_and_is_not_exported(tmp_path):
+    run = small_run(tmp_path, *SMALL, "stego.steps=30", "stego.weight_reconstruction=1", "stego.dropout=0")
+    method = make(run)
+    before = digest(method.decoder)
+    loop.fit(method, method.stages(), run)
+    losses = [line["reconstruction"] for line in loop.read_log(run.folder / "log.jsonl")]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert digest(method.decoder) != before
+    assert not any("decoder" in name for name in method.encoder().state_dict())
+
+
+def test_cells_have_the_colors_of_their_own_crop(tmp_path):
+    images = draw(tmp_path / "photos", count=4)
+    method = make(small_run(tmp_path, *SMALL, "stego.weight_crf=1", "stego.five_crop=true", images=images))
+    side = method.features.maps.shape[-1]
+    assert method.colors.shape == (20, side, side, 3)
+    crop = torch.tensor([9])  # the center of the second image
+    wanted = square(five(images[1])[4], side)
+    got = method._colors(crop)[0].permute(1, 2, 0) * method.network.std.flatten() + method.network.mean.flatten()
+    assert torch.allclose(got, torch.from_numpy(wanted.astype("float32")), atol=1e-3)
+
+
+def test_keys_and_tokens_never_share_a_cache(tmp_path):
+    for features in ("tokens", "keys"):
+        make(small_run(tmp_path, *SMALL, *VIT, f"backbone.features={features}"))
+    assert len(list((tmp_path / "run" / "cache").iterdir())) == 2
 
 
 def test_an_epoch_is_a_pure_function_of_the_seed(tmp_path):

@@ -201,7 +201,8 @@ class Stego(Method):
         losses = {name: weights[name] * pair.loss.mean() for name, pair in terms.items()}
         losses["cluster"] = self.probe.loss(codes[0])
         if config.weight_crf:
-            cells = draw_cells(config.crf_points, *codes[0].shape[-2:], generator).to(device)
+            height, width = codes[0].shape[-2:]
+            cells = draw_cells(config.crf_points, (height, width), generator).to(device)
             colors = self._colors(batch["anchor"]).to(device)
             energy = affinity_loss(colors, correspondence.normalize(codes[0]), cells)
             losses["crf"] = config.weight_crf * energy.mean()
