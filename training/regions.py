@@ -32,6 +32,8 @@ from models.errors import TesseraError
 from training.datasets import Reader, read_image
 from training.progress import Progress
 
+_FEW = 8  # images are cut before a process has started
+
 
 class RegionError(TesseraError):
     """Regions cannot be made or read as asked."""
@@ -196,7 +198,8 @@ def _make(
             ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes,
             Progress(console, "cutting regions", len(paths)) as progress,
         ):
-            made = processes.map(partial(_cut, options=options, read=read), paths, chunksize=4)
+            cut = partial(_cut, options=options, read=read)
+            made = processes.map(cut, paths, chunksize=4) if len(paths) > _FEW else map(cut, paths)
             for i, (image, ids) in enumerate(made):
                 images[i], regions[i] = image, ids
                 progress.advance()

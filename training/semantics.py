@@ -1,0 +1,57 @@
+"""Pixels aligned with semantics: targets that cannot collapse, and the losses of SAN.
+
+Knows nothing of networks or images: embeddings and assignments in, scalars out.
+
+Of the paper only the abstract and what others tell of it were at hand: alignment, uniformity, orthogonality and
+reconstruction are its words, the formulas are ours.
+
+Source: Semantic Attention Network (arXiv:2211.14513), abstract; Wang and Isola (arXiv:2005.10242) for uniformity;
+SwAV (arXiv:2006.09882) for balanced targets.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def batch_semantics(semantics: Tensor) -> Tensor:
+    """One set of semantics for the whole batch: the images' [B, K, D] → unit rows [K, D]."""
+    return F.normalize(F.normalize(semantics, dim=2).mean(0), dim=1)
+
+
+def orthogonality(semantics: Tensor) -> Tensor:
+    """Mean squared entry of S Sᵀ − I per row: 0 where no two semantics are alike.  semantics [K, D], unit rows"""
+    eye = torch.eye(len(semantics), device=semantics.device)
+    return (semantics @ semantics.T - eye).square().sum(1).mean()
+
+
+@torch.no_grad()
+def balanced(scores: Tensor, *, temperature: float, rounds: int) -> Tensor:
+    """Soft targets [n, K] for cosines [n, K], such that all K are wanted about equally often.
+
+    rounds  of making columns, then rows, sum to the same; 0 is a plain softmax, which may collapse
+
+    Source: Sinkhorn and Knopp, as SwAV uses it.
+    """
+    log = scores / temperature
+    for _ in range(rounds):
+        log = log - log.logsumexp(0, keepdim=True)
+        log = log - log.logsumexp(1, keepdim=True)
+    return log.softmax(1)
+
+
+def alignment(log_assigned: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
+    """Cross-entropy of each view's assignments against the other view's targets; all float [n, K]."""
+    return -((targets[1] * log_assigned[0]).sum(1).mean() + (targets[0] * log_assigned[1]).sum(1).mean()) / 2
+
+
+def uniformity(units: Tensor) -> Tensor:
+    """Log of the mean Gaussian potential of all pairs, 0 when all are one point, lower when they spread out.
+
+    units  float [n, D], unit rows
+
+    Source: Wang and Isola, eq. 5, t = 2.
+    """
+    return (4 * (units @ units.T - 1)).exp().mean().log()
