@@ -15,6 +15,7 @@ from scipy.io import savemat
 
 from training import datasets
 from training.datasets import DataError, Images, cityscapes, cocostuff
+from training.regions import RegionOptions, open_regions
 
 FACTS = Path(__file__).parents[1] / "golden" / "data" / "cocostuff27.json"
 SIZE = (18, 24)
@@ -220,7 +221,14 @@ def test_potsdam_drops_the_infrared_and_merges_six_classes(potsdam: Path) -> Non
     assert images.labels(0)[0, :7].tolist() == [0, 1, 2, 2, 0, 1, 255]
     assert [int(images.labels(i)[1, 0]) for i in range(4)] == [2, 1, 0, 0]
     assert len(images.class_names) == 3
-    assert pickle.loads(pickle.dumps(images.read)) is images.read  # regions are cut in processes
+
+
+def test_regions_are_cut_of_potsdam(potsdam: Path, tmp_path: Path) -> None:
+    images, _ = opened("potsdam", potsdam)
+    options, quiet = RegionOptions(size=SIZE, scales=(100.0,)), Console(quiet=True)
+    cache = open_regions(images.paths, options, tmp_path / "cache", quiet, workers=1, read=images.read)
+    assert pickle.loads(pickle.dumps(images.read)) is images.read  # many images are cut in processes
+    assert [pixels[0, 0].tolist() for pixels in cache.images] == [[i, 10 + i, 20 + i] for i in (0, 1, 4, 8)]
 
 
 def test_potsdam_joins_its_lists(potsdam: Path) -> None:
