@@ -3,10 +3,9 @@
 Knows nothing of networks or images: embeddings and assignments in, scalars out.
 
 Of the paper only the abstract and what others tell of it were at hand: alignment, uniformity, orthogonality and
-reconstruction are its words, the formulas are ours.
+reconstruction are its words, the formulas are ours. Uniformity is what `balanced` and `orthogonality` make.
 
-Source: Semantic Attention Network (arXiv:2211.14513), abstract; Wang and Isola (arXiv:2005.10242) for uniformity;
-SwAV (arXiv:2006.09882) for balanced targets.
+Source: Semantic Attention Network (arXiv:2211.14513), abstract; SwAV (arXiv:2006.09882) for balanced targets.
 """
 
 from __future__ import annotations
@@ -45,13 +44,3 @@ def balanced(scores: Tensor, *, temperature: float, rounds: int) -> Tensor:
 def alignment(log_assigned: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
     """Cross-entropy of each view's assignments against the other view's targets; all float [n, K]."""
     return -((targets[1] * log_assigned[0]).sum(1).mean() + (targets[0] * log_assigned[1]).sum(1).mean()) / 2
-
-
-def uniformity(units: Tensor) -> Tensor:
-    """Log of the mean Gaussian potential of all pairs, 0 when all are one point, lower when they spread out.
-
-    units  float [n, D], unit rows
-
-    Source: Wang and Isola, eq. 5, t = 2.
-    """
-    return (4 * (units @ units.T - 1)).exp().mean().log()

@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -36,13 +37,12 @@ from training.methods import Batch, Method, Stage
 from training.recipe import Section
 from training.regions import RegionOptions, open_regions, pool
 from training.run import Run
-from training.semantics import alignment, balanced, batch_semantics, orthogonality, uniformity
+from training.semantics import alignment, balanced, batch_semantics, orthogonality
 from training.views import ViewOptions, crop, draw_crops, relight
 
 _LEVELS = 3  # of the CNN's pyramid: strides 4, 8, 16
 _MOMENTUM = 0.95  # of the served semantics: the mean of the last twenty batches or so
 _WARM_UP = 20  # steps
-_COMPARED = 512  # regions whose spread is measured at once
 
 
 class SanError(TesseraError):
@@ -63,7 +63,6 @@ class SanConfig(Section):
     balance_rounds: int = Field(3, ge=0)
     weight_orthogonal: float = Field(1.0, ge=0)
     weight_reconstruct: float = Field(1.0, ge=0)
-    weight_uniform: float = Field(0.5, ge=0)
     region_scales: tuple[float, ...] = Field((100.0, 250.0, 500.0), min_length=1)
     min_cells: int = Field(4, ge=1)  # of 4×4 pixels that a region needs in both views
     max_images: int = Field(5000, ge=4)  # drawn evenly from more: they are kept on disk at one size
@@ -141,9 +140,14 @@ class San(Method):
         """float32 [K, D], rows of length 1: the moving average of the batches' semantics."""
         return self.served.clone()
 
+    def _generator(self, epoch: int, purpose: int) -> torch.Generator:
+        """Unrelated draws for every seed, epoch and purpose; of a larger number torch takes the last 32 bits alone."""
+        mixed = np.random.SeedSequence([self.run.recipe.seed % 2**32, epoch, purpose]).generate_state(1)[0]
+        return torch.Generator().manual_seed(int(mixed))
+
     def _order(self, epoch: int) -> list[Tensor]:
         """Image numbers of every batch; what is left over is left out, if there is a whole batch."""
-        generator = torch.Generator().manual_seed((self.run.recipe.seed << 32) + epoch)
+        generator = self._generator(epoch, 0)
         found = torch.split(torch.randperm(len(self.regions), generator=generator), self.config.batch_size)
         return list(found[:-1] if len(found) > 1 and len(found[-1]) < self.config.batch_size else found)
 
@@ -155,7 +159,7 @@ class San(Method):
         colors  float [2B, 3, h, w], what was photographed, before its light was changed
         rows    float [2B, 1, h, w], height in the whole image, −1..1
         """
-        generator = torch.Generator().manual_seed((self.run.recipe.seed << 32) + (1 << 31) + epoch)
+        generator = self._generator(epoch, 1)
         cache, stride = self.regions, self.network.backbone.stride
         grid = (self.views.size[0] // stride, self.views.size[1] // stride)
         for rows in self._order(epoch):
@@ -197,11 +201,8 @@ class San(Method):
         targets = balanced(
             units.detach() @ shared.detach().T, temperature=config.target_temperature, rounds=config.balance_rounds
         )
-        both = units.chunk(2)
-        wanted = targets.chunk(2)
-        spread = uniformity(units[:: math.ceil(len(units) / _COMPARED)])
-        losses["align"] = alignment((first[:, dim:], second[:, dim:]), (wanted[0], wanted[1]))
-        losses["uniform"] = config.weight_uniform * ((both[0] - both[1]).square().sum(1).mean() + spread)
+        wanted = targets[: len(first)], targets[len(first) :]
+        losses["align"] = alignment((first[:, dim:], second[:, dim:]), wanted)
         with torch.no_grad():
             losses["log/agreement"] = (wanted[0].argmax(1) == wanted[1].argmax(1)).float().mean()
             usage = assigned.exp().mean((0, 2, 3))

@@ -1,0 +1,42 @@
+"""Targets are balanced, losses are zero where they should be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from training.semantics import alignment, balanced, batch_semantics, orthogonality
+
+
+def test_balanced_targets_are_wanted_equally_often_where_a_softmax_collapses() -> None:
+    scores = torch.rand(300, 5, generator=torch.Generator().manual_seed(0)) * 0.2
+    scores[:, 2] += 0.5  # everything is nearest to one
+    plain = balanced(scores, temperature=0.05, rounds=0)
+    even = balanced(scores, temperature=0.05, rounds=50)
+    assert torch.allclose(even.sum(1), torch.ones(300), atol=1e-5)
+    assert plain.mean(0)[2] > 0.95
+    assert even.mean(0).tolist() == pytest.approx([0.2] * 5, abs=1e-3)
+    assert set(even.argmax(1).tolist()) == set(range(5))
+
+
+def test_orthogonal_semantics_cost_nothing() -> None:
+    assert float(orthogonality(torch.eye(4, 7))) == 0
+    alike = F.normalize(torch.ones(4, 7), dim=1)
+    assert float(orthogonality(alike)) == pytest.approx(3)  # every other row, at a cosine of 1
+
+
+def test_batch_semantics_are_the_mean_direction() -> None:
+    one = torch.eye(3, 8)
+    assert torch.allclose(batch_semantics(torch.stack([one, 5 * one])), one)  # lengths do not count
+    mixed = batch_semantics(torch.stack([one, one.roll(1, 0)]))
+    assert torch.allclose(mixed.norm(dim=1), torch.ones(3))
+    assert torch.allclose(mixed[0, :3], torch.tensor([0.5, 0.0, 0.5]).sqrt())
+
+
+def test_alignment_crosses_the_views() -> None:
+    first, second = torch.eye(3), torch.eye(3).roll(1, 0)
+    sure = [(0.98 * target + 0.01).log() for target in (first, second)]
+    crossed = alignment((sure[1], sure[0]), (first, second))
+    straight = alignment((sure[0], sure[1]), (first, second))
+    assert float(crossed) < 0.02 < 4 < float(straight)
