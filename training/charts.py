@@ -57,11 +57,47 @@ def stack(parts: Sequence[tuple[str, str, float]]) -> str:
     return f'<svg class="stack" viewBox="0 0 1000 34" preserveAspectRatio="none" role="img">{out}</svg>'
 
 
+def matrix(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequence[float]]) -> str:
+    """A table of shares 0..1 as a picture: the darker a cell, the more; its share in percent stands in it.
+
+    shares  one line for each of `rows`, one number for each of `columns`
+    """
+    left, top = 8 + _text_width(rows), 8 + _text_width(columns)
+    cell = 30
+    body = "".join(
+        f'<text x="{left - 6}" y="{top + (i + 0.5) * cell + 4:.1f}" text-anchor="end">{escape(name)}</text>'
+        for i, name in enumerate(rows)
+    )
+    for j, name in enumerate(columns):
+        x = left + (j + 0.5) * cell + 4
+        body += f'<text transform="translate({x:.1f} {top - 6}) rotate(-90)">{escape(name)}</text>'
+    for i, line in enumerate(shares):
+        for j, share in enumerate(line):
+            x, y = left + j * cell, top + i * cell
+            said = f"{rows[i]} → {columns[j]}: {share:.1%}"
+            body += (
+                f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" fill="{COLORS[0]}"'
+                f' fill-opacity="{0.06 + 0.94 * share:.3f}"><title>{escape(said)}</title></rect>'
+            )
+            if share >= 0.005:
+                shade = ' class="on"' if share > 0.45 else ""
+                body += (
+                    f'<text{shade} x="{x + (cell - 1) / 2}" y="{y + cell / 2 + 4}" text-anchor="middle">'
+                    f"{100 * share:.0f}</text>"
+                )
+    width, height = left + cell * len(columns) + 4, top + cell * len(rows) + 4
+    return f'<svg class="chart matrix" viewBox="0 0 {width} {height}" style="max-width:{width}px">{body}</svg>'
+
+
 def thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tuple[float, float]]:
     """At most so many points, each the mean of its neighbors."""
     size = math.ceil(len(points) / most)
     groups = [points[i : i + size] for i in range(0, len(points), size)]
     return [(sum(p[0] for p in g) / len(g), sum(p[1] for p in g) / len(g)) for g in groups]
+
+
+def _text_width(names: Sequence[str]) -> int:
+    return round(6.4 * max((len(name) for name in names), default=0))
 
 
 def _cycle(n: int) -> list[str]:

@@ -10,7 +10,8 @@ from html import escape
 
 def page(title: str, body: str) -> str:
     """A whole page; `title` is escaped here, `body` is HTML."""
-    return PAGE.replace("TITLE", escape(title)).replace("BODY", body)
+    before, after = PAGE.split("BODY")
+    return before.replace("TITLE", escape(title)) + body + after
 
 
 def section(title: str, body: str) -> str:
@@ -47,9 +48,13 @@ article i, .legend i { display: inline-block; width: 12px; height: 12px; border-
 .patches img { width: 100%; aspect-ratio: 1; border-radius: 5px; display: block; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 14px; margin-bottom: 14px; }
 figure { margin: 0; padding: 14px; max-width: 640px; }
+figure.wide { width: fit-content; max-width: 100%; }
+.four { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 12px; margin-bottom: 20px; }
+.four img { width: 100%; display: block; border-radius: 5px; }
 figcaption { font-weight: 600; margin-bottom: 8px; overflow-wrap: anywhere; }
 .chart { width: 100%; height: auto; display: block; }
 .chart text { font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums; }
+.chart text.on { fill: #fff; }
 .chart .grid { stroke: var(--line); }
 .legend { margin: 8px 0 0; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; color: var(--soft); }
 pre { padding: 14px; overflow: auto; font-size: 13px; }

@@ -1,0 +1,219 @@
+"""`tessera evaluate`: the numbers of served label maps, rows side by side, refusals that say what to change."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+from typer.testing import CliRunner
+
+from tests.service.conftest import server_of
+from tests.tiny import bands
+from training import evaluate
+
+CLASS_OF_COLOR = np.array([0, 1, 1, 2, 3], np.uint8)  # green and blue are one class: one cluster is left over
+
+
+def draw(folder: Path, count: int = 5) -> Path:
+    """Photos of colored bands, noisy and of several sizes; label maps that do not follow them everywhere."""
+    for name in ("images/val", "labels/val", "images/train", "labels/train"):
+        (folder / name).mkdir(parents=True)
+    for i in range(2 * count):
+        split, rng = ("val", "train")[i % 2], np.random.default_rng(i)
+        order = tuple(rng.permutation(5).tolist())
+        height, width = 64 + 9 * i, 120 + 16 * i
+        photo = bands(height, width, order).astype(np.int64) + rng.normal(0, 45, (height, width, 3)).round()
+        Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(folder / "images" / split / f"{i} <i>.png")
+        labels = np.broadcast_to(CLASS_OF_COLOR[list(order)][np.arange(width) * 5 // width], (height, width)).copy()
+        labels[: height // 4] = rng.integers(0, 4)
+        labels[height // 2 : height // 2 + 3] = 255
+        if i == 2:
+            labels = labels[::2, ::2]  # a label map of another size than its photo
+        Image.fromarray(labels).save(folder / "labels" / split / f"{i} <i>.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("eval") / "drawn")
+
+
+def ran(bundle: Path, out: Path, **options: object) -> dict:
+    evaluate.command(bundle, out=out, device="cpu", workers=2, **options)  # type: ignore[arg-type]
+    return json.loads((out / "evaluation.json").read_text())
+
+
+def row(facts: dict, name: str) -> dict:
+    return next(one for one in facts["rows"] if one["name"] == name)
+
+
+def served_scores(bundle: Path, state: Path, data: Path, query: str) -> tuple[float, float]:
+    """mIoU and accuracy by another way: label maps over HTTP, counted pixel by pixel class by class, scipy."""
+    table = np.zeros((5, 4), np.int64)
+    with server_of(bundle, state)() as client:
+        for photo in sorted((data / "images/val").iterdir()):
+            answer = client.post(f"/segment?format=png{query}", content=photo.read_bytes())
+            found = Image.open(io.BytesIO(answer.content))
+            truth = np.asarray(Image.open(data / "labels/val" / photo.name))
+            found = np.asarray(found.resize(truth.shape[::-1], Image.Resampling.NEAREST))
+            for cluster in range(5):
+                for label in range(4):
+                    table[cluster, label] += np.sum((found == cluster) & (truth == label))
+    clusters, classes = linear_sum_assignment(-table)
+    ious = []
+    for cluster, label in zip(clusters, classes, strict=True):
+        hit = table[cluster, label]
+        ious.append(hit / (table[cluster].sum() + table[:, label].sum() - hit))
+    return float(np.mean(ious)), float(table[clusters, classes].sum() / table.sum())
+
+
+def test_scores_are_those_of_the_served_label_maps(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    facts = ran(tiny_bundle, tmp_path / "out", data=data / "images/val", labels=data / "labels/val", crf=True)
+    assert [one["name"] for one in facts["rows"]] == ["plain", "crf"]
+    assert [one["served"] for one in facts["rows"]] == [True, False]
+    for name, query in (("plain", ""), ("crf", "&crf=true")):
+        miou, accuracy = served_scores(tiny_bundle, tmp_path / "state", data, query)
+        assert row(facts, name)["miou"] == pytest.approx(miou, abs=1e-12)
+        assert row(facts, name)["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    plain = row(facts, "plain")
+    assert 0.3 < plain["miou"] < 0.9
+    assert plain["class_of_cluster"].count(None) == 1  # five clusters, four classes: its pixels are errors
+    assert np.sum(plain["confusion"]) == facts["pixels"]
+    assert facts["images"] == 5
+    assert facts["failed"] == []
+
+
+def test_everything_at_once(tiny_bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = ran(
+        tiny_bundle, tmp_path, data=data / "images/val", labels=data / "labels/val", flip=True, protocol="crop",
+        linear_probe=True, probe_data=data / "images/train", probe_labels=data / "labels/train", probe_steps=3,
+        curves=True, examples=2,
+    )  # fmt: skip
+    names = [one["name"] for one in facts["rows"]]
+    assert names == ["plain", "flip", "linear probe, plain", "linear probe, flip"]
+    assert row(facts, "linear probe, plain")["class_of_cluster"] == facts["classes"]
+    assert row(facts, "plain")["miou"] == pytest.approx(row(facts, "flip")["miou"], abs=0.01)  # colors know no sides
+    assert facts["protocol"] == "crop"
+    assert facts["pixels"] <= 5 * 64 * 64  # central squares of the bundle's 64 pixels
+    assert facts["linear_probe"]["images"] == 5
+    assert set(facts["correspondence"]) == {"one image", "nearest neighbor", "random other image"}
+    assert facts["correspondence"]["one image"]["code"]["average_precision"] > 0.4
+    assert any("does not name its backbone's features" in note for note in facts["notes"])
+    told = capsys.readouterr().out
+    assert "for measuring only" in told
+    assert "average precision, nearest neighbor" in told
+    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert page.count("data:image/webp") == 8
+    assert "<script" not in page
+    assert "<i>.png" not in page  # names are escaped
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_nothing_of_a_photo_is_in_the_page_by_default(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    ran(tiny_bundle, tmp_path, data=data / "images/val", labels=data / "labels/val", limit=2)
+    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert "<img" not in page
+    assert "matrix" in page
+
+
+def test_a_runs_folder_stands_for_its_bundle(make_bundle, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "x").mkdir(parents=True)
+    (make_bundle()).rename(run / "bundle")
+    (run / "run.json").write_text("{}")
+    evaluate.command(run, data=data / "images/val", labels=data / "labels/val", limit=2, device="cpu")
+    assert json.loads((run / "evaluation" / "evaluation.json").read_text())["images"] == 2
+
+
+def failing(bundle: Path, out: Path, **options: object) -> tuple[int, str]:
+    arguments = [str(bundle), "--out", str(out), "--device", "cpu"]
+    for name, value in options.items():
+        arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    app = typer.Typer()
+    app.command()(evaluate.command)
+    answer = CliRunner().invoke(app, arguments)
+    return answer.exit_code, " ".join(answer.output.split())
+
+
+def test_one_bad_image_is_named_and_skipped(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = draw(tmp_path / "d", 3)
+    broken, beyond, nonsense = sorted((data / "images/val").iterdir())
+    broken.write_bytes(b"\xff\xd8\xff")
+    Image.fromarray(np.full((64, 120), 0, np.uint8)).save(data / "labels/val" / broken.name)
+    (data / "labels/val" / nonsense.name).write_bytes(b"no png")
+    Image.fromarray(np.full((64, 120), 3, np.uint8)).save(data / "labels/val" / beyond.name)
+    # --labels alone reads every map for the number of classes; a data set knows it
+    code, told = failing(tiny_bundle, tmp_path / "out", data=data / "images/val", labels=data / "labels/val")
+    assert code == 2
+    assert "the label map cannot be read" in told
+    tree = tmp_path / "camvid"
+    for part in ("images", "labels"):
+        (tree / part).mkdir(parents=True)
+        (data / part / "val").rename(tree / part / "val")
+    code, told = failing(tiny_bundle, tmp_path / "out", data=tree, dataset="camvid")
+    assert code == 1
+    assert f"failed images/val/{broken.name}: " in told
+    assert f"failed images/val/{nonsense.name}: " in told
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["images"] == 1
+    Image.fromarray(np.full((64, 120), 40, np.uint8)).save(tree / "labels/val" / beyond.name)
+    code, told = failing(tiny_bundle, tmp_path / "out", data=tree, dataset="camvid")
+    assert code == 1
+    assert "none of 3 images could be scored" in told
+    (tree / "labels/val" / beyond.name).unlink()
+    code, told = failing(tiny_bundle, tmp_path / "out2", data=tree, dataset="camvid")
+    assert code == 1
+    assert not (tmp_path / "out2").exists()
+
+
+def test_values_beyond_the_classes_are_named(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = draw(tmp_path / "d", 2)
+    first = sorted((data / "labels/val").iterdir())[0]
+    Image.fromarray(np.full((64, 120), 40, np.uint8)).save(first)
+    code, told = failing(tiny_bundle, tmp_path / "out", data=data, dataset="camvid")
+    assert code == 1
+    assert "has the value 40, but there are 11 classes (0 to 10; 255 is ignored)" in told
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, "nothing to measure against"),
+        ({"labels": "labels/train"}, "have no label map"),
+        ({"labels": "labels/no"}, "--labels names the folder"),
+        ({"dataset": "camvid"}, "CamVid is laid out as"),
+        ({"dataset": "folder"}, "have no label map: take a split that has them, or give --labels"),
+        ({"labels": "labels/val", "protocol": "papers"}, "write served or crop"),
+        ({"labels": "labels/val", "device": "tpu"}, "write auto, cpu, cuda"),
+        ({"labels": "labels/val", "probe_split": "val"}, "belong to --linear-probe"),
+        ({"labels": "labels/val", "linear_probe": True}, "learns from labels that are not the evaluated ones"),
+    ],
+)
+def test_wrong_usage(options: dict, wanted: str, tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    given = {k: data / v if k == "labels" else v for k, v in options.items()}
+    code, told = failing(tiny_bundle, tmp_path, data=data / "images/val", **given)
+    assert code == 2, told
+    assert wanted in told
+
+
+def test_what_is_no_bundle(data: Path, tmp_path: Path) -> None:
+    code, told = failing(data, tmp_path, data=data / "images/val", labels=data / "labels/val")
+    assert code == 2
+    assert "neither a bundle nor a run" in told
+
+
+def test_a_probe_on_the_evaluated_images_is_asked_for_by_name(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    how = {"data": data, "dataset": "camvid", "linear_probe": True, "probe_steps": 1}
+    code, told = failing(tiny_bundle, tmp_path, split="train", **how)
+    assert code == 2
+    assert "learns from 5 of the images it is measured on" in told
+    code, told = failing(tiny_bundle, tmp_path, split="train", probe_split="train", **how)
+    assert code == 0
+    assert "its rows say what it remembers" in told
+    assert failing(tiny_bundle, tmp_path, split="val", **how)[0] == 0

@@ -1,0 +1,241 @@
+"""`tessera evaluate`: what a bundle is worth against ground truth.
+
+    tessera evaluate runs/photos --data photos --labels labels
+    tessera evaluate models/pretrained/street --data ../shared/data/camvid --dataset camvid --split val --crf --flip
+
+Knows no data set and no method: it opens both, hands them to `evaluation`, and writes what that finds as a table,
+as evaluation.json and as evaluation.html. Labels are read here, and nowhere in training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+from rich.console import Console
+
+from models.bundle import Bundle
+from models.errors import TesseraError
+from training import datasets
+from training.datasets import DataError, Images, Skipped
+from training.evaluation import Evaluation, Options, evaluate
+from training.evaluation_page import Example, page_of
+from training.exported import Device, ExportedError
+from training.label_maps import Protocol, enlarged
+from training.run import write
+from training.scoring import Labelled
+
+
+class UsageError(TesseraError):
+    """A combination of options that cannot be followed."""
+
+
+_WRONG_USAGE = (UsageError, DataError, ExportedError)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """The bundle in a folder, or in a run's folder. Raises UsageError, BundleError."""
+    if (path / "manifest.json").is_file():
+        return Bundle.load(path)
+    if (path / "bundle" / "manifest.json").is_file():
+        return Bundle.load(path / "bundle")
+    raise UsageError(f"{path} holds neither a bundle nor a run with one; name the folder that `train --out` was given")
+
+
+def open_images(
+    data: Path, dataset: str | None, split: str, labels: Path | None, *, limit: int = 0
+) -> tuple[Images, list[Skipped], tuple[str, ...]]:
+    """Labelled images, those without a label map, and what the data set wants known.
+
+    limit  this many of them at most, drawn evenly; 0: all
+
+    No image is opened: one that cannot be read is found when its turn comes. Raises DataError.
+    """
+    if labels is None and dataset is None:
+        known = ", ".join(name for name in datasets.names() if name != "folder")
+        raise UsageError(f"nothing to measure against: --labels names a folder of label maps, --dataset one of {known}")
+    if not data.is_dir():
+        raise DataError(f"{data} is not a folder; --data names the folder that holds the images")
+    folder = data.resolve()
+    found = datasets.find(dataset or "folder", folder, split)
+    paths = list(found.paths)
+    skipped = []
+    if labels is None:
+        skipped = [Skipped(path, "it has no label map") for path in paths if path not in found.labels]
+        paths = [path for path in paths if path in found.labels]
+        if skipped and not paths:
+            raise DataError(
+                f"the {len(skipped)} images of {dataset} {split} have no label map: take a split that has them, or give"
+                " --labels DIR"
+            )
+    if not paths:
+        raise DataError(f"{data} holds no image of {dataset or 'any known format'}; is --data the right folder?")
+    if limit:
+        count = min(limit, len(paths))
+        paths = [paths[i * len(paths) // count] for i in range(count)]
+    images = Images(
+        folder,
+        paths,
+        labels=found.labels,
+        class_names=found.class_names,
+        table=found.table,
+        read=found.read,
+        read_labels=found.read_labels,
+    )
+    return (images if labels is None else datasets.with_labels(images, labels)), skipped, found.notes
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle's folder, or the run that made one.")],
+    data: Annotated[Path, typer.Option(help="Folder of the images, or of the data set.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder of label maps, named as the images: 8 bits, class numbers, 255 ignored.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = None,
+    split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
+    crf: Annotated[bool, typer.Option("--crf", help="Rows with the CRF, too.")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Rows with and without flip averaging.")] = False,
+    protocol: Annotated[
+        str, typer.Option(help="served: label maps as the service gives them. crop: the papers' central square.")
+    ] = "served",
+    linear_probe: Annotated[
+        bool, typer.Option("--linear-probe", help="Train a linear layer on labelled codes, for measuring only.")
+    ] = False,
+    probe_data: Annotated[Path | None, typer.Option(help="What it learns from; default: --data.")] = None,
+    probe_labels: Annotated[Path | None, typer.Option(help="Its label maps, where --labels is used.")] = None,
+    probe_split: Annotated[str | None, typer.Option(help="Its split; default: train.")] = None,
+    probe_steps: Annotated[int, typer.Option(min=1, help="Its steps.")] = 400,
+    curves: Annotated[bool, typer.Option("--curves", help="Precision and recall of feature correspondences.")] = False,
+    examples: Annotated[int, typer.Option(min=0, help="Photos to show in the page, with their errors.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for evaluation.json and .html; default: RUN/evaluation, ./evaluation.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many images, drawn evenly; 0: all.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the probe and of the curves' pairs.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Images at once; default: one per core.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+) -> None:
+    """Score a bundle against ground truth: Hungarian mIoU and accuracy, per class, with and without CRF and flip."""
+    console = Console(stderr=True)
+    try:
+        if protocol not in get_args(Protocol):
+            raise UsageError(f"--protocol {protocol}: write {' or '.join(get_args(Protocol))}")
+        if device not in get_args(Device):
+            raise UsageError(f"--device {device}: write {', '.join(get_args(Device))}")
+        if not linear_probe and (probe_data or probe_labels or probe_split):
+            raise UsageError("--probe-data, --probe-labels and --probe-split belong to --linear-probe: add it")
+        model = open_bundle(bundle)
+        images, failed, notes = open_images(data, dataset, split, labels, limit=limit)
+        labelled = Labelled(images, len(images.class_names), protocol, model.manifest.input.size)  # type: ignore[arg-type]
+        learning = None
+        if linear_probe:
+            told = bool(probe_data or probe_split)
+            if labels and not (probe_data and probe_labels):
+                raise UsageError(
+                    "--linear-probe learns from labels that are not the evaluated ones: name them with --probe-data and"
+                    " --probe-labels"
+                )
+            other, more, _ = open_images(probe_data or data, dataset, probe_split or "train", probe_labels)
+            failed += more
+            learning = Labelled(other, labelled.classes, labelled.protocol, labelled.size)
+            notes += overlap(other, images, told=told)
+        options = Options(crf, flip, curves, probe_steps, seed, workers or min(8, os.cpu_count() or 1), device)  # type: ignore[arg-type]
+        what = f"{dataset} {split}" if labels is None else f"{images.root.name} with {labels.name}"
+        found = evaluate(model, labelled, what, options, console, learning)
+        found.tally.skipped[:0] = failed
+        found.notes[:0] = notes
+        folder = out or default_out(model.path)
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = found.facts()
+        write(folder / "evaluation.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
+        write(folder / "evaluation.html", page_of(facts, examples_of(found, examples)))
+    except TesseraError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
+    print(table(facts))
+    for one in facts["failed"]:
+        console.print(f"failed {one['file']}: {one['reason']}", markup=False, highlight=False, soft_wrap=True)
+    print(f"json    {folder / 'evaluation.json'}")
+    print(f"page    {folder / 'evaluation.html'}")
+    if facts["failed"]:
+        raise typer.Exit(1)
+
+
+def overlap(learning: Images, evaluated: Images, *, told: bool) -> tuple[str, ...]:
+    """What to say where the probe learns from images it is measured on.
+
+    Raises UsageError unless somebody asked for that by name.
+    """
+    both = len({path.resolve() for path in learning.paths} & {path.resolve() for path in evaluated.paths})
+    if not both:
+        return ()
+    said = f"the linear probe learns from {both} of the images it is measured on"
+    if not told:
+        raise UsageError(f"{said}: name another --probe-split or --probe-data, or this one, if that is meant")
+    return (f"{said}: its rows say what it remembers",)
+
+
+def default_out(bundle: Path) -> Path:
+    """RUN/evaluation for a run's bundle, else ./evaluation: other people's folders are left alone."""
+    run = bundle.resolve().parent
+    return run / "evaluation" if (run / "run.json").is_file() else Path("evaluation")
+
+
+def examples_of(found: Evaluation, count: int) -> list[Example]:
+    """Evenly drawn images with what was served for them, in classes, and the truth."""
+    labelled = found.labelled
+    count = min(count, len(labelled))
+    match = next(row.scores.match for row in found.tally.rows if row.way == found.served)
+    unusable = {one.path for one in found.tally.skipped}
+    drawn = []
+    for i in (n * len(labelled) // count for n in range(count)):
+        if labelled.images.paths[i] in unusable:
+            continue
+        image, truth = labelled[i]
+        labels = enlarged(found.mapper(image, [found.served])[found.served].labels, truth.shape)
+        drawn.append(Example(labelled.images.name(i), image, match[labels], truth))
+    return drawn
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The rows as text; figures in percent."""
+    rows = facts["rows"]
+    width = max(len(row["name"]) for row in rows) + 2
+    lines = [
+        f"{facts['bundle']} on {facts['data']}: {facts['images']} images, {facts['clusters']} clusters,"
+        f" {len(facts['classes'])} classes, protocol {facts['protocol']}",
+        f"{'':{width}} {'mIoU':>7} {'accuracy':>9} {'precision':>10} {'s/image':>8}",
+    ]
+    for row in rows:
+        figures = [_percent(row[name]) for name in ("miou", "accuracy", "mean_precision")]
+        name = row["name"] + (" *" if row["served"] else "")
+        lines.append(
+            f"{name:{width}} {figures[0]:>7} {figures[1]:>9} {figures[2]:>10} {row['seconds_per_image']:>8.3f}"
+        )
+    lines.append("* as the service gives it")
+    by_class = next(row for row in rows if row["served"])["iou"]
+    lines.append("IoU *  " + "  ".join(f"{name} {_percent(value)}" for name, value in by_class.items()))
+    if "linear_probe" in facts:
+        probe = facts["linear_probe"]
+        lines.append(
+            f"The linear probe was trained with the labels of {probe['images']} images, for measuring only:"
+            " nothing of it is in the bundle."
+        )
+    for kind, by_source in facts.get("correspondence", {}).items():
+        found = ", ".join(f"{name} {_percent(curve['average_precision'])}" for name, curve in by_source.items())
+        chance = next(iter(by_source.values()))["positives"]
+        lines.append(f"average precision, {kind}: {found} (by chance {_percent(chance)})")
+    lines += [f"note: {note}" for note in facts["notes"]]
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def main() -> None:
+    """`tessera evaluate`."""
+    typer.run(command)

@@ -1,0 +1,167 @@
+"""One evaluation, whole: which networks, which rows, the probe, the curves; and its facts as JSON has them.
+
+Knows nothing of commands, folders or pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from models import crf as dense_crf
+from models.bundle import Bundle, self_test
+from training import metrics, scoring
+from training.correspondence_curve import Curve
+from training.datasets import Skipped
+from training.exported import Device, open_networks
+from training.label_maps import Mapper, Way
+from training.linear_probe import LinearProbe
+from training.scoring import Labelled, Row, Tally
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured besides the way the service takes, and how.
+
+    crf, flip    rows with the CRF; rows with and without averaging with the mirrored image
+    curves       precision and recall of feature correspondences
+    probe_steps  of the linear probe, where there is something for it to learn from
+    workers      images at once
+    """
+
+    crf: bool = False
+    flip: bool = False
+    curves: bool = False
+    probe_steps: int = 400
+    seed: int = 0
+    workers: int = 1
+    device: Device = "auto"
+
+
+@dataclass
+class Evaluation:
+    """Everything that was found.
+
+    mapper    makes the label maps once more, for whoever wants to see them
+    tally     rows and failures;  served  the way the service takes
+    probe     where one was asked for;  curves  by kind of pair and source
+    """
+
+    bundle: Bundle
+    labelled: Labelled
+    data: str
+    mapper: Mapper
+    tally: Tally
+    served: Way
+    probe: LinearProbe | None = None
+    curves: dict[str, dict[str, Curve]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """By class id."""
+        return self.labelled.images.class_names
+
+    def facts(self) -> dict[str, Any]:
+        """evaluation.json: fractions 0..1, seconds; None where a class neither occurs nor is predicted."""
+        found: dict[str, Any] = {
+            "bundle": self.bundle.ref,
+            "method": self.bundle.manifest.method,
+            "data": self.data,
+            "data_sha256": self.labelled.images.digest,
+            "protocol": self.labelled.protocol,
+            "images": self.tally.images,
+            "pixels": self.tally.pixels,
+            "clusters": len(self.bundle.manifest.clusters),
+            "classes": list(self.class_names),
+            "rows": [self._row(row) for row in self.tally.rows],
+            "failed": [{"file": self.name(one), "reason": one.reason} for one in self.tally.skipped],
+            "notes": self.notes,
+        }
+        if self.probe:
+            found["linear_probe"] = {
+                "images": self.probe.images, "steps": self.probe.steps, "loss": self.probe.loss,
+                "seconds": round(self.probe.seconds, 2),
+            }  # fmt: skip
+        if self.curves:
+            found["correspondence"] = {
+                kind: {source: asdict(curve) for source, curve in by.items()} for kind, by in self.curves.items()
+            }
+        return found
+
+    def name(self, one: Skipped) -> str:
+        """A failed file below its folder, where it lies there."""
+        root = self.labelled.images.root
+        return (one.path.relative_to(root) if one.path.is_relative_to(root) else one.path).as_posix()
+
+    def _row(self, row: Row) -> dict[str, Any]:
+        scores, names = row.scores, self.class_names
+        return {
+            "name": row.way.name,
+            "head": "linear probe" if row.way.probe else "clusters",
+            "flip": row.way.flip,
+            "crf": row.way.crf,
+            "served": row.way == self.served,
+            "miou": _number(scores.miou),
+            "accuracy": _number(scores.accuracy),
+            "mean_precision": _number(scores.mean_precision),
+            "iou": dict(zip(names, map(_number, scores.iou), strict=True)),
+            "precision": dict(zip(names, map(_number, scores.precision), strict=True)),
+            "class_of_cluster": [names[c] if c != metrics.EXTRA else None for c in scores.match.tolist()],
+            "confusion": scores.confusion.tolist(),
+            "seconds_per_image": round(row.seconds, 4),
+        }
+
+
+def evaluate(
+    bundle: Bundle, labelled: Labelled, data: str, options: Options, console: Console, learning: Labelled | None = None
+) -> Evaluation:
+    """Scores a bundle on labelled images.
+
+    data      what they are, for people
+    learning  what a linear probe learns from; None: no probe
+
+    Raises BundleError where the golden image is not repeated, ScoringError, ProbeError.
+    """
+    threads = 1 if options.workers > 1 else 0  # images side by side are faster than one image on many cores
+    opened = open_networks(bundle, flip=options.flip, features=options.curves, device=options.device, threads=threads)
+    self_test(bundle, opened.exported)
+    network = opened.networks[opened.served]
+    mapper = Mapper(bundle, opened.networks)
+    skipped: list[Skipped] = []
+    probe = None
+    if learning is not None:
+        probe = scoring.probe(
+            mapper, network, learning, skipped, steps=options.probe_steps, seed=options.seed,
+            device=_torch_device(options.device), console=console,
+        )  # fmt: skip
+        mapper = Mapper(bundle, opened.networks, probe)
+    if options.crf:
+        dense_crf.warm(len(bundle.manifest.clusters))  # compiling counts as nobody's seconds
+    ways = mapper.ways(crf=options.crf)
+    tally = scoring.score(mapper, labelled, ways, workers=options.workers, console=console)
+    tally.skipped[:0] = skipped
+    notes = list(opened.notes)
+    drawn: dict[str, dict[str, Curve]] = {}
+    if options.curves:
+        drawn = scoring.correspondence(
+            mapper, network, labelled, seed=options.seed, workers=options.workers, console=console
+        )
+        if not opened.exported.features:
+            notes.append(
+                "the network does not name its backbone's features: the curves are of the code alone; a bundle"
+                " exported anew has both"
+            )
+    return Evaluation(bundle, labelled, data, mapper, tally, Way(flip=opened.served), probe, drawn, notes)
+
+
+def _torch_device(device: Device) -> torch.device:
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

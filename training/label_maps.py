@@ -1,0 +1,115 @@
+"""One image → its label map in every way that is compared: averaged with its mirror image or not, refined or not.
+
+Knows nothing of ground truth. The way the service takes is one of them, and its label map is the service's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models import assign
+from models.assign import Assignment
+from models.bundle import Bundle
+from models.image import Fit, fit
+from models.refined import refined
+from training.crops import square
+from training.exported import Answer, Network
+from training.linear_probe import LinearProbe
+
+Array = NDArray[Any]
+Protocol = Literal["served", "crop"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a label map is made; `name` is what tables call it."""
+
+    probe: bool = False
+    flip: bool = False
+    crf: bool = False
+
+    @property
+    def name(self) -> str:
+        """ "plain", "flip", "crf", "flip + crf"; with "linear probe, " before it where labels were used."""
+        how = " + ".join(word for word, on in (("flip", self.flip), ("crf", self.crf)) if on) or "plain"
+        return f"linear probe, {how}" if self.probe else how
+
+
+class Made(NamedTuple):
+    """A label map uint8 [H, W], and the seconds from fitted pixels to it."""
+
+    labels: Array
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Mapper:
+    """Label maps of one bundle.
+
+    networks  by whether they average with the mirrored image
+    """
+
+    bundle: Bundle
+    networks: Mapping[bool, Network]
+    probe: LinearProbe | None = None
+
+    def ways(self, *, crf: bool) -> list[Way]:
+        """All there are, clusters first, plain first."""
+        return [
+            Way(probe, flip, refine)
+            for probe in ([False, True] if self.probe else [False])
+            for refine in ([False, True] if crf else [False])
+            for flip in sorted(self.networks)
+        ]
+
+    def __call__(self, image: Array, ways: Sequence[Way]) -> dict[Way, Made]:
+        """image  RGB uint8 [H, W, 3]; every label map has its size."""
+        fitted = fit(image, self.bundle.manifest.input)
+        answers: dict[bool, tuple[Answer, float]] = {}
+        for flip in {way.flip for way in ways}:
+            began = time.perf_counter()
+            answers[flip] = self.networks[flip](fitted.pixels), time.perf_counter() - began
+        found = {}
+        for way in ways:
+            answer, took = answers[way.flip]
+            began = time.perf_counter()
+            labels = self._read(answer, fitted, way)
+            found[way] = Made(labels, took + time.perf_counter() - began)
+        return found
+
+    def _read(self, answer: Answer, fitted: Fit, way: Way) -> Array:
+        code, temperature = self.bundle.manifest.code, self.bundle.manifest.code.temperature
+        assignment: Assignment = code.assignment
+        scores = answer.scores
+        if way.probe and self.probe is not None:
+            scores, temperature, assignment = self.probe.logits(answer.code), 1.0, "dot"
+        if not way.crf:
+            return assign.labels(scores, fitted.source, fitted.box)
+        return refined(scores, answer.code, fitted, temperature=temperature, assignment=assignment)
+
+
+def framed(image: Array, labels: Array, protocol: Protocol, size: tuple[int, int]) -> tuple[Array, Array]:
+    """An image RGB uint8 [H, W, 3] and its label map as a protocol shows them to the network.
+
+    served  as they are
+    crop    the short side at min(size), then the central square; the label map by nearest neighbor. Source: STEGO,
+            PiCIE and CAUSE score like this.
+    """
+    if protocol == "served":
+        return image, labels
+    side = min(size)
+    return square(image, side), square(labels, side, "nearest")
+
+
+def enlarged(labels: Array, size: tuple[int, ...]) -> Array:
+    """A label map [h, w] at another size (H, W), by nearest neighbor."""
+    if labels.shape == size:
+        return labels
+    return np.asarray(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))

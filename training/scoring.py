@@ -1,0 +1,190 @@
+"""Label maps against ground truth, image by image: nothing of one image is kept but its counts.
+
+Knows nothing of commands, files of results or pages: a mapper and labelled images in, scores out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from models.errors import TesseraError
+from models.image import fit
+from training import linear_probe, metrics
+from training.correspondence_curve import IMAGES, Curve, Places, curves, places
+from training.datasets import IGNORED, DataError, Images, Skipped
+from training.exported import Network
+from training.label_maps import Mapper, Protocol, Way, enlarged, framed
+from training.linear_probe import Lesson, LinearProbe
+from training.prefetch import prefetch
+from training.progress import Progress
+
+Array = NDArray[Any]
+
+
+class ScoringError(TesseraError):
+    """Nothing could be measured."""
+
+
+class _Counted(NamedTuple):
+    confusion: Array
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of making label maps, and what it is worth. `seconds` an image, from fitted pixels to label map."""
+
+    way: Way
+    scores: metrics.Scores
+    seconds: float
+
+
+@dataclass
+class Tally:
+    """Rows in the order asked for; how many images were scored, and which could not be."""
+
+    rows: list[Row] = field(default_factory=list)
+    images: int = 0
+    pixels: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images with label maps, as a protocol shows them.
+
+    size  (H, W) the bundle asks for; what `crop` cuts to
+    """
+
+    images: Images
+    classes: int
+    protocol: Protocol
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> tuple[Array, Array]:
+        """RGB uint8 [H, W, 3] and its label map. Raises DataError, ImageError, OSError."""
+        image, labels = self.images[i], self.images.labels(i)
+        beyond = labels[(labels >= self.classes) & (labels != IGNORED)]
+        if beyond.size:
+            raise DataError(
+                f"its label map has the value {beyond.max()}, but there are {self.classes} classes (0 to"
+                f" {self.classes - 1}; {IGNORED} is ignored): name the --dataset these labels belong to, or renumber"
+                " them"
+            )
+        return framed(image, labels, self.protocol, self.size)
+
+    def trouble(self, i: int, error: Exception) -> Skipped:
+        """What stands in the list of images that could not be used."""
+        return Skipped(self.images.paths[i], str(error).replace(f"{self.images.paths[i]}: ", ""))
+
+
+def score(mapper: Mapper, labelled: Labelled, ways: Sequence[Way], *, workers: int, console: Console) -> Tally:
+    """Every image in every way; each prediction is brought to the label map's size by nearest neighbor.
+
+    Raises ScoringError where not one image could be scored.
+    """
+    clusters, classes = len(mapper.bundle.manifest.clusters), labelled.classes
+
+    def one(i: int) -> dict[Way, _Counted] | Skipped:
+        try:
+            image, truth = labelled[i]
+            return {
+                way: _Counted(
+                    metrics.confusion(
+                        enlarged(made.labels, truth.shape), truth, classes if way.probe else clusters, classes
+                    ),
+                    made.seconds,
+                )
+                for way, made in mapper(image, ways).items()
+            }
+        except (TesseraError, OSError) as error:
+            return labelled.trouble(i, error)
+
+    tally, sums = Tally(), dict[Way, _Counted]()
+    with Progress(console, "scoring", len(labelled)) as bar:
+        for found in prefetch(one, range(len(labelled)), workers):
+            if isinstance(found, Skipped):
+                tally.skipped.append(found)
+            else:
+                tally.images += 1
+                for way, counted in found.items():
+                    seen = sums.get(way, _Counted(np.zeros_like(counted.confusion), 0.0))
+                    sums[way] = _Counted(seen.confusion + counted.confusion, seen.seconds + counted.seconds)
+            bar.advance(note=f"{len(tally.skipped)} failed" if tally.skipped else "")
+    if not tally.images:
+        first = f", the first because {tally.skipped[0].reason}" if tally.skipped else ""
+        raise ScoringError(f"none of {len(labelled)} images could be scored{first}")
+    for way in ways:
+        counts, seconds = sums[way]
+        scores = metrics.score(counts, np.arange(classes) if way.probe else None)
+        tally.rows.append(Row(way, scores, float(seconds) / tally.images))
+    tally.pixels = int(tally.rows[0].scores.confusion.sum())
+    return tally
+
+
+def probe(
+    mapper: Mapper,
+    network: Network,
+    labelled: Labelled,
+    skipped: list[Skipped],
+    *,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    console: Console,
+) -> LinearProbe:
+    """A linear probe on the codes of labelled images; those that cannot be read are added to `skipped`."""
+
+    def lesson(i: int) -> Lesson | None:
+        try:
+            image, truth = labelled[i]
+        except (TesseraError, OSError) as error:
+            skipped.append(labelled.trouble(i, error))
+            return None
+        fitted = fit(image, mapper.bundle.manifest.input)
+        height, width = fitted.pixels.shape[:2]
+        inner = (round(fitted.box[2] * height), round(fitted.box[3] * width))
+        return Lesson(network(fitted.pixels).code, enlarged(truth, inner), fitted.box)
+
+    return linear_probe.train(
+        lesson, len(labelled), labelled.classes, steps=steps, seed=seed, device=device, console=console
+    )
+
+
+def correspondence(
+    mapper: Mapper, network: Network, labelled: Labelled, *, seed: int, workers: int, console: Console
+) -> dict[str, dict[str, Curve]]:
+    """Precision and recall of "alike, so one class", of the backbone's features where there are any, and of the code.
+
+    Of at most 400 images, drawn evenly.
+    """
+    every = max(1, -(-len(labelled) // IMAGES))
+    chosen = range(0, len(labelled), every)
+
+    def one(i: int) -> Places | None:
+        try:
+            image, truth = labelled[i]
+        except (TesseraError, OSError):
+            return None  # scoring has named it
+        fitted = fit(image, mapper.bundle.manifest.input)
+        answer = network(fitted.pixels)
+        maps = {} if answer.features is None else {"features": answer.features}
+        return places({**maps, "code": answer.code}, truth, fitted.box, np.random.default_rng([seed, i]))
+
+    found: list[Places] = []
+    with Progress(console, "correspondence", len(chosen)) as bar:
+        for seen in prefetch(one, chosen, workers):
+            if seen is not None:
+                found.append(seen)
+            bar.advance()
+    return curves(found, seed) if found else {}
