@@ -18,8 +18,8 @@ def lesson(i: int, box: tuple[float, float, float, float] = WHOLE) -> Lesson:
     """Three classes in a code of four channels, cells of 4×4 pixels; a margin is ignored."""
     rng = np.random.default_rng(i)
     cells = rng.integers(0, 3, (6, 8))
-    code = rng.normal(0, 2, (4, 6, 8)).astype(np.float32)
-    code[:3] += 20 * np.moveaxis(np.eye(3, dtype=np.float32)[cells], -1, 0)
+    code = rng.normal(0, 0.5, (4, 6, 8)).astype(np.float32)
+    code[:3] += 5 * np.moveaxis(np.eye(3, dtype=np.float32)[cells], -1, 0)
     labels = np.kron(cells, np.ones((4, 4), np.int64)).astype(np.uint8)
     top, left, tall, wide = (round(v * side) for v, side in zip(box, (24, 32, 24, 32), strict=True))
     labels = labels[top : top + tall, left : left + wide]
@@ -27,7 +27,7 @@ def lesson(i: int, box: tuple[float, float, float, float] = WHOLE) -> Lesson:
     return Lesson(code, labels, box)
 
 
-def learned(make=lesson, count: int = 6, classes: int = 3, steps: int = 60) -> LinearProbe:
+def learned(make=lesson, count: int = 6, classes: int = 3, steps: int = 120) -> LinearProbe:
     return train(
         make, count, classes, steps=steps, seed=3, device=torch.device("cpu"), console=Console(file=io.StringIO())
     )
