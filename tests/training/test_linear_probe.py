@@ -9,9 +9,15 @@ import pytest
 import torch
 from rich.console import Console
 
+from training import linear_probe
 from training.linear_probe import Lesson, LinearProbe, ProbeError, train
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_probe, "BATCH_SIZE", 4)
 
 
 def lesson(i: int, box: tuple[float, float, float, float] = WHOLE) -> Lesson:
