@@ -5,6 +5,7 @@ Knows nothing of methods or bundles: an encoder and images in, centroids out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from models.image import Fit, InputSpec, fit
 from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
+from models.nets.tokens import TokenBackbone
 from training.clusters import kmeans
 from training.consensus import four_by_three
 from training.datasets import Images
@@ -28,12 +30,20 @@ _LONGEST_SIDES = 4  # short sides: a panorama beyond 4:1 is squeezed rather than
 
 
 def input_spec(encoder: Encoder, size: int) -> InputSpec:
-    """How images reach this encoder: short side `size`, sides that are whole cells of its coarsest map."""
+    """How images reach this encoder: short side `size`, sides that are whole cells of its coarsest map.
+
+    The long side ends where the head has as many tokens as it may have, if it says so (`max_tokens`).
+    """
     backbone = encoder.backbone
-    multiple = backbone.stride
-    if isinstance(backbone, CnnBackbone):
-        multiple = max(backbone.body.feature_info.reduction())
-    return InputSpec(size=(size, size), multiple=multiple, max_side_px=_LONGEST_SIDES * size)
+    multiple, longest = backbone.stride, _LONGEST_SIDES * size
+    inner = backbone.inner if isinstance(backbone, TokenBackbone) else backbone
+    if isinstance(inner, CnnBackbone):
+        multiple = math.lcm(multiple, *inner.body.feature_info.reduction())
+    most = getattr(encoder.head, "max_tokens", None)
+    if most is not None:
+        rows = math.ceil(size / multiple) * multiple // encoder.stride
+        longest = min(longest, most // rows * encoder.stride // multiple * multiple)
+    return InputSpec(size=(size, size), multiple=multiple, max_side_px=max(longest, multiple))
 
 
 def fitted(images: Images, spec: InputSpec, workers: int) -> Iterator[tuple[np.ndarray, Fit]]:
@@ -81,6 +91,6 @@ def _regions(encoder: Encoder, run: Run) -> Tensor:
     size = four_by_three(run.recipe.input.size)
     options = RegionOptions(size=size, scales=run.recipe.clusters.region_scales)
     paths, folder = run.images.paths, run.cache / "regions"
-    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers)
+    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers, read=run.images.read)
     encoder.eval().to(run.device)
     return region_codes(lambda pixels: encoder(pixels.to(run.device)), cache).codes

@@ -148,6 +148,9 @@ class _Training:
         total = torch.stack([value for name, value in losses.items() if not name.startswith("log/")]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        if self.stage.clip < math.inf:
+            trained = (p for group in self.optimizer.param_groups for p in group["params"])
+            nn.utils.clip_grad_norm_(trained, self.stage.clip)
         self.optimizer.step()
         self.stage.after_step()
         self.step += 1

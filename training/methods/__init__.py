@@ -6,6 +6,7 @@ one file here, holding a `METHOD` class derived from `Method`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -43,6 +44,7 @@ class Stage:
     loss          batch → named scalars; their sum is minimised; names starting with "log/" are only logged
     before_epoch  called with the epoch number before its first batch (PiCIE re-clusters here)
     after_step    called after every optimiser step (CAUSE's moving averages)
+    clip          largest norm of all gradients together; longer ones are shortened to it
     """
 
     name: str
@@ -52,6 +54,7 @@ class Stage:
     loss: Callable[[Batch], dict[str, Tensor]]
     before_epoch: Callable[[int], None] = nothing
     after_step: Callable[[], None] = nothing
+    clip: float = math.inf
 
 
 class Method(nn.Module):
