@@ -86,7 +86,7 @@ def matrix(rows: Sequence[str], columns: Sequence[str], shares: Sequence[Sequenc
                     f"{100 * share:.0f}</text>"
                 )
     width, height = left + cell * len(columns) + 4, top + cell * len(rows) + 4
-    return f'<svg class="chart matrix" viewBox="0 0 {width} {height}" style="max-width:{width}px">{body}</svg>'
+    return f'<svg class="chart matrix" width="{width}" viewBox="0 0 {width} {height}" role="img">{body}</svg>'
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = 240) -> list[tuple[float, float]]:

@@ -215,7 +215,7 @@ def table(facts: dict[str, Any]) -> str:
         lines.append(
             f"{name:{width}} {figures[0]:>7} {figures[1]:>9} {figures[2]:>10} {row['seconds_per_image']:>8.3f}"
         )
-    lines.append("* as the service gives it")
+    lines.append("* the way the service takes")
     by_class = next(row for row in rows if row["served"])["iou"]
     lines.append("IoU *  " + "  ".join(f"{name} {_percent(value)}" for name, value in by_class.items()))
     if "linear_probe" in facts:

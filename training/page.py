@@ -53,6 +53,7 @@ figure.wide { width: fit-content; max-width: 100%; }
 .four img { width: 100%; display: block; border-radius: 5px; }
 figcaption { font-weight: 600; margin-bottom: 8px; overflow-wrap: anywhere; }
 .chart { width: 100%; height: auto; display: block; }
+.chart.matrix { width: auto; max-width: 100%; }
 .chart text { font-size: 11px; fill: var(--soft); font-variant-numeric: tabular-nums; }
 .chart text.on { fill: #fff; }
 .chart .grid { stroke: var(--line); }

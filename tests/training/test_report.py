@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from training import charts
-from training.page import PAGE
+from training.page import PAGE, page
 from training.report import _curves, _span
 
 EVIL = '<b onload="x">&\'"'
@@ -52,6 +52,26 @@ def test_histogram_and_stack() -> None:
     drawn(charts.histogram({EVIL: [0.0, 0.5, 0.5], "flat": [0.0, 0.0, 0.0]}, -1, 1, x="cosine"))
     rows = drawn(charts.stack([(EVIL, "#ff0000", 0.25), ("b", "#00ff00", 0.75)])).findall(".//rect")
     assert [float(r.attrib["width"]) for r in rows] == [250, 750]
+
+
+def test_a_matrix_shades_and_says_its_shares() -> None:
+    svg = charts.matrix([EVIL, "b"], ["1", EVIL, "3"], [[0.0, 0.004, 0.996], [0.5, 0.25, 0.25]])
+    cells = drawn(svg).findall(".//rect")
+    assert len(cells) == 6
+    shades = [float(cell.attrib["fill-opacity"]) for cell in cells]
+    assert shades[2] == max(shades)
+    assert shades[0] == min(shades)
+    assert cells[3].find("title").text == "b → 1: 50.0%"  # type: ignore[union-attr]
+    words = [text.text for text in drawn(svg).findall(".//text")]
+    assert words[-4:] == ["100", "50", "25", "25"]  # what rounds to nothing is left blank
+    assert EVIL not in svg
+
+
+def test_a_page_holds_any_title() -> None:
+    html = page(f"BODY TITLE {EVIL}", "<p>TITLE</p>")
+    assert EVIL not in html
+    assert html.count("<p>TITLE</p>") == 1
+    assert "<title>BODY TITLE &lt;b" in html
 
 
 def test_curves_of_every_stage_apart() -> None:
