@@ -14,6 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# Luma, orange–blue and green–purple, each over about its spread in photos: hue would hardly count beside lightness.
+_OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_SPREAD = torch.tensor([0.25, 0.08, 0.05])
+
+
+def opponent_colors(colors: Tensor) -> Tensor:
+    """Lightness and two axes of hue, about −2..2, of RGB 0..1: float [B, 3, h, w] in and out."""
+    axes = (_OPPONENT / _SPREAD[:, None]).to(colors)
+    return torch.einsum("ij,bjhw->bihw", axes, colors - 0.45)
+
 
 def batch_semantics(semantics: Tensor) -> Tensor:
     """One set of semantics for the whole batch: the images' [B, K, D] → unit rows [K, D]."""

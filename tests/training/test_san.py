@@ -102,7 +102,7 @@ def test_given_weights_bring_their_own_neck(tmp_path: Path) -> None:
 
 
 def test_it_finds_sky_and_ground_and_does_not_collapse(tmp_path: Path) -> None:
-    run = small_run(tmp_path, *SMALL, "san.steps=60", "san.lr=3e-3", "export.exemplars=0")
+    run = small_run(tmp_path, *SMALL, "san.steps=40", "san.lr=3e-3", "export.exemplars=0")
     method = make(run)
     loop.fit(method, method.stages(), run)
     encoder = method.encoder().eval()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.semantics import alignment, balanced, batch_semantics, orthogonality
+from training.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 
 
 def test_balanced_targets_are_wanted_equally_often_where_a_softmax_collapses() -> None:
@@ -40,3 +40,12 @@ def test_alignment_crosses_the_views() -> None:
     crossed = alignment((sure[1], sure[0]), (first, second))
     straight = alignment((sure[0], sure[1]), (first, second))
     assert float(crossed) < 0.02 < 4 < float(straight)
+
+
+def test_gray_has_no_hue_and_hues_count_as_much_as_light() -> None:
+    gray = opponent_colors(torch.full((1, 3, 1, 1), 0.45))
+    assert torch.allclose(gray, torch.zeros(1, 3, 1, 1), atol=1e-4)
+    lighter = opponent_colors(torch.full((1, 3, 1, 1), 0.7))
+    assert lighter[0, :, 0, 0].tolist() == pytest.approx([1, 0, 0], abs=0.01)
+    leaf = opponent_colors(torch.tensor([0.3, 0.5, 0.2])[None, :, None, None])
+    assert float(leaf[0, 2]) < -1 < float(leaf[0, 0])  # green, and hardly darker

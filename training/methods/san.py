@@ -37,7 +37,7 @@ from training.methods import Batch, Method, Stage
 from training.recipe import Section
 from training.regions import RegionOptions, open_regions, pool
 from training.run import Run
-from training.semantics import alignment, balanced, batch_semantics, orthogonality
+from training.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 from training.views import ViewOptions, crop, draw_crops, relight
 
 _LEVELS = 3  # of the CNN's pyramid: strides 4, 8, 16
@@ -54,7 +54,7 @@ class SanConfig(Section):
 
     code_dim: int = Field(128, ge=HEAD_DIM, multiple_of=HEAD_DIM)
     depth: int = Field(2, ge=1)  # layers of the semantic encoder
-    # 0: 10 epochs, at least 300 steps and at most 6000
+    # 0: 7 epochs, at least 240 steps and at most 6000
     steps: int = Field(0, ge=0)
     batch_size: int = Field(8, ge=2)
     lr: float = Field(1e-3, gt=0)
@@ -120,7 +120,7 @@ class San(Method):
     def stages(self) -> list[Stage]:
         """One; its rate climbs for twenty steps and then falls to 0 by half a cosine."""
         per_epoch = len(self._order(0))
-        steps = self.config.steps or min(6000, max(300, 10 * per_epoch))
+        steps = self.config.steps or min(6000, max(240, 7 * per_epoch))
         group: dict[str, Any] = {"params": list(self.parameters()), "lr": self.config.lr / _WARM_UP}
 
         def after_step() -> None:
@@ -214,7 +214,7 @@ class San(Method):
         given = torch.einsum("bkhw,kd->bhwd", assigned, shared) * math.sqrt(shared.shape[1])
         answer = self.decoder(given).movedim(-1, 1)
         colors, rows = batch["colors"].to(assigned.device), batch["rows"].to(assigned.device)
-        truth = torch.cat([4 * colors - 2, rows], dim=1)
+        truth = torch.cat([opponent_colors(colors), rows], dim=1)
         wrong: Tensor = (answer - truth).square().mean(1, keepdim=True)
         return wrong
 
