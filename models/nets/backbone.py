@@ -14,6 +14,8 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from models.errors import TesseraError
@@ -37,7 +39,7 @@ class Backbone(nn.Module):
 
 
 class VitBackbone(Backbone):
-    """A plain timm ViT's patch tokens. Class and register tokens take part and are dropped at the end.
+    """A plain timm ViT's patch tokens. Class, distillation and register tokens take part and are dropped at the end.
 
     features  tokens: of the last block, after the final norm; keys: of the last block's attention, head by head
 
@@ -53,8 +55,9 @@ class VitBackbone(Backbone):
         self.features = features
         self.stride = vit.patch_embed.patch_size[0]
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
-        last = vit.blocks[-1].attn
-        self.channels: int = vit.embed_dim if features == "tokens" else last.num_heads * last.head_dim
+        self.channels: int = vit.embed_dim
+        if features == "keys":
+            self.channels = vit.blocks[-1].attn.num_heads * vit.blocks[-1].attn.head_dim
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [B, 3, H, W], H and W multiples of the stride → [B, C, h, w]."""
@@ -84,7 +87,8 @@ class VitBackbone(Backbone):
         patches = vit.patch_embed.proj(x)
         height, width = patches.shape[-2:]
         tokens = vit.patch_embed.norm(patches.flatten(2).transpose(1, 2))
-        prefix = [t.expand(x.shape[0], -1, -1) for t in (vit.cls_token, vit.reg_token) if t is not None]
+        own_tokens = (vit.cls_token, getattr(vit, "dist_token", None), vit.reg_token)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in own_tokens if token is not None]
         if vit.pos_embed is not None:
             outside = vit.pos_embed.shape[1] - self.grid[0] * self.grid[1]  # positions of prefix tokens
             own, spatial = vit.pos_embed[:, :outside], vit.pos_embed[:, outside:]
@@ -208,6 +212,8 @@ def _create(name: str, features: VitFeatures, levels: int, neck: int, pretrained
     vit = timm.create_model(name, pretrained=pretrained, num_classes=0)
     if getattr(vit, "rope", None) is not None:
         raise BackboneError(f"backbone {name!r} uses rotary positions, which are not read here; take a plain ViT")
+    if not isinstance(vit, VisionTransformer) or type(vit.patch_embed) is not PatchEmbed:
+        raise BackboneError(f"backbone {name!r} is no plain ViT: its positions or patches are made in another way")
     return VitBackbone(vit, features=features)
 
 

@@ -27,14 +27,14 @@ from training.run import Run
 from training.scene import street
 from training.survey import survey
 
-KINDS = ["vit", "cnn", "neck", "position", "flip"]
+KINDS = ["vit", "keys", "cnn", "neck", "position", "flip"]
 
 
 def encoder(kind: str) -> Encoder:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    if kind == "vit":
-        backbone = build("vit_tiny_patch16_224", "random")
+    if kind in ("vit", "keys"):
+        backbone = build("vit_tiny_patch16_224", "random", features="keys" if kind == "keys" else "tokens")
         return Encoder(backbone, ProjectionHead(backbone.channels, 12), flip_average=True).eval()
     backbone = build("resnet10t", "random", levels=3, neck=16 if kind == "neck" else 0)
     if kind == "neck":
