@@ -5,6 +5,7 @@ Know nothing of methods, heads or clusters.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,17 +13,18 @@ from typing import Any, Literal
 
 import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from models.errors import TesseraError
+from models.nets.foreign_checkpoint import ForeignCheckpointError, read_tensors
 from models.nets.heads import FPNHead
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as every method here and its pretrained weights use them
 STD = (0.229, 0.224, 0.225)
+
+_WRAPPED = re.compile(r"^(module\.|backbone\.|encoder_q\.|base_encoder\.|model\.)+")  # around the network's own names
 
 VitFeatures = Literal["tokens", "keys"]
 
@@ -222,31 +224,63 @@ def _is_vit(name: str) -> bool:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors or .pth file; nothing in it is executed. Raises BackboneError."""
-    if not path.is_file():
-        raise BackboneError(f"weights {path}: no such file; name `timm`, `random`, a .safetensors or a .pth file")
+    """The network's tensors in a .safetensors or .pth file, under its own names. Raises BackboneError.
+
+    Nothing in the file is executed. Of a checkpoint that holds several networks the one to use is taken: the
+    teacher (DINO, iBOT), the target (MSN), the query encoder (MoCo).
+    """
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise BackboneError(f"weights {path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
-    except Exception as error:  # torch raises pickle.UnpicklingError for anything but plain tensors
-        raise BackboneError(
-            f"weights {path}: the file holds more than tensors and is not opened ({type(error).__name__});"
-            " save its state_dict alone, best as .safetensors"
-        ) from None
-    for key in ("teacher", "state_dict", "model"):
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    if not tensors:
-        raise BackboneError(f"weights {path}: no tensors in it")
-    return {re.sub(r"^(module\.|backbone\.|encoder_q\.|model\.)+", "", key): v for key, v in tensors.items()}
+        state = read_tensors(path)
+    except ForeignCheckpointError as error:
+        raise BackboneError(f"weights {error}") from None
+    for part in ("teacher.", "target_encoder.", "state_dict.", "model."):
+        state = {key.removeprefix(part): v for key, v in state.items() if key.startswith(part)} or state
+    return {_WRAPPED.sub("", key): v for key, v in state.items()}
 
 
-def _load(backbone: Backbone, state: dict[str, Tensor], path: Path) -> None:
+def vit_from(state: dict[str, Tensor], heads: int | None = None, *, source: str = "") -> VitBackbone:
+    """The plain ViT that tensors in timm's or the authors' names make, whatever timm calls it.
+
+    heads   of its attention, which no tensor tells; one per 64 channels when absent, as all published ones have
+    source  what messages call the tensors
+
+    Raises BackboneError.
+    """
+    try:
+        channels, _, patch, _ = state["patch_embed.proj.weight"].shape
+        hidden, positions = len(state["blocks.0.mlp.fc1.weight"]), state["pos_embed"].shape[1]
+    except (KeyError, ValueError):
+        raise BackboneError(f"weights {source}: no plain ViT: it has patch_embed, pos_embed and blocks") from None
+    heads = heads or max(1, channels // 64)
+    if channels % heads:
+        raise BackboneError(f"weights {source}: {channels} channels cannot be shared by {heads} heads")
+    side = math.isqrt(positions)
+    vit = VisionTransformer(
+        img_size=side * patch,
+        patch_size=patch,
+        embed_dim=channels,
+        depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
+        num_heads=heads,
+        mlp_ratio=hidden / channels,
+        init_values=1.0 if "blocks.0.ls1.gamma" in state else None,
+        reg_tokens=next((state[key].shape[1] for key in ("register_tokens", "reg_token") if key in state), 0),
+        no_embed_class=side**2 == positions or "register_tokens" in state,  # prefix tokens have no position
+        num_classes=0,
+    )
+    backbone = VitBackbone(vit)
+    _load(backbone, state, source, "the file is not whole")
+    return backbone
+
+
+def _load(
+    backbone: Backbone,
+    state: dict[str, Tensor],
+    source: Path | str,
+    why: str = "it was trained for another network; set backbone.name to that one",
+) -> None:
     """Tensors into the network; heads the file has besides are left out, anything missing is an error."""
+    if isinstance(backbone, VitBackbone):
+        state = _in_timms_names(state, backbone)
     own = backbone.state_dict()
     inner: Sequence[str] = ("", "vit.", "body.")
     prefix = max(inner, key=lambda p: sum(p + key in own for key in state))
@@ -254,7 +288,19 @@ def _load(backbone: Backbone, state: dict[str, Tensor], path: Path) -> None:
     missing = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
     if missing:
         raise BackboneError(
-            f"weights {path}: {len(missing)} of {len(own)} tensors of this backbone are not in it"
-            f" ({', '.join(missing[:3])} …): it was trained for another network; set backbone.name to that one"
+            f"weights {source}: {len(missing)} of {len(own)} tensors of this backbone are not in it"
+            f" ({', '.join(missing[:3])} …): {why}"
         )
     backbone.load_state_dict(fitting, strict=False)
+
+
+def _in_timms_names(state: dict[str, Tensor], backbone: VitBackbone) -> dict[str, Tensor]:
+    """As timm reads a ViT of its authors: DINOv2's register and class tokens, positions of another grid.
+
+    Only for the same patches: timm would resample those as well, and a network of patches of 8 is not one of 16.
+    """
+    patches, own = state.get("patch_embed.proj.weight"), backbone.vit.patch_embed.proj.weight
+    if patches is None or patches.shape != own.shape:
+        return state
+    known: dict[str, Tensor] = checkpoint_filter_fn(dict(state), backbone.vit)
+    return known

@@ -4,12 +4,22 @@ import pickle
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone, build, read_weights, resample_positions
+from models.nets.backbone import (
+    BackboneError,
+    CnnBackbone,
+    VitBackbone,
+    build,
+    read_weights,
+    resample_positions,
+    vit_from,
+)
 from models.nets.encoder import Encoder, positions
 from models.nets.heads import FPNHead, ProjectionHead
 
@@ -80,15 +90,75 @@ class Bomb:
         return (print, ("executed",))
 
 
-def test_a_pickle_that_runs_code_is_not_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_in_a_pickle_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "w.pth"
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Bomb()}, file)
-    with pytest.raises(BackboneError, match="more than tensors"):
-        read_weights(file)
+    torch.save({"state_dict": {"a": torch.ones(1)}, "x": Bomb()}, file)
+    assert read_weights(file) == {"a": torch.ones(1)}
     file.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(BackboneError):
+    with pytest.raises(BackboneError, match="not a readable"):
         read_weights(file)
     assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["teacher.backbone.{}", "teacher.module.{}", "target_encoder.module.{}", "state_dict.module.encoder_q.{}",
+     "state_dict.module.base_encoder.{}", "model.{}"],
+)  # fmt: skip
+def test_the_authors_own_files_are_read(wrapped: str, tmp_path: Path) -> None:
+    file = tmp_path / "w.pth"
+    top, _, rest = wrapped.partition(".")
+    others = {"student": {"a": torch.zeros(1)}, "args": Bomb(), "epoch": 3}
+    torch.save({top: {rest.format("a"): torch.ones(1)}, **others}, file)
+    assert read_weights(file)["a"] == 1
+
+
+def small_vit(**options: object) -> nn.Module:
+    torch.manual_seed(0)
+    size = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2, "num_classes": 0}
+    vit = VisionTransformer(**size | options)
+    for parameter in vit.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return vit.eval()
+
+
+@pytest.mark.parametrize("options", [{}, {"init_values": 1.0}, {"reg_tokens": 4, "no_embed_class": True}])
+def test_a_vit_is_built_from_the_shapes_of_its_tensors(options: dict[str, object]) -> None:
+    vit = small_vit(**options)
+    backbone = vit_from(vit.state_dict()).eval()
+    x = torch.randn(1, 3, 40, 24)
+    with torch.no_grad():
+        assert torch.equal(backbone(x), VitBackbone(vit)(x))
+        assert not torch.allclose(vit_from(vit.state_dict(), heads=4).eval()(x), backbone(x), atol=1e-3)
+
+
+def test_dinov2_with_registers_in_its_authors_names() -> None:
+    vit = small_vit(reg_tokens=4, no_embed_class=True, init_values=1.0)
+    theirs = dict(vit.state_dict())
+    own = torch.randn(1, 1, 128)  # the class token's position: timm has added it to the token
+    theirs["cls_token"] = theirs["cls_token"] - own
+    theirs["pos_embed"] = torch.cat([own, theirs["pos_embed"]], 1)
+    theirs["register_tokens"] = theirs.pop("reg_token")
+    theirs["mask_token"] = torch.zeros(1, 128)
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(vit_from(theirs).eval()(x), VitBackbone(vit)(x), atol=1e-5)
+
+
+def test_positions_of_another_grid_are_resampled_other_patches_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    state = timm.create_model(VIT, num_classes=0, img_size=128).state_dict()
+    save_file(state, file)
+    assert build(VIT, file).state_dict()["vit.pos_embed"].shape == (1, 197, 192)
+    save_file(state | {"patch_embed.proj.weight": torch.zeros(192, 3, 8, 8)}, file)
+    with pytest.raises(BackboneError, match="another network"):
+        build(VIT, file)
+    with pytest.raises(BackboneError, match="not whole"):
+        vit_from({key: value for key, value in state.items() if not key.startswith("norm.")}, source="x.pth")
+    with pytest.raises(BackboneError, match="no plain ViT"):
+        vit_from({"conv1.weight": torch.zeros(1)})
+    with pytest.raises(BackboneError, match="5 heads"):
+        vit_from(state, heads=5)
 
 
 def test_wrong_names_and_files_are_explained(tmp_path: Path) -> None:
