@@ -31,12 +31,13 @@ import timm
 import torch
 from numpy.typing import NDArray
 from onnx import load_from_string
+from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import assign, bundle, palette
 from models.assign import Assignment
-from models.bundle import Bundle, Cluster, CodeSpec, Encoded, Merge, Provenance
+from models.bundle import Bundle, Cluster, CodeSpec, Encoded, Golden, Merge, Provenance
 from models.errors import TesseraError
 from models.image import InputSpec, fit
 from models.nets.backbone import CnnBackbone
@@ -183,6 +184,16 @@ def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSp
     return found
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a bundle is called and where it comes from."""
+
+    name: str
+    method: str
+    provenance: Provenance
+    notice: str
+
+
 def export(
     encoder: Encoder,
     centroids: Tensor,
@@ -195,9 +206,46 @@ def export(
     run: Run,
     folder: Path,
 ) -> tuple[Bundle, Check]:
-    """Writes the bundle of an encoder to `folder`.
+    """Writes the bundle of an encoder that a run trained to `folder`; see `write_bundle`."""
+    count = min(_CHECKED_IMAGES, len(run.images))
+    return write_bundle(
+        encoder,
+        centroids,
+        assignment=assignment,
+        temperature=temperature,
+        spec=spec,
+        fractions=survey.fractions.tolist(),
+        golden=survey.golden,
+        exemplars=survey.exemplars,
+        images=[run.images[i * len(run.images) // count] for i in range(count)],
+        report=report,
+        origin=Origin(bundle_name(run), run.recipe.method, provenance(run), notice(run)),
+        console=run.console,
+        folder=folder,
+    )
+
+
+def write_bundle(
+    encoder: Encoder,
+    centroids: Tensor,
+    *,
+    assignment: Assignment,
+    temperature: float,
+    spec: InputSpec,
+    fractions: Sequence[float],
+    golden: Golden,
+    exemplars: Mapping[int, Sequence[bytes]],
+    images: Sequence[Array],
+    report: Mapping[str, Any],
+    origin: Origin,
+    console: Console,
+    folder: Path,
+) -> tuple[Bundle, Check]:
+    """Writes the bundle of an encoder to `folder`, wherever it comes from.
 
     centroids  float32 [K, D]
+    fractions  share of every cluster, summing to 1
+    images     RGB uint8 [H, W, 3] on which ONNX is held against torch, besides the golden one
     report     joins what is measured here, as report.json
 
     Raises ExportError or BundleError; nothing is written then.
@@ -207,36 +255,33 @@ def export(
         centroids = F.normalize(centroids, dim=1)
     network = Deployed(encoder, centroids)
     onnx = to_onnx(network, spec)
-    count = min(_CHECKED_IMAGES, len(run.images))
-    chosen = [run.images[i * len(run.images) // count] for i in range(count)]
-    checked = check(network, onnx, [*chosen, survey.golden.image], spec)
-    run.console.print(
+    checked = check(network, onnx, [*images, golden.image], spec)
+    console.print(
         f"ONNX against torch: {checked.agreement:.3%} of the labels equal,"
         f" largest score difference {checked.difference:.2g}",
         highlight=False,
     )
-    fractions = survey.fractions.tolist()
     written = bundle.save(
         folder,
-        name=bundle_name(run),
-        method=run.recipe.method,
+        name=origin.name,
+        method=origin.method,
         input=spec,
         code=CodeSpec(dim=centroids.shape[1], stride=encoder.stride, assignment=assignment, temperature=temperature),
         clusters=clusters(fractions),
         hierarchy=list[Merge](hierarchy(centroids, fractions)),
-        provenance=provenance(run),
+        provenance=origin.provenance,
         encoder_onnx=onnx,
         centroids=centroids.numpy(),
-        golden=survey.golden,
-        exemplars=survey.exemplars,
+        golden=golden,
+        exemplars=exemplars,
         report={
             **report,
             "onnx": {"labels_equal": checked.agreement, "largest_score_difference": checked.difference},
         },
-        notice=notice(run),
+        notice=origin.notice,
     )
     agree = bundle.self_test(written, Session(onnx))
-    run.console.print(f"golden image: {agree:.2%} of the labels equal", highlight=False)
+    console.print(f"golden image: {agree:.2%} of the labels equal", highlight=False)
     return written, checked
 
 
@@ -253,8 +298,20 @@ def bundle_name(run: Run) -> str:
     """export.name, or the data folder's name as a bundle can be called."""
     if run.recipe.export.name:
         return run.recipe.export.name
-    plain = re.sub(r"[^a-z0-9._-]+", "-", run.images.root.name.lower()).strip("-._")
-    return f"{plain or 'images'}-{run.recipe.method}"[:63]
+    return f"{plain_name(run.images.root.name) or 'images'}-{run.recipe.method}"[:63]
+
+
+def plain_name(text: str) -> str:
+    """The part of a text that a bundle can be called; may be empty."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:63]
+
+
+def tessera_version() -> str:
+    """Of the installed package."""
+    try:
+        return version("tessera-segmentation")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def licence(run: Run) -> str:
@@ -278,13 +335,9 @@ def provenance(run: Run) -> Provenance:
     backbone = run.recipe.backbone
     backbone = backbone.model_copy(update={"weights": Path(backbone.weights).name})
     recipe = run.recipe.model_copy(update={"backbone": backbone})
-    try:
-        tessera = version("tessera-segmentation")
-    except PackageNotFoundError:
-        tessera = "unknown"
     skipped = f", {len(run.images.skipped)} unreadable ones skipped" if run.images.skipped else ""
     return Provenance(
-        tessera=tessera,
+        tessera=tessera_version(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         recipe=recipes.page_of(recipe),
         recipe_sha256=recipe.sha256,

@@ -202,7 +202,7 @@ def build(
             " images (python training/pretrain.py --data DIR --out backbone.safetensors)"
         ) from error
     if state is not None:
-        _load(backbone, state, Path(weights))
+        load_weights(backbone, state, Path(weights))
     return backbone
 
 
@@ -268,17 +268,22 @@ def vit_from(state: dict[str, Tensor], heads: int | None = None, *, source: str 
         num_classes=0,
     )
     backbone = VitBackbone(vit)
-    _load(backbone, state, source, "the file is not whole")
+    load_weights(backbone, state, source, "the file is not whole")
     return backbone
 
 
-def _load(
+def load_weights(
     backbone: Backbone,
     state: dict[str, Tensor],
     source: Path | str,
     why: str = "it was trained for another network; set backbone.name to that one",
 ) -> None:
-    """Tensors into the network; heads the file has besides are left out, anything missing is an error."""
+    """Tensors into the network; heads the file has besides are left out, anything missing is an error.
+
+    source  what messages call the tensors
+
+    Raises BackboneError.
+    """
     if isinstance(backbone, VitBackbone):
         state = _in_timms_names(state, backbone)
     own = backbone.state_dict()
