@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -184,3 +185,27 @@ def test_the_log_holds_every_loss(run: Run) -> None:
     assert {"loss", "fit", "log/mean", "seconds", "images_per_s", "epoch"} <= lines[0].keys()
     assert lines[0]["loss"] == pytest.approx(lines[0]["fit"])
     assert json.dumps(lines)
+
+
+def test_gradients_are_shortened_to_the_clip(run: Run) -> None:
+    module = nn.Linear(4, 2)
+    norms: list[float] = []
+
+    def measure() -> None:
+        norms.append(float(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]).norm()))
+
+    def stage(name: str, clip: float) -> Stage:
+        groups = [{"params": list(module.parameters()), "lr": 1e-3}]
+        return Stage(
+            name,
+            2,
+            groups,
+            lambda epoch: [{"x": torch.ones(3, 4)}],
+            lambda batch: {"large": 100 * module(batch["x"]).sum()},
+            after_step=measure,
+            clip=clip,
+        )
+
+    loop.fit(module, [stage("free", math.inf), stage("clipped", 0.5)], run)
+    assert min(norms[:2]) > 100
+    assert norms[2:] == pytest.approx([0.5, 0.5], rel=1e-4)

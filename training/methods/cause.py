@@ -108,7 +108,8 @@ class Cause(Method):
             torch.manual_seed(run.recipe.seed)  # a resumed run begins with the same weights, random ones too
             asked = run.recipe.backbone
             # Of a CNN without a neck the map at stride 16: the one at 32 has 7×7 cells at 224 pixels.
-            self.backbone = TokenBackbone(build(asked.name, asked.weights, levels=3), config.least_stride)
+            backbone = build(asked.name, asked.weights, features=asked.features, levels=3)
+            self.backbone = TokenBackbone(backbone, config.least_stride)
             self.codebook = nn.Parameter(torch.empty(config.concepts, self.backbone.channels))
             self.student = self._head()
             self.projection = nn.Conv2d(config.code_dim, config.projection_dim, 1)
@@ -287,7 +288,7 @@ class Cause(Method):
         order = torch.randperm(len(self.features), generator=torch.Generator().manual_seed(seed))[:_CODED_CROPS]
         codes = [
             flat(self._code({"crop": crop, "seed": mixed(seed, i)})).flatten(0, 1)
-            for i, crop in enumerate(order.split(self.config.batch_size))
+            for i, crop in enumerate(torch.split(order, self.config.batch_size))
         ]
         centers = self.probe.centers
         found, _ = kmeans(torch.cat(codes), len(centers), seed=self.run.recipe.seed)
