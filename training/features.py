@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
+from models.nets.backbone import VitBackbone
 from models.nets.encoder import Encoder
 from training import crops
 from training.datasets import Images
@@ -147,7 +148,7 @@ def _key(backbone: nn.Module, images: Images, options: FeatureOptions) -> str:
     facts = {
         "version": _VERSION,
         "weights": digest(backbone),
-        "features": getattr(backbone, "features", "tokens"),  # of a ViT: the same weights give tokens or keys
+        "features": next((m.features for m in backbone.modules() if isinstance(m, VitBackbone)), "tokens"),
         "images": images.digest,
         "size": options.size,
         "five_crop": options.five_crop,

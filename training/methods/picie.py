@@ -106,10 +106,11 @@ class Picie(Method):
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            backbone = build(run.recipe.backbone.name, run.recipe.backbone.weights)
+            asked = run.recipe.backbone
+            backbone = build(asked.name, asked.weights, features=asked.features)
             if not isinstance(backbone, CnnBackbone):
                 raise PicieError(
-                    f"PiCIE needs a CNN's pyramid of maps, and {run.recipe.backbone.name} is none:"
+                    f"PiCIE needs a CNN's pyramid of maps, and {asked.name} is none:"
                     " set backbone.name to resnet18 or another ResNet"
                 )
             backbone.neck = None  # of pretraining; PiCIE's head takes its place

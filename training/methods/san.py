@@ -60,7 +60,7 @@ class SanConfig(Section):
     lr: float = Field(1e-3, gt=0)
     temperature: float = Field(0.1, gt=0)  # of assignments
     target_temperature: float = Field(0.05, gt=0)
-    balance_rounds: int = Field(3, ge=0)
+    balance: float = Field(1.0, ge=0, le=1)  # 1: every semantic is wanted by as many regions; 0: may collapse
     weight_orthogonal: float = Field(1.0, ge=0)
     weight_reconstruct: float = Field(1.0, ge=0)
     region_scales: tuple[float, ...] = Field((100.0, 250.0, 500.0), min_length=1)
@@ -86,7 +86,7 @@ class San(Method):
         k, dim, section = run.recipe.clusters.k, config.code_dim, run.recipe.backbone
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.recipe.seed)
-            backbone = build(section.name, section.weights, levels=_LEVELS)
+            backbone = build(section.name, section.weights, features=section.features, levels=_LEVELS)
             if not isinstance(backbone, CnnBackbone):
                 raise SanError(f"SAN's pixel encoder is a CNN, and {section.name} is none: set backbone.name=resnet10t")
             if backbone.neck is None:
@@ -199,7 +199,7 @@ class San(Method):
             return losses  # views that share no region: rare, and no reason to stop
         units = F.normalize(torch.cat([first[:, :dim], second[:, :dim]]), dim=1)
         targets = balanced(
-            units.detach() @ shared.detach().T, temperature=config.target_temperature, rounds=config.balance_rounds
+            units.detach() @ shared.detach().T, temperature=config.target_temperature, strength=config.balance
         )
         wanted = targets[: len(first)], targets[len(first) :]
         losses["align"] = alignment((first[:, dim:], second[:, dim:]), wanted)
