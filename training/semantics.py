@@ -18,6 +18,8 @@ from torch.nn import functional as F
 _OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _SPREAD = torch.tensor([0.25, 0.08, 0.05])
 
+_ROUNDS = 10  # of balancing: the targets no longer move
+
 
 def opponent_colors(colors: Tensor) -> Tensor:
     """Lightness and two axes of hue, about −2..2, of RGB 0..1: float [B, 3, h, w] in and out."""
@@ -37,18 +39,20 @@ def orthogonality(semantics: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def balanced(scores: Tensor, *, temperature: float, rounds: int) -> Tensor:
-    """Soft targets [n, K] for cosines [n, K], such that all K are wanted about equally often.
+def balanced(scores: Tensor, *, temperature: float, strength: float) -> Tensor:
+    """Soft targets [n, K] for cosines [n, K], such that none of the K is wanted by all.
 
-    rounds  of making columns, then rows, sum to the same; 0 is a plain softmax, which may collapse
+    strength  1 wants all K equally often; 0 is a plain softmax, which may collapse; between them a column is
+              held down by that power of its mass
 
-    Source: Sinkhorn and Knopp, as SwAV uses it.
+    Source: Sinkhorn and Knopp, as SwAV uses it; Chizat et al. (arXiv:1607.05816) for strengths below 1.
     """
     log = scores / temperature
-    for _ in range(rounds):
-        log = log - log.logsumexp(0, keepdim=True)
-        log = log - log.logsumexp(1, keepdim=True)
-    return log.softmax(1)
+    bias = torch.zeros_like(log[0])
+    for _ in range(_ROUNDS):
+        masses = (log - (log + bias).logsumexp(1, keepdim=True)).logsumexp(0)
+        bias = -strength * masses
+    return (log + bias).softmax(1)
 
 
 def alignment(log_assigned: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:

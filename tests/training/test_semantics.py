@@ -12,12 +12,19 @@ from training.semantics import alignment, balanced, batch_semantics, opponent_co
 def test_balanced_targets_are_wanted_equally_often_where_a_softmax_collapses() -> None:
     scores = torch.rand(300, 5, generator=torch.Generator().manual_seed(0)) * 0.2
     scores[:, 2] += 0.5  # everything is nearest to one
-    plain = balanced(scores, temperature=0.05, rounds=0)
-    even = balanced(scores, temperature=0.05, rounds=50)
+    plain = balanced(scores, temperature=0.05, strength=0)
+    even = balanced(scores, temperature=0.05, strength=1)
     assert torch.allclose(even.sum(1), torch.ones(300), atol=1e-5)
     assert plain.mean(0)[2] > 0.95
-    assert even.mean(0).tolist() == pytest.approx([0.2] * 5, abs=1e-3)
+    assert even.mean(0).tolist() == pytest.approx([0.2] * 5, abs=0.02)
     assert set(even.argmax(1).tolist()) == set(range(5))
+
+
+def test_balance_can_be_partial() -> None:
+    scores = torch.rand(300, 5, generator=torch.Generator().manual_seed(0)) * 0.2
+    scores[:, 2] += 0.1
+    wanted = [float(balanced(scores, temperature=0.05, strength=s).mean(0)[2]) for s in (0, 0.5, 1)]
+    assert wanted[0] > 0.5 > wanted[1] > 0.25 > 0.22 > wanted[2]
 
 
 def test_orthogonal_semantics_cost_nothing() -> None:
