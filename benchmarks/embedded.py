@@ -23,7 +23,7 @@ from service.runtime import Runtime
 from service.settings import embedded
 from training import datasets, metrics
 from training.datasets.camvid import drive
-from training.label_maps import enlarged
+from training.evaluation.label_maps import enlarged
 
 
 def quality(bundle: Bundle, encode: Runtime, data: Path, split: str) -> None:

@@ -21,12 +21,12 @@ from models.bundle import Bundle
 from models.errors import TesseraError
 from training import datasets
 from training.datasets import DataError, Images, Skipped
-from training.evaluation import Evaluation, Options, evaluate
-from training.evaluation_page import Example, page_of
-from training.exported import Device, ExportedError
-from training.label_maps import Protocol, enlarged
+from training.evaluation.exported import Device, ExportedError
+from training.evaluation.label_maps import Protocol, enlarged
+from training.evaluation.measure import Evaluation, Options, evaluate
+from training.evaluation.page import Example, page_of
+from training.evaluation.scoring import Labelled
 from training.run import write
-from training.scoring import Labelled
 
 
 class UsageError(TesseraError):

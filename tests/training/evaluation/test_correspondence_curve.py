@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.correspondence_curve import KINDS, PairCounts, Places, curves, places
+from training.evaluation.correspondence_curve import KINDS, PairCounts, Places, curves, places
 
 
 def exact(similarity: np.ndarray, same: np.ndarray) -> float:

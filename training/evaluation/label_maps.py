@@ -20,8 +20,8 @@ from models.bundle import Bundle
 from models.image import Fit, fit
 from models.refined import refined
 from training.crops import square
-from training.exported import Answer, Network
-from training.linear_probe import LinearProbe
+from training.evaluation.exported import Answer, Network
+from training.evaluation.linear_probe import LinearProbe
 
 Array = NDArray[Any]
 Protocol = Literal["served", "crop"]

@@ -16,12 +16,13 @@ from rich.console import Console
 
 from models.errors import TesseraError
 from models.image import fit
-from training import linear_probe, metrics
-from training.correspondence_curve import IMAGES, Curve, Places, curves, places
+from training import metrics
 from training.datasets import IGNORED, DataError, Images, Skipped
-from training.exported import Network
-from training.label_maps import Mapper, Protocol, Way, enlarged, framed
-from training.linear_probe import Lesson, LinearProbe
+from training.evaluation import linear_probe
+from training.evaluation.correspondence_curve import IMAGES, Curve, Places, curves, places
+from training.evaluation.exported import Network
+from training.evaluation.label_maps import Mapper, Protocol, Way, enlarged, framed
+from training.evaluation.linear_probe import Lesson, LinearProbe
 from training.prefetch import prefetch
 from training.progress import Progress
 

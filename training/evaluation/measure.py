@@ -14,13 +14,14 @@ from rich.console import Console
 
 from models import crf as dense_crf
 from models.bundle import Bundle, self_test
-from training import metrics, scoring
-from training.correspondence_curve import Curve
+from training import metrics
 from training.datasets import Skipped
-from training.exported import Device, open_networks
-from training.label_maps import Mapper, Way
-from training.linear_probe import LinearProbe
-from training.scoring import Labelled, Row, Tally
+from training.evaluation import scoring
+from training.evaluation.correspondence_curve import Curve
+from training.evaluation.exported import Device, open_networks
+from training.evaluation.label_maps import Mapper, Way
+from training.evaluation.linear_probe import LinearProbe
+from training.evaluation.scoring import Labelled, Row, Tally
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from training import linear_probe
-from training.linear_probe import Lesson, LinearProbe, ProbeError, train
+from training.evaluation import linear_probe
+from training.evaluation.linear_probe import Lesson, LinearProbe, ProbeError, train
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 

@@ -11,8 +11,7 @@ from models.image import InputSpec, fit
 from models.nets.encoder import Encoder
 from tests.tiny import mean_color_onnx, write_tiny_bundle
 from tests.training.test_export import deployed
-from training.export import Deployed, to_onnx
-from training.exported import (
+from training.evaluation.exported import (
     Exported,
     ExportedError,
     equivariant,
@@ -22,6 +21,7 @@ from training.exported import (
     values,
     without_averaging,
 )
+from training.export import Deployed, to_onnx
 from training.scene import street
 
 Built = tuple[Deployed, InputSpec, bytes]
