@@ -28,8 +28,6 @@ class TokenBackbone(Backbone):
         self.inner = inner
         self.pool = math.ceil(least_stride / inner.stride)
         self.channels, self.stride = inner.channels, inner.stride * self.pool
-        # Like a ViT's of this name, but with the averaging: it tells kept features apart.
-        self.features = f"{getattr(inner, 'features', 'tokens')}, {self.pool} × {self.pool}"
         self.register_buffer("center", torch.zeros(inner.channels))
 
     def forward(self, x: Tensor) -> Tensor:

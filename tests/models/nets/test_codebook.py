@@ -137,8 +137,3 @@ def test_fine_features_are_averaged_and_centered():
         assert torch.allclose(pooled(x) + 2, F.avg_pool2d(inner(x), 2), atol=1e-6)
         assert torch.equal(TokenBackbone(inner, 4)(x), inner(x))
     assert TokenBackbone(inner, 9).stride == 12
-
-
-def test_features_of_another_kind_have_another_name():
-    inner = build("resnet10t", "random", levels=2)
-    assert TokenBackbone(inner, 8).features != TokenBackbone(inner, 16).features
