@@ -1,0 +1,236 @@
+"""Every method on the same work: trained on drives of CamVid's streets, scored on one that none has seen.
+
+    make compare                                     everything, three seeds: about an hour and a half on two cores
+    python -m benchmarks.compare --only stego --seeds 1
+
+All start from one backbone (`training/pretrain.py`, on the same frames) or from nothing, with eleven clusters. No
+label is read before a row is finished. Scores are Hungarian, per split, pixels of unmatched clusters are errors, on
+label maps at the frame's own size. Every (row, seed) is a process of its own: seconds and peak memory are its. What
+is finished is kept in --out and not done again. The table goes to docs/comparison.md, between the two marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmarks import baselines
+from models.bundle import Bundle, segment
+from training import datasets, metrics, recipe
+from training.datasets import Images
+from training.export import Session
+from training.pretrain import PretrainOptions, save, train
+from training.regions import open_regions
+from training.run import Run
+from training.train import train as train_run
+
+K = 11
+HELD_OUT = "0006R0"
+SPLITS = {"unseen": f"train/{HELD_OUT}", "val": "val"}  # a drive nobody trained on; other frames of a drive of the fold
+FOLD = f"train/-{HELD_OUT}"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "comparison.md"
+MARKS = ("<!-- table -->", "<!-- end of table -->")
+RECIPES = Path(recipe.__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a baseline, or a method with what its recipe says.
+
+    page       the recipe it begins with
+    overrides  as `--set` takes them
+    """
+
+    title: str
+    baseline: Callable[[Iterable[np.ndarray], int, int, Path], baselines.Labeler] | None = None
+    page: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def rows() -> dict[str, Row]:
+    """Every line, in the table's order."""
+    small = ("input.train_size=224", "input.size=240")
+    views = (
+        "input.train_size=160",
+        "input.size=240",
+        "picie.batch_size=16",
+        "picie.carry_centroids=true",
+        "picie.epochs=4",
+    )
+    return {
+        "pixels": Row("k-means of pixels: color, place", lambda i, k, s, _: baselines.pixels(i, k, s)),
+        "regions": Row("k-means of regions: color, spread, place", lambda i, k, s, _: baselines.regions(i, k, s)),
+        "untrained": Row(
+            "k-means of an untrained ResNet-10's features",
+            lambda i, k, s, _: baselines.features(i, k, s, name="resnet10t", weights="random"),
+        ),
+        "features": Row(
+            "k-means of the common backbone's features",
+            lambda i, k, s, file: baselines.features(i, k, s, name="resnet10t", weights=file),
+        ),
+        "stego": Row("STEGO", overrides=("method=stego", *small, "stego.shifts=auto", "stego.steps=400")),
+        "cause-mlp": Row("CAUSE-MLP", page=RECIPES / "folder-cause.toml", overrides=(*small, "cause.head=mlp")),
+        "cause-tr": Row("CAUSE-TR", page=RECIPES / "folder-cause.toml", overrides=(*small, "cause.head=tr")),
+        "picie": Row("PiCIE", overrides=("method=picie", *views)),
+        "picie-h": Row("PiCIE+H", overrides=("method=picie", *views, "picie.overcluster=100")),
+        "mdc": Row("MDC", overrides=("method=picie", *views, "picie.views=1", "picie.epochs=8")),
+        "san": Row("SAN, our construction", page=RECIPES / "folder-san.toml", overrides=("input.size=240",)),
+        "embedded": Row("the embedded default's recipe", page=RECIPES / "embedded.toml"),
+    }
+
+
+def pretrained(data: Path, folder: Path, console: Console) -> Path:
+    """The common backbone: trained once, without labels, on the frames of the fold."""
+    file = folder / "backbone.safetensors"
+    if not file.exists():
+        options = PretrainOptions(steps=1000)  # as the embedded default
+        images = datasets.open("camvid", data, split=FOLD, console=console)
+        regions = open_regions(images.paths, options.regions, folder / "cache", console, read=images.read)
+        network, history = train(regions, options, torch.device("cpu"), console, resume=file.with_suffix(".partial"))
+        save(network, options, history, len(images), file)
+    return file
+
+
+def one(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
+    """Fits or trains one row and scores it: seconds to train, and (mIoU, accuracy) by split."""
+    row, console = rows()[name], Console(stderr=True)
+    images = datasets.open("camvid", data, split=FOLD, console=console)
+    began = time.monotonic()
+    if row.baseline is not None:
+        label = row.baseline(images, K, seed, folder / "backbone.safetensors")
+    else:
+        settled = recipe.load(
+            row.page,
+            overrides=[
+                f"seed={seed}",
+                f"clusters.k={K}",
+                "dataset=camvid",
+                f"split={FOLD}",
+                "backbone.name=resnet10t",
+                f"backbone.weights={folder / 'backbone.safetensors'}",
+                "export.exemplars=0",
+                *row.overrides,
+            ],
+        )
+        home = folder / f"{name}-{seed}"
+        home.mkdir(parents=True, exist_ok=True)
+        label = labeler(train_run(Run(settled, images, home, torch.device("cpu"), console)))
+    seconds = time.monotonic() - began
+    scores = {
+        split: score(label, datasets.open("camvid", data, split=at, console=console)) for split, at in SPLITS.items()
+    }
+    return {"row": name, "seed": seed, "seconds": seconds, **scores}
+
+
+def labeler(bundle: Bundle) -> baselines.Labeler:
+    """A bundle as a function from an image to its label map."""
+    encode = Session((bundle.path / "encoder.onnx").read_bytes())
+    return lambda image: segment(bundle, encode, image)
+
+
+def score(label: baselines.Labeler, images: Images) -> tuple[float, float]:
+    """(mIoU, accuracy), each 0..1, of all frames together."""
+    table = np.zeros((K, len(images.class_names)), np.int64)
+    for i in range(len(images)):
+        table += metrics.confusion(label(images[i]), images.labels(i), *table.shape)
+    found = metrics.score(table)
+    return found.miou, found.accuracy
+
+
+def measured(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
+    """`one` in a process of its own, with its peak memory; from disk where it was done before."""
+    kept = folder / f"{name}-{seed}.json"
+    if not kept.exists():
+        print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.compare",
+            "--data",
+            data,
+            "--out",
+            folder,
+            "--one",
+            f"{name},{seed}",
+        ]
+        child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        said = child.stdout.read()
+        _, status, usage = os.wait4(child.pid, 0)
+        if status:
+            raise SystemExit(f"{name}, seed {seed} failed: its messages are above")
+        found = json.loads(said.splitlines()[-1]) | {"peak_mb": usage.ru_maxrss / 1024}
+        kept.write_text(json.dumps(found))
+    answer: dict[str, Any] = json.loads(kept.read_text())
+    return answer
+
+
+def table(found: dict[str, list[dict[str, Any]]], seeds: int) -> str:
+    """Markdown: mean ± standard deviation over the seeds, fractions; seconds and MB are medians."""
+    lines = [
+        f"Trained on `{FOLD}`, K = {K}, {seeds} seeds, {os.cpu_count()} cores ({platform.machine()}),"
+        f" torch {torch.__version__}.",
+        "",
+        "| | unseen drive mIoU | accuracy | val mIoU | accuracy | seconds | peak MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in found.items():
+        cells = [spread([run[split][i] for run in runs]) for split in SPLITS for i in (0, 1)]
+        seconds = statistics.median(run["seconds"] for run in runs)
+        peak = statistics.median(run["peak_mb"] for run in runs)
+        lines.append(f"| {rows()[name].title} | {' | '.join(cells)} | {seconds:.0f} | {peak:.0f} |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """ ".214 ± .010"."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.3f} ± {deviation:.3f}".replace("0.", ".")
+
+
+def write(text: str) -> None:
+    """The table into its page."""
+    page = PAGE.read_text(encoding="utf-8")
+    head, rest = page.split(MARKS[0])
+    tail = rest.split(MARKS[1])[1]
+    PAGE.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+def main() -> None:
+    """The command of this file's first lines."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/camvid"))
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=list(rows()), default=list(rows()))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.one:
+        name, seed = given.one.split(",")
+        print(json.dumps(one(name, int(seed), given.data, given.out)))
+        return
+    pretrained(given.data, given.out, Console(stderr=True))
+    found = {n: [measured(n, seed, given.data, given.out) for seed in range(given.seeds)] for n in given.only}
+    text = table(found, given.seeds)
+    print(text)
+    if given.only == list(rows()):
+        write(text)
+
+
+if __name__ == "__main__":
+    main()
