@@ -5,8 +5,9 @@
 
 All start from one backbone (`training/pretrain.py`, on the same frames) or from nothing, with eleven clusters. No
 label is read before a row is finished. Scores are Hungarian, per split, pixels of unmatched clusters are errors, on
-label maps at the frame's own size. Every (row, seed) is a process of its own: seconds and peak memory are its. What
-is finished is kept in --out and not done again. The table goes to docs/comparison.md, between the two marks.
+label maps at the frame's own size. Every (row, seed) is a process of its own on one core, as many at a time as there
+are cores: seconds and peak memory are its. What is finished is kept in --out and not done again. The table goes to
+docs/comparison.md, between the two marks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,42 +55,46 @@ class Row:
 
     page       the recipe it begins with
     overrides  as `--set` takes them
+    scratch    begins with nothing, not with the common backbone
     """
 
     title: str
     baseline: Callable[[Iterable[np.ndarray], int, int, Path], baselines.Labeler] | None = None
     page: Path | None = None
     overrides: tuple[str, ...] = ()
+    scratch: bool = False
 
 
 def rows() -> dict[str, Row]:
     """Every line, in the table's order."""
-    small = ("input.train_size=224", "input.size=240")
-    views = (
-        "input.train_size=160",
-        "input.size=240",
-        "picie.batch_size=16",
-        "picie.carry_centroids=true",
-        "picie.epochs=4",
-    )
+    frozen = ("input.train_size=224", "input.size=240")
     return {
-        "pixels": Row("k-means of pixels: color, place", lambda i, k, s, _: baselines.pixels(i, k, s)),
-        "regions": Row("k-means of regions: color, spread, place", lambda i, k, s, _: baselines.regions(i, k, s)),
+        "pixels": Row("k-means of pixels: color, place", lambda i, k, s, _: baselines.pixels(i, k, s), scratch=True),
+        "regions": Row(
+            "k-means of regions: color, spread, place", lambda i, k, s, _: baselines.regions(i, k, s), scratch=True
+        ),
         "untrained": Row(
             "k-means of an untrained ResNet-10's features",
             lambda i, k, s, _: baselines.features(i, k, s, name="resnet10t", weights="random"),
+            scratch=True,
         ),
         "features": Row(
             "k-means of the common backbone's features",
             lambda i, k, s, file: baselines.features(i, k, s, name="resnet10t", weights=file),
         ),
-        "stego": Row("STEGO", overrides=("method=stego", *small, "stego.shifts=auto", "stego.steps=400")),
-        "cause-mlp": Row("CAUSE-MLP", page=RECIPES / "folder-cause.toml", overrides=(*small, "cause.head=mlp")),
-        "cause-tr": Row("CAUSE-TR", page=RECIPES / "folder-cause.toml", overrides=(*small, "cause.head=tr")),
-        "picie": Row("PiCIE", overrides=("method=picie", *views)),
-        "picie-h": Row("PiCIE+H", overrides=("method=picie", *views, "picie.overcluster=100")),
-        "mdc": Row("MDC", overrides=("method=picie", *views, "picie.views=1", "picie.epochs=8")),
-        "san": Row("SAN, our construction", page=RECIPES / "folder-san.toml", overrides=("input.size=240",)),
+        "stego": Row("STEGO", page=RECIPES / "folder-stego.toml", overrides=(*frozen, "stego.steps=400")),
+        "cause-mlp": Row("CAUSE-MLP", page=RECIPES / "folder-cause.toml", overrides=frozen),
+        "cause-tr": Row(
+            "CAUSE-TR",
+            page=RECIPES / "folder-cause.toml",
+            overrides=("input.train_size=160", "input.size=240", "cause.head=tr"),
+        ),
+        "picie": Row("PiCIE", page=RECIPES / "folder-picie.toml", overrides=("input.size=240",)),
+        "picie-h": Row(
+            "PiCIE+H", page=RECIPES / "folder-picie.toml", overrides=("input.size=240", "picie.overcluster=100")
+        ),
+        "mdc": Row("MDC", page=RECIPES / "folder-picie.toml", overrides=("input.size=240", "picie.views=1")),
+        "san": Row("SAN, our construction, from scratch", page=RECIPES / "folder-san.toml", scratch=True),
         "embedded": Row("the embedded default's recipe", page=RECIPES / "embedded.toml"),
     }
 
@@ -121,7 +127,7 @@ def one(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
                 "dataset=camvid",
                 f"split={FOLD}",
                 "backbone.name=resnet10t",
-                f"backbone.weights={folder / 'backbone.safetensors'}",
+                f"backbone.weights={'random' if row.scratch else folder / 'backbone.safetensors'}",
                 "export.exemplars=0",
                 *row.overrides,
             ],
@@ -167,7 +173,8 @@ def measured(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
             "--one",
             f"{name},{seed}",
         ]
-        child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+        one_core = os.environ | {"OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=one_core)
         assert child.stdout is not None
         said = child.stdout.read()
         _, status, usage = os.wait4(child.pid, 0)
@@ -224,8 +231,13 @@ def main() -> None:
         name, seed = given.one.split(",")
         print(json.dumps(one(name, int(seed), given.data, given.out)))
         return
-    pretrained(given.data, given.out, Console(stderr=True))
-    found = {n: [measured(n, seed, given.data, given.out) for seed in range(given.seeds)] for n in given.only}
+    if not all(rows()[name].scratch for name in given.only):
+        pretrained(given.data, given.out, Console(stderr=True))
+    with ThreadPoolExecutor(os.cpu_count()) as cores:
+        jobs = {
+            n: [cores.submit(measured, n, s, given.data, given.out) for s in range(given.seeds)] for n in given.only
+        }
+        found = {name: [job.result() for job in runs] for name, runs in jobs.items()}
     text = table(found, given.seeds)
     print(text)
     if given.only == list(rows()):

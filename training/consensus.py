@@ -262,7 +262,7 @@ class Student(nn.Module):
         group: dict[str, Any] = {"params": list(self.parameters()), "lr": options.lr}
 
         def batches(epoch: int) -> Iterator[Batch]:
-            generator = torch.Generator().manual_seed((seed << 32) + epoch)
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
             order = torch.randperm(len(images), generator=generator)
             for rows in torch.split(order, options.batch_size)[:batches_per_epoch]:
                 crops = draw_crops(len(rows), views, generator)

@@ -136,7 +136,7 @@ def draw(cache: RegionCache, options: PretrainOptions, step: int) -> RegionBatch
         epoch, at = divmod(start + len(rows), n)
         order = torch.randperm(n, generator=torch.Generator().manual_seed(options.seed * 1_000_003 + epoch))
         rows += order[at : at + size - len(rows)].tolist()
-    generator = torch.Generator().manual_seed((options.seed << 32) + step)
+    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     scales = torch.randint(cache.regions.shape[1], (size,), generator=generator)
     images = torch.from_numpy(cache.images[rows]).movedim(-1, 1).float() / 255
     regions = torch.from_numpy(cache.regions[rows, scales.numpy()].astype("float32"))[:, None]

@@ -14,11 +14,11 @@ from models.nets.codebook import CodebookDecoder, quantize
 from models.nets.heads import ProjectionHead
 from tests.golden.runner import Case
 from training.clusters import nearest
-from training.concepts import ConceptBank, concept_contrast, ema_update
-from training.correspondence import correlation, normalize
 from training.metrics import confusion, score
-from training.modularity import affinity, assignment, modularity, modularity_loss, thin
-from training.probes import ClusterProbe
+from training.objectives.concepts import ConceptBank, concept_contrast, ema_update
+from training.objectives.correspondence import correlation, normalize
+from training.objectives.modularity import affinity, assignment, modularity, modularity_loss, thin
+from training.objectives.probes import ClusterProbe
 
 
 def _maps(tokens: Tensor) -> Tensor:

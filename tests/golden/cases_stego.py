@@ -17,8 +17,10 @@ from models.nets.backbone import MEAN, STD, VitBackbone, resample_positions
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
 from tests.golden.runner import Case
-from training.affinity import Kernel, affinity_loss
-from training.correspondence import (
+from training.features import neighbors
+from training.metrics import EXTRA, Scores, confusion, match, score
+from training.objectives.affinity import Kernel, affinity_loss
+from training.objectives.correspondence import (
     average_norm,
     correlation,
     correspondence,
@@ -27,9 +29,7 @@ from training.correspondence import (
     sample,
     shifted_permutation,
 )
-from training.features import neighbors
-from training.metrics import EXTRA, Scores, confusion, match, score
-from training.probes import ClusterProbe
+from training.objectives.probes import ClusterProbe
 
 AGREEMENT = 0.995  # of the CRF's labels: its lattice is an approximation, and ours was written anew
 _UPSTREAM_HEADS = 6  # that upstream cuts the keys into, whatever the network

@@ -7,10 +7,10 @@ import torch
 
 from tests.training.small_run import RECIPES, draw, make, small_run
 from training import loop
-from training.correspondence import center, correlation, draw_points, normalize, sample
 from training.crops import five, square
 from training.features import digest
 from training.methods.stego import shifts_for
+from training.objectives.correspondence import center, correlation, draw_points, normalize, sample
 
 SMALL = ["method=stego", "backbone.name=test_resnet", "stego.code_dim=8", "stego.points=4", "stego.batch_size=4"]
 VIT = ["backbone.name=vit_tiny_patch16_224"]

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from models.image import Box
-from training.correspondence import derangement
 from training.datasets import IGNORED
+from training.objectives.correspondence import derangement
 
 Array = NDArray[Any]
 

@@ -35,12 +35,12 @@ from models.nets.heads import ProjectionHead
 from models.nets.tokens import TokenBackbone
 from training.clusters import kmeans
 from training.codes import input_spec
-from training.concepts import ConceptBank, concept_contrast, ema_update
 from training.features import FeatureOptions, open_features
 from training.methods import Batch, Method, Stage
 from training.methods.stego import mixed
-from training.modularity import draw_picks, modularity_loss, thin
-from training.probes import ClusterProbe
+from training.objectives.concepts import ConceptBank, concept_contrast, ema_update
+from training.objectives.modularity import draw_picks, modularity_loss, thin
+from training.objectives.probes import ClusterProbe
 from training.recipe import Section
 from training.run import Run
 

@@ -34,10 +34,10 @@ from models.nets.heads import FPNHead
 from models.nets.semantics import HEAD_DIM, SanEncoder, SemanticEncoder
 from training.consensus import four_by_three
 from training.methods import Batch, Method, Stage
+from training.objectives.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 from training.recipe import Section
 from training.regions import RegionOptions, open_regions, pool
 from training.run import Run
-from training.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 from training.views import ViewOptions, crop, draw_crops, relight
 
 _LEVELS = 3  # of the CNN's pyramid: strides 4, 8, 16

@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
-from training import correspondence
-from training.affinity import affinity_loss, draw_cells
-from training.correspondence import Centering
 from training.features import FeatureOptions, Features, open_features, thumbnails
 from training.methods import Batch, Method, Stage
-from training.probes import ClusterProbe
+from training.objectives import correspondence
+from training.objectives.affinity import affinity_loss, draw_cells
+from training.objectives.correspondence import Centering
+from training.objectives.probes import ClusterProbe
 from training.recipe import Section
 from training.run import Run
 

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.modularity import affinity, assignment, draw_picks, modularity, modularity_loss, shared_center, thin
+from training.objectives.modularity import (
+    affinity,
+    assignment,
+    draw_picks,
+    modularity,
+    modularity_loss,
+    shared_center,
+    thin,
+)
 
 
 def tokens(batch: int = 2, n: int = 7, dim: int = 5, seed: int = 0) -> torch.Tensor:
@@ -74,7 +82,7 @@ def test_images_of_unlike_or_single_tokens_have_no_loss():
 
 @pytest.mark.parametrize("n", [1, 5, 130])
 def test_the_shared_center_is_the_best_of_all(n, monkeypatch):
-    monkeypatch.setattr("training.modularity._BLOCK", 400)
+    monkeypatch.setattr("training.objectives.modularity._BLOCK", 400)
     shares = assignment(tokens(1, n), tokens(1, 9, seed=1)[0])[0]
     products = shares[:, None] * shares
     found = shared_center(shares)
@@ -104,7 +112,7 @@ def test_centers_find_the_communities():
 
 PEAK = """
 import resource, torch
-from training.modularity import modularity_loss
+from training.objectives.modularity import modularity_loss
 torch.set_num_threads(1)
 modularity_loss(torch.randn(1, 9, 8), torch.randn(4, 8, requires_grad=True)).backward()
 for batch, n, k, dim in ((4, 100, 2048, 384), (2, 1600, 27, 90)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from training.probes import ClusterProbe
+from training.objectives.probes import ClusterProbe
 
 
 def test_no_gradient_reaches_the_code():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.correspondence import (
+from training.objectives.correspondence import (
     average_norm,
     center,
     correlation,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.affinity import Kernel, affinity_loss, draw_cells
+from training.objectives.affinity import Kernel, affinity_loss, draw_cells
 
 
 def pair(colors: torch.Tensor, columns: list[int], kernel: Kernel) -> float:

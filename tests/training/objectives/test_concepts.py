@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from training import checkpoint
-from training.concepts import ConceptBank, concept_contrast, ema_update, first_halves
+from training.objectives.concepts import ConceptBank, concept_contrast, ema_update, first_halves
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -105,7 +105,7 @@ def written_out(student, teacher, tokens, codebook, held=None, positive=0.3, neg
 @pytest.mark.parametrize("with_bank", [False, True])
 @pytest.mark.parametrize("block", [1, 2**25])
 def test_the_contrast_is_the_definition(with_bank, block, monkeypatch):
-    monkeypatch.setattr("training.concepts._BLOCK", block)
+    monkeypatch.setattr("training.objectives.concepts._BLOCK", block)
     tokens, codebook = random(3, 8, 4), random(6, 4, seed=1)
     teacher, bank = random(3, 8, 5, seed=2), ConceptBank(6, 5, keep=9)
     if with_bank:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from training.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
+from training.objectives.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 
 
 def test_balanced_targets_are_wanted_equally_often_where_a_softmax_collapses() -> None:
