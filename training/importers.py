@@ -93,7 +93,7 @@ def import_checkpoints(
         )
         fractions, patches = [1 / k] * k, dict[int, list[bytes]]()
         golden = drawn(encoder, found, spec)
-        shown = [street(seed=seed) for seed in range(1, _CHECKED_IMAGES)]
+        shown = [street(seed=1)]
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         run = Run(Recipe(method=kind, export=ExportSection(exemplars=exemplars)), images, out, device, console)
@@ -101,6 +101,7 @@ def import_checkpoints(
         fractions, patches, golden = seen.fractions.tolist(), seen.exemplars, seen.golden
         shown = [images[i * len(images) // _CHECKED_IMAGES] for i in range(_CHECKED_IMAGES)]
         facts = report.facts(run, seen, {}) | facts
+    console.print("exporting, and holding ONNX against torch; of a ViT with patches of 8 this takes minutes")
     bundle, _ = write_bundle(
         encoder,
         found.centroids,
@@ -192,7 +193,7 @@ def digest(path: Path) -> str:
 
 def command(
     checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINT…", help="The published file; of CAUSE head, clusters, codebook.")
+        list[Path], typer.Argument(metavar="CHECKPOINT", help="The published file; of CAUSE head, clusters, codebook.")
     ],
     out: Annotated[Path, typer.Option(help="Folder of the bundle; new.")],
     backbone: Annotated[
