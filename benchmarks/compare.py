@@ -133,7 +133,10 @@ def one(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
             ],
         )
         home = folder / f"{name}-{seed}"
-        home.mkdir(parents=True, exist_ok=True)
+        (home / "cache").mkdir(parents=True, exist_ok=True)
+        shared = home / "cache" / "regions"  # cut once for the pretraining; two minutes each time else
+        if not shared.is_symlink():
+            shared.symlink_to((folder / "cache").resolve())
         label = labeler(train_run(Run(settled, images, home, torch.device("cpu"), console)))
     seconds = time.monotonic() - began
     scores = {
