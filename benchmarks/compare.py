@@ -68,6 +68,7 @@ class Row:
 def rows() -> dict[str, Row]:
     """Every line, in the table's order."""
     frozen = ("input.train_size=224", "input.size=240")
+    views = ("input.size=240", "picie.epochs=4")
     return {
         "pixels": Row("k-means of pixels: color, place", lambda i, k, s, _: baselines.pixels(i, k, s), scratch=True),
         "regions": Row(
@@ -89,11 +90,9 @@ def rows() -> dict[str, Row]:
             page=RECIPES / "folder-cause.toml",
             overrides=("input.train_size=160", "input.size=240", "cause.head=tr"),
         ),
-        "picie": Row("PiCIE", page=RECIPES / "folder-picie.toml", overrides=("input.size=240",)),
-        "picie-h": Row(
-            "PiCIE+H", page=RECIPES / "folder-picie.toml", overrides=("input.size=240", "picie.overcluster=100")
-        ),
-        "mdc": Row("MDC", page=RECIPES / "folder-picie.toml", overrides=("input.size=240", "picie.views=1")),
+        "picie": Row("PiCIE", page=RECIPES / "folder-picie.toml", overrides=views),
+        "picie-h": Row("PiCIE+H", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.overcluster=100")),
+        "mdc": Row("MDC", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.views=1")),
         "san": Row("SAN, our construction, from scratch", page=RECIPES / "folder-san.toml", scratch=True),
         "embedded": Row("the embedded default's recipe", page=RECIPES / "embedded.toml"),
     }

@@ -6,6 +6,7 @@ Knows no command itself. Every room registers its own as an entry point in pypro
 
 from __future__ import annotations
 
+import difflib
 import sys
 from importlib.metadata import entry_points
 
@@ -21,7 +22,9 @@ def main() -> None:
         print(usage)
         return
     if name not in commands:
-        print(f"tessera: no command {name!r}\n{usage}", file=sys.stderr)
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        print(f"tessera: no command {name!r}{hint}\n{usage}", file=sys.stderr)
         sys.exit(2)
     try:
         command = commands[name].load()

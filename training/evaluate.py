@@ -42,7 +42,7 @@ def open_bundle(path: Path) -> Bundle:
         return Bundle.load(path)
     if (path / "bundle" / "manifest.json").is_file():
         return Bundle.load(path / "bundle")
-    raise UsageError(f"{path} holds neither a bundle nor a run with one; name the folder that `train --out` was given")
+    raise UsageError(f"{path} holds no bundle: name a bundle's folder, or that of a finished run (`train --out`)")
 
 
 def open_images(
@@ -92,7 +92,7 @@ def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle's folder, or the run that made one.")],
     data: Annotated[Path, typer.Option(help="Folder of the images, or of the data set.")],
     labels: Annotated[
-        Path | None, typer.Option(help="Folder of label maps, named as the images: 8 bits, class numbers, 255 ignored.")
+        Path | None, typer.Option(help="Folder of label maps, named as the images: class numbers from 0, 255 ignored.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = None,
     split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
@@ -113,7 +113,7 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Folder for evaluation.json and .html; default: RUN/evaluation, ./evaluation.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many images, drawn evenly; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Score at most so many images, drawn evenly; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the probe and of the curves' pairs.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Images at once; default: one per core.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
@@ -142,20 +142,23 @@ def command(
             failed += more
             learning = Labelled(other, labelled.classes, labelled.protocol, labelled.size)
             notes += overlap(other, images, told=told)
+        folder = writable(out or default_out(model.path))
         options = Options(crf, flip, curves, probe_steps, seed, workers or min(8, os.cpu_count() or 1), device)  # type: ignore[arg-type]
         what = f"{dataset} {split}" if labels is None else f"{images.root.name} with {labels.name}"
         found = evaluate(model, labelled, what, options, console, learning)
         found.tally.skipped[:0] = failed
         found.notes[:0] = notes
-        folder = out or default_out(model.path)
-        folder.mkdir(parents=True, exist_ok=True)
         facts = found.facts()
-        write(folder / "evaluation.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
-        write(folder / "evaluation.html", page_of(facts, examples_of(found, examples)))
+        print(table(facts))  # before anything can go wrong on a disk
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write(folder / "evaluation.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
+            write(folder / "evaluation.html", page_of(facts, examples_of(found, examples)))
+        except OSError as error:
+            raise UsageError(f"--out {folder}: {error.strerror}; name another folder") from None
     except TesseraError as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
-    print(table(facts))
     for one in facts["failed"]:
         console.print(f"failed {one['file']}: {one['reason']}", markup=False, highlight=False, soft_wrap=True)
     print(f"json    {folder / 'evaluation.json'}")
@@ -182,6 +185,14 @@ def default_out(bundle: Path) -> Path:
     """RUN/evaluation for a run's bundle, else ./evaluation: other people's folders are left alone."""
     run = bundle.resolve().parent
     return run / "evaluation" if (run / "run.json").is_file() else Path("evaluation")
+
+
+def writable(folder: Path) -> Path:
+    """The folder, or where it can be made: known before the first image is scored. Raises UsageError."""
+    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise UsageError(f"--out {folder}: {standing} is no folder that can be written; name another")
+    return folder
 
 
 def examples_of(found: Evaluation, count: int) -> list[Example]:
@@ -217,7 +228,10 @@ def table(facts: dict[str, Any]) -> str:
         )
     lines.append("* the way the service takes")
     by_class = next(row for row in rows if row["served"])["iou"]
-    lines.append("IoU *  " + "  ".join(f"{name} {_percent(value)}" for name, value in by_class.items()))
+    seen = {name: value for name, value in by_class.items() if value is not None}
+    lines.append("IoU *  " + "  ".join(f"{name} {_percent(value)}" for name, value in seen.items()))
+    if absent := len(by_class) - len(seen):
+        lines.append(f"note: {absent} of {len(by_class)} classes neither occur nor are predicted")
     if "linear_probe" in facts:
         probe = facts["linear_probe"]
         lines.append(

@@ -149,10 +149,11 @@ def test_one_bad_image_is_named_and_skipped(tiny_bundle: Path, tmp_path: Path) -
     Image.fromarray(np.full((64, 120), 0, np.uint8)).save(data / "labels/val" / broken.name)
     (data / "labels/val" / nonsense.name).write_bytes(b"no png")
     Image.fromarray(np.full((64, 120), 3, np.uint8)).save(data / "labels/val" / beyond.name)
-    # --labels alone reads every map for the number of classes; a data set knows it
     code, told = failing(tiny_bundle, tmp_path / "out", data=data / "images/val", labels=data / "labels/val")
-    assert code == 2
+    assert code == 1
+    assert f"failed {nonsense.name}: " in told
     assert "the label map cannot be read" in told
+    assert f"failed {broken.name}: " in told
     tree = tmp_path / "camvid"
     for part in ("images", "labels"):
         (tree / part).mkdir(parents=True)
@@ -170,6 +171,41 @@ def test_one_bad_image_is_named_and_skipped(tiny_bundle: Path, tmp_path: Path) -
     code, told = failing(tiny_bundle, tmp_path / "out2", data=tree, dataset="camvid")
     assert code == 1
     assert not (tmp_path / "out2").exists()
+
+
+def test_label_maps_of_nothing_or_of_another_photo_are_no_score(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = draw(tmp_path / "d", 2)
+    first, second = sorted((data / "labels/val").iterdir())
+    options = {"data": data / "images/val", "labels": data / "labels/val"}
+    for path in (first, second):
+        Image.fromarray(np.full((64, 120), 255, np.uint8)).save(path)
+    code, told = failing(tiny_bundle, tmp_path / "out", **options)
+    assert code == 1
+    assert "no pixel of 2 label maps has a known class" in told
+    Image.fromarray(np.zeros((120, 64), np.uint8)).save(first)
+    Image.fromarray(np.zeros((64, 120), np.uint8)).save(second)
+    code, told = failing(tiny_bundle, tmp_path / "out", **options)
+    assert code == 1
+    assert "and 64×120, of two shapes: are they a pair?" in told
+
+
+def test_a_stray_value_shows(tiny_bundle: Path, tmp_path: Path) -> None:
+    data = draw(tmp_path / "d", 2)
+    path = min((data / "labels/val").iterdir())
+    stray = np.asarray(Image.open(path)).copy()
+    stray[0, 0] = 60
+    Image.fromarray(stray).save(path)
+    code, told = failing(tiny_bundle, tmp_path / "out", data=data / "images/val", labels=data / "labels/val")
+    assert code == 0
+    assert re.search(r"note: 5\d of 61 classes neither occur nor are predicted", told)
+
+
+def test_where_nothing_can_be_written_is_told_first(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        code, told = failing(tiny_bundle, out, data=data / "images/val", labels=data / "labels/val")
+        assert code == 2
+        assert "is no folder that can be written" in told
 
 
 def test_values_beyond_the_classes_are_named(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -205,7 +241,7 @@ def test_wrong_usage(options: dict, wanted: str, tiny_bundle: Path, data: Path, 
 def test_what_is_no_bundle(data: Path, tmp_path: Path) -> None:
     code, told = failing(data, tmp_path, data=data / "images/val", labels=data / "labels/val")
     assert code == 2
-    assert "neither a bundle nor a run" in told
+    assert "holds no bundle: name a bundle's folder" in told
 
 
 def test_a_probe_on_the_evaluated_images_is_asked_for_by_name(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:

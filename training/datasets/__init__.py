@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib import import_module
@@ -139,13 +140,17 @@ class Images:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """In order; where nobody knows them "class 0" to the largest value in the label maps, which are all read."""
+        """In order; where nobody knows them "class 0" to the largest value in the label maps, which are all read.
+
+        A map that cannot be read is left to whoever asks for it.
+        """
         if self._class_names or not self._labels:
             return self._class_names
         largest = 0
         for path in self._labels.values():  # of the images this is a subset of, too: its classes are theirs
-            values = self._read_labels(path)
-            largest = max(largest, int(values[values != IGNORED].max(initial=0)))
+            with suppress(DataError):
+                values = self._read_labels(path)
+                largest = max(largest, int(values[values != IGNORED].max(initial=0)))
         return tuple(f"class {n}" for n in range(largest + 1))
 
     def labels(self, i: int) -> NDArray[np.uint8]:

@@ -41,6 +41,9 @@ def find(folder: Path, split: str) -> Found:
     if not images.is_dir():
         raise DataError(f"{images} is missing; CamVid is laid out as images/{name}/*.jpg and labels/{name}/*.png")
     paths = walk(images)
+    drives = sorted({drive(path) for path in paths})
+    if wanted and wanted.removeprefix("-") not in drives:
+        raise DataError(f"CamVid {name} has no drive {wanted.removeprefix('-')!r}: there are {', '.join(drives)}")
     if wanted.startswith("-"):
         paths = [path for path in paths if drive(path) != wanted[1:]]
     elif wanted:

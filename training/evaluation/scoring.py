@@ -27,6 +27,7 @@ from training.prefetch import prefetch
 from training.progress import Progress
 
 Array = NDArray[Any]
+_SAME_SHAPE = 1.05  # ratio of two aspects: sizes may differ, and rounding moves small ones
 
 
 class ScoringError(TesseraError):
@@ -82,6 +83,10 @@ class Labelled:
                 f" {self.classes - 1}; {IGNORED} is ignored): name the --dataset these labels belong to, or renumber"
                 " them"
             )
+        aspects = [height / width for height, width in (image.shape[:2], labels.shape)]
+        if max(aspects) > _SAME_SHAPE * min(aspects):
+            sizes = " and ".join(f"{size[1]}×{size[0]}" for size in (image.shape, labels.shape))
+            raise DataError(f"image and label map are {sizes}, of two shapes: are they a pair?")
         return framed(image, labels, self.protocol, self.size)
 
     def trouble(self, i: int, error: Exception) -> Skipped:
@@ -92,7 +97,7 @@ class Labelled:
 def score(mapper: Mapper, labelled: Labelled, ways: Sequence[Way], *, workers: int, console: Console) -> Tally:
     """Every image in every way; each prediction is brought to the label map's size by nearest neighbor.
 
-    Raises ScoringError where not one image could be scored.
+    Raises ScoringError where not one image could be scored, or no pixel of any.
     """
     clusters, classes = len(mapper.bundle.manifest.clusters), labelled.classes
 
@@ -130,6 +135,8 @@ def score(mapper: Mapper, labelled: Labelled, ways: Sequence[Way], *, workers: i
         scores = metrics.score(counts, np.arange(classes) if way.probe else None)
         tally.rows.append(Row(way, scores, float(seconds) / tally.images))
     tally.pixels = int(tally.rows[0].scores.confusion.sum())
+    if not tally.pixels:
+        raise ScoringError(f"no pixel of {tally.images} label maps has a known class: all are {IGNORED}, ignored")
     return tally
 
 
