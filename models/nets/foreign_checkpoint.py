@@ -78,7 +78,8 @@ def _guess(start: bytes) -> str:
         return "an empty one"
     head = start.lstrip()
     return next(
-        (what for magic, what in _MISTAKEN.items() if head.startswith(magic)), "neither torch's nor safetensors"
+        (what for magic, what in _MISTAKEN.items() if head.startswith(magic)),
+        "something that is neither torch's nor safetensors",
     )
 
 
