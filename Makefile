@@ -44,7 +44,7 @@ train-demo: $(TRAIN)/.ready
 bench: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.embedded
 
-# Every method on CamVid, three seeds: an hour and a half on two cores; what is done is kept in runs/compare.
+# Every method on CamVid, three seeds: about two hours on two cores; what is done is kept in runs/compare.
 compare: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.compare
 

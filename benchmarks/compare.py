@@ -1,6 +1,6 @@
 """Every method on the same work: trained on drives of CamVid's streets, scored on one that none has seen.
 
-    make compare                                     everything, three seeds: about an hour and a half on two cores
+    make compare                                     everything, three seeds: about two hours on two cores
     python -m benchmarks.compare --only stego --seeds 1
 
 All start from one backbone (`training/pretrain.py`, on the same frames) or from nothing, with eleven clusters. No
