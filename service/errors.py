@@ -54,6 +54,18 @@ class Busy(TesseraError):
         self.retry_after_s = retry_after_s
 
 
+class TooMany(Busy):
+    """This caller's share of the house is taken; others are served."""
+
+
+class KeyMissing(TesseraError):
+    """Keys are configured and none, or an unknown one, came with the request."""
+
+
+class NotAllowed(TesseraError):
+    """A known caller asks for what its key does not open."""
+
+
 class DeadlinePassed(TesseraError):
     """The answer was not ready in time; the work was dropped."""
 
@@ -68,6 +80,9 @@ STATUS: dict[type[TesseraError], int] = {
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
     BadOption: 422,
+    TooMany: 429,
+    KeyMissing: 401,
+    NotAllowed: 403,
     Busy: 503,
     DeadlinePassed: 504,
 }

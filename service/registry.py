@@ -65,9 +65,7 @@ class Registry:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._open = open_encoder or (
-            lambda bundle: Runtime(bundle, provider=settings.provider, threads=settings.threads)
-        )
+        self._open = open_encoder or (lambda bundle: Runtime(bundle, provider="auto", threads=settings.threads))
         self.served: list[Served] = []
         self.failed: dict[str, str] = {}
         self.state: Literal["loading", "ready", "failed", "draining"] = "loading"

@@ -56,6 +56,12 @@ class Options(Frozen):
         ge=1,
         description="milliseconds from the last byte of the request; the server's own limit is the most",
     )
+    priority: int = Field(
+        default=0,
+        ge=-10,
+        le=10,
+        description="-10 to 10: each step goes ahead of one second of waiting, own images only",
+    )
 
     @field_validator("format")
     @classmethod

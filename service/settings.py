@@ -16,6 +16,7 @@ from models.errors import TesseraError
 from service.errors import explain, nearest
 
 PREFIX = "TESSERA_"
+EngineName = Literal["auto", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-bf16", "cuda", "tensorrt"]
 PRETRAINED = Path(__file__).parents[1] / "models" / "pretrained"
 
 
@@ -28,8 +29,11 @@ class Settings(BaseModel):
 
     bundles            folders, separated as in PATH; the first is the default model
     state              where names and colors given with PATCH are kept
-    provider           which onnxruntime provider runs the network; auto takes CUDA where it works
+    models             the folder whose bundles POST /models/{name}/load may name; none: no loading over HTTP
+    max_model_bytes    of all networks held at once
+    engine             what runs the networks; auto measures what is installed, once, and remembers
     threads            of the network on a CPU; 0 = as many as there are cores
+    gpu_bytes          of device memory the networks may take; 0 = all of it
     workers            threads that decode and encode images; 0 = one per core
     max_bytes          of one image file
     max_body_bytes     of one request, several images or base64 together
@@ -37,18 +41,26 @@ class Settings(BaseModel):
     max_images         in one request
     max_queue_size     images in the house, from decoding to answer: queued, running and rendered ones
     max_queue_mpx      the same images, in megapixels of their source
+    max_key_images     of the same images, those of one key: beyond it that caller waits, and nobody else
     max_requests       requests answered at once, probes apart
     max_batch_size     0 = by provider: 1 on a CPU, where batches only cost; 16 on a GPU
     max_batch_mpx      megapixels of one batch at the network's size
+    cache_bytes        of network answers kept for the same image asked again; 0 switches that, and the sharing of
+                       identical requests, off
     timeout_s          from the last byte of a request to its answer
+    keys               who may ask: name=secret, separated by commas; empty: everybody
+    admin_key          who may load and unload models; empty: nobody
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundles: tuple[Path, ...] = ()
     state: Path = Field(default_factory=lambda: user_state(os.environ))
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    models: Path | None = None
+    max_model_bytes: int = Field(default=4 * 2**30, ge=2**20)
+    engine: EngineName = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
+    gpu_bytes: int = Field(default=0, ge=0)
     workers: int = Field(default=0, ge=0, le=1024)
     max_bytes: int = Field(default=32 * 2**20, ge=1024)
     max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
@@ -58,13 +70,17 @@ class Settings(BaseModel):
     max_images: int = Field(default=64, ge=1)
     max_queue_size: int = Field(default=128, ge=1)
     max_queue_mpx: float = Field(default=512.0, gt=0)
+    max_key_images: int = Field(default=64, ge=1)
     max_requests: int = Field(default=512, ge=1)
     max_batch_size: int = Field(default=0, ge=0)
     max_batch_mpx: float = Field(default=8.0, gt=0)
+    cache_bytes: int = Field(default=64 * 2**20, ge=0)
     body_timeout_s: float = Field(default=30.0, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
     keep_alive_s: int = Field(default=75, ge=0)
     drain_s: int = Field(default=25, ge=0)
+    keys: str = Field(default="", repr=False)
+    admin_key: str = Field(default="", repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
