@@ -23,7 +23,7 @@ def test_values() -> None:
         {
             "TESSERA_BUNDLES": paths,
             "TESSERA_MAX_MPX": "20",
-            "TESSERA_PROVIDER": "cpu",
+            "TESSERA_ENGINE": "onnxruntime",
             "TESSERA_STATE": "s",
             "PATH": "x",
         }
@@ -38,7 +38,7 @@ def test_values() -> None:
     [
         ("TESSERA_MAX_MPXS", "1", "TESSERA_MAX_MPX"),
         ("TESSERA_MAX_MPX", "0", "max_mpx"),
-        ("TESSERA_PROVIDER", "gpu", "'cuda'"),
+        ("TESSERA_ENGINE", "gpu", "'cuda'"),
         ("TESSERA_THREADS", "many", "threads"),
     ],
 )
