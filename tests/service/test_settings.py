@@ -29,7 +29,7 @@ def test_values() -> None:
         }
     )
     assert settings.bundles == (Path("a/one"), Path("b/two"))
-    assert (settings.max_mpx, settings.provider, settings.state) == (20.0, "cpu", Path("s"))
+    assert (settings.max_mpx, settings.engine, settings.state) == (20.0, "onnxruntime", Path("s"))
     assert Settings.from_env({"XDG_STATE_HOME": "/x"}).state == Path("/x/tessera")
 
 
