@@ -16,9 +16,9 @@ from models.bundle import Bundle, BundleError, Encoder, self_test
 from models.errors import TesseraError
 from service.batcher import Batcher
 from service.clusters import Clusters
+from service.engines import open_engine
 from service.errors import Busy, NotFound, nearest
 from service.metrics import Metrics
-from service.runtime import Runtime
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -65,7 +65,7 @@ class Registry:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._open = open_encoder or (lambda bundle: Runtime(bundle, provider="auto", threads=settings.threads))
+        self._open = open_encoder or (lambda bundle: open_engine(bundle, settings))
         self.served: list[Served] = []
         self.failed: dict[str, str] = {}
         self.state: Literal["loading", "ready", "failed", "draining"] = "loading"

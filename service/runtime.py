@@ -7,6 +7,7 @@ where it does not.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +32,9 @@ class Runtime:
 
     Raises BundleError when the file is no network, or its inputs and outputs are not the manifest's.
     """
+
+    name = "onnxruntime"
+    note: str | None = None
 
     def __init__(self, bundle: Bundle, *, provider: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 0) -> None:
         self._name = bundle.ref
@@ -58,6 +62,15 @@ class Runtime:
             self.shapes[(int(pixels.shape[1]), int(pixels.shape[2]))] = None
         arrays = [np.asarray(array, np.float32) for array in answer]
         return Encoded(arrays[0], arrays[1] if code else None)
+
+    def warm(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Runs once at each (H, W)."""
+        for height, width in shapes:
+            self(np.zeros((1, height, width, 3), np.uint8))
+
+    def close(self) -> None:
+        """Gives the network's memory back."""
+        del self._session
 
     def _open(self, provider: Literal["auto", "cpu", "cuda"]) -> ort.InferenceSession:
         if provider != "cpu" and CUDA in ort.get_available_providers():
