@@ -1,0 +1,53 @@
+"""How far what is served has moved from what the network was trained on, told without labels.
+
+Knows nothing of images, HTTP or Prometheus: counts of pixels by cluster go in, one number comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+
+import numpy as np
+
+from models.assign import Array
+
+WINDOW = 500
+LEAST = 50
+
+
+class Drift:
+    """Distance of the served images' cluster shares from the training images'.
+
+    fractions  the manifest's: share of the training pixels of every cluster, sums to 1
+    window     images: each counts 1 / window, older ones fade; before there are as many, all count the same
+    least      images before there is a distance
+
+    Every image weighs the same, large or small. Any thread may add.
+    """
+
+    def __init__(self, fractions: Sequence[float], *, window: int = WINDOW, least: int = LEAST) -> None:
+        self._trained = np.asarray(fractions, np.float64)
+        self._served = np.zeros(len(self._trained))
+        self._window, self._least = window, least
+        self._lock = Lock()
+        self.images = 0
+
+    def add(self, pixels: Array) -> None:
+        """One image's counts int64 [K] by the network's own cluster ids, before merges and levels.
+
+        Pixels or cells of the patch grid: only their shares matter.
+        """
+        total = pixels.sum()
+        if total == 0:
+            return
+        with self._lock:
+            self.images += 1
+            self._served += (pixels / total - self._served) / min(self.images, self._window)
+
+    def distance(self) -> float | None:
+        """Total variation, 0 (same shares) to 1 (nothing in common); None before `least` images."""
+        with self._lock:
+            if self.images < self._least:
+                return None
+            return float(np.abs(self._served - self._trained).sum() / 2)
