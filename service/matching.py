@@ -17,10 +17,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from models import assign
 from models.assign import Array
-from models.bundle import AGREEMENT, Encoder, Golden
-from models.image import InputSpec, fit
+from models.bundle import AGREEMENT, Bundle, Encoded, Encoder, Golden, segment
+from models.image import fit
 
 COSINE = 0.9
 OVERLAP = 0.5
@@ -49,34 +48,30 @@ class Portrait(NamedTuple):
     golden: Golden
 
 
-def match(
-    old: Portrait,
-    new: Portrait,
-    encode: Encoder,
-    spec: InputSpec,
-    also: Sequence[tuple[Array, Array]] = (),
-) -> Match:
-    """The new network's clusters against the old one's.
+def match(old: Portrait, new: Bundle, encode: Encoder, also: Sequence[tuple[Array, Array]] = ()) -> Match:
+    """The clusters of a bundle, whose network is `encode`, against the old one's.
 
-    encode  the new network;  spec  how it takes images
-    also    further images both have seen: old and new labels uint8 [H, W] of each
+    also  further images both have seen: old and new labels uint8 [H, W] of each
     """
     image, before = old.golden
-    fitted = fit(image, spec)
-    encoded = encode(fitted.pixels[None], code=True)
+    encoded = encode(fit(image, new.manifest.input).pixels[None], code=True)
+
+    def labels(scores: Array) -> Array:
+        return segment(new, lambda pixels, *, code=False: Encoded(scores), image)
+
     if encoded.code is not None and encoded.code.shape[1] == old.centroids.shape[1]:
-        scores = np.einsum("kd,dhw->khw", old.centroids, encoded.code[0])
-        if (assign.labels(scores, fitted.source, fitted.box) == before).mean() >= AGREEMENT:
+        scores = np.einsum("kd,bdhw->bkhw", old.centroids, encoded.code)
+        if (labels(scores) == before).mean() >= AGREEMENT:
             return Match("centroids", certain(cosines(old.centroids, new.centroids), COSINE))
-    after = assign.labels(encoded.scores[0], fitted.source, fitted.box)
-    shared = overlaps([(before, after), *also], len(old.centroids), len(new.centroids))
+    shared = overlaps([(before, labels(encoded.scores)), *also], len(old.centroids), len(new.centroids))
     return Match("overlap", certain(shared, OVERLAP))
 
 
 def cosines(old: Array, new: Array) -> Array:
     """float64 [K, K']: of every old centroid with every new one, below zero as zero."""
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12) for rows in (old, new)]
-    return (unit[0].astype(np.float64) @ unit[1].T.astype(np.float64)).clip(0, 1)
+    cosine: Array = unit[0].astype(np.float64) @ unit[1].T.astype(np.float64)
+    return cosine.clip(0, 1)
 
 
 def overlaps(maps: Sequence[tuple[Array, Array]], k_old: int, k_new: int) -> Array:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from models import assign, image
-from models.bundle import Encoded, Golden
+from models.bundle import Bundle, Encoded, Encoder, Golden, segment
 from service.matching import Portrait, certain, cosines, hungarian, match, overlaps
-from tests.tiny import CENTROIDS, STRIDE, MeanColor, bands
-
-SPEC = image.InputSpec(size=(64, 64), resize="short_side", multiple=STRIDE, max_side_px=512)
+from tests.tiny import CENTROIDS, MeanColor, bands
 
 
-def seen(centroids: np.ndarray, photo: np.ndarray, encode: object) -> Portrait:
-    fitted = image.fit(photo, SPEC)
-    scores = encode(fitted.pixels[None]).scores[0]  # type: ignore[operator]
-    return Portrait(centroids, Golden(photo, assign.labels(scores, fitted.source, fitted.box)))
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.load(tiny_bundle)
+
+
+def golden(bundle: Bundle, encode: Encoder, photo: np.ndarray) -> Golden:
+    return Golden(photo, segment(bundle, encode, photo))
+
+
+def portrait(bundle: Bundle, photo: np.ndarray) -> Portrait:
+    return Portrait(CENTROIDS, golden(bundle, MeanColor(), photo))
 
 
 class Turned(MeanColor):
@@ -27,7 +34,7 @@ class Turned(MeanColor):
     def __init__(self, order: list[int], *, mixed: bool = False) -> None:
         self.order, self.mixed = order, mixed
 
-    def __call__(self, pixels: np.ndarray, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
         encoded = super().__call__(pixels, code=True)
         assert encoded.code is not None
         space = encoded.code[:, ::-1] * -1 if self.mixed else encoded.code
@@ -66,31 +73,28 @@ def test_the_assignment_costs_what_scipys_does(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_clusters_under_other_ids_are_found_again(mixed: bool) -> None:
+def test_clusters_under_other_ids_are_found_again(bundle: Bundle, mixed: bool) -> None:
     order = [3, 0, 4, 1, 2]
-    photo = bands(48, 80)
     new = Turned(order, mixed=mixed)
-    found = match(seen(CENTROIDS, photo, MeanColor()), seen(new.centroids, photo, new), new, SPEC)
+    found = match(portrait(bundle, bands(48, 80)), replace(bundle, centroids=new.centroids), new)
     assert found.by == ("overlap" if mixed else "centroids")
     assert {old: pair.new for old, pair in found.pairs.items()} == {o: n for n, o in enumerate(order)}
     assert min(pair.score for pair in found.pairs.values()) > 0.99
 
 
-def test_only_what_was_seen_is_told_by_overlap() -> None:
-    photo = bands(48, 80, (0, 1))
+def test_only_what_was_seen_is_told_by_overlap(bundle: Bundle) -> None:
     new = Turned([1, 0, 2, 3, 4], mixed=True)
-    old, now = seen(CENTROIDS, photo, MeanColor()), seen(new.centroids, photo, new)
-    assert set(match(old, now, new, SPEC).pairs) == {0, 1}
+    turned = replace(bundle, centroids=new.centroids)
+    old = portrait(bundle, bands(48, 80, (0, 1)))
+    assert set(match(old, turned, new).pairs) == {0, 1}
     more = bands(48, 80, (2, 3))
-    also = [(seen(CENTROIDS, more, MeanColor()).golden.labels, seen(new.centroids, more, new).golden.labels)]
-    assert set(match(old, now, new, SPEC, also).pairs) == {0, 1, 2, 3}
+    also = [(segment(bundle, MeanColor(), more), segment(turned, new, more))]
+    assert set(match(old, turned, new, also).pairs) == {0, 1, 2, 3}
 
 
-def test_a_code_of_another_dimension_is_told_by_overlap() -> None:
-    photo = bands(48, 80)
-    wide = np.pad(CENTROIDS, ((0, 0), (0, 2)))
-    old = Portrait(wide, seen(CENTROIDS, photo, MeanColor()).golden)
-    found = match(old, seen(CENTROIDS, photo, MeanColor()), MeanColor(), SPEC)
+def test_a_code_of_another_dimension_is_told_by_overlap(bundle: Bundle) -> None:
+    wide = portrait(bundle, bands(48, 80))._replace(centroids=np.pad(CENTROIDS, ((0, 0), (0, 2))))
+    found = match(wide, bundle, MeanColor())
     assert found.by == "overlap"
     assert {i: p.new for i, p in found.pairs.items()} == {i: i for i in range(5)}
 
