@@ -3,7 +3,8 @@
 Knows nothing of HTTP, of models, of what the work is: it counts images, megapixels and bytes.
 
 The queue is bounded here, for all models together, because memory is one: an image holds its pixels from
-decoding until its answer is rendered, wherever it waits in between.
+decoding until its answer is rendered, wherever it waits in between. A key's share of it is bounded too, so that
+one caller can never fill the house.
 """
 
 from __future__ import annotations
@@ -12,29 +13,78 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
-from service.errors import Busy
+from service.errors import Busy, TooMany
 
 HIGH_WATER = 0.8  # of the bound; above it for FLOODED_S the service calls itself not ready
 FLOODED_S = 10.0
 
 
-class Place:
-    """One image's place in the house."""
+class Pace:
+    """How many images are inside, and the seconds from one that leaves to the next, while there are any.
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    images   inside now
+    seconds  an image takes; 0 until one was measured
+    """
+
+    __slots__ = ("_since", "images", "seconds")
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.seconds = 0.0
+        self._since = 0.0
+
+    def enter(self, now: float) -> None:
+        """One more."""
+        if not self.images:
+            self._since = now  # an idle house says nothing about its speed
+        self.images += 1
+
+    def leave(self, now: float) -> None:
+        """One less."""
+        self.images -= 1
+        took = now - self._since
+        self._since = now
+        self.seconds += (took - self.seconds) * (0.1 if self.seconds else 1.0)
+
+
+class Place:
+    """One image's place in the house, from `with` to the end of its block."""
+
+    __slots__ = ("_admission", "_inside", "_key", "mpx")
+
+    def __init__(self, admission: Admission, key: str) -> None:
+        self._admission, self._key = admission, key
+        self._inside = False
         self.mpx = 0.0
 
     def weigh(self, mpx: float) -> None:
-        """Say how large the image turned out to be. Raises Busy when there is no room for it."""
-        self._admission.check_mpx(mpx)
-        self._admission.mpx += mpx
-        self.mpx = mpx
+        """Say how large the image turned out to be; said again, the last counts. Raises Busy without room for it.
+
+        Said by work that outlives the block, as work shared with others does, it counts nothing.
+        """
+        if self._inside:
+            self._admission.check_mpx(mpx - self.mpx)
+            self._admission.mpx += mpx - self.mpx
+            self.mpx = mpx
+
+    def __enter__(self) -> Place:
+        self._admission._enter(self, self._key)
+        self._inside = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._inside = False
+        self._admission._leave(self, self._key)
 
 
 class Admission:
-    """Counts what is inside; refuses at once what does not fit, never lets it wait outside."""
+    """Counts what is inside; refuses at once what does not fit, never lets it wait outside.
+
+    max_images, max_mpx, max_bytes  of everybody together
+    max_key_images                  of one key; images without a key have the house's bound only
+    """
 
     def __init__(
         self,
@@ -42,34 +92,27 @@ class Admission:
         max_images: int,
         max_mpx: float,
         max_bytes: int,
+        max_key_images: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_images, self._max_mpx, self._max_bytes = max_images, max_mpx, max_bytes
+        self._max_key_images = max_images if max_key_images is None else max_key_images
         self._clock = clock
         self._inside: dict[Place, float] = {}  # in order of arrival
+        self._pace = Pace()
+        self._keys: dict[str, Pace] = {}  # those with images inside
         self.mpx = 0.0
         self.bytes = 0
-        self._seconds_per_image = 0.0
-        self._last_exit = 0.0
         self._high_since: float | None = None
 
-    @contextmanager
-    def place(self) -> Iterator[Place]:
-        """A place for one image for as long as the block runs. Raises Busy when all are taken."""
-        now = self._clock()
-        if len(self._inside) >= self._max_images:
-            raise self._busy(f"{len(self._inside)} images are in the queue, as many as fit", "queue_full")
-        if not self._inside:
-            self._last_exit = now  # an idle house says nothing about its speed
-        place = Place(self)
-        self._inside[place] = now
-        self._watch(now)
-        try:
-            yield place
-        finally:
-            del self._inside[place]
-            self.mpx -= place.mpx
-            self._left(self._clock())
+    def place(self, key: str = "") -> Place:
+        """A place for one image for as long as its block runs.
+
+        key  whose it is; "" where keys are not in use
+
+        The block's start raises TooMany when this key's places are taken, Busy when all are.
+        """
+        return Place(self, key)
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[int], None]]:
@@ -95,7 +138,7 @@ class Admission:
 
     def retry_after_s(self) -> int:
         """Whole seconds until what is inside now should be done, at the speed measured while busy."""
-        return min(60, max(1, math.ceil(len(self._inside) * self._seconds_per_image)))
+        return _whole(self._pace.images * self._pace.seconds)
 
     def __len__(self) -> int:
         return len(self._inside)
@@ -108,19 +151,53 @@ class Admission:
         """Whether the house has been nearly full for more than FLOODED_S seconds."""
         return self._high_since is not None and self._clock() - self._high_since > FLOODED_S
 
+    def _enter(self, place: Place, key: str) -> None:
+        pace = self._keys.get(key) if key else None
+        if pace is not None and pace.images >= self._max_key_images:
+            raise self._too_many(key, pace)
+        if len(self._inside) >= self._max_images:
+            raise self._busy(f"{len(self._inside)} images are in the queue, as many as fit", "queue_full")
+        now = self._clock()
+        if key:
+            if pace is None:
+                pace = self._keys[key] = Pace()
+            pace.enter(now)
+        self._pace.enter(now)
+        self._inside[place] = now
+        self._watch(now)
+
+    def _leave(self, place: Place, key: str) -> None:
+        now = self._clock()
+        del self._inside[place]
+        self.mpx = self.mpx - place.mpx if self._inside else 0.0  # sums of fractions do not end at 0 by themselves
+        place.mpx = 0.0
+        self._pace.leave(now)
+        if key:
+            pace = self._keys[key]
+            pace.leave(now)
+            if not pace.images:
+                del self._keys[key]
+        self._watch(now)
+
     def _busy(self, what: str, reason: str) -> Busy:
         wait = self.retry_after_s()
         return Busy(f"{what}; come back in {wait} s", reason=reason, retry_after_s=wait)
 
-    def _left(self, now: float) -> None:
-        took = now - self._last_exit
-        self._last_exit = now
-        first = self._seconds_per_image == 0
-        self._seconds_per_image += (took - self._seconds_per_image) * (1.0 if first else 0.1)
-        self._watch(now)
+    def _too_many(self, key: str, pace: Pace) -> TooMany:
+        """At the key's own speed; at the house's until one of the key's images has left."""
+        wait = _whole(pace.images * (pace.seconds or self._pace.seconds))
+        return TooMany(
+            f"{pace.images} images of {key!r} are in the queue, as many as one key may have; come back in {wait} s",
+            reason="key_full",
+            retry_after_s=wait,
+        )
 
     def _watch(self, now: float) -> None:
         if len(self._inside) < HIGH_WATER * self._max_images:
             self._high_since = None
         elif self._high_since is None:
             self._high_since = now
+
+
+def _whole(seconds: float) -> int:
+    return min(60, max(1, math.ceil(seconds)))
