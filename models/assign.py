@@ -9,14 +9,19 @@ the K score maps are interpolated instead of the D-channel code; where the lengt
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import host
+from models.host import Axis
+
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
 Assignment = Literal["cosine", "dot"]
+Interpolation = Literal["bilinear", "nearest"]  # nearest: for networks whose answer is one label a patch
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _STRIP = 2**18  # floats of one strip of output rows: 1 MB stays in a core's cache, 2 times faster than 16 MB
@@ -34,19 +39,39 @@ class MergeLike(Protocol):
     def into(self) -> int: ...
 
 
-def labels(scores: Array, size: tuple[int, int], box: Box = WHOLE) -> Array:
+def labels(
+    scores: Array,
+    size: tuple[int, int],
+    box: Box = WHOLE,
+    table: Array | None = None,
+    interpolation: Interpolation = "bilinear",
+) -> Array:
     """The best cluster of every pixel.
 
     scores   float32 [K, h, w]  code · centroid on the patch grid
     size     (H, W) in pixels of the answer
     box      the part of the grid the answer shows: top, left, height, width as fractions
+    table    uint8 [K]          what stands for each cluster in the answer (see `level`); None: its id
     returns  uint8 [H, W]       cluster ids 0..K-1; the lower id wins an exact tie
 
     Equal to the papers' order (upsample the code, normalize every pixel, compare).
     Source: STEGO (arXiv:2203.08414) §4, cluster probe; bilinear, align_corners=False.
     """
+    down, across = _axes(scores, size, box, interpolation)
+    ids = np.arange(len(scores), dtype=np.uint8) if table is None else table
+    found = host.labels(scores, down, across, ids)
+    if found is None:
+        found = plain_labels(scores, size, box, interpolation)
+        found = found if table is None else table[found]
+    return found
+
+
+def plain_labels(
+    scores: Array, size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear"
+) -> Array:
+    """`labels` in numpy: every cluster at every pixel. What the compiled kernel is held against."""
     out = np.empty(size, np.uint8)
-    for rows, strip in upsampled(scores, size, box):
+    for rows, strip in upsampled(scores, size, box, interpolation):
         best = strip[0].copy()
         winner = np.zeros(best.shape, np.uint8)
         for k in range(1, len(strip)):
@@ -65,6 +90,7 @@ def probabilities(
     temperature: float,
     assignment: Assignment = "cosine",
     box: Box = WHOLE,
+    interpolation: Interpolation = "bilinear",
 ) -> Array:
     """softmax over clusters of temperature × similarity, for every pixel.
 
@@ -74,7 +100,7 @@ def probabilities(
     Source: STEGO §4.3 (temperature 2), CAUSE (temperature 3), PiCIE eq. 3 (`dot`, 1).
     """
     out = np.empty((len(scores), *size), np.float32)
-    for rows, strip in _similarities(scores, code, size, assignment, box):
+    for rows, strip in _similarities(scores, code, size, assignment, box, interpolation):
         strip *= temperature
         strip -= strip.max(axis=0)
         np.exp(strip, out=strip)
@@ -90,13 +116,14 @@ def margin(
     *,
     assignment: Assignment = "cosine",
     box: Box = WHOLE,
+    interpolation: Interpolation = "bilinear",
 ) -> Array:
     """How clearly each pixel's cluster won: best minus second-best similarity, clipped to 0..1.
 
     returns  float32 [H, W]
     """
     out = np.empty(size, np.float32)
-    for rows, strip in _similarities(scores, code, size, assignment, box):
+    for rows, strip in _similarities(scores, code, size, assignment, box, interpolation):
         top = np.partition(strip, len(strip) - 2, axis=0)[-2:]
         out[rows] = np.clip(top[1] - top[0], 0.0, 1.0)
     return out
@@ -124,28 +151,28 @@ def level(hierarchy: Sequence[MergeLike], k: int, clusters: int) -> Array:
     return table
 
 
-def lengths(code: Array, size: tuple[int, int], box: Box = WHOLE) -> Array:
-    """Euclidean length of the bilinearly interpolated code at every pixel, without interpolating it.
+def lengths(code: Array, size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear") -> Array:
+    """Euclidean length of the interpolated code at every pixel, without interpolating it.
 
     code     float32 [D, h, w]
     returns  float32 [H, W]
 
     |Σ w_i c_i|² = Σ w_i w_j ⟨c_i, c_j⟩ over the four corners of a cell: five maps of products do.
     """
-    return np.concatenate([strip for _, strip in _lengths(code, size, box)])
+    return np.concatenate([strip for _, strip in _lengths(code, size, box, interpolation)])
 
 
-def upsampled(maps: Array, size: tuple[int, int], box: Box = WHOLE) -> Iterator[tuple[slice, Array]]:
+def upsampled(
+    maps: Array, size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear"
+) -> Iterator[tuple[slice, Array]]:
     """Strips of rows of `maps` [K, h, w] interpolated to [K, H, W]: (rows, float32 [K, rows, W])."""
     maps = np.ascontiguousarray(maps, np.float32)
-    top, bottom, down = _axis(size[0], maps.shape[1], box[0], box[2])
-    left, right, across = _axis(size[1], maps.shape[2], box[1], box[3])
+    down, across = _axes(maps, size, box, interpolation)
     for rows in _strips(size, len(maps)):
-        weight = down[rows, None]
-        lines = maps[:, top[rows]]  # a copy: fancy indexing
-        lines += (maps[:, bottom[rows]] - lines) * weight
-        strip = lines[:, :, left]
-        strip += (lines[:, :, right] - strip) * across
+        lines = maps[:, down.low[rows]]  # a copy: fancy indexing
+        lines += (maps[:, down.high[rows]] - lines) * down.weight[rows, None]
+        strip = lines[:, :, across.low]
+        strip += (lines[:, :, across.high] - strip) * across.weight
         yield rows, strip
 
 
@@ -154,15 +181,33 @@ def _strips(size: tuple[int, int], channels: int) -> Iterator[slice]:
     return (slice(start, min(start + step, size[0])) for start in range(0, size[0], step))
 
 
-def _axis(out: int, grid: int, start: float, extent: float) -> tuple[Array, Array, Array]:
-    """Lower neighbor, upper neighbor and the upper one's weight of each of `out` pixels on `grid` cells."""
-    at = ((np.arange(out) + 0.5) / out * extent + start) * grid - 0.5
-    at = np.clip(at, 0, grid - 1)
-    low = at.astype(np.intp)
-    return low, np.minimum(low + 1, grid - 1), (at - low).astype(np.float32)
+def _axes(maps: Array, size: tuple[int, int], box: Box, interpolation: Interpolation) -> tuple[Axis, Axis]:
+    """Rows and columns of an answer of `size` that shows `box` of maps [K, h, w]."""
+    top, left, height, width = box
+    return (
+        _axis(size[0], maps.shape[1], top, height, interpolation),
+        _axis(size[1], maps.shape[2], left, width, interpolation),
+    )
 
 
-def _lengths(code: Array, size: tuple[int, int], box: Box) -> Iterator[tuple[slice, Array]]:
+@lru_cache(maxsize=64)  # a client sends many images of one size
+def _axis(out: int, grid: int, start: float, extent: float, interpolation: Interpolation) -> Axis:
+    at = ((np.arange(out) + 0.5) / out * extent + start) * grid
+    if interpolation == "nearest":
+        low = np.clip(at, 0, grid - 1).astype(np.int64)
+        axis = Axis(low, low, np.zeros(out, np.float32))
+    else:
+        at = np.clip(at - 0.5, 0, grid - 1)
+        low = at.astype(np.int64)
+        axis = Axis(low, np.minimum(low + 1, grid - 1), (at - low).astype(np.float32))
+    for array in axis:
+        array.flags.writeable = False
+    return axis
+
+
+def _lengths(
+    code: Array, size: tuple[int, int], box: Box, interpolation: Interpolation
+) -> Iterator[tuple[slice, Array]]:
     code = np.ascontiguousarray(code, np.float32)
     below = np.concatenate([code[:, 1:], code[:, -1:]], axis=1)
     beside = np.concatenate([code[:, :, 1:], code[:, :, -1:]], axis=2)
@@ -174,8 +219,7 @@ def _lengths(code: Array, size: tuple[int, int], box: Box) -> Iterator[tuple[sli
         ]
     )
     own, right_of, below_of, falling, rising = products
-    top, bottom, down = _axis(size[0], code.shape[1], box[0], box[2])
-    left, right, across = _axis(size[1], code.shape[2], box[1], box[3])
+    (top, bottom, down), (left, right, across) = _axes(code, size, box, interpolation)
     v = across[None, :]
     for rows in _strips(size, 8):
         t, b, u = top[rows, None], bottom[rows, None], down[rows, None]
@@ -188,15 +232,20 @@ def _lengths(code: Array, size: tuple[int, int], box: Box) -> Iterator[tuple[sli
 
 
 def _similarities(
-    scores: Array, code: Array | None, size: tuple[int, int], assignment: Assignment, box: Box
+    scores: Array,
+    code: Array | None,
+    size: tuple[int, int],
+    assignment: Assignment,
+    box: Box,
+    interpolation: Interpolation,
 ) -> Iterator[tuple[slice, Array]]:
     """Strips of cosines (or plain scores, for `dot`) of every pixel with every centroid."""
     if assignment == "dot":
-        yield from upsampled(scores, size, box)
+        yield from upsampled(scores, size, box, interpolation)
         return
     if code is None:
         raise ValueError("cosine similarities need the code as well as the scores")
-    norms = lengths(code, size, box)
-    for rows, strip in upsampled(scores, size, box):
+    norms = lengths(code, size, box, interpolation)
+    for rows, strip in upsampled(scores, size, box, interpolation):
         strip /= np.maximum(norms[rows], _EPS)
         yield rows, strip

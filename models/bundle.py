@@ -57,12 +57,16 @@ class _Frozen(BaseModel):
 
 
 class CodeSpec(_Frozen):
-    """What the network's code is: its dimension D, pixels per grid cell, how it meets the centroids."""
+    """What the network's code is: its dimension D, pixels per grid cell, how it meets the centroids.
+
+    interpolation  how scores get from the grid to pixels; `nearest`: one label a patch
+    """
 
     dim: int = Field(ge=1)
     stride: int = Field(ge=1)
     assignment: assign.Assignment
     temperature: float = Field(gt=0)
+    interpolation: assign.Interpolation = "bilinear"
 
 
 class Cluster(_Frozen):
@@ -292,7 +296,7 @@ def segment(bundle: Bundle, encode: Encoder, image: Array) -> Array:
     """
     fitted = fit(image, bundle.manifest.input)
     scores = encode(fitted.pixels[None]).scores[0]
-    return assign.labels(scores, fitted.source, fitted.box)
+    return assign.labels(scores, fitted.source, fitted.box, interpolation=bundle.manifest.code.interpolation)
 
 
 def self_test(bundle: Bundle, encode: Encoder) -> float:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models import host
+
 Array = NDArray[Any]
 
 # What a deuteranope and a protanope see of linear RGB. Source: Machado, Oliveira & Fernandes 2009, severity 1.
@@ -103,13 +105,12 @@ def colorize(labels: Array, colors: Array, only: Collection[int] | None = None) 
     only     cluster ids to draw; the rest is transparent
     returns  uint8 [H, W, 3], or [H, W, 4] where `only` is given
     """
-    if only is None:
-        return np.asarray(colors[labels])
-    table = np.zeros((len(colors), 4), np.uint8)
-    table[:, :3] = colors
-    for cluster in only:
-        table[cluster, 3] = 255
-    return np.asarray(table[labels])
+    table = colors.astype(np.uint8)
+    if only is not None:
+        table = np.column_stack([table, np.zeros(len(table), np.uint8)])
+        table[list(only), 3] = 255
+    painted = host.colorize(labels, table)
+    return table[labels] if painted is None else painted
 
 
 def overlay(
@@ -125,6 +126,8 @@ def overlay(
     opacity[list(range(len(colors)) if only is None else only)] = round(alpha * 256)
     paint = (colors.astype(np.uint16) * opacity[:, None] + 128).astype(np.uint16)
     keep = (256 - opacity).astype(np.uint16)
+    if (compiled := host.blend(image, labels, keep, paint)) is not None:
+        return compiled
     blended = image * keep[labels][..., None]
     blended += paint[labels]
     blended >>= 8
