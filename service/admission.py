@@ -65,7 +65,7 @@ class Place:
         Said by work that outlives the block, as work shared with others does, it counts nothing.
         """
         if self._inside:
-            self._admission.check_mpx(mpx - self.mpx)
+            self._admission.check_mpx(mpx, self)
             self._admission.mpx += mpx - self.mpx
             self.mpx = mpx
 
@@ -131,10 +131,11 @@ class Admission:
         finally:
             self.bytes -= held
 
-    def check_mpx(self, mpx: float) -> None:
-        """Raises Busy when an image of `mpx` does not fit beside the others."""
-        if self.mpx + mpx > self._max_mpx and self.mpx > 0:  # alone, any image within the limits fits
-            raise self._busy(f"{self.mpx:.0f} megapixels are in the queue", "pixels_full")
+    def check_mpx(self, mpx: float, place: Place | None = None) -> None:
+        """Raises Busy when an image of `mpx`, in its `place` if it has one, does not fit beside the others."""
+        others = self.mpx - (place.mpx if place else 0.0)
+        if others + mpx > self._max_mpx and others > 0:  # alone, any image within the limits fits
+            raise self._busy(f"{others:.0f} megapixels are in the queue", "pixels_full")
 
     def retry_after_s(self) -> int:
         """Whole seconds until what is inside now should be done, at the speed measured while busy."""

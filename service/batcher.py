@@ -85,6 +85,7 @@ class Batcher:
         self._on_batch = on_batch
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._work, name="encoder")
         self._lock = threading.Lock()  # of the line, the times, `_idle` and `_closed`
         self._turns: Turns[Job] = Turns()
         self._times: deque[float] = deque(maxlen=_LATEST)  # seconds of the latest batches since it was last idle
@@ -138,7 +139,7 @@ class Batcher:
     async def serve(self) -> None:
         """Run batches until cancelled. What runs then is still answered; what waits is refused with Busy."""
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._work, name="encoder").start()
+        self._thread.start()
         try:
             await self._loop.create_future()
         finally:
@@ -151,6 +152,11 @@ class Batcher:
             for job in left:
                 if not job.done.done():
                     job.done.set_exception(_closed())
+
+    async def ended(self) -> None:
+        """Returns when the encoder runs no more, once `serve` was cancelled: then what it needs may be closed."""
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
 
     def _check(self, job: Job, now: float) -> None:
         """Raises Busy when the wait is certain to be longer than the image allows.

@@ -135,10 +135,11 @@ class Turns(Generic[W]):
     def _join(self, batch: list[W], late: list[W], now: float, most: int) -> None:
         """Fill a batch, one of each key in turn, as often as somebody still has the leader's shape."""
         shape = batch[0].shape
+        lanes = list(self._lanes.items())  # the leader's last: it has had one
         before = 0
         while before < len(batch) < most:
             before = len(batch)
-            for key, lane in list(self._lanes.items()):
+            for key, lane in lanes:
                 if len(batch) == most:
                     break
                 if (entry := self._head(lane, shape, now, late)) is None:
