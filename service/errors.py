@@ -66,6 +66,14 @@ class NotAllowed(TesseraError):
     """A known caller asks for what its key does not open."""
 
 
+class BadModel(TesseraError):
+    """A bundle that cannot be served: unsound, or its network does not compute here what training computed."""
+
+
+class Conflict(TesseraError):
+    """Asked for at the wrong moment: what the server holds has to change first."""
+
+
 class DeadlinePassed(TesseraError):
     """The answer was not ready in time; the work was dropped."""
 
@@ -83,6 +91,8 @@ STATUS: dict[type[TesseraError], int] = {
     TooMany: 429,
     KeyMissing: 401,
     NotAllowed: 403,
+    Conflict: 409,
+    BadModel: 422,
     Busy: 503,
     DeadlinePassed: 504,
 }
