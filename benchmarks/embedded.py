@@ -19,14 +19,14 @@ import numpy as np
 from rich.console import Console
 
 from models.bundle import Bundle, segment, self_test
-from service.runtime import Runtime
-from service.settings import embedded
+from service.engines import Engine, open_engine
+from service.settings import Settings, embedded
 from training import datasets, metrics
 from training.datasets.camvid import drive
 from training.evaluation.label_maps import enlarged
 
 
-def quality(bundle: Bundle, encode: Runtime, data: Path, split: str) -> None:
+def quality(bundle: Bundle, encode: Engine, data: Path, split: str) -> None:
     """Prints mIoU, accuracy and per-class IoU of one split, and of each of its drives with the split's matching."""
     images = datasets.open("camvid", data, split=split, console=Console(quiet=True))
     clusters, classes = len(bundle.manifest.clusters), len(images.class_names)
@@ -44,7 +44,7 @@ def quality(bundle: Bundle, encode: Runtime, data: Path, split: str) -> None:
         print(f"       {name}: mIoU {own.miou:.3f}, accuracy {own.accuracy:.3f} (the split's matching)")
 
 
-def latency(bundle: Bundle, encode: Runtime, photo: np.ndarray, repeats: int = 50) -> None:
+def latency(bundle: Bundle, encode: Engine, photo: np.ndarray, repeats: int = 50) -> None:
     """Prints the median time from pixels to label map."""
     seconds = []
     for _ in range(repeats):
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/camvid"))
     given = parser.parse_args()
     bundle = Bundle.load(given.bundle or embedded()[0])
-    encode = Runtime(bundle)
+    encode = open_engine(bundle, Settings(engine="onnxruntime"))
     print(f"{bundle.ref}: golden image agrees on {self_test(bundle, encode):.2%}")
     latency(bundle, encode, bundle.golden.image)
     if not given.data.is_dir():

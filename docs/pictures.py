@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from models import image, palette
 from models.bundle import Bundle, segment
-from service.runtime import Runtime
-from service.settings import embedded
+from service.engines import open_engine
+from service.settings import Settings, embedded
 from training.scene import street
 
 HERE = Path(__file__).resolve().parent
@@ -25,7 +25,7 @@ def main() -> None:
     bundle = Bundle.load(embedded()[0])
     photo = street((360, 480), seed=0)
     (HERE / "street.jpg").write_bytes(image.encode(photo, "jpeg"))
-    labels = segment(bundle, Runtime(bundle), photo)
+    labels = segment(bundle, open_engine(bundle, Settings(engine="onnxruntime")), photo)
     over = palette.overlay(photo, labels, bundle.colors, 0.6)
     legend = _legend(bundle, labels, len(photo))
     (HERE / "street.webp").write_bytes(image.encode(np.hstack([photo, over, legend]), "webp"))

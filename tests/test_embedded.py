@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle, segment, self_test
-from service.runtime import Runtime
-from service.settings import embedded
+from service.engines import Engine, open_engine
+from service.settings import Settings, embedded
 from training.scene import street
 
 CAMVID = Path(__file__).parents[2] / "shared" / "data" / "camvid"
@@ -21,11 +21,11 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def encode(bundle: Bundle) -> Runtime:
-    return Runtime(bundle)
+def encode(bundle: Bundle) -> Engine:
+    return open_engine(bundle, Settings(engine="onnxruntime"))
 
 
-def test_it_is_the_one_default_and_small(bundle: Bundle, encode: Runtime) -> None:
+def test_it_is_the_one_default_and_small(bundle: Bundle, encode: Engine) -> None:
     assert len(embedded()) == 1
     assert sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file()) < 12e6
     assert self_test(bundle, encode) > 0.999
@@ -46,7 +46,7 @@ def test_its_recipe_is_the_committed_one(bundle: Bundle) -> None:
     assert made_by["seed"] == committed.seed
 
 
-def test_a_photo_takes_well_under_150_ms(bundle: Bundle, encode: Runtime) -> None:
+def test_a_photo_takes_well_under_150_ms(bundle: Bundle, encode: Engine) -> None:
     photo = street((360, 480), seed=1)
     took = []
     for _ in range(7):
@@ -56,7 +56,7 @@ def test_a_photo_takes_well_under_150_ms(bundle: Bundle, encode: Runtime) -> Non
     assert min(took) < 0.15
 
 
-def test_sky_and_road_of_a_drawn_street_are_two_clusters(bundle: Bundle, encode: Runtime) -> None:
+def test_sky_and_road_of_a_drawn_street_are_two_clusters(bundle: Bundle, encode: Engine) -> None:
     labels = segment(bundle, encode, street((360, 480), seed=2))
     sky, road = labels[10:90, 180:300], labels[280:355, 200:280]
     share = [np.bincount(part.ravel(), minlength=255).max() / part.size for part in (sky, road)]
@@ -66,7 +66,7 @@ def test_sky_and_road_of_a_drawn_street_are_two_clusters(bundle: Bundle, encode:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not CAMVID.is_dir(), reason="needs ../shared/data/camvid")
-def test_scores_on_camvid_val(bundle: Bundle, encode: Runtime) -> None:
+def test_scores_on_camvid_val(bundle: Bundle, encode: Engine) -> None:
     from training import datasets, metrics
 
     images = datasets.open("camvid", CAMVID, split="val")

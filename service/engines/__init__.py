@@ -1,48 +1,43 @@
 """What runs a bundle's network on this machine.
 
-`open_engine` gives the one that the settings name, or the fastest here.
+`open_engine` gives the engine that the settings name, or the fastest here. The folder is the registry: a further
+engine is one file here with a list `KINDS`.
 
 Knows nothing of clusters, queues or HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from importlib import import_module
+from pkgutil import iter_modules
 
-from models.assign import Array
-from models.bundle import Bundle, Encoded
-from service.runtime import Runtime
+from models.bundle import Bundle
+from service.engines.engine import Engine, EngineError, Kind
 from service.settings import Settings
 
+__all__ = ["Engine", "EngineError", "Kind", "kinds", "open_engine"]
 
-class Engine(Protocol):
-    """An Encoder that says what it is.
 
-    name      the engine, as TESSERA_ENGINE names it
-    provider  "cuda" or "cpu": what really runs it now
-    shapes    (H, W) it has run at, in order
-    note      a sentence: why this engine, and how far its labels agree with onnxruntime's; None: nothing to say
-    """
-
-    name: str
-    provider: str
-    shapes: dict[tuple[int, int], None]
-    note: str | None
-
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
-        """pixels uint8 [B, H, W, 3] → scores float32 [B, K, h, w] and, when asked for, code [B, D, h, w]."""
-        ...
-
-    def warm(self, shapes: Iterable[tuple[int, int]]) -> None:
-        """Runs once at each (H, W), so that the first request there does not pay for it."""
-        ...
-
-    def close(self) -> None:
-        """Gives the network's memory back; it is not called again."""
-        ...
+def kinds() -> dict[str, Kind]:
+    """Every kind of engine there is a file for, by name, installed or not."""
+    files = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    return {kind.name: kind for file in files for kind in getattr(file, "KINDS", ())}
 
 
 def open_engine(bundle: Bundle, settings: Settings) -> Engine:
-    """The engine that `settings.engine` names. Raises BundleError where the network cannot be opened."""
-    return Runtime(bundle, threads=settings.threads)
+    """The engine that `settings.engine` names.
+
+    Raises EngineError where it cannot run here, BundleError where the network is not the manifest's or none at all.
+    """
+    from service.engines.choice import compared, fastest
+
+    known = kinds()
+    if settings.engine == "auto":
+        return fastest(bundle, settings, list(known.values()))
+    kind = known[settings.engine]
+    if kind.versions is None:
+        raise EngineError(
+            f"TESSERA_ENGINE={kind.name} needs {' and '.join(kind.modules)}: install {kind.install},"
+            " or set TESSERA_ENGINE=auto"
+        )
+    return kind.open(bundle, settings) if kind.exact else compared(bundle, settings, kind, list(known.values()))

@@ -1,0 +1,62 @@
+"""What this machine has: cores, processor, memory to give back.
+
+Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import os
+import platform
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_PROCESSOR = Path("/proc/cpuinfo")
+
+
+def cores() -> int:
+    """Processors this process may use: its affinity, cut by the container's CPU quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no such file, or "max": no quota
+        quota, period = _QUOTA.read_text().split()
+        allowed = min(allowed, math.ceil(int(quota) / int(period)))
+    return max(1, allowed)
+
+
+def restricted() -> bool:
+    """Whether this process may use fewer processors than the machine has."""
+    return cores() < (os.cpu_count() or 1)
+
+
+@cache
+def processor() -> str:
+    """The processor's model name, with the vector instructions that decide which engine is fastest."""
+    vectors = sorted(flags() & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "asimd"})
+    name = _field("model name") or platform.processor() or platform.machine()
+    return " ".join([name, *vectors])
+
+
+@cache
+def flags() -> frozenset[str]:
+    """The processor's features, as Linux names them; empty elsewhere."""
+    return frozenset((_field("flags") or _field("Features")).split())
+
+
+def trim() -> None:
+    """Gives freed memory back to the system, where the C library can (glibc)."""
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _field(name: str) -> str:
+    with suppress(OSError):
+        for line in _PROCESSOR.read_text().splitlines():
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return ""

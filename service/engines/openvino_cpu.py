@@ -1,0 +1,90 @@
+"""OpenVINO on the CPU: in float32, faster than onnxruntime at equal labels, or in bfloat16 where the processor has it.
+
+The network is read from memory; it costs about twice onnxruntime's, because the library keeps the weights as they
+came beside the ones laid out for the processor.
+
+Knows nothing of other engines.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Literal
+
+import numpy as np
+
+from models.assign import Array
+from models.bundle import Bundle, Encoded
+from service.engines import machine
+from service.engines.engine import CpuEngine, EngineError, Kind, Ports, check, unreadable
+from service.settings import Settings
+
+_TYPES = {"u8": "uint8", "f32": "float32"}
+
+
+class OpenVino(CpuEngine):
+    """A network in OpenVINO. Raises BundleError when it is no network, or not the manifest's."""
+
+    def __init__(
+        self, bundle: Bundle, network: bytes, settings: Settings, name: str, precision: Literal["f32", "bf16"]
+    ) -> None:
+        super().__init__(name)
+        import openvino
+
+        core = openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise EngineError(
+                "TESSERA_ENGINE=openvino-bf16: this processor has no bfloat16 (AVX512_BF16 or AMX);"
+                " set TESSERA_ENGINE=openvino, or auto"
+            )
+        try:
+            model = core.read_model(io.BytesIO(network))
+        except Exception as error:
+            raise unreadable(bundle, error) from None
+        check(bundle, _ports(model.inputs), _ports(model.outputs))
+        properties = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": settings.threads or machine.cores(),
+        }
+        try:
+            self._request: Any = core.compile_model(model, "CPU", properties).create_infer_request()
+        except Exception as error:
+            raise unreadable(bundle, error) from None
+        del model
+        machine.trim()
+
+    def close(self) -> None:
+        """Gives the network's memory back."""
+        self._request = None
+        machine.trim()
+
+    def _run(self, pixels: Array, code: bool) -> Encoded:
+        self._request.infer({"pixels": pixels}, share_inputs=True, share_outputs=True)
+        # Copied, because the next image's answer is written where this one's is.
+        scores = np.array(self._request.get_tensor("scores").data, np.float32)
+        return Encoded(scores, np.array(self._request.get_tensor("code").data, np.float32) if code else None)
+
+
+def _ports(ends: Any) -> Ports:
+    return {
+        end.get_any_name(): (
+            _TYPES.get(kind := end.get_element_type().get_type_name(), kind),
+            [n.get_length() if n.is_static else None for n in end.get_partial_shape()],
+        )
+        for end in ends
+    }
+
+
+def _open_f32(bundle: Bundle, settings: Settings) -> OpenVino:
+    return OpenVino(bundle, bundle.encoder_bytes(), settings, "openvino", "f32")
+
+
+def _open_bf16(bundle: Bundle, settings: Settings) -> OpenVino:
+    return OpenVino(bundle, bundle.encoder_bytes(), settings, "openvino-bf16", "bf16")
+
+
+KINDS = [
+    Kind("openvino", True, ("openvino",), "the `openvino` extra", _open_f32),
+    Kind("openvino-bf16", False, ("openvino",), "the `openvino` extra", _open_bf16),
+]
