@@ -190,11 +190,16 @@ class ModelInfo(Frozen):
 
     name: str
     digest: str | None
-    state: Literal["ready", "failed"]
+    state: Literal["ready", "loading", "failed", "leaving"] = Field(
+        description="leaving: replaced or unloaded, and still answering what it was asked before"
+    )
     default: bool
     method: str | None = None
     k: int | None = None
+    engine: str | None = Field(default=None, description="what runs the network, as TESSERA_ENGINE names it")
     provider: str | None = None
+    note: str | None = Field(default=None, description="what the engine has to say of itself")
+    memory_bytes: int | None = Field(default=None, description="about what the network takes")
     reason: str | None = Field(default=None, description="why it failed")
 
 
@@ -208,7 +213,57 @@ class ModelDetail(ModelInfo):
     """With its manifest, and the (H, W) the network has run at."""
 
     warm_shapes: list[tuple[int, int]] = []
+    drift: float | None = Field(
+        default=None, description="distance of the served cluster shares from the training shares, 0 to 1"
+    )
     manifest: dict[str, Any] | None = None
+
+
+class LoadOptions(Frozen):
+    """What `POST /models/{name}/load` may be told."""
+
+    default: bool = Field(default=False, description="true: it answers who names no model")
+
+
+class FollowedCluster(Frozen):
+    """A cluster whose name, color, hiding or merge went to the cluster of the new model that is clearly the same."""
+
+    old: int
+    new: int
+    score: float = Field(description="cosine, or intersection over union: 0 to 1")
+
+
+class LostCluster(Frozen):
+    """A cluster of the old model whose changes could not follow."""
+
+    cluster: int
+    name: str
+    why: str
+
+
+class Followed(Frozen):
+    """What became of the names, colors and merges that people gave the old model's clusters."""
+
+    by: Literal["centroids", "overlap"] = Field(description="how clusters were told to be the same")
+    carried: list[FollowedCluster]
+    lost: list[LostCluster]
+
+
+class Loaded(Frozen):
+    """The answer of a load."""
+
+    model: ModelInfo
+    unchanged: bool = Field(description="this very bundle served already; nothing was done")
+    replaced: str | None = Field(description="name@digest12 of the model in whose place it serves")
+    followed: Followed | None = Field(description="null where nothing had been changed")
+
+
+class Unloaded(Frozen):
+    """The answer of an unload."""
+
+    unloaded: str = Field(description="name@digest12")
+    finishing: int = Field(description="requests it still answers")
+    default: str = Field(description="name@digest12 of the model that answers who names none, from now on")
 
 
 class Health(Frozen):
