@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
+from models import jpeg, png
 from models.errors import TesseraError
 
 Array = NDArray[Any]
@@ -105,6 +106,10 @@ def decode(data: bytes, *, limits: Limits | None = None, depth: Depth = "percent
         return _decode_tiff(data, limits, depth, page)
     if page:
         raise ImageError(f"page {page}: only TIFF files have pages; leave `page` out")
+    if header := jpeg.plain_header(data):
+        limits.check_size(header.height, header.width)
+        if (pixels := jpeg.decode(data, header)) is not None:
+            return Decoded(pixels)
     return _decode_pillow(data, limits, depth)
 
 
@@ -122,8 +127,8 @@ def _decode_pillow(data: bytes, limits: Limits, depth: Depth) -> Decoded:
                 if opened.format == "PNG" and _png_is_16_bit(data):
                     return _finish(_png16(data), depth, _orientation(opened))
                 opened.load()
-                image = _to_rgb(opened)
-                return Decoded(np.asarray(ImageOps.exif_transpose(image)))
+                upright = _turn(np.asarray(_to_rgb(opened)), _orientation(opened))
+                return Decoded(np.ascontiguousarray(upright))
         except ImageError:
             raise
         except UnidentifiedImageError:
@@ -152,16 +157,11 @@ def _reason(error: Exception) -> str:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any 8-bit mode as RGB; what is transparent is shown on white, as a viewer's page would."""
-    exif = image.getexif()
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba)
-    rgb = image.convert("RGB")
-    rgb.info.clear()  # a profile or gamma chunk means nothing any more; the orientation does
-    if orientation := exif.get(0x0112):
-        rgb.getexif()[0x0112] = orientation
-    return rgb
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _png_is_16_bit(data: bytes) -> bool:
@@ -355,10 +355,10 @@ def resize(image: Array, size: tuple[int, int]) -> Array:
 
 def encode(image: Array, kind: Literal["png", "jpeg", "webp"], quality: int = 90) -> bytes:
     """A file's bytes: RGB or RGBA uint8 [H, W, 3|4], or gray [H, W]; JPEG takes no alpha."""
+    if kind == "jpeg":  # colors at full resolution: a cluster's ends where the cluster ends
+        return jpeg.encode(np.ascontiguousarray(image), quality)
     buffer = io.BytesIO()
     options: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": quality}
-    if kind == "jpeg":
-        options["subsampling"] = 0  # colors of clusters end where the clusters end
     Image.fromarray(image).save(buffer, kind.upper(), **options)
     return buffer.getvalue()
 
@@ -368,8 +368,4 @@ def encode_labels(labels: Array, colors: Array) -> bytes:
 
     labels  uint8 [H, W];  colors  uint8 [K, 3]
     """
-    picture = Image.fromarray(labels, "L")
-    picture.putpalette(colors.astype(np.uint8).tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+    return png.encode_palette(labels, colors)
