@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Annotated, NamedTuple
+from typing import IO, Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
@@ -84,7 +84,7 @@ class Lost(NamedTuple):
 class Followed(NamedTuple):
     """What became of an older bundle's changes: `carried` to the new ids of the pairs, or lost."""
 
-    by: str
+    by: Literal["centroids", "overlap"]
     carried: list[Pair]
     lost: list[Lost]
 
