@@ -195,6 +195,8 @@ def test_the_description_is_right(client: TestClient) -> None:
         ("get", "/clusters/{id}/exemplars/{n}"),
         ("get", "/models"),
         ("get", "/models/{name}"),
+        ("post", "/models/{name}/load"),
+        ("post", "/models/{name}/unload"),
         ("get", "/livez"),
         ("get", "/readyz"),
         ("get", "/healthz"),
