@@ -124,8 +124,11 @@ def margin(
     """
     out = np.empty(size, np.float32)
     for rows, strip in _similarities(scores, code, size, assignment, box, interpolation):
-        top = np.partition(strip, len(strip) - 2, axis=0)[-2:]
-        out[rows] = np.clip(top[1] - top[0], 0.0, 1.0)
+        best, second = np.maximum(strip[0], strip[1]), np.minimum(strip[0], strip[1])
+        for similarity in strip[2:]:
+            np.maximum(second, np.minimum(best, similarity), out=second)
+            np.maximum(best, similarity, out=best)
+        out[rows] = np.clip(best - second, 0.0, 1.0)
     return out
 
 
@@ -168,7 +171,11 @@ def upsampled(
     """Strips of rows of `maps` [K, h, w] interpolated to [K, H, W]: (rows, float32 [K, rows, W])."""
     maps = np.ascontiguousarray(maps, np.float32)
     down, across = _axes(maps, size, box, interpolation)
+    between = down.weight.any() or across.weight.any()
     for rows in _strips(size, len(maps)):
+        if not between:
+            yield rows, maps[:, down.low[rows, None], across.low]
+            continue
         lines = maps[:, down.low[rows]]  # a copy: fancy indexing
         lines += (maps[:, down.high[rows]] - lines) * down.weight[rows, None]
         strip = lines[:, :, across.low]
@@ -198,6 +205,7 @@ def _axis(out: int, grid: int, start: float, extent: float, interpolation: Inter
         axis = Axis(low, low, np.zeros(out, np.float32))
     else:
         at = np.clip(at - 0.5, 0, grid - 1)
+        at = np.where(np.abs(at - np.rint(at)) < 1e-9, np.rint(at), at)  # a place of the grid is one, rounding or not
         low = at.astype(np.int64)
         axis = Axis(low, np.minimum(low + 1, grid - 1), (at - low).astype(np.float32))
     for array in axis:
@@ -209,6 +217,11 @@ def _lengths(
     code: Array, size: tuple[int, int], box: Box, interpolation: Interpolation
 ) -> Iterator[tuple[slice, Array]]:
     code = np.ascontiguousarray(code, np.float32)
+    (top, bottom, down), (left, right, across) = _axes(code, size, box, interpolation)
+    if not down.any() and not across.any():  # at the grid's own places, as for the margins of most answers
+        own = np.sqrt(np.einsum("dhw,dhw->hw", code, code))
+        yield slice(0, size[0]), own[top[:, None], left]
+        return
     below = np.concatenate([code[:, 1:], code[:, -1:]], axis=1)
     beside = np.concatenate([code[:, :, 1:], code[:, :, -1:]], axis=2)
     opposite = np.concatenate([below[:, :, 1:], below[:, :, -1:]], axis=2)
@@ -219,7 +232,6 @@ def _lengths(
         ]
     )
     own, right_of, below_of, falling, rising = products
-    (top, bottom, down), (left, right, across) = _axes(code, size, box, interpolation)
     v = across[None, :]
     for rows in _strips(size, 8):
         t, b, u = top[rows, None], bottom[rows, None], down[rows, None]

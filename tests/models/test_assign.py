@@ -55,6 +55,30 @@ def test_probabilities_and_margin_equal_the_papers_order(size: tuple[int, int], 
     assert np.abs(assign.margin(scores, code, size) - (top[0] - top[1]).numpy()).max() < 1e-5
 
 
+def test_nearest_is_one_answer_a_patch() -> None:
+    code, _, scores = drawn()
+    patches = scores.argmax(0).astype(np.uint8)
+    got = assign.labels(scores, (60, 90), interpolation="nearest")
+    assert (got == patches.repeat(10, 0).repeat(10, 1)).all()
+    margin = assign.margin(scores, code, (60, 90), interpolation="nearest")
+    assert (margin == assign.margin(scores, code, (6, 9)).repeat(10, 0).repeat(10, 1)).all()
+    sure = assign.probabilities(scores, code, (6, 9), temperature=3, interpolation="nearest")
+    assert np.allclose(sure, assign.probabilities(scores, code, (6, 9), temperature=3), atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", [(6, 9), (60, 80), (1, 7)])
+def test_on_the_grid_itself_nothing_is_interpolated(grid: tuple[int, int]) -> None:
+    code, _, scores = drawn(h=grid[0], w=grid[1])
+    assert (np.concatenate([strip for _, strip in assign.upsampled(scores, grid)], axis=1) == scores).all()
+    assert np.allclose(assign.lengths(code, grid), np.linalg.norm(code, axis=0), rtol=1e-6)
+
+
+def test_a_table_says_what_is_written() -> None:
+    _, _, scores = drawn()
+    table = np.array([6, 6, 2, 2, 0, 5, 255], np.uint8)
+    assert (assign.labels(scores, (47, 71), table=table) == table[assign.labels(scores, (47, 71))]).all()
+
+
 def test_lengths_are_those_of_the_interpolated_code() -> None:
     code, _, _ = drawn()
     full = F.interpolate(torch.tensor(code)[None], (31, 44), mode="bilinear", align_corners=False)[0]
