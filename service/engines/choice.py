@@ -19,8 +19,7 @@ from models.assign import Array
 from models.bundle import Bundle, segment
 from models.errors import TesseraError
 from models.image import fit
-from service.engines import machine
-from service.engines.cuda import Cuda, offered, open_gpu
+from service.engines import cuda, machine
 from service.engines.engine import Engine, EngineError, Kind
 from service.engines.memory import Memory
 from service.settings import Settings
@@ -114,10 +113,10 @@ def _why(best: str, names: Sequence[str], took: dict[str, float], agreement: dic
 
 
 def _gpu(bundle: Bundle, settings: Settings, exact: Sequence[Kind]) -> Engine | None:
-    if exact[0].name != "onnxruntime" or not offered():
+    if exact[0].name != "onnxruntime" or not cuda.offered():
         return None
-    found = open_gpu(bundle, settings)
-    if isinstance(found, Cuda):
+    found = cuda.open_gpu(bundle, settings)
+    if isinstance(found, cuda.Cuda):
         return _noted(bundle, settings, exact[0], found)
     log.warning("%s: %s. The CPU serves", bundle.ref, found)
     return None

@@ -11,7 +11,6 @@ import math
 import os
 import platform
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -33,7 +32,6 @@ def restricted() -> bool:
     return cores() < (os.cpu_count() or 1)
 
 
-@cache
 def processor() -> str:
     """The processor's model name, with the vector instructions that decide which engine is fastest."""
     vectors = sorted(flags() & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "asimd"})
@@ -41,7 +39,6 @@ def processor() -> str:
     return " ".join([name, *vectors])
 
 
-@cache
 def flags() -> frozenset[str]:
     """The processor's features, as Linux names them; empty elsewhere."""
     return frozenset((_field("flags") or _field("Features")).split())

@@ -1,0 +1,55 @@
+"""What the machine has: the container's quota counts, and a file that is not there is no error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.engines import machine
+
+
+@pytest.fixture
+def four(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A process that may run on four processors of eight; its quota's file."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(machine, "_QUOTA", tmp_path / "cpu.max")
+    return tmp_path / "cpu.max"
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("900000 100000", 4), ("", 4)],
+)
+def test_cores_are_those_the_container_may_use(four: Path, quota: str, cores: int) -> None:
+    four.write_text(quota)
+    assert machine.cores() == cores
+    assert machine.restricted()
+
+
+def test_without_a_quota_the_affinity_counts(four: Path) -> None:
+    assert machine.cores() == 4
+
+
+def test_the_processor_is_named_with_what_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Abacus 9\nflags\t\t: fpu avx2 avx512_vnni\n\nmodel name\t: Other\n")
+    monkeypatch.setattr(machine, "_PROCESSOR", info)
+    assert machine.processor() == "Abacus 9 avx2 avx512_vnni"
+    monkeypatch.setattr(machine, "_PROCESSOR", tmp_path / "absent")
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    monkeypatch.setattr(machine.platform, "machine", lambda: "abacus64")
+    assert machine.flags() == frozenset()
+    assert machine.processor() == "abacus64"
+
+
+def test_memory_is_given_back_or_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.trim()
+
+    def no_library(name: object) -> None:
+        raise OSError("no such library")
+
+    monkeypatch.setattr(machine.ctypes, "CDLL", no_library)
+    machine.trim()
