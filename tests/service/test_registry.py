@@ -71,7 +71,9 @@ def load(settings: Settings, *encoder: Callable[[Any], Any]) -> Registry:
     return asyncio.run(whole())
 
 
-def within(settings: Settings, work: Callable[[Registry], Awaitable[T]], *encoder: Callable[[Any], Any]) -> T:
+def within(
+    settings: Settings, work: Callable[[Registry], Awaitable[T]], *encoder: Callable[[Any], Any], limit_s: float = 20
+) -> T:
     """What `work` makes of a registry that has loaded its bundles."""
 
     async def whole() -> T:
@@ -79,7 +81,7 @@ def within(settings: Settings, work: Callable[[Registry], Awaitable[T]], *encode
         await registry.load()
         assert registry.state == "ready"
         try:
-            return await asyncio.wait_for(work(registry), 20)
+            return await asyncio.wait_for(work(registry), limit_s)
         finally:
             await registry.close()
 
@@ -455,4 +457,4 @@ def test_two_hundred_swaps_under_traffic_do_not_grow(
         assert rss_mb() - before < 16
         assert answered > 200
 
-    within(settings_of(pair[0], tmp_path), work)
+    within(settings_of(pair[0], tmp_path), work, limit_s=300)
