@@ -129,7 +129,7 @@ def reference_labels(file: Path, images: Array) -> Array:
 
 
 def write(name: str, models: Path, folder: Path) -> tuple[Bundle, float]:
-    """The bundle of one network of PEERS, and the share of the golden image's pixels that it labels as the harness does.
+    """The bundle of one network of PEERS, and the share of the golden pixels that it labels as the harness does.
 
     Raises PeerModelError when a file is missing or is another network; BundleError from `save`.
     """
