@@ -7,25 +7,11 @@
  *
  * Knows nothing of files, networks or Python.
  */
+#include "_host.h"
+
 #include <float.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
-#define VERSION 1 /* of this file's functions; models/host.py asks for the same */
-
-#if defined(_WIN32)
-#define PUBLIC __declspec(dllexport)
-#else
-#define PUBLIC __attribute__((visibility("default")))
-#endif
-
-/* One build for every x86-64 processor: the loader picks the widest vectors. It needs glibc's ifunc. */
-#if defined(__x86_64__) && defined(__GLIBC__) && (!defined(__clang__) || __clang_major__ >= 14)
-#define WIDEST __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define WIDEST
-#endif
+#define VERSION 2 /* of the functions here and in _deflate.c; models/host.py asks for the same */
 
 #define LANES 16
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -36,23 +22,6 @@ PUBLIC int host_version(void) { return VERSION; }
 
 static inline float smaller(float a, float b) { return a < b ? a : b; }
 static inline float larger(float a, float b) { return a > b ? a : b; }
-
-/* How many of the `count` labels from `at` on equal the first. */
-static inline int64_t run_length(const uint8_t *at, int64_t count) {
-    int64_t length = 1;
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const uint64_t same = at[0] * UINT64_C(0x0101010101010101);
-    for (; length + 8 <= count; length += 8) {
-        uint64_t eight;
-        memcpy(&eight, at + length, 8);
-        if (eight != same)
-            return length + (__builtin_ctzll(eight ^ same) >> 3);
-    }
-#endif
-    while (length < count && at[length] == at[0])
-        length++;
-    return length;
-}
 
 /* ---- labels ---------------------------------------------------------------------------------------------------- */
 

@@ -1,4 +1,4 @@
-"""The compiled kernels of the host path (`_host.c`), where this installation has them.
+"""The compiled kernels of the host path (`_host.c`, `_deflate.c`), where this installation has them.
 
 Each function answers what the numpy code of its caller would, or None where only that code can: no compiler was there
 when the package was installed, or the values are not for the kernel. The interpreter's lock is free while a kernel
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_VERSION = 1  # of the functions in _host.c: a library built from another one is left alone
+_VERSION = 2  # of the functions in _host.c: a library built from another one is left alone
 _TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64}  # an array, a number
 _SIGNATURES = {
     "host_labels": "annn" + "aaan" + "aaan" + "aa",
     "host_areas": "ann" + "ann" + "aaa",
     "host_colorize": "anana",
     "host_blend": "aanaaa",
+    "host_deflate": "annan",
 }
 
 
@@ -67,6 +68,7 @@ def _library() -> ctypes.CDLL | None:
         for name, signature in _SIGNATURES.items():
             getattr(library, name).argtypes = [_TYPES[letter] for letter in signature]
         library.host_colorize.restype = library.host_blend.restype = None
+        library.host_deflate.restype = ctypes.c_int64
         return library
     return None
 
@@ -131,6 +133,17 @@ def blend(image: Array, labels: Array, keep: Array, paint: Array) -> Array | Non
     out = np.empty_like(image)
     library.host_blend(_at(image), _at(labels), labels.size, _at(keep), _at(paint), _at(out))
     return out
+
+
+def deflate(ids: Array) -> bytes | None:
+    """The zlib stream of a PNG's rows: a label map uint8 [H, W], 8 bits a pixel, each row less the one above."""
+    library = _library()
+    if library is None or ids.dtype != np.uint8 or not ids.size:
+        return None
+    ids = np.ascontiguousarray(ids)
+    out = np.empty(1024 + ids.shape[0] * (1 + ids.shape[1]) * 9 // 8, np.uint8)
+    written = library.host_deflate(_at(ids), *ids.shape, _at(out), out.size)
+    return out[:written].tobytes() if written else None
 
 
 def _inside(labels: Array, k: int) -> bool:
