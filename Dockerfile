@@ -7,6 +7,7 @@ ARG PYTHON=3.11
 FROM python:${PYTHON}-slim AS build
 ARG RUNTIME=gpu
 RUN python3 -m venv /opt/tessera && /opt/tessera/bin/pip install --no-cache-dir --upgrade pip
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
