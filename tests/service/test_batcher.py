@@ -289,14 +289,14 @@ class Paced:
         return echo(pixels)
 
 
-def after(measured: int, waiting: int, allowed_s: float, **options: Any) -> type[Exception] | None:
+def after(measured: int, waiting: int, allowed_s: float, **options: Any) -> type[BaseException] | None:
     """What becomes at once of an image that allows so much, behind `waiting` ones of one second each, after
     `measured` ones in a row."""
     clock = Clock()
     paced = Paced(clock, 1.0, held=250)
     batcher = Batcher(paced, clock=clock)
 
-    async def scenario() -> type[Exception] | None:
+    async def scenario() -> type[BaseException] | None:
         tasks = await queued(batcher, [picture(i) for i in range(measured)])  # one thread, no pause in between
         tasks += await queued(batcher, [picture(250)])
         tasks += await queued(batcher, [picture(100 + i) for i in range(waiting)])
@@ -312,7 +312,7 @@ def after(measured: int, waiting: int, allowed_s: float, **options: Any) -> type
             assert refused.retry_after_s == waiting
         return type(refused) if refused else None
 
-    result: type[Exception] | None = play(batcher, scenario)
+    result: type[BaseException] | None = play(batcher, scenario)
     return result
 
 
