@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from prometheus_client import Gauge
 
 from models.assign import Array
-from models.bundle import Bundle, BundleError, Encoded, Encoder, segment
+from models.bundle import Bundle, Encoded, Encoder, segment
 from models.errors import TesseraError
 from models.image import fit
 from service import matching
@@ -243,7 +243,7 @@ class Registry:
         except TesseraError as error:
             self.failed[folder.name] = str(error)
             log.error("%s is not served: %s", folder, error)
-            raise (BadModel(str(error)) if isinstance(error, BundleError) else error) from None
+            raise (error if isinstance(error, Conflict) else BadModel(str(error))) from None
         finally:
             self.loading = None
         served = self._queue(bundle, encoder)
