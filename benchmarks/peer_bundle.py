@@ -147,7 +147,7 @@ def write(name: str, models: Path, folder: Path) -> tuple[Bundle, float]:
         folder,
         name=f"peer-{name}",
         method="the comparison's network",
-        input=InputSpec(size=(SIDE_PX, SIDE_PX), resize="stretch", multiple=STRIDE),
+        input=InputSpec(size=(SIDE_PX, SIDE_PX), resize="stretch", multiple=STRIDE, max_side_px=SIDE_PX),
         code=CodeSpec(
             dim=centroids.shape[1],
             stride=STRIDE,

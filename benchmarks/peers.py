@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks import peer_bundle
@@ -107,10 +108,9 @@ def prepare(harness: Path, work: Path, names: list[str]) -> int:
     work.mkdir(parents=True, exist_ok=True)
     data, models, bundles = work / "data", work / "models", work / "bundles"
     photos = harness.parents[1] / "data" / "camvid" / "images" / "test"
-    run = [sys.executable]
 
     def script(name: str, *arguments: Path) -> Callable[[], None]:
-        return lambda: _run(*run, harness / name, *arguments)
+        return partial(_run, sys.executable, harness / name, *arguments)
 
     steps: list[tuple[str, bool, Callable[[], None]]] = [
         ("photos", any(data.glob("s320_*.jpg")), script("make_data.py", data, photos)),
@@ -119,9 +119,9 @@ def prepare(harness: Path, work: Path, names: list[str]) -> int:
     ]
     for name in peer_bundle.PEERS:
         there = (bundles / name / "manifest.json").is_file()
-        steps.append((f"bundle {name}", there, lambda name=name: _bundle(name, models, bundles)))
+        steps.append((f"bundle {name}", there, partial(_bundle, name, models, bundles)))
     for name in dict.fromkeys(["naive_sync", *names]):  # the first one's environment also runs the client
-        steps.append((name, installed(name, work), lambda name=name: _install(PEERS[name], work)))
+        steps.append((name, installed(name, work), partial(_install, PEERS[name], work)))
     skipped = 0
     for what, there, make in steps:
         if there:
