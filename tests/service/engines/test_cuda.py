@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle, self_test
-from service.engines import cuda, open_engine
+from service.engines import choice, cuda, open_engine
 from service.engines.cuda import CUDA, TENSORRT, Cuda, open_gpu
 from service.engines.onnxruntime_cpu import CPU, session
 from service.settings import Settings
@@ -196,8 +196,13 @@ def test_a_gpu_that_works_comes_first_and_says_how_far_it_agrees(bundle: Bundle,
 
 
 def test_a_gpu_that_does_not_work_is_announced_by_auto(
-    bundle: Bundle, device: Device, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bundle: Bundle,
+    device: Device,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(choice, "BUDGET_S", 0.02)
     device.opens = False
     engine = open_engine(bundle, Settings(engine="auto", threads=1, state=tmp_path))
     assert engine.provider == "cpu"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,24 @@ def test_the_processor_is_named_with_what_decides(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(machine.platform, "machine", lambda: "abacus64")
     assert machine.flags() == frozenset()
     assert machine.processor() == "abacus64"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone says what is mapped")
+def test_mapped_files_leave_memory_and_read_the_same(tmp_path: Path) -> None:
+    def resident() -> int:
+        fields = Path("/proc/self/status").read_text().split("RssFile:")[1]
+        return int(fields.split()[0]) // 1024
+
+    file = tmp_path / "mapped"
+    file.write_bytes(b"tessera!" * 2**21)  # 16 MiB
+    with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert mapped[:].count(b"!") == 2**21
+        before = resident()
+        machine.drop_mapped(str(tmp_path / "other"))
+        assert resident() > before - 8
+        machine.drop_mapped(str(tmp_path))
+        assert resident() < before - 8
+        assert mapped[-8:] == b"tessera!"
 
 
 def test_memory_is_given_back_or_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

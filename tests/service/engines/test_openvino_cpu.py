@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from models.bundle import Bundle, BundleError, self_test
-from service.engines import open_engine
+from service.engines import choice, open_engine
 from service.engines.engine import EngineError
 from service.engines.openvino_cpu import OpenVino
 from service.settings import Settings
@@ -88,7 +88,8 @@ def test_bfloat16_says_how_far_it_agrees_or_that_the_processor_lacks_it(bundle: 
     assert engine.note == "openvino-bf16: labels agree with onnxruntime's on 100.00% of the golden image"
 
 
-def test_auto_measures_the_two_and_remembers(bundle: Bundle, tmp_path: Path) -> None:
+def test_auto_measures_the_two_and_remembers(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "BUDGET_S", 0.02)
     settings = Settings(engine="auto", threads=1, state=tmp_path)
     first = open_engine(bundle, settings)
     assert first.name in ("onnxruntime", "openvino")
