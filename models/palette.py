@@ -132,3 +132,15 @@ def overlay(
     blended += paint[labels]
     blended >>= 8
     return blended.astype(np.uint8)
+
+
+@lru_cache(maxsize=1)
+def heat() -> Array:
+    """From cold to hot: 256 colors whose lightness grows evenly. uint8 [256, 3]."""
+    stops = np.array([[10, 10, 40], [60, 30, 120], [150, 45, 120], [225, 85, 75], [250, 165, 70], [253, 250, 200]])
+    at = np.linspace(0, len(stops) - 1, 256)
+    return (
+        np.stack([np.interp(at, np.arange(len(stops)), channel) for channel in stops.T], axis=1)
+        .round()
+        .astype(np.uint8)
+    )

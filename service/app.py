@@ -21,16 +21,15 @@ from starlette.routing import compile_path
 
 from models.bundle import Bundle, Encoder
 from models.errors import TesseraError
-from models.image import Limits
 from service import body, schemas
-from service.admission import Admission
 from service.errors import BadOption, Busy, DeadlinePassed, NotFound, explain, nearest, plain, problem_of
+from service.house import House
 from service.metrics import Metrics, tessera_version
 from service.middleware import Envelope, Traffic, problem
-from service.pipeline import House
 from service.registry import Registry
 from service.rooms import Rooms, rooms_of
 from service.routes import clusters, models, segment
+from service.security import Keys
 from service.settings import Settings
 
 WEB = Path(__file__).parent / "web"
@@ -38,28 +37,21 @@ _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
     " img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 }
-_QUERIES: dict[str, type[BaseModel]] = {"/segment": schemas.Options, "/clusters": schemas.ClustersQuery}
+_QUERIES: dict[str, type[BaseModel]] = {"/clusters": schemas.ClustersQuery}
 
 
 def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle], Encoder] | None = None) -> FastAPI:
     """The application. `open_encoder` puts another runtime under it, as tests do."""
     settings = settings or Settings.from_env(os.environ)
     metrics = Metrics()
-    admission = Admission(
-        max_images=settings.max_queue_size, max_mpx=settings.max_queue_mpx, max_bytes=settings.max_bodies_bytes
-    )
-    limits = Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px)
-    rooms = Rooms(
-        settings,
-        metrics,
-        Registry(settings, metrics, open_encoder),
-        House.of(admission, metrics, limits, settings.workers),
-        Traffic(),
-    )
+    house = House.of(settings, metrics)
+    registry = Registry(settings, metrics, open_encoder)
+    rooms = Rooms(settings, metrics, registry, house, Traffic(), Keys.from_settings(settings))
     served = rooms.registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
-    metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", admission.oldest_s)
+    metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", house.admission.oldest_s)
+    metrics.watch("cache_bytes", "Held for images asked again", lambda: house.seen.nbytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -84,7 +76,13 @@ def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle]
         app.include_router(room.router)
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
-    app.add_middleware(Envelope, metrics=metrics, traffic=rooms.traffic, max_requests=settings.max_requests)
+    app.add_middleware(
+        Envelope,
+        metrics=metrics,
+        traffic=rooms.traffic,
+        max_requests=settings.max_requests,
+        access_log=settings.access_log,
+    )
     app.add_exception_handler(TesseraError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_options)
     app.add_exception_handler(HTTPException, _refuse_route)
@@ -114,8 +112,7 @@ async def _refuse_options(request: Request, error: Exception) -> Response:
     if errors[0]["loc"][0] == "path":
         return await _refuse(request, NotFound(f"{str(errors[0]['input'])[:60]!r} is no number; ids count from 0"))
     model = _QUERIES.get(request.url.path, schemas.ModelQuery)
-    known = {name: field.description or "" for name, field in model.model_fields.items()}
-    return await _refuse(request, BadOption(explain(errors, known)))
+    return await _refuse(request, BadOption(explain(errors, schemas.descriptions(model))))
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

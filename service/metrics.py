@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 if TYPE_CHECKING:
     from service.pipeline import Result
+    from service.registry import Served
 
 # From a tiny network on a GPU to a dense CRF on a busy machine.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -40,15 +43,21 @@ class Metrics:
         self.images = Counter("tessera_images", "Images segmented", registry=r)
         self.batches = Counter("tessera_batches", "Batches run", registry=r)
         self.batch_images = Histogram(
-            "tessera_batch_images", "Images in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=r
+            "tessera_batch_images",
+            "Images in a batch: passes of the network",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=r,
         )
+        self.dispatch = Counter("tessera_batch_dispatch", "Batches by why they were closed", ["reason"], registry=r)
+        self.cache_hits = Counter("tessera_cache_hits", "Images that needed no pass of their own", registry=r)
+        self.cache_misses = Counter("tessera_cache_misses", "Images that did", registry=r)
         self.stage = Histogram("tessera_stage_seconds", "Time in a stage", ["stage"], buckets=_SECONDS, registry=r)
         self.request = Histogram(
             "tessera_request_seconds", "Time to an answer", ["route"], buckets=_SECONDS, registry=r
         )
         self.margin = Histogram(
             "tessera_margin",
-            "Mean margin of an image answered as JSON",
+            "Mean margin of an image: of all answered as JSON and of every 16th other one",
             buckets=[i / 20 for i in range(1, 21)],
             registry=r,
         )
@@ -56,6 +65,11 @@ class Metrics:
             "tessera_cluster_pixels", "Pixels given to a cluster", ["model", "cluster"], registry=r
         )
         self.model = Gauge("tessera_model_info", "Models that serve", ["name", "digest", "provider"], registry=r)
+        # Looking a label's counter up costs more than counting.
+        self._pixels = lru_cache(4096)(lambda model, cluster: self.cluster_pixels.labels(model, str(cluster)))
+        self._stage = lru_cache(64)(self.stage.labels)
+        self._requests = lru_cache(1024)(lambda route, status: self.requests.labels(route, str(status)))
+        self._request = lru_cache(256)(self.request.labels)
         build = Gauge("tessera_build_info", "What runs", ["version", "python", "onnxruntime"], registry=r)
         build.labels(tessera_version(), platform.python_version(), onnxruntime.__version__).set(1)
 
@@ -63,21 +77,34 @@ class Metrics:
         """A gauge that is asked when Prometheus asks."""
         Gauge(f"tessera_{name}", text, registry=self.registry).set_function(value)
 
-    def batched(self, size: int) -> None:
-        """Count a batch."""
+    def asked(self, hit: bool) -> None:
+        """Count an image by whether the network's answer was there already."""
+        (self.cache_hits if hit else self.cache_misses).inc()
+
+    def batched(self, size: int, reason: str) -> None:
+        """Count a batch, and why it was not larger."""
         self.batches.inc()
         self.batch_images.observe(size)
+        self.dispatch.labels(reason).inc()
 
-    def segmented(self, model: str, result: Result) -> None:
+    def segmented(self, served: Served, result: Result) -> None:
         """Count a finished image."""
         self.images.inc()
         for area in result.areas:
-            self.cluster_pixels.labels(model, str(area.id)).inc(area.pixels)
+            self._pixels(result.model, area.id).inc(area.pixels)
         for stage, ms in result.timings.items():
             if stage != "crf" or result.refined:
-                self.stage.labels(stage).observe(ms / 1000)
+                self._stage(stage).observe(ms / 1000)
         if result.margin is not None:
             self.margin.observe(float(result.margin.mean()))
+        counts = np.zeros(len(result.table), np.int64)
+        counts[[area.id for area in result.found]] = [area.pixels for area in result.found]
+        served.drift.add(counts)
+
+    def answered(self, route: str, status: int, took_s: float) -> None:
+        """Count a request."""
+        self._requests(route, status).inc()
+        self._request(route).observe(took_s)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

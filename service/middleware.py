@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -78,11 +78,14 @@ class Envelope:
     """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, and
     `unread`, true until the body was read to its end."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, traffic: Traffic, max_requests: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, traffic: Traffic, max_requests: int, access_log: bool = True
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._traffic = traffic
         self._max_requests = max_requests
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -125,22 +128,21 @@ class Envelope:
             self._traffic.running -= 1
             took = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, str(status)).inc()
-            self._metrics.request.labels(route).observe(took)
-            if not probe:
+            self._metrics.answered(route, status, took)
+            if not probe and (self._access_log or status >= 400):
                 log.info("%s %s %d %.1f ms %s", scope["method"], _path(scope), status, took * 1000, state["request_id"])
 
     @staticmethod
-    def _add_headers(message: Message, state: dict[str, object], started: float) -> None:
-        headers = MutableHeaders(scope=message)
-        headers["x-request-id"] = str(state["request_id"])
-        headers["x-content-type-options"] = "nosniff"
-        if state["model"]:
-            headers["x-model"] = str(state["model"])
-        timings = state["timings"]
-        assert isinstance(timings, dict)
+    def _add_headers(message: Message, state: dict[str, Any], started: float) -> None:
         total = (time.perf_counter() - started) * 1000
-        headers["server-timing"] = ", ".join(f"{k};dur={v:.2f}" for k, v in {**timings, "total": total}.items())
+        timings = "".join(f"{stage};dur={ms:.2f}, " for stage, ms in state["timings"].items())
+        message["headers"] += [
+            (b"x-request-id", state["request_id"].encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"server-timing", f"{timings}total;dur={total:.2f}".encode()),
+        ]
+        if state["model"]:
+            message["headers"].append((b"x-model", state["model"].encode()))
 
 
 def _path(scope: Scope) -> str:

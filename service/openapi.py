@@ -11,7 +11,7 @@ from typing import Any
 from service import render
 from service.clusters import Change
 from service.errors import PROBLEM
-from service.schemas import DESCRIPTIONS, ImageBody, ImagesBody
+from service.schemas import ImageBody, ImageOptions, ImagesBody, descriptions
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORMATS = {r.media_type: BINARY for r in render.RENDERERS if r.name != "json"}
@@ -20,27 +20,41 @@ _PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Probl
 _ID = {"X-Request-ID": {"schema": {"type": "string"}, "description": "the caller's if well formed, else made"}}
 _LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
-IMAGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "Told apart by the bytes, whatever Content-Type says. Options may be fields of the form.",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        **{name: {"type": "string", "description": text} for name, text in DESCRIPTIONS.items()},
-                    },
-                }
+
+def images(options: type[ImageOptions]) -> dict[str, Any]:
+    """Parameters and body of an operation on images: options come in the query or as fields of the form."""
+    schema = options.model_json_schema()
+    fields = {name: {"type": "string", "description": text} for name, text in descriptions(options).items()}
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": {key: value for key, value in field.items() if key != "description"},
+            "description": field["description"],
+        }
+        for name, field in schema["properties"].items()
+    ]
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}, **fields},
+    }
+    return {
+        "parameters": parameters,
+        "requestBody": {
+            "required": True,
+            "description": "Told apart by the bytes, whatever Content-Type says. Options may be fields of the form.",
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/json": {
+                    "schema": {"anyOf": [ImageBody.model_json_schema(), ImagesBody.model_json_schema()]}
+                },
+                "application/octet-stream": BINARY,
+                "image/*": BINARY,
             },
-            "application/json": {"schema": {"anyOf": [ImageBody.model_json_schema(), ImagesBody.model_json_schema()]}},
-            "application/octet-stream": BINARY,
-            "image/*": BINARY,
         },
     }
-}
 
 
 def json_body(name: str) -> dict[str, Any]:
@@ -59,7 +73,7 @@ def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | st
         status: {
             **_PROBLEM,
             "description": HTTPStatus(status).phrase,
-            "headers": {**_ID, **(_LATER if status == 503 else {})},
+            "headers": {**_ID, **(_LATER if status in (429, 503) else {})},
         }
         for status in (*statuses, 500)
     }

@@ -15,9 +15,10 @@ import base64
 import io
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+import orjson
 
 from models import image as images
 from models import palette
@@ -29,21 +30,23 @@ F = TypeVar("F", bound="Callable[[Result], bytes]")
 
 
 class Renderer(NamedTuple):
-    """A format: its name for `format=`, its media type for `Accept`, its function."""
+    """A format: its name for `format=`, its media type for `Accept`, whether it shows the photo, its function."""
 
     name: str
     media_type: str
     accept: bool
+    photo: bool
     render: Callable[[Result], bytes]
 
 
 RENDERERS: list[Renderer] = []
 
 
-def renders(media_type: str, *, name: str, accept: bool = True) -> Callable[[F], F]:
+def renders(media_type: str, *, name: str, accept: bool = True, photo: bool = False) -> Callable[[F], F]:
     """Makes a function the renderer of a format.
 
     accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
+    photo   whether it needs the image's pixels: `result.image` is None elsewhere
 
     Raises ValueError at import when another function has the name and type, or the type's Accept.
     """
@@ -52,7 +55,7 @@ def renders(media_type: str, *, name: str, accept: bool = True) -> Callable[[F],
         for other in RENDERERS:
             if other.media_type == media_type and (other.name == name or (accept and other.accept)):
                 raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
-        RENDERERS.append(Renderer(name, media_type, accept, function))
+        RENDERERS.append(Renderer(name, media_type, accept, photo, function))
         return function
 
     return register
@@ -103,49 +106,45 @@ def _preferences(accept: str) -> list[str]:
 
 @renders("application/json", name="json")
 def json(result: Result) -> bytes:
-    """Everything in words and numbers, the label map inside as a palette PNG."""
-    from service.schemas import EncodedMap, Present, Segmentation  # schemas names the formats of this file
-
+    """Everything in words and numbers, the label map inside as a palette PNG: `schemas.Segmentation`."""
     started = time.perf_counter()
-    label_map = EncodedMap(data=base64.b64encode(png(result)).decode())
-    confidence_map = None
-    if result.options.confidence and result.margin is not None:
-        gray = np.rint(result.margin * 255).astype(np.uint8)
-        confidence_map = EncodedMap(data=base64.b64encode(images.encode(gray, "png")).decode())
     height, width = result.labels.shape
     look = result.appearance
-    clusters = [
-        Present(
-            id=area.id,
-            name=look.names[area.id],
-            color=palette.to_hex(look.colors[area.id]),
-            pixels=area.pixels,
-            fraction=area.pixels / (height * width),
-            bbox=area.bbox,
-            confidence=round(area.confidence, 4),
-            hidden=True if area.id in look.hidden else None,
-        )
-        for area in result.areas
-    ]
+    answer: dict[str, Any] = {
+        "model": result.model,
+        "digest": result.digest,
+        "width": width,
+        "height": height,
+        "k": result.k,
+        "clusters": [
+            {
+                "id": area.id,
+                "name": look.names[area.id],
+                "color": palette.to_hex(look.colors[area.id]),
+                "pixels": area.pixels,
+                "fraction": area.pixels / (height * width),
+                "bbox": area.bbox,
+                "confidence": round(area.confidence, 4),
+                **({"hidden": True} if area.id in look.hidden else {}),
+            }
+            for area in result.areas
+        ],
+        "label_map": _encoded(png(result)),
+    }
+    if result.options.confidence and result.margin is not None:
+        answer["confidence_map"] = _encoded(images.encode(np.rint(result.margin * 255).astype(np.uint8), "png"))
     encode_ms = (time.perf_counter() - started) * 1000
-    answer = Segmentation(
-        model=result.model,
-        digest=result.digest,
-        width=width,
-        height=height,
-        k=result.k,
-        clusters=clusters,
-        label_map=label_map,
-        confidence_map=confidence_map,
-        depth_rule=result.depth_rule,
-        refined=result.refined,
-        warnings=result.warnings,
-        timings_ms={stage: round(ms, 2) for stage, ms in {**result.timings, "encode": encode_ms}.items()},
-    )
-    # Two keys exist only where they say something; null elsewhere is an answer.
-    absent = {"confidence_map"} if confidence_map is None else set()
-    hidden = {i: {"hidden"} for i, cluster in enumerate(clusters) if cluster.hidden is None}
-    return answer.model_dump_json(exclude={**dict.fromkeys(absent, True), "clusters": hidden}).encode()
+    answer |= {
+        "depth_rule": result.depth_rule,
+        "refined": result.refined,
+        "warnings": result.warnings,
+        "timings_ms": {stage: round(ms, 2) for stage, ms in {**result.timings, "encode": encode_ms}.items()},
+    }
+    return orjson.dumps(answer)
+
+
+def _encoded(file: bytes) -> dict[str, str]:
+    return {"encoding": "png", "data": base64.b64encode(file).decode()}
 
 
 @renders("image/png", name="png")
@@ -154,13 +153,13 @@ def png(result: Result) -> bytes:
     return images.encode_labels(result.labels, result.appearance.colors)
 
 
-@renders("image/jpeg", name="overlay")
+@renders("image/jpeg", name="overlay", photo=True)
 def overlay(result: Result) -> bytes:
     """The photo with its clusters' colors over it, as JPEG."""
     return images.encode(_overlaid(result), "jpeg")
 
 
-@renders("image/webp", name="overlay")
+@renders("image/webp", name="overlay", photo=True)
 def overlay_webp(result: Result) -> bytes:
     """The same picture as WebP."""
     return images.encode(_overlaid(result), "webp")
@@ -175,12 +174,24 @@ def color(result: Result) -> bytes:
 @renders("application/x-npy", name="npy")
 def npy(result: Result) -> bytes:
     """numpy's own file: uint8 [H, W] of cluster ids."""
+    return _npy(result.labels)
+
+
+def heat(cosines: images.Array, format: Literal["png", "npy"]) -> bytes:
+    """Similarities float32 [H, W], -1..1, as a palette PNG whose colors go from cold to hot, or as numpy's file."""
+    if format == "npy":
+        return _npy(cosines)
+    return images.encode_labels(np.rint((cosines + 1) * 127.5).astype(np.uint8), palette.heat())
+
+
+def _npy(array: images.Array) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, result.labels, allow_pickle=False)
+    np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
 def _overlaid(result: Result) -> images.Array:
+    assert result.image is not None
     return palette.overlay(result.image, result.labels, result.appearance.colors, result.options.alpha, _drawn(result))
 
 

@@ -9,22 +9,24 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from service.house import House
 from service.metrics import Metrics
 from service.middleware import Traffic
-from service.pipeline import House
 from service.registry import Registry, Served
+from service.security import Keys
 from service.settings import Settings
 
 
 @dataclass(frozen=True)
 class Rooms:
-    """Settings, counters, models, threads."""
+    """Settings, counters, models, threads, who may ask."""
 
     settings: Settings
     metrics: Metrics
     registry: Registry
     house: House
     traffic: Traffic
+    keys: Keys
 
 
 def rooms_of(request: Request) -> Rooms:

@@ -20,10 +20,40 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Options(Frozen):
-    """The options of one `POST /segment`; each may come as a query parameter or a multipart field."""
+class ImageOptions(Frozen):
+    """What every request with an image may choose; each may come as a query parameter or a multipart field."""
 
     model: str | None = Field(default=None, max_length=200, description="a bundle's name, or name@digest12")
+    depth: Literal["percentile", "minmax", "full"] = Field(
+        default="percentile", description="how deeper samples become 8 bits: percentile, minmax or full"
+    )
+    page: int = Field(default=0, ge=0, le=65535, description="page of a multi-page TIFF, from 0")
+    timeout_ms: int | None = Field(
+        default=None,
+        ge=1,
+        description="milliseconds from the last byte of the request; the server's own limit is the most",
+    )
+    priority: int = Field(
+        default=0,
+        ge=-10,
+        le=10,
+        description="-10 to 10: each step goes ahead of one second of waiting, own images only",
+    )
+
+
+class SimilarOptions(ImageOptions):
+    """The options of one `POST /similar`."""
+
+    x: int = Field(ge=0, description="column of the pixel that all others are compared with, from 0")
+    y: int = Field(ge=0, description="its row, from 0")
+    format: Literal["png", "npy"] = Field(
+        default="png", description="png (a heat map: pixel = 127.5 × (cosine + 1)) or npy (float32 cosines)"
+    )
+
+
+class Options(ImageOptions):
+    """The options of one `POST /segment`."""
+
     format: str | None = Field(
         default=None,
         description=f"one of {', '.join(render.names())}; absent, the Accept header chooses, else json",
@@ -47,21 +77,6 @@ class Options(Frozen):
         description="cluster ids to draw in overlay and color, separated by commas",
     )
     confidence: bool = Field(default=False, description="true or false: add the margin map to the JSON answer")
-    depth: Literal["percentile", "minmax", "full"] = Field(
-        default="percentile", description="how deeper samples become 8 bits: percentile, minmax or full"
-    )
-    page: int = Field(default=0, ge=0, le=65535, description="page of a multi-page TIFF, from 0")
-    timeout_ms: int | None = Field(
-        default=None,
-        ge=1,
-        description="milliseconds from the last byte of the request; the server's own limit is the most",
-    )
-    priority: int = Field(
-        default=0,
-        ge=-10,
-        le=10,
-        description="-10 to 10: each step goes ahead of one second of waiting, own images only",
-    )
 
     @field_validator("format")
     @classmethod
@@ -75,7 +90,9 @@ class Options(Frozen):
         return None if self.only is None else frozenset(int(i) for i in self.only.split(","))
 
 
-DESCRIPTIONS = {name: field.description or "" for name, field in Options.model_fields.items()}
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """What each field of a model takes."""
+    return {name: field.description or "" for name, field in model.model_fields.items()}
 
 
 class ImageBody(BaseModel):

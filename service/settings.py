@@ -48,6 +48,7 @@ class Settings(BaseModel):
     cache_bytes        of network answers kept for the same image asked again; 0 switches that, and the sharing of
                        identical requests, off
     timeout_s          from the last byte of a request to its answer
+    access_log         a line for every request; refusals and failures are logged either way
     keys               who may ask: name=secret, separated by commas; empty: everybody
     admin_key          who may load and unload models; empty: nobody
     """
@@ -79,6 +80,7 @@ class Settings(BaseModel):
     timeout_s: float = Field(default=60.0, gt=0)
     keep_alive_s: int = Field(default=75, ge=0)
     drain_s: int = Field(default=25, ge=0)
+    access_log: bool = True
     keys: str = Field(default="", repr=False)
     admin_key: str = Field(default="", repr=False)
 

@@ -188,6 +188,7 @@ def test_the_description_is_right(client: TestClient) -> None:
     }
     assert set(operations) == {
         ("post", "/segment"),
+        ("post", "/similar"),
         ("get", "/clusters"),
         ("get", "/clusters/tree"),
         ("get", "/clusters/{id}"),
@@ -209,7 +210,9 @@ def test_the_description_is_right(client: TestClient) -> None:
             if status != "200":
                 assert list(answer["content"]) == ["application/problem+json"]
     segment = operations["post", "/segment"]
-    assert set(segment["responses"]) == {"200", "400", "404", "408", "413", "415", "422", "500", "503", "504"}
+    assert set(segment["responses"]) == {
+        "200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504",
+    }  # fmt: skip
     assert set(segment["responses"]["200"]["content"]) == {r.media_type for r in render.RENDERERS}
     options = {p["name"]: p["schema"] for p in segment["parameters"]}
     assert set(options) == {

@@ -51,7 +51,7 @@ class Slow(MeanColor):
 
 def test_the_deadline_is_kept_and_the_work_dropped(serve: Any) -> None:
     slow = Slow()
-    with serve(lambda bundle: slow) as client, ThreadPoolExecutor(1) as pool:
+    with serve(lambda bundle: slow, cache_bytes=0) as client, ThreadPoolExecutor(1) as pool:
         slow.go.clear()
         slow.started.clear()
         first = pool.submit(client.post, "/segment?format=npy", content=PNG)
@@ -69,7 +69,7 @@ def test_the_deadline_is_kept_and_the_work_dropped(serve: Any) -> None:
 
 def test_the_work_of_a_client_who_left_is_dropped(serve: Any) -> None:
     slow = Slow()
-    with serve(lambda bundle: slow) as client, ThreadPoolExecutor(1) as pool:
+    with serve(lambda bundle: slow, cache_bytes=0) as client, ThreadPoolExecutor(1) as pool:
         slow.go.clear()
         slow.started.clear()
         first = pool.submit(client.post, "/segment?format=npy", content=PNG)
@@ -105,7 +105,7 @@ def test_the_work_of_a_client_who_left_is_dropped(serve: Any) -> None:
 
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(serve: Any) -> None:
     slow = Slow()
-    with serve(lambda bundle: slow, max_queue_size=2) as client, ThreadPoolExecutor(2) as pool:
+    with serve(lambda bundle: slow, cache_bytes=0, max_queue_size=2) as client, ThreadPoolExecutor(2) as pool:
         slow.go.clear()
         inside = [pool.submit(client.post, "/segment?format=npy", content=PNG) for _ in range(2)]
         while client.get("/healthz").json()["inside"] < 2:

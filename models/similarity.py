@@ -1,0 +1,38 @@
+"""How like one place of an image every other place is, in the network's own terms.
+
+Knows nothing of clusters, files or networks: a code on the patch grid in, cosines at any size out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from models.assign import WHOLE, Array, Box, Interpolation, lengths, upsampled
+
+_EPS = 1e-10
+
+
+def similarity(
+    code: Array, at: tuple[int, int], size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear"
+) -> Array:
+    """Cosine of every pixel's code with that of the pixel `at`.
+
+    code     float32 [D, h, w]
+    at       (y, x) in pixels of the answer;  size, box, interpolation  as in assign.labels
+    returns  float32 [H, W], -1..1; exactly what upsampling the code, normalizing and multiplying gives
+
+    Raises ValueError when `at` is outside. Source: STEGO (arXiv:2203.08414), figure 2.
+    """
+    y, x = at
+    if not (0 <= y < size[0] and 0 <= x < size[1]):
+        raise ValueError(f"the pixel x = {x}, y = {y} is outside of {size[1]}×{size[0]}")
+    top, left, height, width = box
+    cell = (top + y / size[0] * height, left + x / size[1] * width, height / size[0], width / size[1])
+    chosen = next(strip for _, strip in upsampled(code, (1, 1), cell, interpolation))[:, 0, 0]
+    chosen /= max(float(np.linalg.norm(chosen)), _EPS)
+    products = np.einsum("d,dhw->hw", chosen, code)[None]
+    norms = lengths(code, size, box, interpolation)
+    out = np.empty(size, np.float32)
+    for rows, strip in upsampled(products, size, box, interpolation):
+        np.divide(strip[0], np.maximum(norms[rows], _EPS), out=out[rows])
+    return np.clip(out, -1.0, 1.0, out=out)

@@ -1,0 +1,65 @@
+"""What all requests share: room, memory, counters, limits, threads.
+
+Knows nothing of HTTP or of a request's way.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from models.image import Limits
+from service.admission import Admission
+from service.metrics import Metrics
+from service.seen import Seen
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.encoding import Encoding
+
+_SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
+
+
+@dataclass
+class House:
+    """Made once a server; `close` lets its threads go."""
+
+    admission: Admission
+    metrics: Metrics
+    limits: Limits
+    seen: Seen[Encoding]
+    workers: ThreadPoolExecutor
+    # The CRF takes a second where the rest takes milliseconds: it must not stand in front of decoding.
+    crf_workers: ThreadPoolExecutor
+    _count: itertools.count[int] = field(default_factory=itertools.count)
+
+    @classmethod
+    def of(cls, settings: Settings, metrics: Metrics) -> House:
+        """As the settings say; 0 workers = one per core, and half as many for the CRF."""
+        cores = (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) or 1
+        workers = settings.workers or cores
+        return cls(
+            Admission(
+                max_images=settings.max_queue_size,
+                max_mpx=settings.max_queue_mpx,
+                max_bytes=settings.max_bodies_bytes,
+                max_key_images=settings.max_key_images,
+            ),
+            metrics,
+            Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px),
+            Seen(settings.cache_bytes, metrics.asked),
+            ThreadPoolExecutor(workers, thread_name_prefix="worker"),
+            ThreadPoolExecutor(max(1, workers // 2), thread_name_prefix="crf"),
+        )
+
+    def sampled(self) -> bool:
+        """Whether this image's margin goes into the metrics although nobody asked for it."""
+        return next(self._count) % _SAMPLE == 0
+
+    def close(self) -> None:
+        """Let the threads go; what has not begun never does."""
+        self.workers.shutdown(wait=False, cancel_futures=True)
+        self.crf_workers.shutdown(wait=False, cancel_futures=True)
