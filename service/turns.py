@@ -105,7 +105,8 @@ class Turns(Generic[W]):
                 self._lanes.move_to_end(key)
                 self._pop(lane, first[2])
                 batch.append(first[2])
-                self._join(batch, late, now, most(first[2].shape))
+                if (limit := most(first[2].shape)) > 1:
+                    self._join(batch, late, now, limit)
                 break
         return Taken(batch, late)
 
@@ -151,7 +152,10 @@ class Turns(Generic[W]):
 
     def _first(self, lane: _Lane[W], now: float, late: list[W]) -> Entry[W] | None:
         """Who is first of a key, of whatever shape."""
-        heads = [self._head(lane, shape, now, late) for shape in list(lane.heaps)]
+        shapes = list(lane.heaps)
+        if len(shapes) == 1:
+            return self._head(lane, shapes[0], now, late)
+        heads = [self._head(lane, shape, now, late) for shape in shapes]
         return min((head for head in heads if head is not None), default=None)
 
     def _head(self, lane: _Lane[W], shape: Shape, now: float, late: list[W]) -> Entry[W] | None:
