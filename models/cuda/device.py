@@ -1,0 +1,116 @@
+"""Memory and launches on a device, as small as the CRF needs them; and the source of its kernels.
+
+Knows nothing of images or labels. gpu.py is the one that runs on CUDA; the tests have one that runs the same kernels on
+the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+SOURCES = ("common", "lattice", "mean_field", "grid")
+OPTIONS = ("--std=c++17", "--fmad=false")  # fused only where the source says so: one way to round, everywhere
+
+
+@dataclass(frozen=True)
+class DeviceArray:
+    """An array in a device's memory, its elements side by side.
+
+    owner  what keeps the memory alive: cupy's, onnxruntime's, or another array
+
+    cupy.asarray(array) and whatever else reads __cuda_array_interface__ take it without a copy.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    owner: object = None
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    def part(self, start: int, shape: tuple[int, ...]) -> DeviceArray:
+        """So many elements from the flat index `start` on, under a shape of their own."""
+        return DeviceArray(self.pointer + start * self.dtype.itemsize, shape, self.dtype, self)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.pointer, False), "version": 3}
+
+
+Argument = DeviceArray | np.number[Any] | None  # None is a null pointer; numbers have the kernel's own type
+AnyArray = NDArray[Any] | DeviceArray | Any  # Any: whatever has a __cuda_array_interface__
+
+
+class Program(Protocol):
+    """Compiled kernels."""
+
+    def launch(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> None:
+        """Queues grid[0] · grid[1] blocks of `threads` threads; comes back before they have run."""
+        ...
+
+
+class Device(Protocol):
+    """Everything happens in the order in which it is asked for, and inside `with device.active():`."""
+
+    def active(self) -> AbstractContextManager[object]: ...
+    def program(self, blocks: int, wide: bool) -> Program:
+        """The kernels for rows of 32 · blocks labels, in 16 bits each or in 32. Kept."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
+        """Its contents are arbitrary."""
+        ...
+
+    def upload(self, array: NDArray[Any]) -> DeviceArray:
+        """A copy; the original may change as soon as this returns."""
+        ...
+
+    def fill(self, array: DeviceArray, byte: int) -> None: ...
+    def download(self, array: DeviceArray) -> NDArray[Any]:
+        """A copy, once all that was asked for has been done."""
+        ...
+
+
+@cache
+def source() -> str:
+    """All kernels, in one piece that includes nothing."""
+    folder = Path(__file__).parent
+    return "\n".join(f'#line 1 "{name}.cu"\n{(folder / f"{name}.cu").read_text()}' for name in SOURCES)
+
+
+def options(blocks: int, wide: bool) -> tuple[str, ...]:
+    """What the compiler is told."""
+    return (*OPTIONS, f"-DBLOCKS={blocks}", f"-DWIDE={int(wide)}")
+
+
+def on_device(device: Device, array: AnyArray) -> DeviceArray:
+    """The array itself where it lies on the device already, with its elements side by side; otherwise a copy there."""
+    if isinstance(array, DeviceArray):
+        return array
+    if isinstance(array, np.ndarray):
+        return device.upload(np.ascontiguousarray(array))
+    facts = array.__cuda_array_interface__
+    shape, dtype = tuple(facts["shape"]), np.dtype(facts["typestr"])
+    strides = facts.get("strides")
+    if strides is not None and tuple(strides) != _contiguous(shape, dtype.itemsize):
+        raise ValueError(f"the array on the device is strided, {shape} with {strides}; make it contiguous first")
+    return DeviceArray(int(facts["data"][0]), shape, dtype, array)
+
+
+def _contiguous(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    return tuple(itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape)))

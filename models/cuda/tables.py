@@ -1,0 +1,26 @@
+"""What the host tells the kernels about the images of a batch: structs of C, as rows of numpy tables.
+
+Knows nothing of devices or of the method. The same fields in the same order as in common.cu and grid.cu, eight bytes
+each, so that there is no padding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+IMAGE = np.dtype(
+    [(name, np.uint64) for name in ("picture", "probabilities", "labels", "marginals")]
+    + [(name, np.uint64) for name in ("stencil", "stencil_row", "offsets")]
+    + [(name, np.int64) for name in ("taps", "height", "width", "pitch", "pixel", "slot", "mask", "vertex", "vertices")]
+)
+GRID = np.dtype(
+    [(name, np.uint64) for name in ("scores", "products", "labels")]
+    + [(name, np.int64) for name in ("height", "width", "rows", "columns")]
+    + [(name, np.float64) for name in ("top", "left", "down", "across")]
+)
+STATUS = np.dtype([(name, np.int32) for name in ("vertices", "full", "out_of_range", "improbable")])
+PAIR = np.dtype([("before", np.int32), ("after", np.int32)])
+BLEND = np.dtype([("before", np.uint32), ("after", np.uint32)])
+EDGE = np.dtype([("point", np.int32), ("share", np.uint32)])
+CORNERS = 6  # of a simplex in five dimensions, and as many directions
+LONG = 256  # a vertex with more edges is summed by a whole block
