@@ -11,7 +11,7 @@
 
 #include <float.h>
 
-#define VERSION 2 /* of the functions here and in _deflate.c; models/host.py asks for the same */
+#define VERSION 3 /* of the functions here and in _deflate.c; models/host.py asks for the same */
 
 #define LANES 16
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -277,15 +277,17 @@ PUBLIC int host_areas(const uint8_t *labels, int64_t height, int64_t width, cons
 
 /* ---- colors ---------------------------------------------------------------------------------------------------- */
 
-/* out [count, channels]: the color of each label; colors [256, channels], channels 3 or 4. */
-WIDEST PUBLIC void host_colorize(const uint8_t *labels, int64_t count, const uint8_t *colors, int64_t channels,
-                                 uint8_t *out) {
-    const size_t bytes_at_once = (size_t)(LANES * channels);
+/* out [count, channels]: the color of each label; colors [k, channels], channels 3 or 4; labels below k. */
+WIDEST PUBLIC void host_colorize(const uint8_t *labels, int64_t count, const uint8_t *colors, int64_t k,
+                                 int64_t channels, uint8_t *out) {
+    uint8_t patterns[256][4 * LANES];
+    for (int64_t c = 0; c < k; c++)
+        for (int64_t p = 0; p < LANES; p++)
+            for (int64_t b = 0; b < channels; b++)
+                patterns[c][p * channels + b] = colors[c * channels + b];
     for (int64_t i = 0, length; i < count; i += length) {
         length = run_length(labels + i, count - i);
-        uint8_t pattern[4 * LANES];
-        for (size_t p = 0; p < bytes_at_once; p++)
-            pattern[p] = colors[labels[i] * channels + (int64_t)p % channels];
+        const uint8_t *pattern = patterns[labels[i]];
         for (int64_t p = 0; p < length; p += LANES) {
             uint8_t *to = out + (i + p) * channels;
             if (i + p + LANES > count)
@@ -298,15 +300,18 @@ WIDEST PUBLIC void host_colorize(const uint8_t *labels, int64_t count, const uin
     }
 }
 
-/* out [count, 3] = (image · keep + paint) >> 8, both by label: keep [256], paint [256, 3]. */
+/* out [count, 3] = (image · keep + paint) >> 8, both by label: keep [k], paint [k, 3]; labels below k. */
 WIDEST PUBLIC void host_blend(const uint8_t *restrict image, const uint8_t *restrict labels, int64_t count,
-                              const uint16_t *restrict keep, const uint16_t *restrict paint, uint8_t *restrict out) {
+                              const uint16_t *restrict keep, const uint16_t *restrict paint, int64_t k,
+                              uint8_t *restrict out) {
+    uint16_t patterns[256][3 * LANES];
+    for (int64_t c = 0; c < k; c++)
+        for (int64_t p = 0; p < LANES; p++)
+            for (int64_t b = 0; b < 3; b++)
+                patterns[c][p * 3 + b] = paint[c * 3 + b];
     for (int64_t i = 0, length; i < count; i += length) {
         length = run_length(labels + i, count - i);
-        const uint16_t share = keep[labels[i]], *color = paint + 3 * labels[i];
-        uint16_t pattern[3 * LANES];
-        for (int p = 0; p < 3 * LANES; p++)
-            pattern[p] = color[p % 3];
+        const uint16_t share = keep[labels[i]], *pattern = patterns[labels[i]];
         for (int64_t p = 0; p < length; p += LANES) {
             const uint8_t *from = image + 3 * (i + p);
             uint8_t *to = out + 3 * (i + p);

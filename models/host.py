@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_VERSION = 2  # of the functions in _host.c: a library built from another one is left alone
+_VERSION = 3  # of the functions in _host.c: a library built from another one is left alone
 _TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64}  # an array, a number
 _SIGNATURES = {
     "host_labels": "annn" + "aaan" + "aaan" + "aa",
     "host_areas": "ann" + "ann" + "aaa",
-    "host_colorize": "anana",
-    "host_blend": "aanaaa",
+    "host_colorize": "ananna",
+    "host_blend": "aanaana",
     "host_deflate": "annan",
 }
 
@@ -116,7 +116,7 @@ def colorize(labels: Array, colors: Array) -> Array | None:
         return None
     labels, colors = np.ascontiguousarray(labels), np.ascontiguousarray(colors, np.uint8)
     out = np.empty((*labels.shape, colors.shape[1]), np.uint8)
-    library.host_colorize(_at(labels), labels.size, _at(colors), colors.shape[1], _at(out))
+    library.host_colorize(_at(labels), labels.size, _at(colors), *colors.shape, _at(out))
     return out
 
 
@@ -131,7 +131,7 @@ def blend(image: Array, labels: Array, keep: Array, paint: Array) -> Array | Non
         return None
     image, labels = np.ascontiguousarray(image), np.ascontiguousarray(labels)
     out = np.empty_like(image)
-    library.host_blend(_at(image), _at(labels), labels.size, _at(keep), _at(paint), _at(out))
+    library.host_blend(_at(image), _at(labels), labels.size, _at(keep), _at(paint), len(keep), _at(out))
     return out
 
 
