@@ -3,8 +3,8 @@
     python -m benchmarks.stages [PHOTOS] [--rounds 30]
 
 PHOTOS is a folder; without it streets are drawn. One thread; milliseconds of the processor a photo, median over
-interleaved rounds and up to four photos, as JPEGs of quality 90. Scores are what the photo's own colors give against 27
-of its patches: regions as large as a trained network's. A stage's answers are compared pixel by pixel.
+interleaved rounds and up to four photos, as JPEGs of quality 90. Scores are smooth random fields with a little noise: regions as
+large as a trained network's. A stage's two answers are compared value by value.
 """
 
 from __future__ import annotations
@@ -56,15 +56,12 @@ def case(photo: Array, size: tuple[int, int]) -> Case:
     data = _pillow(photo, "JPEG", quality=90)
     spec = image.InputSpec(size=(320, 320), multiple=PATCH)
     height, width = image.fitted_size(size, spec)
-    grid = (height // PATCH, width // PATCH)
-    patches = image.resize(image.resize(photo, (grid[0] // 4, grid[1] // 4)), grid).astype(np.float32)
-    features = np.moveaxis(patches - patches.mean(axis=(0, 1)), 2, 0)
     rng = np.random.default_rng(0)
-    centroids = features.reshape(3, -1)[:, rng.permutation(features[0].size)[:K]].T
-    centroids /= np.linalg.norm(centroids, axis=1, keepdims=True) + 1e-6
-    scores = np.tensordot(centroids, features, axes=1)
-    scores += rng.normal(size=scores.shape) * scores.std() / 200  # no two of the centroids are alike
-    return Case(data, photo, scores.astype(np.float32), spec)
+    regions = rng.normal(size=(K, 7, 7)).astype(np.float32)
+    strips = [strip for _, strip in assign.upsampled(regions, (height // PATCH, width // PATCH))]
+    scores = np.concatenate(strips, axis=1)
+    scores += 0.05 * rng.normal(size=scores.shape)
+    return Case(data, photo, scores, spec)
 
 
 def stages(of: Case) -> Iterator[Stage]:
