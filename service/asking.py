@@ -82,11 +82,11 @@ async def asked(request: Request, model: type[O]) -> AsyncIterator[Asked[O]]:
             raise BadOption(f"{min(twice)}: given twice, in the query and in the form")
         if sent.fields or options is None:
             options = _checked(model, {**given, **sent.fields})
-        served = rooms.registry.get(options.model)
-        limit_s = min(rooms.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
-        async with _while_connected(request, limit_s):
-            deadline = time.monotonic() + limit_s
-            yield Asked(request, rooms, options, sent.images, sent.many, served, caller.name, deadline)
+        with rooms.registry.use(options.model) as served:
+            limit_s = min(rooms.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
+            async with _while_connected(request, limit_s):
+                deadline = time.monotonic() + limit_s
+                yield Asked(request, rooms, options, sent.images, sent.many, served, caller.name, deadline)
     request.state.model = served.bundle.ref
 
 

@@ -24,9 +24,10 @@ ADMIN = {"X-API-Key": "open sesame"}
 
 @pytest.fixture
 def shelf(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """A folder of bundles: `turned`, a newer tiny with other ids; `other`, of another name; `spoiled`."""
+    """A folder of bundles: `newer` than tiny; `turned`, with other ids too; `other`, of another name; `spoiled`."""
     bundle, home = Bundle.load(tiny_bundle), tmp_path / "models"
     variant(bundle, home / "turned", order=[3, 0, 4, 1, 2])
+    variant(bundle, home / "newer", notice="newer")
     variant(bundle, home / "other", name="other")
     variant(bundle, home / "spoiled", notice="to be damaged")
     (home / "spoiled" / "NOTICE").write_text("damaged")
@@ -161,7 +162,7 @@ def test_a_link_within_the_folder_is_followed(start: Callable[..., Any], shelf: 
 def test_a_near_name_is_offered(start: Callable[..., Any]) -> None:
     with start() as client:
         assert "did you mean 'turned'" in problem(client.post("/models/turnd/load", headers=ADMIN), 404)
-        assert "other, spoiled, turned" in problem(client.post("/models/zzz/load", headers=ADMIN), 404)
+        assert "newer, other, spoiled, turned" in problem(client.post("/models/zzz/load", headers=ADMIN), 404)
 
 
 def test_a_bad_body_is_told_what_to_change(start: Callable[..., Any]) -> None:
@@ -218,6 +219,58 @@ def test_a_load_is_shown_and_probes_and_answers_go_on(start: Callable[..., Any],
         assert labels(client.post("/segment?format=npy", content=PNG))[0, 0] == 1
         settle(client)
         assert rows(client) == [("tiny", "ready", True)]
+
+
+def test_what_runs_and_what_waits_on_the_old_one_is_answered_by_it(
+    start: Callable[..., Any], tiny_bundle: Path
+) -> None:
+    gate, old = threading.Event(), Bundle.load(tiny_bundle)
+
+    class Engine(MeanColor):
+        slow = closed = False
+
+        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+            assert not self.closed
+            assert not self.slow or gate.wait(20)
+            return super().__call__(pixels, code=code)
+
+        def close(self) -> None:
+            self.closed = True
+
+    first = Engine()
+    # As on a GPU: while the old network is busy, the new one need not wait for the processor.
+    first.provider = "elsewhere"  # type: ignore[attr-defined]
+
+    def photos(of: Any) -> list[Any]:
+        return [image.encode(bands(60, 100 + i), "png") for i in range(of)]
+
+    with start(lambda bundle: first if bundle.digest == old.digest else Engine(), cache_bytes=0) as client:
+        first.slow = True
+        answers: list[Any] = []
+        asking = [
+            threading.Thread(target=lambda photo=photo: answers.append(client.post("/segment", content=photo)))
+            for photo in photos(3)
+        ]
+        several = [("image", photo) for photo in photos(6)]  # four at once: two have not begun
+        asking.append(threading.Thread(target=lambda: answers.append(client.post("/segment", files=several))))
+        for thread in asking:
+            thread.start()
+        batcher = client.app.state.rooms.registry.served[0].batcher
+        deadline = time.monotonic() + 10
+        while batcher.waiting + batcher.running < 7:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert client.post("/models/newer/load", headers=ADMIN).status_code == 200
+        assert ("tiny", "leaving", False) in rows(client)
+        assert client.post("/segment", content=PNG).headers["x-model"] != old.ref
+        assert not first.closed
+        gate.set()
+        for thread in asking:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert {answer.headers["x-model"] for answer in answers} == {old.ref}
+        settle(client)
+        assert first.closed
 
 
 def test_while_draining_nothing_is_loaded(start: Callable[..., Any]) -> None:
