@@ -92,14 +92,16 @@ class Client:
             raise
         if headers.get("connection", "").lower() == "close":
             writer.close()
+            await writer.wait_closed()
         else:
             self._idle.append((reader, writer))
         return int(head[0].split()[1]), headers
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Every idle connection."""
         for _, writer in self._idle:
             writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in self._idle), return_exceptions=True)
         self._idle.clear()
 
 
@@ -205,7 +207,7 @@ async def overload(server: OwnServer, times: float, secs: float, queue: int) -> 
         sampling.cancel()
         samples = await sampling
     finally:
-        client.close()
+        await client.close()
     bound_s = queue / per_s
     quantiles = [round(float(q), 3) for q in np.percentile(seen.accepted_s or [0.0], (50, 99, 100))]
     refused_ms = [round(float(q) * 1000, 1) for q in np.percentile(seen.refused_s or [0.0], (50, 99))]
