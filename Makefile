@@ -12,7 +12,7 @@ SERVE := .venv-serve
 TRAIN := .venv
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
-.PHONY: help serve test test-all check format train-demo bench compare pictures oracle clean
+.PHONY: help serve test test-all check format train-demo bench peers compare pictures oracle clean
 
 help:
 	@sed -n '2,5s/^# *//p' Makefile
@@ -41,8 +41,16 @@ train-demo: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m training.scene runs/demo/photos
 	$(TRAIN)/bin/python training/train.py --data runs/demo/photos --out runs/demo/run --method picie --set clusters.k=6
 
-bench: $(TRAIN)/.ready
+# The figures of the README. Ours beside every peer that `make peers` installed: about twenty minutes on two idle cores.
+bench: $(TRAIN)/.ready $(SERVE)/.ready-$(RUNTIME)
 	$(TRAIN)/bin/python -m benchmarks.embedded
+	$(TRAIN)/bin/python -m benchmarks.stages
+	$(TRAIN)/bin/python -m benchmarks.serving --model vit
+	$(TRAIN)/bin/python -m benchmarks.serving --model tiny
+
+# The servers we are compared with, each in an environment of its own in runs/bench; what cannot be had is skipped.
+peers: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m benchmarks.peers
 
 # Every method on CamVid, three seeds: about two hours on two cores; what is done is kept in runs/compare.
 compare: $(TRAIN)/.ready
