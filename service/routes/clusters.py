@@ -72,7 +72,6 @@ async def cluster(id: int, request: Request, query: Annotated[schemas.ClustersQu
 async def change_cluster(
     id: int, request: Request, query: Annotated[schemas.ModelQuery, Query()]
 ) -> schemas.ClusterInfo:
-    served = served_of(request, query.model)
     settings = rooms_of(request).settings
     with rooms_of(request).house.admission.hold() as hold:
         data = await body.read(request, hold, max_bytes=_PATCH_BYTES, timeout_s=settings.body_timeout_s)
@@ -85,6 +84,7 @@ async def change_cluster(
         raise BadOption(explain(error.errors(), known)) from None
     if not change.model_fields_set:
         raise BadOption(f"nothing to change; give one of {', '.join(Change.model_fields)}")
+    served = served_of(request, query.model)  # only now: it may have been replaced while the body came
     await served.clusters.patch(id, change)
     return _describe(request, served, id, None)
 
