@@ -184,8 +184,9 @@ class Turns(Generic[W]):
         lane = self._lanes[waiter.key]
         lane.waiting -= 1
         if not lane.waiting:
-            self._gone -= sum(map(len, lane.heaps.values()))
-            lane.heaps.clear()
+            for heap in lane.heaps.values():
+                self._gone -= len(heap)
+                heap.clear()
             del self._lanes[waiter.key]
 
     def _sweep(self) -> None:

@@ -214,8 +214,8 @@ def test_who_gave_up_leaves_no_pixels_behind() -> None:
     batcher = Batcher(gate)
 
     async def scenario() -> None:
-        running = await held(batcher)
-        pixels = picture(1, side=64)
+        running = [await held(batcher), *await queued(batcher, [picture(1, side=64)])]
+        pixels = picture(2, side=64)
         gone = weakref.ref(pixels)
         task = (await queued(batcher, [pixels]))[0]
         task.cancel()
@@ -225,7 +225,7 @@ def test_who_gave_up_leaves_no_pixels_behind() -> None:
         gc.collect()
         assert gone() is None
         gate.open.set()
-        await running
+        await asyncio.gather(*running)
 
     play(batcher, scenario)
 
