@@ -3,8 +3,8 @@
     python -m benchmarks.stages [PHOTOS] [--rounds 30]
 
 PHOTOS is a folder; without it streets are drawn. One thread; milliseconds of the processor a photo, median over
-interleaved rounds and up to four photos, as JPEGs of quality 90. Scores are smooth random fields with a little noise: regions as
-large as a trained network's. A stage's two answers are compared value by value.
+interleaved rounds and up to four photos, as JPEGs of quality 90. Scores are smooth random fields with a little noise:
+regions as large as a trained network's. A stage's two answers are compared value by value.
 """
 
 from __future__ import annotations
