@@ -40,9 +40,12 @@ class Memory:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle, scratch = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(newest, file, indent=1)
-            os.replace(scratch, self._path)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as file:
+                    json.dump(newest, file, indent=1)
+                os.replace(scratch, self._path)
+            finally:
+                Path(scratch).unlink(missing_ok=True)
         except OSError as error:
             log.info("the choice of an engine is not remembered, it will be measured again: %s", error)
 
