@@ -22,7 +22,7 @@ from starlette.routing import compile_path
 from models.bundle import Bundle, Encoder
 from models.errors import TesseraError
 from service import body, schemas
-from service.errors import BadOption, Busy, DeadlinePassed, NotFound, explain, nearest, plain, problem_of
+from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, plain, problem_of
 from service.house import House
 from service.metrics import Metrics, tessera_version
 from service.middleware import Envelope, Traffic, problem
@@ -100,6 +100,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
         headers["retry-after"] = str(error.retry_after_s)
         if error.reason != "not_ready":
             rooms_of(request).metrics.refused.labels(error.reason).inc()
+    if isinstance(error, KeyMissing):
+        headers["www-authenticate"] = "Bearer"
     if isinstance(error, DeadlinePassed):
         rooms_of(request).metrics.refused.labels("deadline").inc()
     document = problem_of(error, request.state.request_id)

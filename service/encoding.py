@@ -20,7 +20,7 @@ from models.assign import Array
 from models.bundle import Manifest
 from models.image import Box
 from service.admission import Place
-from service.errors import DeadlinePassed
+from service.errors import Busy, DeadlinePassed
 from service.house import House
 from service.schemas import ImageOptions
 
@@ -83,6 +83,7 @@ class Way:
         self._place = place
         self._wants_code = wants_code
         self._photo: Photo | None = None
+        self._ran = False
         order.timings.update(dict.fromkeys(STAGES, 0.0))
 
     async def encoding(self) -> Encoding:
@@ -93,7 +94,13 @@ class Way:
         digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.job(lambda: hashlib.sha256(data))
         options = self.order.options
         key = (digest.digest(), options.page, options.depth, self.order.served.bundle.digest)
-        return await seen.get(key, self._encode)
+        while True:
+            try:
+                return await seen.get(key, self._encode)
+            except (Busy, DeadlinePassed):
+                if self._ran:
+                    raise
+                self._check_deadline()  # it was another's time, or share, that ran out: this one asks for itself
 
     async def job(self, work: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         """Work done in a thread, of the house's workers where no pool is named."""
@@ -129,6 +136,7 @@ class Way:
             self.order.timings[stage] += (time.perf_counter() - started) * 1000
 
     async def _encode(self) -> Encoding:
+        self._ran = True
         decoded, fitted = await self.job(self.photo)
         self._place.weigh(fitted.source[0] * fitted.source[1] / 1e6)
         cosine = self.manifest.code.assignment == "cosine"
@@ -141,8 +149,14 @@ class Way:
         )
         self.order.timings["queue"] = batched.queue_s * 1000
         self.order.timings["encoder"] = batched.encoder_s * 1000
-        return Encoding(batched.scores, batched.code, fitted.source, fitted.box, decoded.depth_rule)
+        scores, code = _alone(batched.scores), None if batched.code is None else _alone(batched.code)
+        return Encoding(scores, code, fitted.source, fitted.box, decoded.depth_rule)
 
     def _check_deadline(self) -> None:
         if time.monotonic() > self.order.deadline:
             raise DeadlinePassed("the time for this answer ran out; the work was dropped")
+
+
+def _alone(array: Array) -> Array:
+    """The same values without the rest of their batch, which would stay in memory as long as they do."""
+    return array if array.base is None or array.base.nbytes == array.nbytes else array.copy()

@@ -136,3 +136,17 @@ def test_similar_says_what_is_wrong(client: Any, query: str, says: str) -> None:
 
 def test_similar_takes_one_image(client: Any) -> None:
     assert "send one" in problem(client.post("/similar?x=1&y=1", json={"images": [B64, B64]}), 422)
+
+
+def test_who_shares_a_pass_does_not_share_its_end(serve: Any, network: Counted) -> None:
+    """The first asker's time runs out while the image waits; the second, with more time, is answered all the same."""
+    with serve(lambda bundle: network) as client, ThreadPoolExecutor(4) as pool:
+        network.go.clear()
+        busy = pool.submit(client.post, "/segment?format=npy", content=JPEG)
+        hasty = pool.submit(client.post, "/segment?format=npy&timeout_ms=300", content=PNG)
+        while "tessera_cache_misses_total 2.0" not in client.get("/metrics").text:
+            pass
+        patient = pool.submit(client.post, "/segment?format=npy", content=PNG)
+        problem(hasty.result(), 504)
+        network.go.set()
+        assert labels(patient.result()).shape == labels(busy.result()).shape
