@@ -17,7 +17,8 @@ from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.routing import compile_path
+from starlette.routing import Match, Route, compile_path
+from starlette.types import Scope
 
 from models.bundle import Bundle, Encoder
 from models.errors import TesseraError
@@ -74,6 +75,8 @@ def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle]
     app.state.rooms = rooms
     for room in (segment, clusters, models):
         app.include_router(room.router)
+    for endpoint in (segment.segment, segment.similar):
+        app.router.routes.insert(0, _Direct(f"/{endpoint.__name__}", endpoint, methods=["POST"]))
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
     app.add_middleware(
@@ -87,6 +90,14 @@ def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle]
     app.add_exception_handler(RequestValidationError, _refuse_options)
     app.add_exception_handler(HTTPException, _refuse_route)
     return app
+
+
+class _Direct(Route):
+    """A route that gets the request and nothing else. FastAPI describes it, and would take 50 µs to call it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child = super().matches(scope)
+        return match, {**child, "route": self}
 
 
 async def _page() -> FileResponse:
