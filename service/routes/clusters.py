@@ -100,6 +100,10 @@ async def exemplar(id: int, n: int, request: Request, query: Annotated[schemas.M
     patches = served.bundle.exemplars(served.clusters.check(id))
     if not 0 <= n < len(patches):
         raise NotFound(f"no exemplar {n}: cluster {id} has {len(patches)}")
+    if not patches[n].is_file():
+        raise NotFound(
+            f"exemplar {n} of cluster {id} is gone: the folder of {served.bundle.ref} changed; load it again"
+        )
     return FileResponse(patches[n], media_type="image/webp")
 
 

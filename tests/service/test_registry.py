@@ -170,6 +170,25 @@ def test_names_colors_and_merges_follow_a_swap_to_the_right_clusters(bundle: Bun
     within(settings_of(bundle, tmp_path), work)
 
 
+def test_without_a_common_code_names_follow_what_both_networks_see(bundle: Bundle, tmp_path: Path) -> None:
+    order = [3, 0, 4, 1, 2]
+    turned = variant(bundle, tmp_path / "turned", order=order)
+
+    class Foreign(Engine):
+        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+            scores, codes = super().__call__(pixels, code=code)
+            return Encoded(scores[:, order], None if codes is None else np.ones_like(codes))
+
+    async def work(registry: Registry) -> None:
+        await registry.get("tiny").clusters.patch(1, Change(name="grass"))
+        added = await registry.add(turned.path)
+        assert added.followed is not None
+        assert added.followed.by == "overlap"
+        assert added.served.clusters.appearance.names[3] == "grass"
+
+    within(settings_of(bundle, tmp_path), work, lambda of: Engine() if of.digest == bundle.digest else Foreign())
+
+
 def test_names_follow_at_a_restart_with_a_newer_bundle(bundle: Bundle, tmp_path: Path) -> None:
     settings = settings_of(bundle, tmp_path)
     asyncio.run(Clusters(bundle, settings.state / "clusters").patch(1, Change(name="grass")))

@@ -127,3 +127,12 @@ def test_a_second_model_answers_under_its_name(serve: Any, tiny_bundle: Path, ma
         assert client.post("/segment?model=other", content=PNG).json()["model"] == "other"
         ref = f"other@{other['digest']}"
         assert client.post(f"/segment?model={ref}", content=PNG).headers["x-model"] == ref
+
+
+def test_an_exemplar_whose_folder_changed_is_404(serve: Any, make_bundle: Callable[..., Path]) -> None:
+    folder = make_bundle("moved")
+    with serve(bundles=(folder,)) as client:
+        folder.rename(folder.with_name("elsewhere"))
+        answer = client.get("/clusters/0/exemplars/0")
+        assert answer.status_code == 404
+        assert "load it again" in answer.json()["detail"]
