@@ -1,4 +1,4 @@
-/* Label maps to a zlib stream of PNG rows: the "up" filter, runs of length 1 distance, one dynamic Huffman block.
+/* Label maps to a zlib stream of PNG rows: the "up" filter, runs, dynamic Huffman codes.
  *
  * Regions of a label map differ from the row above at their edges only, so the filtered rows are runs of zeros with a
  * few values between: what zlib's Z_RLE strategy makes of them, in a quarter of its time, because nothing is searched.
@@ -12,6 +12,7 @@
 #define LONGEST_CODE 15
 #define END 256
 #define UP 2
+#define BLOCK (1 << 20) /* bytes: what is held besides the stream stays small */
 
 /* Where bits go, the first one lowest. The caller sees to it that there is room. */
 typedef struct {
@@ -117,8 +118,8 @@ static inline int length_symbol(int length, int *extra, int *extra_bits) {
     return 257 + 4 * bits + (over >> bits);
 }
 
-/* The two codes' lengths as deflate's header tells them: symbols 0..15 lengths, 16..18 repeats. */
-static void put_header(Writer *to, const Code *literal, int literals, const Code *distance) {
+/* A block's head: the two codes' lengths as deflate tells them: symbols 0..15 lengths, 16..18 repeats. */
+static void put_header(Writer *to, int last, const Code *literal, int literals, const Code *distance) {
     static const uint8_t sequence[LENGTHS_OF_CODES] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
     uint8_t lengths[LITERALS + 1], symbol[LITERALS + 1], extra[LITERALS + 1];
     memcpy(lengths, literal->length, (size_t)literals);
@@ -146,7 +147,7 @@ static void put_header(Writer *to, const Code *literal, int literals, const Code
     int sent = LENGTHS_OF_CODES;
     while (sent > 4 && !code.length[sequence[sent - 1]])
         sent--;
-    put(to, 1 | 2 << 1, 3); /* the last block, dynamic codes */
+    put(to, (uint32_t)last | 2 << 1, 3); /* dynamic codes */
     put(to, (uint32_t)(literals - 257), 5);
     put(to, 0, 5); /* one distance: 1 */
     put(to, (uint32_t)(sent - 4), 4);
@@ -159,9 +160,9 @@ static void put_header(Writer *to, const Code *literal, int literals, const Code
     }
 }
 
-/* rows [height, 1 + width]: each the filter's number and the ids less those above. */
-WIDEST static void filter_rows(const uint8_t *ids, int64_t height, int64_t width, uint8_t *rows) {
-    for (int64_t y = 0; y < height; y++) {
+/* rows [to - from, 1 + width]: each the filter's number and the ids less those above. */
+WIDEST static void filter_rows(const uint8_t *ids, int64_t from, int64_t to, int64_t width, uint8_t *rows) {
+    for (int64_t y = from; y < to; y++) {
         const uint8_t *row = ids + y * width;
         *rows++ = UP;
         if (y == 0)
@@ -173,9 +174,9 @@ WIDEST static void filter_rows(const uint8_t *ids, int64_t height, int64_t width
     }
 }
 
-/* The checksum of RFC 1950. */
-WIDEST static uint32_t adler32(const uint8_t *data, int64_t count) {
-    uint64_t sum = 1, sums = 0;
+/* The checksum of RFC 1950 carried on; it begins as 1. */
+WIDEST static uint32_t adler32(uint32_t before, const uint8_t *data, int64_t count) {
+    uint64_t sum = before & 0xffff, sums = before >> 16;
     for (int64_t at = 0; at < count; at += 4096) {
         const uint32_t some = (uint32_t)(count - at < 4096 ? count - at : 4096);
         uint32_t own = 0, weighted = 0;
@@ -189,33 +190,25 @@ WIDEST static uint32_t adler32(const uint8_t *data, int64_t count) {
     return (uint32_t)(sums << 16 | sum);
 }
 
-/* The zlib stream of a label map's filtered rows.
- *
- * ids [height, width];  out [room]
- * returns  bytes written; 0 where `room` may not do or memory is short
- */
-PUBLIC int64_t host_deflate(const uint8_t *ids, int64_t height, int64_t width, uint8_t *out, int64_t room) {
-    const int64_t count = height * (1 + width);
-    uint8_t *rows = malloc((size_t)count * (1 + sizeof(uint16_t)) + 1);
-    if (!rows)
-        return 0;
-    uint16_t *tokens = (uint16_t *)(rows + count + (count & 1)), *end = tokens; /* a value, or 256 + a run's length */
+/* One block of `count` bytes; `tokens` is room for as many. Returns 0, or 1 where it may pass `end`: nothing was put. */
+static int put_block(Writer *to, const uint8_t *end, int last, const uint8_t *rows, int64_t count, uint16_t *tokens) {
+    uint16_t *behind = tokens; /* a value, or 256 + a run's length */
     uint32_t counts[LITERALS] = {[END] = 1}, distances[1] = {0}, runs[259] = {0};
-    filter_rows(ids, height, width, rows);
     for (int64_t i = 0; i < count;) {
         int64_t rest = run_length(rows + i, count - i) - 1;
+        const uint8_t value = rows[i];
         i += 1 + rest;
-        const uint8_t value = rows[i - 1];
         counts[value]++;
-        *end++ = value;
-        for (; rest >= 3; rest -= *(end - 1) - 256) {
-            const int64_t taken = rest <= 258 ? rest : rest < 261 ? rest - 3 : 258; /* what is left is 0 or 3 at least */
+        *behind++ = value;
+        while (rest >= 3) { /* what is left is nothing, or 3 at least */
+            const int64_t taken = rest <= 258 ? rest : rest < 261 ? rest - 3 : 258;
             runs[taken]++;
-            *end++ = (uint16_t)(256 + taken);
+            *behind++ = (uint16_t)(256 + taken);
+            rest -= taken;
         }
         for (; rest > 0; rest--) {
             counts[value]++;
-            *end++ = value;
+            *behind++ = value;
         }
     }
     uint8_t symbol_of[259], extra_of[259], extra_bits_of[259];
@@ -234,32 +227,54 @@ PUBLIC int64_t host_deflate(const uint8_t *ids, int64_t height, int64_t width, u
     int literals = LITERALS;
     while (literals > 257 && !counts[literals - 1])
         literals--;
-    int64_t bits = 0;
+    int64_t bits = 8 * 400; /* the header's, at most */
     for (int s = 0; s < LITERALS; s++)
         bits += (int64_t)counts[s] * literal.length[s];
     bits += (int64_t)distances[0] * 6; /* the distance and at most 5 more of the length */
-    if (2 + 400 + bits / 8 + 8 > room) {
-        free(rows);
-        return 0;
-    }
-    Writer to = {.at = out};
-    put(&to, 0x78, 8);
-    put(&to, 0x9c, 8);
-    put_header(&to, &literal, literals, &distance);
-    for (const uint16_t *token = tokens; token < end; token++) {
+    if (bits / 8 + 8 > end - to->at)
+        return 1;
+    put_header(to, last, &literal, literals, &distance);
+    for (const uint16_t *token = tokens; token < behind; token++) {
         if (*token < 256) {
-            put(&to, literal.bits[*token], literal.length[*token]);
+            put(to, literal.bits[*token], literal.length[*token]);
             continue;
         }
         const int length = *token - 256, symbol = 256 + symbol_of[length];
-        put(&to, literal.bits[symbol], literal.length[symbol]);
-        put(&to, extra_of[length], extra_bits_of[length] + 1); /* the distance's single word is one bit, 0 */
+        put(to, literal.bits[symbol], literal.length[symbol]);
+        put(to, extra_of[length], extra_bits_of[length] + 1); /* the distance's single word is one bit, 0 */
     }
-    put(&to, literal.bits[END], literal.length[END]);
+    put(to, literal.bits[END], literal.length[END]);
+    return 0;
+}
+
+/* The zlib stream of a label map's filtered rows, a block for every megabyte.
+ *
+ * ids [height, width];  out [room], 16 bytes at least
+ * returns  bytes written; 0 where `room` may not do or memory is short
+ */
+PUBLIC int64_t host_deflate(const uint8_t *ids, int64_t height, int64_t width, uint8_t *out, int64_t room) {
+    const int64_t at_once = BLOCK / (1 + width) < 1 ? 1 : BLOCK / (1 + width);
+    const int64_t most = (at_once < height ? at_once : height) * (1 + width);
+    uint16_t *tokens = malloc((size_t)most * (1 + sizeof(uint16_t)));
+    if (!tokens)
+        return 0;
+    uint8_t *rows = (uint8_t *)(tokens + most);
+    Writer to = {.at = out};
+    put(&to, 0x78, 8);
+    put(&to, 0x9c, 8);
+    uint32_t sum = 1;
+    int failed = 0;
+    for (int64_t y = 0; y < height && !failed; y += at_once) {
+        const int64_t until = y + at_once < height ? y + at_once : height, count = (until - y) * (1 + width);
+        filter_rows(ids, y, until, width, rows);
+        sum = adler32(sum, rows, count);
+        failed = put_block(&to, out + room - 8, until == height, rows, count, tokens);
+    }
+    free(tokens);
+    if (failed)
+        return 0;
     put(&to, 0, (8 - to.count) & 7);
-    const uint32_t sum = adler32(rows, count);
     for (int shift = 24; shift >= 0; shift -= 8)
         put(&to, sum >> shift & 0xff, 8);
-    free(rows);
     return to.at - out;
 }

@@ -141,7 +141,7 @@ def deflate(ids: Array) -> bytes | None:
     if library is None or ids.dtype != np.uint8 or not ids.size:
         return None
     ids = np.ascontiguousarray(ids)
-    out = np.empty(1024 + ids.shape[0] * (1 + ids.shape[1]) * 9 // 8, np.uint8)
+    out = np.empty(1024 + ids.shape[0] * (1 + ids.shape[1]) * 9 // 8, np.uint8)  # memory only where it is written
     written = library.host_deflate(_at(ids), *ids.shape, _at(out), out.size)
     return out[:written].tobytes() if written else None
 

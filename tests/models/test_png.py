@@ -33,6 +33,7 @@ def label_maps() -> Iterator[np.ndarray]:
     yield np.zeros((3, 70000), np.uint8)
     for length in (*range(1, 12), *range(255, 270), *range(514, 526)):
         yield np.repeat(np.array([[3, 4]], np.uint8), length, axis=1)
+    yield np.tile(assign.labels(coarse, (640, 640)), (3, 2))  # several blocks
     fibonacci = [1, 1]
     while len(fibonacci) < 22:
         fibonacci.append(fibonacci[-1] + fibonacci[-2])
@@ -63,6 +64,17 @@ def test_readers_see_ids_and_colors(k: int) -> None:
         assert (np.asarray(opened) == ids[:, ::-1]).all()
         assert (np.asarray(opened.convert("RGB")) == colors[ids[:, ::-1]]).all()
     assert (png_decode(data) == colors[ids[:, ::-1]]).all()  # libpng's reader
+
+
+@pytest.mark.skipif(not host.compiled(), reason="no compiled kernels here")
+def test_a_stream_that_may_not_fit_is_not_begun() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300)).astype(np.uint8)
+    room = np.empty(2048, np.uint8)
+    library = host._library()
+    assert library is not None
+    room[1024:] = 77
+    assert library.host_deflate(noise.ctypes.data, 300, 300, room.ctypes.data, 1024) == 0
+    assert (room[1024:] == 77).all()
 
 
 def test_a_label_map_is_no_larger_than_pillows_of_few_colors() -> None:
