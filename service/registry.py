@@ -34,7 +34,6 @@ from service.settings import Settings
 log = logging.getLogger("tessera")
 
 GPU_BATCH = 16
-_SETTLE_S = 0.02
 
 
 class NoBundle(TesseraError):
@@ -325,8 +324,7 @@ class Registry:
             batching = self._batching.pop(served)
             batching.cancel()
             await asyncio.gather(batching, return_exceptions=True)
-            while served.batcher.running:  # for someone who has left
-                await asyncio.sleep(_SETTLE_S)
+            await served.batcher.ended()
             await asyncio.to_thread(close, served.encoder)
             self.leaving.remove(served)
 
