@@ -43,7 +43,7 @@ class Job:
 
     table     IMAGE [images]; where they lie in the batch is filled in on the way
     labels    K;  wide: rows of 32 bits for each label instead of 16
-    enter     (program, images, arrays, which): launches what writes `unary` with its `steps`, and the first marginals, `rows`
+    enter     (program, images, arrays, which): launches what writes `unary` and `steps`, and the first `rows`
     check     (STATUS [images], which): raises where an image cannot be refined
     answered  (program, images, rows, which): the marginals of some images will lie in these rows, until it returns
     """
@@ -88,7 +88,9 @@ class Field:
                 self._run(job, own, PLACES[1])
                 continue
             job.table["vertices"][own] = status["vertices"]
-            self._solve(job, own, arrays)
+            for alone in self._solve(job, own, places, arrays):
+                self._front.release()  # it may have grown for others: this image gets all there is
+                self._run(job, alone, places)
 
     def _embed(self, job: Job, which: slice, places: int) -> Arrays:
         table = job.table[which]
@@ -115,14 +117,19 @@ class Field:
         job.enter(program, images, arrays, which)
         return arrays
 
-    def _solve(self, job: Job, which: slice, arrays: Arrays) -> None:
-        table = job.table[which]
+    def _solve(self, job: Job, which: slice, places: int, arrays: Arrays) -> list[slice]:
+        """Refines a group, in parts where needed; the images for which the others left too little memory come back."""
+        table, left_over = job.table[which], []
+        exact = len(table) == 1 and self._front.nbytes == needs(_front(job, table, places))
 
         def fits(run: slice) -> bool:
             return needs(_back(job, table[run])) <= self._budget - self._front.nbytes
 
         for part in runs(len(table), fits):
             own = table[part]
+            if not fits(part) and not exact:
+                left_over.append(slice(which.start + part.start, which.start + part.stop))
+                continue
             own["vertex"] = np.cumsum(own["vertices"]) - own["vertices"]
             wanted = _back(job, own)
             self._make_room(needs(wanted), self._back, self._front, own)
@@ -133,6 +140,7 @@ class Field:
             self._build(program, job, own, inside)
             rows = self._iterate(program, job, own, inside)
             job.answered(program, inside["images"], rows, slice(which.start + part.start, which.start + part.stop))
+        return left_over
 
     def _make_room(self, needed: int, mine: Workspace, other: Workspace, table: NDArray[Any]) -> None:
         """The two workspaces together stay within the budget."""
