@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -46,7 +47,8 @@ ENGINES = {  # row → TESSERA_ENGINE and the module that it needs
 }
 _DEFAULT = ("ours", "ours-openvino", "naive_sync", "naive_async", "litserve_b8", "pytriton", "rayserve", "bentoml")
 _POLL_S = 0.5  # well inside the seconds for which the harness leaves the server alone after its last load
-_LIMIT_S = 300
+_LIMIT_S = 280.0  # the harness's own limit for a peer, 300 s, would leave the peer running
+_END_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -162,13 +164,34 @@ def _watch(place: Workplace, ended: threading.Event) -> None:
 
 def _harness(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> str:
     """Runs the harness; its last line, to be told where there is no result."""
+    process = subprocess.Popen(
+        command, cwd=cwd, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
-        done = subprocess.run(
-            command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=_LIMIT_S, check=False
-        )
+        said, _ = process.communicate(timeout=_LIMIT_S)
     except subprocess.TimeoutExpired:
-        return f"no result after {_LIMIT_S} s"
-    return ((done.stderr.strip() or done.stdout.strip()) or "no word").splitlines()[-1][:300]
+        _interrupt(process)
+        return f"no result after {_LIMIT_S:g} s"
+    except BaseException:
+        _interrupt(process)
+        raise
+    return (said.strip() or "no word").splitlines()[-1][:300]
+
+
+def _interrupt(process: subprocess.Popen[str]) -> None:
+    """Ends a run of the harness so that it ends its server: only SIGINT lets it, and once."""
+    for pid in (process.pid, *machine.children(process.pid)):
+        try:
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if len(arguments) > 1 and arguments[1].endswith(b"bench_peers.py"):
+            os.kill(pid, signal.SIGINT)
+    try:
+        process.communicate(timeout=_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def contenders(place: Workplace, asked: Sequence[str], model: str) -> list[str]:

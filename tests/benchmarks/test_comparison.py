@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_every_server_has_its_turn_in_every_round_in_another_order(
     assert len({tuple(order) for order in orders}) == 3
     assert {name: len(each) for name, each in runs.items()} == {"naive_sync": 3, "bentoml": 0, "pytriton": 3}
     assert len(trouble) == 3
+
+
+def test_a_harness_without_an_end_is_interrupted_and_may_end_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "bench_peers.py"
+    script.write_text(
+        "import time\nfrom pathlib import Path\nPath('began').touch()\n"
+        "try:\n    time.sleep(60)\nfinally:\n    Path('ended').touch()\n"
+    )
+    monkeypatch.setattr(serving, "_LIMIT_S", 1.0)
+    assert serving._harness([sys.executable, str(script)], tmp_path, {}) == "no result after 1 s"
+    assert (tmp_path / "began").exists() == (tmp_path / "ended").exists()
 
 
 def test_the_shim_comes_after_the_docstring_once() -> None:
