@@ -10,6 +10,7 @@ BUNDLE ?=
 
 SERVE := .venv-serve
 TRAIN := .venv
+KERNELS := $(wildcard models/*.c models/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
 .PHONY: help serve test test-all check format train-demo bench peers compare pictures oracle clean
@@ -61,7 +62,7 @@ pictures: $(TRAIN)/.ready
 
 # The smallest environment that serves: no torch, and CUDA only where there is a GPU.
 # PYTHONWARNINGS: setuptools warns of top-level packages in an editable install; here they are meant.
-$(SERVE)/.ready-$(RUNTIME): pyproject.toml
+$(SERVE)/.ready-$(RUNTIME): pyproject.toml $(KERNELS)
 	@echo "setting up $(SERVE): what serving needs on this machine ($(RUNTIME))"
 	@$(PYTHON) -m venv --clear $(SERVE)
 	@$(SERVE)/bin/python -m pip install --quiet --upgrade pip
@@ -69,7 +70,7 @@ $(SERVE)/.ready-$(RUNTIME): pyproject.toml
 	@$(SERVE)/bin/python -c 'from models.crf import warm; warm()'
 	@touch $@
 
-$(TRAIN)/.ready: pyproject.toml
+$(TRAIN)/.ready: pyproject.toml $(KERNELS)
 	@echo "setting up $(TRAIN): torch, timm and the tools of the tests (about 5 GB)"
 	@$(PYTHON) -m venv --clear $(TRAIN)
 	@$(TRAIN)/bin/python -m pip install --quiet --upgrade pip

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 if TYPE_CHECKING:
@@ -25,10 +25,15 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 def tessera_version() -> str:
     """The installed version, or `unknown` in a bare checkout."""
-    try:
-        return version("tessera-segmentation")
-    except PackageNotFoundError:
-        return "unknown"
+    return _version("tessera-segmentation")
+
+
+def _version(*distributions: str) -> str:
+    """Of the first that is installed: what imports it may be another, and importing it to ask costs memory."""
+    for distribution in distributions:
+        with suppress(PackageNotFoundError):
+            return version(distribution)
+    return "unknown"
 
 
 class Metrics:
@@ -71,7 +76,7 @@ class Metrics:
         self._requests = lru_cache(1024)(lambda route, status: self.requests.labels(route, str(status)))
         self._request = lru_cache(256)(self.request.labels)
         build = Gauge("tessera_build_info", "What runs", ["version", "python", "onnxruntime"], registry=r)
-        build.labels(tessera_version(), platform.python_version(), onnxruntime.__version__).set(1)
+        build.labels(tessera_version(), platform.python_version(), _version("onnxruntime", "onnxruntime-gpu")).set(1)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is asked when Prometheus asks."""

@@ -294,6 +294,7 @@ class Health(Frozen):
     running: int
     inside: int
     names_kept: bool
+    compiled: bool = Field(description="whether the C kernels of the host path run; else numpy does their work, slower")
 
 
 class ModelQuery(Frozen):

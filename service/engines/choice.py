@@ -53,7 +53,9 @@ def fastest(bundle: Bundle, settings: Settings, kinds: Sequence[Kind]) -> Engine
 def compared(bundle: Bundle, settings: Settings, kind: Kind, kinds: Sequence[Kind]) -> Engine:
     """The engine of a kind that computes less exactly; its note says on how much of the golden image it agrees."""
     reference = _reference_first([kind for kind in kinds if kind.exact and kind.versions])[0]
-    return _noted(bundle, settings, reference, kind.open(bundle, settings))
+    engine = _noted(bundle, settings, reference, kind.open(bundle, settings))
+    engine.exact = False
+    return engine
 
 
 def measured(

@@ -44,6 +44,7 @@ class Cuda:
     """
 
     note: str | None = None
+    exact = True
 
     def __init__(self, bundle: Bundle, network: bytes, settings: Settings, name: str) -> None:
         self.name, self.provider = name, "cuda"

@@ -35,12 +35,14 @@ class Engine(Protocol):
     provider  "cuda" or "cpu": what really runs it now
     shapes    (H, W) it has run at, in order
     note      a sentence: why this engine, and how far its labels agree with onnxruntime's; None: nothing to say
+    exact     False where it was named although it computes less exactly: the golden image then asks for less
     """
 
     name: str
     provider: str
     shapes: dict[Shape, None]
     note: str | None
+    exact: bool
 
     def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
         """pixels uint8 [B, H, W, 3] → scores float32 [B, K, h, w] and, when asked for, code [B, D, h, w].
@@ -91,6 +93,7 @@ class CpuEngine:
 
     provider = "cpu"
     note: str | None = None
+    exact = True
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import ValidationError
 
+from models import host
 from service import body, openapi, schemas
 from service.clusters import Followed
 from service.errors import BadBody, BadOption, Busy, NotAllowed, NotFound, explain, nearest
@@ -122,6 +123,7 @@ async def healthz(request: Request) -> schemas.Health:
         running=sum(s.batcher.running for s in served),
         inside=len(rooms.house.admission),
         names_kept=all(s.clusters.persistent for s in served),
+        compiled=host.compiled(),
     )
 
 

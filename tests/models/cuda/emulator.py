@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,10 @@ class Emulated:
     def __init__(self, device: Emulator, library: ctypes.CDLL) -> None:
         self._device, self._library = device, library
 
-    def launch(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> None:
+    def prepared(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> Callable[[], object]:
+        return partial(self._launch, kernel, grid, threads, *args)
+
+    def _launch(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> None:
         words = [_bits(arg) for arg in args]
         kinds = "".join("p" if arg is None or isinstance(arg, DeviceArray) else _KINDS[arg.dtype.str] for arg in args)
         pointers = (ctypes.c_void_p * len(words))(*(word.ctypes.data for word in words))
