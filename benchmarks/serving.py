@@ -112,6 +112,7 @@ def our_arguments(place: Workplace, row: str, load: Load, out: Path) -> list[str
     }
     env = {
         "TESSERA_CACHE_BYTES": "0",
+        "TESSERA_ACCESS_LOG": "false",  # as the peers
         "TESSERA_ENGINE": engine,
         "TESSERA_STATE": str((place.work / "state").resolve()),
     }

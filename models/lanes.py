@@ -7,18 +7,20 @@ any two rows overlap. Here 8, 16 or 32 floats are one value. The compiler lowers
 floats are two AVX-512 registers, four AVX, eight SSE or NEON. Loads need no alignment, and check no bounds.
 
 The width is part of the type, so each width is compiled by itself. A function learns it from an argument `unit`: a
-tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type.
+tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type. Rows may lie in memory as
+halves, in arrays of uint16: they are widened when loaded and rounded when stored.
 """
 
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import binding, ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 
 UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
+ONE, FOUR = (), (0,) * 2  # for single numbers, and for as many as fit where rows are many
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -40,6 +42,12 @@ def unit_for(channels: int) -> tuple[int, ...]:
     return next((unit for unit in UNITS if channels <= 1 << len(unit)), UNITS[-1])
 
 
+def has_halves() -> bool:
+    """Whether this processor turns halves into floats by itself. Elsewhere uint16 rows cannot be compiled."""
+    machine = binding.get_process_triple()
+    return machine.startswith(("aarch64", "arm64")) or bool(binding.get_host_cpu_features().get("f16c"))
+
+
 class Lanes(types.Type):  # type: ignore[misc]
     def __init__(self, width: int) -> None:
         self.width = width
@@ -59,6 +67,10 @@ _pointer = ir.PointerType()
 
 def _vector(width: int) -> ir.VectorType:
     return ir.VectorType(_f32, width)
+
+
+def _halves(width: int) -> ir.VectorType:
+    return ir.VectorType(ir.HalfType(), width)
 
 
 def _integers(width: int, values: Any) -> ir.Constant:
@@ -109,12 +121,12 @@ def at(typing: Any, array: Any, offset: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def prefetch(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
-    """Calls a row of a flat float32 array into the cache, and does not wait for it."""
-    width = 1 << len(unit)
+    """Calls a row of a flat array into the cache, and does not wait for it."""
+    width, line = 1 << len(unit), 64 // (array.dtype.bitwidth // 8)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        for line in range(0, width, 16):
-            offset = builder.add(args[1], ir.Constant(args[1].type, line))
+        for start in range(0, width, line):
+            offset = builder.add(args[1], ir.Constant(args[1].type, start))
             address = builder.bitcast(_pointer_to(context, builder, signature.args[0], args[0], offset), _pointer)
             _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, _i32(0), _i32(3), _i32(1)])
         return context.get_dummy_value()
@@ -124,12 +136,15 @@ def prefetch(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
-    """One unit of a flat float32 array, from offset on."""
+    """One unit of a flat array of float32, or of halves in uint16, from offset on."""
     lanes = Lanes(1 << len(unit))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
-        return builder.load(builder.bitcast(address, _vector(lanes.width).as_pointer()), align=4)
+        if array.dtype == types.float32:
+            return builder.load(builder.bitcast(address, _vector(lanes.width).as_pointer()), align=4)
+        halves = builder.load(builder.bitcast(address, _halves(lanes.width).as_pointer()), align=2)
+        return builder.fpext(halves, _vector(lanes.width))
 
     return lanes(array, types.intp, unit), generate
 
@@ -138,7 +153,10 @@ def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
 def store(typing: Any, array: Any, offset: Any, values: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
-        builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer()), align=4)
+        stored, align = args[2], 4
+        if array.dtype != types.float32:
+            stored, align = builder.fptrunc(stored, _halves(values.width)), 2
+        builder.store(stored, builder.bitcast(address, stored.type.as_pointer()), align=align)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, values), generate
@@ -179,6 +197,68 @@ def maximum(typing: Any, a: Any, b: Any) -> Any:
         return _larger(builder, *args)
 
     return a(a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def subtract(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(*args)
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def times(typing: Any, factor: Any, values: Any) -> Any:
+    """factor (a scalar) · values, rounded."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(_broadcast(builder, args[0], values.width), args[1])
+
+    return values(types.float32, values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def nearest(typing: Any, values: Any) -> Any:
+    """Each lane's nearest integer; the even one where two are as near."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, f"llvm.rint.v{values.width}f32", args[0].type, [args[0]])
+
+    return values(values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def less(typing: Any, a: Any, b: Any) -> Any:
+    """1 in each lane where a < b, else 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.uitofp(builder.fcmp_ordered("<", *args), _vector(a.width))
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def where(typing: Any, key: Any, value: Any, found: Any, other: Any) -> Any:
+    """found in each lane where key is the scalar value, else other."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        same = builder.fcmp_ordered("==", args[0], _broadcast(builder, args[1], key.width))
+        return builder.select(same, args[2], args[3])
+
+    return key(key, types.float32, key, key), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def first_lane(typing: Any, values: Any, value: Any) -> Any:
+    """The first lane that is the scalar value; the width where none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        same = builder.fcmp_ordered("==", args[0], _broadcast(builder, args[1], values.width))
+        bits = builder.zext(builder.bitcast(same, ir.IntType(values.width)), ir.IntType(64))
+        bits = builder.or_(bits, ir.Constant(bits.type, 1 << values.width))
+        return builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(values, types.float32), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

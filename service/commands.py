@@ -25,8 +25,8 @@ from service.settings import Settings
 log = logging.getLogger("tessera")
 
 serve = typer.Typer(add_completion=False, help="Serve bundles over HTTP.")
-# A backstop behind our own, politer limit on requests: uvicorn's answer is no problem document.
-_CONNECTIONS = 2
+# A backstop behind our own, politer limit on requests. Idle connections count here, and the answer is no problem document.
+_CONNECTIONS = 8
 
 
 class Server(uvicorn.Server):

@@ -54,15 +54,23 @@ struct alignas(16) Quad {
     u32 word[4];
 };
 
-struct Pair {
+struct alignas(16) Weights {
+    float of[4];
+};
+
+struct alignas(16) Steps {
+    int of[4];
+};
+
+struct alignas(8) Pair {
     int before, after;
 };
 
-struct Blend {
+struct alignas(8) Blend {
     u32 before, after;
 };
 
-struct Edge {
+struct alignas(8) Edge {
     int point;
     u32 share;
 };

@@ -89,7 +89,7 @@ class Refiner:
 
             def enter(program: Program, rows: DeviceArray, arrays: Arrays, which: slice) -> None:
                 outputs = (arrays[name] for name in ("unary", "steps", "rows", "status"))
-                program.launch("enter", _over(table[which]), THREADS, rows, *outputs, np.int32(labels))
+                program.prepared("enter", _over(table[which]), THREADS, rows, *outputs, np.int32(labels))()
 
             self._field.run(Job(table, parameters, labels, self._wide, enter, _check_status, _nothing))
             self._forget()
@@ -149,12 +149,12 @@ class Refiner:
             def enter(program: Program, rows: DeviceArray, arrays: Arrays, which: slice) -> None:
                 grids = to_enter.part(which.start, (which.stop - which.start,))
                 outputs = arrays["unary"], arrays["steps"], arrays["rows"], np.int32(labels), np.float32(temperature)
-                program.launch("enter_scores", _over(images[which]), THREADS, rows, grids, *outputs)
+                program.prepared("enter_scores", _over(images[which]), THREADS, rows, grids, *outputs)()
 
             def answered(program: Program, rows: DeviceArray, marginals: DeviceArray, which: slice) -> None:
                 grids = to_leave.part(which.start, (which.stop - which.start,))
                 grid = _grid(int((leaving["rows"] * leaving["columns"])[which].max()), THREADS, len(leaving[which]))
-                program.launch("label_rows", grid, THREADS, rows, grids, replaced, marginals, np.int32(labels))
+                program.prepared("label_rows", grid, THREADS, rows, grids, replaced, marginals, np.int32(labels))()
 
             self._field.run(Job(images, parameters, labels, self._wide, enter, _check_status, answered))
             self._forget()
@@ -181,14 +181,14 @@ class Refiner:
             grids = _grids(maps, sizes, boxes or [WHOLE] * len(sizes))
             grids["labels"] = [array.pointer for array in answers]
             largest = int((grids["rows"] * grids["columns"]).max())
-            self.device.program(1, False).launch(
+            self.device.program(1, False).prepared(
                 "label_grid",
                 _grid(largest, THREADS, len(grids)),
                 THREADS,
                 self.device.upload(grids),
                 self._replaced(table),
                 np.int32(labels),
-            )
+            )()
         return answers
 
     def warm(self, sizes: Iterable[tuple[int, int]], labels: int) -> None:
@@ -246,7 +246,7 @@ class Refiner:
                 raise ValueError(f"a code is {code.dtype} {list(code.shape)}; float32 on the scores' grid is needed")
             maps = self.device.empty((5, height, width), np.float32)
             sizes = np.int64(dim), np.int64(height), np.int64(width)
-            program.launch("products", _grid(height * width, THREADS, 1), THREADS, code, maps, *sizes)
+            program.prepared("products", _grid(height * width, THREADS, 1), THREADS, code, maps, *sizes)()
             row["products"] = maps.pointer
             made.append(maps)
         return made

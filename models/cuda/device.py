@@ -6,7 +6,7 @@ the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -59,8 +59,11 @@ AnyArray = NDArray[Any] | DeviceArray | Any  # Any: whatever has a __cuda_array_
 class Program(Protocol):
     """Compiled kernels."""
 
-    def launch(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> None:
-        """Queues grid[0] · grid[1] blocks of `threads` threads; comes back before they have run."""
+    def prepared(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> Callable[[], object]:
+        """What queues grid[0] · grid[1] blocks of `threads` threads each time it is called, without waiting for them.
+
+        The arrays must live until the last call.
+        """
         ...
 
 

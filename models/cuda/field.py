@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ class Field:
             self._device.fill(arrays[name], 0)
         images = self._device.upload(table)
         program = self._device.program(job.blocks, job.wide)
-        program.launch(
+        program.prepared(
             "embed",
             _grid(int(pixels.max()), THREADS, len(table)),
             THREADS,
@@ -113,7 +114,7 @@ class Field:
             *(arrays[name] for name in ("table", "ids", "vertex", "weight", "status")),
             np.float32(job.parameters.bilateral_sxy),
             np.float32(job.parameters.bilateral_srgb),
-        )
+        )()
         job.enter(program, images, arrays, which)
         return arrays
 
@@ -165,16 +166,16 @@ class Field:
         vertices = _grid(int(table["vertices"].max()), THREADS, len(table))
         total = np.int64(table["vertices"].sum())
 
-        program.launch("connect", pixels, THREADS, images, arrays["ids"], vertex, weight, degree, mass)
-        program.launch("join", places, THREADS, images, arrays["table"], arrays["ids"], pairs, total)
+        program.prepared("connect", pixels, THREADS, images, arrays["ids"], vertex, weight, degree, mass)()
+        program.prepared("join", places, THREADS, images, arrays["table"], arrays["ids"], pairs, total)()
         blurred = self._smooth(program, arrays, mass, None)
-        program.launch("normalize", pixels, THREADS, images, vertex, weight, blurred, scaled)
+        program.prepared("normalize", pixels, THREADS, images, vertex, weight, blurred, scaled)()
         blurred = self._smooth(program, arrays, scaled, arrays["blends"])
         lists = (arrays[name] for name in ("first", "reserved", "longs", "long_counts"))
-        program.launch("reserve", vertices, THREADS, images, degree, *lists)
+        program.prepared("reserve", vertices, THREADS, images, degree, *lists)()
         lists = (arrays[name] for name in ("first", "degree", "edges"))
         compat = np.float32(job.parameters.bilateral_compat)
-        program.launch("fill", pixels, THREADS, images, vertex, weight, scaled, blurred, *lists, compat)
+        program.prepared("fill", pixels, THREADS, images, vertex, weight, scaled, blurred, *lists, compat)()
 
     def _smooth(self, program: Program, arrays: Arrays, mass: DeviceArray, blends: DeviceArray | None) -> DeviceArray:
         """The masses after all directions; where blends are wanted, also what each direction mixes."""
@@ -184,9 +185,9 @@ class Field:
             pairs = arrays["pairs"].part(axis * total, (total,))
             blend = blends.part(axis * total, (total,)) if blends else None
             first = mass if axis == 0 else None
-            program.launch(
+            program.prepared(
                 "smooth", _grid(total, THREADS, 1), THREADS, pairs, first, source, target, blend, np.int64(total)
-            )
+            )()
         return target
 
     def _iterate(self, program: Program, job: Job, table: NDArray[Any], arrays: Arrays) -> DeviceArray:
@@ -198,22 +199,30 @@ class Field:
         images, values, blurred = arrays["images"], arrays["values"], arrays["other_values"]
         lists = [arrays[name] for name in ("edges", "first", "degree", "longs", "long_counts")]
         axes = [[arrays[name].part(axis * total, (total,)) for name in ("pairs", "blends")] for axis in range(CORNERS)]
-        old, new = arrays["rows"], arrays["other_rows"]
         given = [arrays[name] for name in ("vertex", "weight", "values", "unary", "steps")]
         gaussian = np.float32(job.parameters.gaussian_compat / FULL[job.wide])
         iterations = job.parameters.iterations
 
-        for left in reversed(range(max(1, iterations))):
-            messages = np.int32(iterations > 0)
-            if messages:
-                program.launch("splat", splats, 32 * WARPS, images, *lists, old, values, np.int32(HELPERS))
-                for axis in axes:
-                    program.launch("blur", blurs, 2 * THREADS, *axis, values, blurred, np.int64(total))
-                    values, blurred = blurred, values
-            flags = np.int32(job.labels), messages, np.int32(left == 0)
-            program.launch("update", updates, 2 * THREADS, images, *given, old, new, gaussian, *flags)
-            old, new = new, old
-        return old
+        def update(old: DeviceArray, new: DeviceArray, last: bool) -> Callable[[], object]:
+            flags = np.int32(job.labels), np.int32(iterations > 0), np.int32(last)
+            return program.prepared("update", updates, 2 * THREADS, images, *given, old, new, gaussian, *flags)
+
+        blurring = []
+        for axis in axes:
+            blurring.append(program.prepared("blur", blurs, 2 * THREADS, *axis, values, blurred, np.int64(total)))
+            values, blurred = blurred, values  # six times: the last values are where the first were
+        turns = []
+        for old, new in permutations((arrays["rows"], arrays["other_rows"])):
+            splat = program.prepared("splat", splats, 32 * WARPS, images, *lists, old, values, np.int32(HELPERS))
+            turns.append(([splat, *blurring, update(old, new, False)], update(old, new, True), new))
+        for iteration in range(iterations - 1):
+            for launch in turns[iteration % 2][0]:
+                launch()
+        launches, finish, answer = turns[max(0, iterations - 1) % 2]
+        for launch in launches[:-1] if iterations else []:
+            launch()
+        finish()
+        return answer
 
 
 def _front(job: Job, table: NDArray[Any], places: int) -> Any:

@@ -6,8 +6,9 @@ nothing, so no CUDA toolkit is needed. Compiled kernels are kept on disk by cupy
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from functools import cache
+from functools import cache, partial
 from threading import Lock
 from typing import Any
 
@@ -90,10 +91,10 @@ class _Module:
         self._module = cupy.RawModule(code=source(), options=options(blocks, wide))
         self._kernels: dict[str, Any] = {}
 
-    def launch(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> None:
+    def prepared(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> Callable[[], object]:
         if kernel not in self._kernels:
             self._kernels[kernel] = self._module.get_function(kernel)
-        self._kernels[kernel](grid, (threads,), tuple(_word(arg) for arg in args))
+        return partial(self._kernels[kernel], grid, (threads,), tuple(_word(arg) for arg in args))
 
 
 def _word(arg: Argument) -> np.number[Any]:

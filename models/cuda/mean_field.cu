@@ -157,15 +157,14 @@ extern "C" __global__ void update(
     const Cell* __restrict__ from, Cell* to, float gaussian, int labels, int messages, int last)
 {
     const Image image = images[blockIdx.y];
-    const i64 pixels = image.height * image.width;
-    if ((i64)blockIdx.x * (blockDim.x / 4) >= pixels) return;
-    const i64 wanted = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / 4;
+    const int width = (int)image.width, pixels = (int)image.height * width, taps = (int)image.taps;
+    const int wanted = blockIdx.x * (blockDim.x / 4) + threadIdx.x / 4;
+    if (wanted - threadIdx.x / 4 >= pixels) return;
     const bool real = wanted < pixels;
-    const i64 p = real ? wanted : pixels - 1;  // lanes beyond the end help with the last pixel, and write nothing
+    const int p = real ? wanted : pixels - 1;  // lanes beyond the end help with the last pixel, and write nothing
     const int lane = threadIdx.x & 3;
     const Cell* rows = from + image.pixel * ROW;
-    const float* stencil =
-        image.stencil + (image.stencil_row[p / image.width] * image.width + p % image.width) * image.taps;
+    const float* stencil = image.stencil + ((i64)image.stencil_row[p / width] * width + p % width) * taps;
 
     const float step = steps[image.pixel + p];
     float a[8 * BLOCKS], top = -1e30f;
@@ -174,14 +173,17 @@ extern "C" __global__ void update(
         const int part = 32 * b + 8 * lane;
         float near[8] = {}, far[8] = {}, cells[8];
         if (messages) {
-#pragma unroll 4
-            for (i64 t = 0; t < image.taps; ++t) {
-                i64 q = p + image.offsets[t];
-                q = q < 0 ? 0 : q < pixels ? q : pixels - 1;  // its weight is zero there
-                const float w = stencil[t];
-                load8(rows + q * ROW + part, cells);
+            for (int t = 0; t < taps; t += 4) {  // a whole number of fours; the last may weigh nothing
+                const Weights weights = *(const Weights*)(stencil + t);
+                const Steps offsets = *(const Steps*)(image.offsets + t);
 #pragma unroll
-                for (int i = 0; i < 8; ++i) near[i] = fmaf(w, cells[i], near[i]);
+                for (int f = 0; f < 4; ++f) {
+                    int q = p + offsets.of[f];
+                    q = q < 0 ? 0 : q < pixels ? q : pixels - 1;  // its weight is zero there
+                    load8(rows + (i64)q * ROW + part, cells);
+#pragma unroll
+                    for (int i = 0; i < 8; ++i) near[i] = fmaf(weights.of[f], cells[i], near[i]);
+                }
             }
 #pragma unroll
             for (int r = 0; r < CORNERS; ++r) {
@@ -241,7 +243,7 @@ extern "C" __global__ void update(
         for (int i = 0; i < 8; ++i) {
             const float marginal = a[8 * b + i] * scale;
             cells[i] = cell(marginal);
-            if (last && image.marginals && part + i < labels) image.marginals[(part + i) * pixels + p] = marginal;
+            if (last && image.marginals && part + i < labels) image.marginals[(i64)(part + i) * pixels + p] = marginal;
         }
         store8(to + (image.pixel + p) * ROW + part, cells);
     }
