@@ -196,8 +196,7 @@ class Refiner:
         for height, width in sizes:
             maps = np.full((labels, height, width), 1 / labels, np.float32)
             answer, _ = self.refine_batch([maps], [np.zeros((height, width, 3), np.uint8)])
-            with self.device.active():
-                self.device.download(answer[0])
+            self.device.download(answer[0])
 
     def _table(
         self, pictures: Sequence[DeviceArray], windows: Sequence[Window], parameters: Parameters

@@ -68,7 +68,7 @@ class Program(Protocol):
 
 
 class Device(Protocol):
-    """Everything happens in the order in which it is asked for, and inside `with device.active():`."""
+    """Everything happens in the order in which it is asked for, and inside `with device.active():` but for download."""
 
     def active(self) -> AbstractContextManager[object]: ...
     def program(self, blocks: int, wide: bool) -> Program:

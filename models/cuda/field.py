@@ -23,7 +23,8 @@ THREADS = 128
 WARPS = 8  # of a block in splat
 HELPERS = 64  # blocks of an image that sum its long lists
 FULL = {False: 65535.0, True: 4294967040.0}  # a row's one, in 16 bits and in 32
-PLACES = (2, 9)  # in the hash table, for each pixel: photos have at most about 1.1 vertices a pixel, noise up to 6
+PLACES = 2  # in the hash table, for each pixel: photos have at most about 1.1 vertices a pixel
+MORE_PLACES = 6  # times, where that is not enough: noise has up to 6 vertices a pixel
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Field:
 
     def run(self, job: Job) -> None:
         """Queues all that the job needs. Raises what job.check raises, and OutOfMemory."""
-        self._run(job, slice(0, len(job.table)), PLACES[0])
+        self._run(job, slice(0, len(job.table)), PLACES)
 
     def _run(self, job: Job, which: slice, places: int) -> None:
         table = job.table[which]
@@ -86,7 +87,7 @@ class Field:
             status = self._device.download(arrays["status"])
             job.check(status, own)
             if status["full"].any():
-                self._run(job, own, PLACES[1])
+                self._run(job, own, MORE_PLACES * places)
                 continue
             job.table["vertices"][own] = status["vertices"]
             for alone in self._solve(job, own, places, arrays):
@@ -214,14 +215,12 @@ class Field:
         turns = []
         for old, new in permutations((arrays["rows"], arrays["other_rows"])):
             splat = program.prepared("splat", splats, 32 * WARPS, images, *lists, old, values, np.int32(HELPERS))
-            turns.append(([splat, *blurring, update(old, new, False)], update(old, new, True), new))
-        for iteration in range(iterations - 1):
-            for launch in turns[iteration % 2][0]:
+            turns.append(([splat, *blurring], update(old, new, False), update(old, new, True), new))
+        for turn in range(max(1, iterations)):
+            messages, go_on, finish, answer = turns[turn % 2]
+            for launch in messages if iterations else ():
                 launch()
-        launches, finish, answer = turns[max(0, iterations - 1) % 2]
-        for launch in launches[:-1] if iterations else []:
-            launch()
-        finish()
+            (go_on if turn + 1 < iterations else finish)()
         return answer
 
 

@@ -30,7 +30,7 @@ def available() -> str | None:
     try:
         if cupy.cuda.runtime.getDeviceCount() == 0:
             return "cupy finds no GPU"
-        cupy.cuda.Device(0).use()
+        cupy.cuda.Device(0).compute_capability  # noqa: B018, a broken driver raises here
     except Exception as error:
         return f"cupy finds no GPU ({_first_line(error)})"
     return None
@@ -43,15 +43,15 @@ class GPU:
         import cupy
 
         self._cupy = cupy
-        self._device = cupy.cuda.Device(number)
-        with self._device:
+        self._number = number
+        with cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
         self._programs: dict[tuple[int, bool], Program] = {}
         self._lock = Lock()
 
     def active(self) -> AbstractContextManager[object]:
         stack = ExitStack()
-        stack.enter_context(self._device)
+        stack.enter_context(self._cupy.cuda.Device(self._number))
         stack.enter_context(self._stream)
         return stack
 
@@ -76,8 +76,9 @@ class GPU:
 
     def download(self, array: DeviceArray) -> NDArray[Any]:
         host = np.empty(array.shape, array.dtype)
-        self._copy(host.ctypes.data, array.pointer, array.nbytes, _DEVICE_TO_HOST)
-        self._stream.synchronize()
+        with self.active():
+            self._copy(host.ctypes.data, array.pointer, array.nbytes, _DEVICE_TO_HOST)
+            self._stream.synchronize()
         return host
 
     def _copy(self, to: int, origin: int, nbytes: int, direction: int) -> None:

@@ -13,8 +13,7 @@ from tests.models.cuda.cases import Array, maps, picture
 
 
 def on_host(device: Device, arrays: list) -> list[Array]:  # type: ignore[type-arg]
-    with device.active():
-        return [device.download(array) for array in arrays]
+    return [device.download(array) for array in arrays]
 
 
 def code(dim: int, height: int, width: int, seed: int = 0) -> Array:
