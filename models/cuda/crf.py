@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.assign import WHOLE, Assignment, Box
-from models.crf import CACHE_BYTES, MAX_GAUSSIAN_SXY, CRFError, _check_range
+from models.crf import CACHE_BYTES
+from models.cuda.checks import check_batch, check_scores, check_status, checked
 from models.cuda.device import AnyArray, Device, DeviceArray, Program, on_device
-from models.cuda.field import THREADS, Arrays, Field, Job, Parameters, _grid
+from models.cuda.field import THREADS, Arrays, Field, Job, Parameters, blocks_for
 from models.cuda.tables import GRID, IMAGE
 from models.image import Fit
 
@@ -70,13 +71,13 @@ class Refiner:
 
         Raises CRFError and LatticeError for the first image that cannot be refined, OutOfMemory where one is too large.
         """
-        parameters = _checked(
+        parameters = checked(
             Parameters(iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
         )
         with self._lock, self.device.active():
             maps = [on_device(self.device, array) for array in probabilities]
             pictures = [on_device(self.device, array) for array in images]
-            labels = _check_batch(maps, pictures)
+            labels = check_batch(maps, pictures)
             sizes = [(array.shape[1], array.shape[2]) for array in maps]
             table = self._table(pictures, [(0, 0, *size) for size in sizes], parameters)
             answers = self._room(sizes, (maps, pictures))
@@ -91,7 +92,7 @@ class Refiner:
                 outputs = (arrays[name] for name in ("unary", "steps", "rows", "status"))
                 program.prepared("enter", _over(table[which]), THREADS, rows, *outputs, np.int32(labels))()
 
-            self._field.run(Job(table, parameters, labels, self._wide, enter, _check_status, _nothing))
+            self._field.run(Job(table, parameters, labels, self._wide, enter, check_status, _nothing))
             self._forget()
         return answers, marginals
 
@@ -117,7 +118,7 @@ class Refiner:
         pixels  fitted[i].pixels as they lie on the device; without, they are copied there
         table   uint8 [K]: what stands for each cluster (models.assign.level)
         """
-        parameters = _checked(
+        parameters = checked(
             Parameters(iterations, 1.0, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
         )
         if assignment == "cosine" and codes is None:
@@ -125,7 +126,7 @@ class Refiner:
         windows = [_window(fit) for fit in fitted]
         with self._lock, self.device.active():
             maps = [on_device(self.device, array) for array in scores]
-            labels = _check_scores(maps, len(fitted))
+            labels = check_scores(maps, len(fitted))
             if pixels is None:
                 pictures = [
                     on_device(self.device, fit.pixels[top : top + height, left : left + width])
@@ -153,10 +154,12 @@ class Refiner:
 
             def answered(program: Program, rows: DeviceArray, marginals: DeviceArray, which: slice) -> None:
                 grids = to_leave.part(which.start, (which.stop - which.start,))
-                grid = _grid(int((leaving["rows"] * leaving["columns"])[which].max()), THREADS, len(leaving[which]))
+                grid = blocks_for(
+                    int((leaving["rows"] * leaving["columns"])[which].max()), THREADS, len(leaving[which])
+                )
                 program.prepared("label_rows", grid, THREADS, rows, grids, replaced, marginals, np.int32(labels))()
 
-            self._field.run(Job(images, parameters, labels, self._wide, enter, _check_status, answered))
+            self._field.run(Job(images, parameters, labels, self._wide, enter, check_status, answered))
             self._forget()
             del kept
         return answers
@@ -176,14 +179,14 @@ class Refiner:
         """
         with self._lock, self.device.active():
             maps = [on_device(self.device, array) for array in scores]
-            labels = _check_scores(maps, len(sizes))
+            labels = check_scores(maps, len(sizes))
             answers = self._room(sizes, maps)
             grids = _grids(maps, sizes, boxes or [WHOLE] * len(sizes))
             grids["labels"] = [array.pointer for array in answers]
             largest = int((grids["rows"] * grids["columns"]).max())
             self.device.program(1, False).prepared(
                 "label_grid",
-                _grid(largest, THREADS, len(grids)),
+                blocks_for(largest, THREADS, len(grids)),
                 THREADS,
                 self.device.upload(grids),
                 self._replaced(table),
@@ -245,7 +248,7 @@ class Refiner:
                 raise ValueError(f"a code is {code.dtype} {list(code.shape)}; float32 on the scores' grid is needed")
             maps = self.device.empty((5, height, width), np.float32)
             sizes = np.int64(dim), np.int64(height), np.int64(width)
-            program.prepared("products", _grid(height * width, THREADS, 1), THREADS, code, maps, *sizes)()
+            program.prepared("products", blocks_for(height * width, THREADS, 1), THREADS, code, maps, *sizes)()
             row["products"] = maps.pointer
             made.append(maps)
         return made
@@ -260,7 +263,7 @@ def _nothing(program: Program, images: DeviceArray, rows: DeviceArray, which: sl
 
 def _over(table: NDArray[Any]) -> tuple[int, int]:
     """A thread for each pixel of each image."""
-    return _grid(int((table["height"] * table["width"]).max()), THREADS, len(table))
+    return blocks_for(int((table["height"] * table["width"]).max()), THREADS, len(table))
 
 
 def _window(fit: Fit) -> Window:
@@ -277,66 +280,3 @@ def _grids(maps: Sequence[DeviceArray], sizes: Sequence[tuple[int, ...]], boxes:
     grids["rows"], grids["columns"] = np.array(sizes).T
     grids["top"], grids["left"], grids["down"], grids["across"] = np.array(boxes, np.float64).T
     return grids
-
-
-def _checked(parameters: Parameters) -> Parameters:
-    """As models.crf.refine checks them. Raises CRFError."""
-    _check_range("iterations", parameters.iterations, 0, 1000)
-    _check_range("gaussian_sxy", parameters.gaussian_sxy, 0.1, MAX_GAUSSIAN_SXY)
-    _check_range("bilateral_sxy", parameters.bilateral_sxy, 0.1, np.inf)
-    _check_range("bilateral_srgb", parameters.bilateral_srgb, 0.1, np.inf)
-    _check_range("gaussian_compat", parameters.gaussian_compat, 0, 1000)
-    _check_range("bilateral_compat", parameters.bilateral_compat, 0, 1000)
-    return replace(parameters, iterations=int(parameters.iterations), gaussian_sxy=float(parameters.gaussian_sxy))
-
-
-def _check_batch(maps: Sequence[DeviceArray], pictures: Sequence[DeviceArray]) -> int:
-    """K. The refusals of models.crf.refine that need no look at the numbers."""
-    if not maps or len(maps) != len(pictures):
-        raise CRFError(f"{len(maps)} probabilities for {len(pictures)} images; one of each is needed, and at least one")
-    for map_, picture in zip(maps, pictures, strict=True):
-        if map_.dtype != np.float32 or len(map_.shape) != 3:
-            raise CRFError(f"probabilities are {_kind(map_)}; float32 [K, H, W] is needed")
-        if picture.dtype != np.uint8 or len(picture.shape) != 3 or picture.shape[2] != 3:
-            raise CRFError(f"the image is {_kind(picture)}; uint8 [H, W, 3] is needed")
-        k, height, width = map_.shape
-        if picture.shape[:2] != (height, width):
-            raise CRFError(
-                f"probabilities are {height}×{width} but the image is {picture.shape[0]}×{picture.shape[1]}; resize one"
-            )
-        if not 1 <= k <= 256 or height == 0 or width == 0:
-            raise CRFError(f"probabilities are {_kind(map_)}; 1 to 256 labels and at least one pixel are needed")
-        if k != maps[0].shape[0]:
-            raise CRFError(f"a batch with {maps[0].shape[0]} and with {k} labels; refine them apart")
-    return maps[0].shape[0]
-
-
-def _check_scores(maps: Sequence[DeviceArray], images: int) -> int:
-    """K."""
-    if not maps or len(maps) != images:
-        raise ValueError(f"{len(maps)} scores for {images} images; one for each is needed, and at least one")
-    for scores in maps:
-        if scores.dtype != np.float32 or len(scores.shape) != 3 or scores.shape[0] != maps[0].shape[0]:
-            raise ValueError(f"scores are {_kind(scores)}; float32 [K, h, w] is needed, of one K for the batch")
-    return maps[0].shape[0]
-
-
-def _check_status(status: NDArray[Any], which: slice) -> None:
-    """The refusals of models.crf.refine that only the device can see."""
-    if status["improbable"].any():
-        number = which.start + int(status["improbable"].argmax())
-        raise CRFError(
-            f"image {number} of the batch: probabilities must be at least 0 and sum to 1 over the labels;"
-            " apply a softmax first"
-        )
-    if status["out_of_range"].any():
-        from models.lattice import LatticeError
-
-        raise LatticeError(
-            f"image {which.start + int(status['out_of_range'].argmax())} of the batch: the standard deviations are too"
-            " small for the range of positions and colors; make them larger"
-        )
-
-
-def _kind(array: DeviceArray) -> str:
-    return f"{array.dtype} {list(array.shape)}"

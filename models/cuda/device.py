@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-SOURCES = ("common", "lattice", "mean_field", "grid")
+SOURCES = ("cells", "lattice", "mean_field", "grid")
 OPTIONS = ("--std=c++17", "--fmad=false")  # fused only where the source says so: one way to round, everywhere
 
 

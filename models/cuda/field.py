@@ -109,7 +109,7 @@ class Field:
         program = self._device.program(job.blocks, job.wide)
         program.prepared(
             "embed",
-            _grid(int(pixels.max()), THREADS, len(table)),
+            blocks_for(int(pixels.max()), THREADS, len(table)),
             THREADS,
             images,
             *(arrays[name] for name in ("table", "ids", "vertex", "weight", "status")),
@@ -162,9 +162,9 @@ class Field:
         for array in (degree, mass, scaled):
             self._device.fill(array, 0)
         self._device.fill(pairs, 0xFF)  # -1: no neighbor
-        pixels = _grid(int((table["height"] * table["width"]).max()), THREADS, len(table))
-        places = _grid(int(table["mask"].max()) + 1, THREADS, len(table))
-        vertices = _grid(int(table["vertices"].max()), THREADS, len(table))
+        pixels = blocks_for(int((table["height"] * table["width"]).max()), THREADS, len(table))
+        places = blocks_for(int(table["mask"].max()) + 1, THREADS, len(table))
+        vertices = blocks_for(int(table["vertices"].max()), THREADS, len(table))
         total = np.int64(table["vertices"].sum())
 
         program.prepared("connect", pixels, THREADS, images, arrays["ids"], vertex, weight, degree, mass)()
@@ -187,7 +187,7 @@ class Field:
             blend = blends.part(axis * total, (total,)) if blends else None
             first = mass if axis == 0 else None
             program.prepared(
-                "smooth", _grid(total, THREADS, 1), THREADS, pairs, first, source, target, blend, np.int64(total)
+                "smooth", blocks_for(total, THREADS, 1), THREADS, pairs, first, source, target, blend, np.int64(total)
             )()
         return target
 
@@ -195,8 +195,8 @@ class Field:
         """All iterations; the rows where the last marginals will lie."""
         total = int(table["vertices"].sum())
         splats = HELPERS + -(-int(table["vertices"].max()) * job.blocks // WARPS), len(table)
-        blurs = _grid(total * job.blocks * 4, 2 * THREADS, 1)
-        updates = _grid(int((table["height"] * table["width"]).max()) * 4, 2 * THREADS, len(table))
+        blurs = blocks_for(total * job.blocks * 4, 2 * THREADS, 1)
+        updates = blocks_for(int((table["height"] * table["width"]).max()) * 4, 2 * THREADS, len(table))
         images, values, blurred = arrays["images"], arrays["values"], arrays["other_values"]
         lists = [arrays[name] for name in ("edges", "first", "degree", "longs", "long_counts")]
         axes = [[arrays[name].part(axis * total, (total,)) for name in ("pairs", "blends")] for axis in range(CORNERS)]
@@ -232,5 +232,6 @@ def _back(job: Job, table: NDArray[Any]) -> Any:
     return back(int(table["vertices"].sum()), job.blocks, job.wide)
 
 
-def _grid(tasks: int, threads: int, images: int) -> tuple[int, int]:
+def blocks_for(tasks: int, threads: int, images: int) -> tuple[int, int]:
+    """The grid in which every image gets a thread for each of so many tasks."""
     return max(1, -(-tasks // threads)), images

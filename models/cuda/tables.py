@@ -1,6 +1,6 @@
 """What the host tells the kernels about the images of a batch: structs of C, as rows of numpy tables.
 
-Knows nothing of devices or of the method. The same fields in the same order as in common.cu and grid.cu, eight bytes
+Knows nothing of devices or of the method. The same fields in the same order as in cells.cu and grid.cu, eight bytes
 each, so that there is no padding.
 """
 

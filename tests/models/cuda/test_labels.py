@@ -85,6 +85,7 @@ def test_probabilities_do_not_leave_the_range_of_the_papers(device: Device) -> N
         ([np.zeros((3, 4, 4), np.float64)], [np.zeros((5, 4, 4), np.float32)], "float64"),
         ([np.zeros((3, 4, 4), np.float32)], [np.zeros((5, 2, 4), np.float32)], "scores' grid"),
         ([np.zeros((3, 4, 4), np.float32)], None, "codes as well"),
+        ([np.zeros((300, 4, 4), np.float32)], [np.zeros((5, 4, 4), np.float32)], "256"),
         ([], [], "0 scores for 1"),
     ],
 )

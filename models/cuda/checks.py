@@ -1,0 +1,82 @@
+"""What models.crf.refine refuses, refused for batches on a device, in the same words.
+
+Knows nothing of kernels or memory. What needs a look at the numbers the kernels report in a STATUS for each image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.crf import MAX_GAUSSIAN_SXY, CRFError, _check_range
+from models.cuda.device import DeviceArray
+from models.cuda.field import Parameters
+
+
+def checked(parameters: Parameters) -> Parameters:
+    """As models.crf.refine checks them. Raises CRFError."""
+    _check_range("iterations", parameters.iterations, 0, 1000)
+    _check_range("gaussian_sxy", parameters.gaussian_sxy, 0.1, MAX_GAUSSIAN_SXY)
+    _check_range("bilateral_sxy", parameters.bilateral_sxy, 0.1, np.inf)
+    _check_range("bilateral_srgb", parameters.bilateral_srgb, 0.1, np.inf)
+    _check_range("gaussian_compat", parameters.gaussian_compat, 0, 1000)
+    _check_range("bilateral_compat", parameters.bilateral_compat, 0, 1000)
+    return replace(parameters, iterations=int(parameters.iterations), gaussian_sxy=float(parameters.gaussian_sxy))
+
+
+def check_batch(maps: Sequence[DeviceArray], pictures: Sequence[DeviceArray]) -> int:
+    """K. The refusals of models.crf.refine that need no look at the numbers."""
+    if not maps or len(maps) != len(pictures):
+        raise CRFError(f"{len(maps)} probabilities for {len(pictures)} images; one of each is needed, and at least one")
+    for map_, picture in zip(maps, pictures, strict=True):
+        if map_.dtype != np.float32 or len(map_.shape) != 3:
+            raise CRFError(f"probabilities are {_kind(map_)}; float32 [K, H, W] is needed")
+        if picture.dtype != np.uint8 or len(picture.shape) != 3 or picture.shape[2] != 3:
+            raise CRFError(f"the image is {_kind(picture)}; uint8 [H, W, 3] is needed")
+        k, height, width = map_.shape
+        if picture.shape[:2] != (height, width):
+            raise CRFError(
+                f"probabilities are {height}×{width} but the image is {picture.shape[0]}×{picture.shape[1]}; resize one"
+            )
+        if not 1 <= k <= 256 or height == 0 or width == 0:
+            raise CRFError(f"probabilities are {_kind(map_)}; 1 to 256 labels and at least one pixel are needed")
+        if k != maps[0].shape[0]:
+            raise CRFError(f"a batch with {maps[0].shape[0]} and with {k} labels; refine them apart")
+    return maps[0].shape[0]
+
+
+def check_scores(maps: Sequence[DeviceArray], images: int) -> int:
+    """K, at most 256: labels are bytes."""
+    if not maps or len(maps) != images:
+        raise ValueError(f"{len(maps)} scores for {images} images; one for each is needed, and at least one")
+    for scores in maps:
+        if scores.dtype != np.float32 or len(scores.shape) != 3 or scores.shape[0] != maps[0].shape[0]:
+            raise ValueError(f"scores are {_kind(scores)}; float32 [K, h, w] is needed, of one K for the batch")
+    if not 1 <= maps[0].shape[0] <= 256:
+        raise ValueError(f"scores are {_kind(maps[0])}; 1 to 256 clusters are needed")
+    return maps[0].shape[0]
+
+
+def check_status(status: NDArray[Any], which: slice) -> None:
+    """The refusals of models.crf.refine that only the device can see."""
+    if status["improbable"].any():
+        number = which.start + int(status["improbable"].argmax())
+        raise CRFError(
+            f"image {number} of the batch: probabilities must be at least 0 and sum to 1 over the labels;"
+            " apply a softmax first"
+        )
+    if status["out_of_range"].any():
+        from models.lattice import LatticeError
+
+        raise LatticeError(
+            f"image {which.start + int(status['out_of_range'].argmax())} of the batch: the standard deviations are too"
+            " small for the range of positions and colors; make them larger"
+        )
+
+
+def _kind(array: DeviceArray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
