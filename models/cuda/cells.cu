@@ -167,7 +167,7 @@ __device__ inline float exponential(float x) {
 __device__ inline float logarithm(float x) {
     const int bits = __float_as_int(x);
     const int n = (bits - 0x3F3504F3) >> 23;  // the mantissa lies between the root of one half and the root of two
-    const float m = __int_as_float(bits - (n << 23));
+    const float m = __int_as_float(bits - n * (1 << 23));
     const float s = (m - 1.0f) / (m + 1.0f), q = s * s;
     float series = 2.0f / 9.0f;
     series = fmaf(series, q, 2.0f / 7.0f);
