@@ -65,6 +65,7 @@ async function segment() {
     for (const id of ["picture", "controls", "legend"]) $(id).hidden = false;
     $("main").classList.remove("empty");
     say(answer.warnings.join(" "));
+    $("alike").checked = false;
     draw();
     list();
   } catch (error) {
@@ -198,11 +199,28 @@ function at(event) {
   const x = Math.floor(((event.clientX - frame.left) / frame.width) * shown.width);
   const y = Math.floor(((event.clientY - frame.top) / frame.height) * shown.height);
   const inside = x >= 0 && y >= 0 && x < shown.width && y < shown.height;
-  return { cluster: inside ? shown.clusters.get(shown.ids[y * shown.width + x]) : undefined, frame };
+  return { cluster: inside ? shown.clusters.get(shown.ids[y * shown.width + x]) : undefined, frame, x, y };
+}
+
+async function similar(x, y) {
+  const turn = ++asked;
+  const query = new URLSearchParams(model());
+  query.set("x", x);
+  query.set("y", y);
+  try {
+    const answer = await api(`/similar?${query}`, { method: "POST", body: file });
+    const heat = await createImageBitmap(await answer.blob());
+    if (turn !== asked) return;
+    const canvas = $("labels");
+    canvas.getContext("2d").drawImage(heat, 0, 0, canvas.width, canvas.height);
+    say("The brighter, the more alike it looks to the model.");
+  } catch (error) {
+    if (turn === asked) say(error.message, true);
+  }
 }
 
 $("labels").onpointermove = (event) => {
-  if (!shown) return;
+  if (!shown || $("alike").checked) return;
   const { cluster, frame } = at(event);
   $("under").hidden = !cluster;
   if (!cluster) return;
@@ -213,16 +231,23 @@ $("labels").onpointermove = (event) => {
 };
 $("labels").onpointerleave = () => {
   $("under").hidden = true;
-  if (shown) light(null);
+  if (shown && !$("alike").checked) light(null);
 };
 $("labels").onclick = (event) => {
-  const cluster = shown && at(event).cluster;
-  if (cluster) document.querySelector(`li[data-id="${cluster.id}"] .name`).click();
+  const { cluster, x, y } = shown ? at(event) : {};
+  if (!cluster) return;
+  if ($("alike").checked) similar(x, y);
+  else document.querySelector(`li[data-id="${cluster.id}"] .name`).click();
 };
 $("alpha").oninput = () => ($("labels").style.opacity = $("alpha").value);
 $("k").oninput = () => ($("k-value").textContent = $("k").value);
 $("k").onchange = segment;
 $("crf").onchange = segment;
+$("alike").onchange = () => {
+  asked++;
+  say($("alike").checked ? "Click a place in the photo." : "");
+  draw();
+};
 $("model").onchange = () => learn().then(segment).catch((error) => say(error.message, true));
 $("file").onchange = () => take($("file").files[0]).then(() => ($("file").value = ""));
 for (const kind of ["dragenter", "dragover"]) {

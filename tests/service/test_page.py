@@ -46,6 +46,12 @@ def test_drop_see_rename(tiny_bundle: Path, tmp_path: Path, suffix: str) -> None
         for x, color in ((10, [230, 30, 30]), (50, [30, 50, 220]), (90, [10, 10, 10])):
             got = canvas.evaluate(f"c => [...c.getContext('2d').getImageData({x}, 30, 1, 1).data.slice(0, 3)]")
             assert got == color
+        page.check("#alike")
+        canvas.click(position={"x": canvas.bounding_box()["width"] * 0.5, "y": 5})
+        page.locator("#status", has_text="The brighter").wait_for()
+        places = {x: canvas.evaluate(f"c => c.getContext('2d').getImageData({x}, 30, 1, 1).data[0]") for x in (50, 10)}
+        assert places[50] > 240 > places[10]  # the place itself is as hot as it gets
+        page.uncheck("#alike")
         page.locator("#clusters .name", has_text="blue").click()
         page.wait_for_selector("input.name:focus")
         page.keyboard.type("lake <b>")
