@@ -223,7 +223,7 @@ class Refiner:
             made = gaussian_stencil(height, width, sxy)
             offsets = made.steps[:, 0] * width + made.steps[:, 1]
             host = made.weights, made.row.astype(np.int32), offsets.astype(np.int32)
-            self._stencils[key] = tuple(self.device.upload(np.ascontiguousarray(array)) for array in host)
+            self._stencils[key] = tuple(self.device.upload(array) for array in host)
         self._stencils.move_to_end(key)
         return self._stencils[key]
 
@@ -254,7 +254,7 @@ class Refiner:
         return made
 
     def _replaced(self, table: NDArray[np.uint8] | None) -> DeviceArray | None:
-        return None if table is None else self.device.upload(np.ascontiguousarray(table, np.uint8))
+        return None if table is None else self.device.upload(np.asarray(table, np.uint8))
 
 
 def _nothing(program: Program, images: DeviceArray, rows: DeviceArray, which: slice) -> None:

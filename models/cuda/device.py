@@ -80,7 +80,7 @@ class Device(Protocol):
         ...
 
     def upload(self, array: NDArray[Any]) -> DeviceArray:
-        """A copy; the original may change as soon as this returns."""
+        """A copy, elements side by side; the original may change as soon as this returns."""
         ...
 
     def fill(self, array: DeviceArray, byte: int) -> None: ...
@@ -106,7 +106,7 @@ def on_device(device: Device, array: AnyArray) -> DeviceArray:
     if isinstance(array, DeviceArray):
         return array
     if isinstance(array, np.ndarray):
-        return device.upload(np.ascontiguousarray(array))
+        return device.upload(array)
     facts = array.__cuda_array_interface__
     shape, dtype = tuple(facts["shape"]), np.dtype(facts["typestr"])
     strides = facts.get("strides")

@@ -67,8 +67,9 @@ class GPU:
         return DeviceArray(int(memory.ptr), shape, planned.dtype, memory)
 
     def upload(self, array: NDArray[Any]) -> DeviceArray:
+        host = np.ascontiguousarray(array)
         copy = self.empty(array.shape, array.dtype)
-        self._copy(copy.pointer, array.ctypes.data, array.nbytes, _HOST_TO_DEVICE)
+        self._copy(copy.pointer, host.ctypes.data, host.nbytes, _HOST_TO_DEVICE)
         return copy
 
     def fill(self, array: DeviceArray, byte: int) -> None:

@@ -70,7 +70,8 @@ class Emulator:
 
     def upload(self, array: NDArray[Any]) -> DeviceArray:
         copy = self.empty(array.shape, array.dtype)
-        ctypes.memmove(copy.pointer, array.ctypes.data, array.nbytes)
+        host = np.ascontiguousarray(array)
+        ctypes.memmove(copy.pointer, host.ctypes.data, host.nbytes)
         return copy
 
     def fill(self, array: DeviceArray, byte: int) -> None:
