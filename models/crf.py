@@ -9,10 +9,11 @@ against pydensecrf's.
 
 Everything compiled lives in mean_field.py and is imported at the first use: a server that never refines does not pay
 for it. The compiled code holds no Python lock, so many images are best refined in as many threads as there are cores,
-one image each; `threads` is for the speed of a single image.
+one image each; `threads` is for the speed of a single image. docs/crf.md has what was measured.
 """
 
 import math
+import time
 from collections import OrderedDict
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, overload
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from models.errors import TesseraError
 
 if TYPE_CHECKING:
-    from models.mean_field import Stencil
+    from models.stencil import Taps
 
 Probabilities = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -35,6 +36,10 @@ MAX_GAUSSIAN_SXY = 3.0  # its stencil has up to (8·sxy)² weights: wide smoothi
 
 class CRFError(TesseraError):
     """Arguments the CRF cannot work with."""
+
+
+class CRFTimeout(CRFError):
+    """The deadline passed before the answer was there."""
 
 
 @overload
@@ -49,6 +54,7 @@ def refine(
     bilateral_srgb: float = ...,
     bilateral_compat: float = ...,
     threads: int = ...,
+    deadline: float | None = ...,
     return_marginals: Literal[False] = ...,
 ) -> Labels: ...
 @overload
@@ -63,6 +69,7 @@ def refine(
     bilateral_srgb: float = ...,
     bilateral_compat: float = ...,
     threads: int = ...,
+    deadline: float | None = ...,
     return_marginals: Literal[True],
 ) -> tuple[Labels, Probabilities]: ...
 def refine(
@@ -76,6 +83,7 @@ def refine(
     bilateral_srgb: float = 3.0,
     bilateral_compat: float = 4.0,
     threads: int = 1,
+    deadline: float | None = None,
     return_marginals: bool = False,
 ) -> Labels | tuple[Labels, Probabilities]:
     """The most probable label of every pixel once neighbors and pixels of like color have been heard.
@@ -85,10 +93,11 @@ def refine(
     gaussian_*     standard deviation in pixels, and weight, of the term that smooths
     bilateral_*    standard deviations in pixels and in color levels, and weight, of the term that follows edges
     threads        threads for this one image; the answer does not depend on it
+    deadline       time.monotonic() after which CRFTimeout is raised, at the latest one iteration later
     returns        uint8 [H, W], and with return_marginals also float32 [K, H, W], which sums to 1 over K
 
-    Thread-safe; at 320² and 27 labels it works in about 50 MB. Raises CRFError, and lattice.LatticeError (a
-    TesseraError as well) where the standard deviations are too small for the image.
+    Thread-safe. Raises CRFError, CRFTimeout, and lattice.LatticeError (a TesseraError as well) where the standard
+    deviations are too small for the image.
     """
     _check(probabilities, image)
     _check_range("iterations", iterations, 0, 1000)
@@ -98,22 +107,36 @@ def refine(
     _check_range("bilateral_srgb", bilateral_srgb, 0.1, math.inf)
     _check_range("gaussian_compat", gaussian_compat, 0, 1000)
     _check_range("bilateral_compat", bilateral_compat, 0, 1000)
-    _, height, width = probabilities.shape
+    shape = k, height, width = probabilities.shape
 
     from models import mean_field
+    from models.crew import Crew
 
-    labels, marginals = mean_field.infer(
-        probabilities,
-        MIN_PROBABILITY,
-        mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat),
-        _stencil(height, width, float(gaussian_sxy)),
-        gaussian_compat,
-        int(iterations),
-        int(threads),
-        return_marginals,
-    )
+    def check() -> None:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise CRFTimeout("the CRF ran out of time; allow it more, or fewer iterations or a smaller image")
+
+    check()
+    with Crew(int(threads)) as crew:
+        unary = mean_field.log_rows(probabilities, MIN_PROBABILITY, crew)
+        del probabilities  # as much memory as the marginals will take, where the caller does not keep it
+        check()
+        bilateral = mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew)
+        check()
+        taps = _taps(height, width, float(gaussian_sxy))
+        labels, marginals = mean_field.infer(
+            unary,
+            k,
+            bilateral,
+            taps,
+            gaussian_compat,
+            int(iterations),
+            crew,
+            marginals=return_marginals,
+            check=None if deadline is None else check,
+        )
     labels = labels.reshape(height, width)
-    return (labels, marginals.reshape(probabilities.shape)) if return_marginals else labels
+    return (labels, marginals.reshape(shape)) if return_marginals else labels
 
 
 def warm(labels: int = 27) -> None:
@@ -148,22 +171,22 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise CRFError(f"{name} is {value}; it must be a number from {low:g} to {high:g}")
 
 
-_stencils: "OrderedDict[tuple[int, int, float], Stencil]" = OrderedDict()  # least recently used first
-_stencils_lock = Lock()
+_kept_taps: "OrderedDict[tuple[int, int, float], Taps]" = OrderedDict()  # least recently used first
+_kept_lock = Lock()
 
 
-def _stencil(height: int, width: int, sxy: float) -> "Stencil":
+def _taps(height: int, width: int, sxy: float) -> "Taps":
     """The Gaussian term depends on the size alone, and a service sees few sizes: kept, up to CACHE_BYTES in all."""
-    from models import mean_field
+    from models import stencil
 
     key = height, width, sxy
-    with _stencils_lock:
-        if key in _stencils:
-            _stencils.move_to_end(key)
-            return _stencils[key]
-    stencil = mean_field.gaussian_stencil(height, width, sxy)
-    with _stencils_lock:
-        _stencils[key] = stencil
-        while sum(s.weights.nbytes for s in _stencils.values()) > CACHE_BYTES:
-            _stencils.popitem(last=False)
-    return stencil
+    with _kept_lock:
+        if key in _kept_taps:
+            _kept_taps.move_to_end(key)
+            return _kept_taps[key]
+    taps = stencil.taps(stencil.gaussian_stencil(height, width, sxy))
+    with _kept_lock:
+        _kept_taps[key] = taps
+        while sum(one.nbytes for one in _kept_taps.values()) > CACHE_BYTES:
+            _kept_taps.popitem(last=False)
+    return taps

@@ -7,15 +7,14 @@ any two rows overlap. Here 8, 16 or 32 floats are one value. The compiler lowers
 floats are two AVX-512 registers, four AVX, eight SSE or NEON. Loads need no alignment, and check no bounds.
 
 The width is part of the type, so each width is compiled by itself. A function learns it from an argument `unit`: a
-tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type. Rows may lie in memory as
-halves, in arrays of uint16: they are widened when loaded and rounded when stored.
+tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type.
 """
 
 import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from llvmlite import binding, ir  # type: ignore[import-untyped]
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 
@@ -42,12 +41,6 @@ def unit_for(channels: int) -> tuple[int, ...]:
     return next((unit for unit in UNITS if channels <= 1 << len(unit)), UNITS[-1])
 
 
-def has_halves() -> bool:
-    """Whether this processor turns halves into floats by itself. Elsewhere uint16 rows cannot be compiled."""
-    machine = binding.get_process_triple()
-    return machine.startswith(("aarch64", "arm64")) or bool(binding.get_host_cpu_features().get("f16c"))
-
-
 class Lanes(types.Type):  # type: ignore[misc]
     def __init__(self, width: int) -> None:
         self.width = width
@@ -67,10 +60,6 @@ _pointer = ir.PointerType()
 
 def _vector(width: int) -> ir.VectorType:
     return ir.VectorType(_f32, width)
-
-
-def _halves(width: int) -> ir.VectorType:
-    return ir.VectorType(ir.HalfType(), width)
 
 
 def _integers(width: int, values: Any) -> ir.Constant:
@@ -136,15 +125,12 @@ def prefetch(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
-    """One unit of a flat array of float32, or of halves in uint16, from offset on."""
+    """One unit of a flat float32 array, from offset on."""
     lanes = Lanes(1 << len(unit))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
-        if array.dtype == types.float32:
-            return builder.load(builder.bitcast(address, _vector(lanes.width).as_pointer()), align=4)
-        halves = builder.load(builder.bitcast(address, _halves(lanes.width).as_pointer()), align=2)
-        return builder.fpext(halves, _vector(lanes.width))
+        return builder.load(builder.bitcast(address, _vector(lanes.width).as_pointer()), align=4)
 
     return lanes(array, types.intp, unit), generate
 
@@ -153,10 +139,7 @@ def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
 def store(typing: Any, array: Any, offset: Any, values: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
-        stored, align = args[2], 4
-        if array.dtype != types.float32:
-            stored, align = builder.fptrunc(stored, _halves(values.width)), 2
-        builder.store(stored, builder.bitcast(address, stored.type.as_pointer()), align=align)
+        builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, values), generate

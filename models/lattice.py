@@ -9,16 +9,19 @@ directions, and the points read back ("slice") from the same corners with the sa
 N points, d features, M lattice vertices in use, C channels in rows of whole units (see lanes.py). Three choices make
 it quick: splat is a gather over each vertex's own points, so each vertex is written once and threads never meet; blur
 walks each line of vertices once and in place, its last values in registers, and skips vertices without neighbors on
-that line; a key is one integer, in which a step to a neighbor is one addition.
+that line; a key is one integer, in which a step to a neighbor is one addition. Every sum is made in the order of the
+points: neither the numbers of the vertices nor the number of threads changes a result.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.crew import Crew
 from models.errors import TesseraError
-from models.lanes import add, at, compiled, fill, fma, load, prefetch, store
+from models.lanes import ONE, add, at, compiled, fill, fma, load, prefetch, store
+from models.simplices import axis_scales, locate
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -45,121 +48,146 @@ class Lattice(NamedTuple):
         return self.first.size - 1
 
 
-def build(features: Floats) -> Lattice:
+def aligned(size: int) -> Floats:
+    """Zeros float32 [size] that start on a cache line, so that few rows straddle two."""
+    raw = np.zeros(size + 16, np.float32)
+    skip = -(raw.ctypes.data // 4) % 16
+    return raw[skip : skip + size]
+
+
+class Numbered(NamedTuple):
+    """The vertices in use: their numbers at every point, as Lattice has them, and back from a key to a number."""
+
+    vertex: Indices
+    weight: Floats
+    keys: NDArray[np.uint64]  # [M]
+    table: NDArray[np.uint64]  # hash tables (see slot), one of each part of the keys (see owner)
+    starts: NDArray[np.int64]  # part p has table[starts[p]:starts[p+1]]
+
+
+def build(features: Floats, crew: Crew) -> Lattice:
     """The lattice of the points float32 [N, d], in units of the wished standard deviations."""
-    bits = 62 // features.shape[1]
-    vertex, weight, keys, table, ids = embed(features, bits)
-    if keys.size == 0:
+    d = features.shape[1]
+    bits = 62 // d
+    found = numbered(features, bits, crew)
+    first, point, share = edges(found.vertex, found.weight, found.keys.size)
+    lines = crew.all(lambda axis: trace(found.keys, found.table, found.starts, axis, d, bits), range(d + 1))
+    axes = np.cumsum([0, *(line.size for line in lines)]).astype(np.int32)
+    return Lattice(found.vertex, found.weight, first, point, share, np.concatenate(lines), axes)
+
+
+def numbered(features: Floats, bits: int, crew: Crew) -> Numbered:
+    """Each thread collects a part of the vertices: those whose keys it owns."""
+    n, d = features.shape
+    keys, orders = np.empty(n, np.uint64), np.empty(n, np.int32)
+    weight = np.empty((n, d + 1), np.float32)
+    points = crew.shares(0, n)
+    if not all(crew.each(locate, features, axis_scales(d), bits, keys, orders, weight, parts=points)):
         raise LatticeError(
             "the standard deviations are too small for the range of positions and colors; make them larger"
         )
-    first, point, share = edges(vertex, weight, keys.size)
-    lines, axes = trace(keys, table, ids, features.shape[1], bits)
-    return Lattice(vertex, weight, first, point, share, lines, axes)
-
-
-@compiled
-def slot(key, table):  # type: ignore[no-untyped-def]
-    """Where key is in the open hash table, or the free place where it belongs. Zero means free."""
-    mask = table.size - 1
-    found = np.int64(((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & np.uint64(mask))
-    while table[found] != key and table[found] != 0:
-        found = (found + 1) & mask
-    return found
-
-
-@compiled
-def embed(features, bits):  # type: ignore[no-untyped-def]
-    """Each point's simplex: its corners, its barycentric weights, and the hash table of all corners.
-
-    A corner is d + 1 integers that sum to zero; the first d, shifted to be positive, are packed into one key, each in
-    its number of bits. No keys come back where an integer does not fit.
-    """
-    n, d = features.shape
+    corners = np.empty((crew.threads, n, d + 1), np.int32)
+    parts = crew.all(lambda part: collect(keys, orders, d, bits, corners, part), range(crew.threads))
+    starts = np.cumsum([0, *(table.size for _, table in parts)])
+    if len(parts) == 1:
+        return Numbered(corners[0], weight, *parts[0], starts)
+    bases = np.cumsum([0, *(own.size for own, _ in parts)]).astype(np.int32)
     vertex = np.empty((n, d + 1), np.int32)
-    weight = np.empty((n, d + 1), np.float32)
+    crew.each(renumber, corners, bases, vertex, parts=points)
+    for (_, table), base in zip(parts, bases, strict=False):
+        count_from(base, table)
+    return Numbered(vertex, weight, *(np.concatenate(side) for side in zip(*parts, strict=True)), starts)
+
+
+@compiled
+def mixed(key):  # type: ignore[no-untyped-def]
+    """The bits of a key, spread out: the highest choose its part, those in the middle its slot."""
+    return key * np.uint64(0x9E3779B97F4A7C15)
+
+
+@compiled
+def owner(key, parts):  # type: ignore[no-untyped-def]
+    """Which part a key belongs to."""
+    return np.int64(((mixed(key) >> np.uint64(56)) * np.uint64(parts)) >> np.uint64(8))
+
+
+@compiled
+def slot(key, table, start, stop):  # type: ignore[no-untyped-def]
+    """Where key is in table[start:stop], or the free place where it belongs.
+
+    An open hash table of pairs, key and number, so that both come with one reach into memory. Key zero means free.
+    """
+    mask = (stop - start) // 2 - 1
+    found = np.int64((mixed(key) >> np.uint64(32)) & np.uint64(mask))
+    while table[start + 2 * found] != key and table[start + 2 * found] != 0:
+        found = (found + 1) & mask
+    return start + 2 * found
+
+
+@compiled
+def collect(keys, orders, d, bits, corners, part):  # type: ignore[no-untyped-def]
+    """The vertices of one part: all whose key is the part's own, numbered as they are met.
+
+    corners  int32 [parts, N, d+1]   corners[part] gets their numbers, and −1 where a corner is another part's
+    returns  their keys uint64 [M], their hash table
+    """
+    parts, n, _ = corners.shape
     size = 1024
-    while size < 2 * n:
+    while size < 2 * n // parts:
         size *= 2
-    table, ids = np.zeros(size, np.uint64), np.empty(size, np.int32)
-    keys, count = np.empty(size // 2 + d + 1, np.uint64), 0
-
+    table = np.zeros(2 * size, np.uint64)
+    own, count = np.empty(size, np.uint64), 0
     unit = np.zeros(d + 1, np.uint64)  # one step of each coordinate; the last is not in the key
+    ones = np.uint64(0)
     for i in range(d):
-        unit[i] = np.uint64(1) << np.uint64(bits * i)
-    ones = unit.sum()
-    zero = ones << np.uint64(bits - 1)
-    limit = (1 << (bits - 1)) - 2 * (d + 1)
-    scale = np.empty(d, np.float32)
-    for i in range(d):
-        scale[i] = np.sqrt(2.0 / 3.0) * (d + 1) / np.sqrt((i + 1.0) * (i + 2.0))
-
-    place = np.empty(d + 1, np.float32)  # the point on the plane of coordinates that sum to zero
-    near = np.empty(d + 1, np.int64)  # the closest lattice point whose coordinates are multiples of d + 1
-    rank = np.empty(d + 1, np.int64)  # position of each coordinate when the differences are sorted, largest first
-    of_rank = np.empty(d + 1, np.int64)
-    bary = np.empty(d + 2, np.float32)
-    last_key, last_order = np.uint64(0), np.int64(-1)
+        unit[i] = np.uint64(d + 1) << np.uint64(bits * i)
+        ones += np.uint64(1) << np.uint64(bits * i)
+    of_rank = np.zeros(d + 1, np.int64)
+    number = np.empty(d + 1, np.int32)
+    last_key, last_order = np.uint64(0), np.int32(-1)
     for p in range(n):
-        above = np.float32(0)
-        for i in range(d, 0, -1):
-            f = features[p, i - 1] * scale[i - 1]
-            place[i] = above - np.float32(i) * f
-            above += f
-        place[0] = above
-        excess = np.int64(0)
-        for i in range(d + 1):
-            whole = np.int64(np.rint(place[i] * np.float32(1.0 / (d + 1))))
-            near[i] = whole * (d + 1)
-            if abs(near[i]) > limit:
-                return vertex, weight, keys[:0], table, ids
-            excess += whole
-            rank[i] = 0
-        for i in range(d):
-            for j in range(i + 1, d + 1):
-                if place[i] - np.float32(near[i]) < place[j] - np.float32(near[j]):
-                    rank[i] += 1
-                else:
-                    rank[j] += 1
-        key, order = zero, np.int64(0)
-        bary[:] = 0
-        for i in range(d + 1):
-            rank[i] += excess  # rounding may leave the plane; the largest (or smallest) differences step back
-            if rank[i] < 0:
-                rank[i] += d + 1
-                near[i] += d + 1
-            elif rank[i] > d:
-                rank[i] -= d + 1
-                near[i] -= d + 1
-            of_rank[rank[i]] = i
-            key += np.uint64(near[i]) * unit[i]
-            order = order * (d + 1) + rank[i]
-            difference = (place[i] - np.float32(near[i])) * np.float32(1.0 / (d + 1))
-            bary[d - rank[i]] += difference
-            bary[d + 1 - rank[i]] -= difference
-        bary[0] += np.float32(1) + bary[d + 1]
-
-        if key == last_key and order == last_order:  # in a smooth region the next pixel shares the simplex
+        key, order = keys[p], orders[p]
+        if key != last_key or order != last_order:  # in a smooth region the next pixel shares the simplex
+            last_key, last_order = key, order
+            for i in range(d, -1, -1):
+                of_rank[order & 7] = i
+                order >>= 3
             for r in range(d + 1):
-                vertex[p, r] = vertex[p - 1, r]
-                weight[p, r] = bary[r]
-            continue
-        last_key, last_order = key, order
+                number[r] = -1
+                if parts == 1 or owner(key, parts) == part:
+                    found = slot(key, table, 0, table.size)
+                    if table[found] == 0:
+                        table[found], table[found + 1], own[count] = key, np.uint64(count), key
+                        count += 1
+                    number[r] = np.int32(table[found + 1])
+                key += ones - unit[of_rank[d - r]]
+            if 3 * size < 4 * (count + d + 1):
+                size *= 2
+                table = np.zeros(2 * size, np.uint64)
+                own = np.append(own[:count], np.empty(size - count, np.uint64))
+                for v in range(count):
+                    found = slot(own[v], table, 0, table.size)
+                    table[found], table[found + 1] = own[v], np.uint64(v)
         for r in range(d + 1):
-            found = slot(key, table)
-            if table[found] == 0:
-                table[found], ids[found], keys[count] = key, count, key
-                count += 1
-            vertex[p, r] = ids[found]
-            weight[p, r] = bary[r]
-            key += ones - np.uint64(d + 1) * unit[of_rank[d - r]]
-        if 2 * count > table.size:
-            table, ids = np.zeros(2 * table.size, np.uint64), np.empty(2 * table.size, np.int32)
-            keys = np.append(keys[:count], np.empty(table.size // 2 + d + 1 - count, np.uint64))
-            for v in range(count):
-                found = slot(keys[v], table)
-                table[found], ids[found] = keys[v], v
-    return vertex, weight, keys[:count], table, ids
+            corners[part, p, r] = number[r]
+    return own[:count].copy(), table
+
+
+@compiled
+def renumber(corners, bases, vertex, start, stop):  # type: ignore[no-untyped-def]
+    """The parts' own numbers of points start:stop become those of the whole."""
+    for p in range(start, stop):
+        for r in range(vertex.shape[1]):
+            for part in range(corners.shape[0]):
+                if corners[part, p, r] >= 0:
+                    vertex[p, r] = bases[part] + corners[part, p, r]
+
+
+@compiled
+def count_from(base, table):  # type: ignore[no-untyped-def]
+    """As many more for every number in a part's table."""
+    for entry in range(1, table.size, 2):
+        table[entry] += np.uint64(base)
 
 
 @compiled
@@ -186,52 +214,86 @@ def edges(vertex, weight, m):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def trace(keys, table, ids, d, bits):  # type: ignore[no-untyped-def]
-    """Follows the lines of each direction: lines [L], axes [d+2]. A vertex alone on its line is left out."""
-    m = keys.size
-    ones = np.uint64(0)
+def trace(keys, table, starts, axis, d, bits):  # type: ignore[no-untyped-def]
+    """Follows the lines of one direction: lines [L]. A vertex alone on its line is left out."""
+    m, parts = keys.size, starts.size - 1
+    step = np.uint64(0)
     for i in range(d):
-        ones += np.uint64(1) << np.uint64(bits * i)
-    axes = np.zeros(d + 2, np.int32)
-    lines = np.empty(2 * m, np.int32)
-    after, is_first, n = np.empty(m, np.int32), np.empty(m, np.bool_), 0
-    for axis in range(d + 1):
-        step = ones
-        if axis < d:
-            step -= np.uint64(d + 1) << np.uint64(bits * axis)
-        is_first[:] = True
-        for v in range(m):
-            key = keys[v] + step
-            found = slot(key, table)
-            after[v] = ids[found] if table[found] == key else -1
-            if after[v] >= 0:
-                is_first[after[v]] = False
-        if n + 2 * m > lines.size:
-            lines = np.append(lines, np.empty(max(lines.size, 2 * m), np.int32))
-        for start in range(m):
-            if is_first[start] and after[start] >= 0:
-                v = start
-                while v >= 0:
-                    lines[n] = v
-                    n += 1
-                    v = after[v]
-                lines[n] = m
+        step += np.uint64(1) << np.uint64(bits * i)
+    if axis < d:
+        step -= np.uint64(d + 1) << np.uint64(bits * axis)
+    after, is_first = np.empty(m, np.int32), np.ones(m, np.bool_)
+    for v in range(m):
+        soon = keys[min(v + AHEAD, m - 1)] + step
+        part = owner(soon, parts)
+        mask = np.uint64((starts[part + 1] - starts[part]) // 2 - 1)
+        prefetch(table, starts[part] + 2 * np.int64((mixed(soon) >> np.uint64(32)) & mask), ONE)
+        key = keys[v] + step
+        part = owner(key, parts)
+        found = slot(key, table, starts[part], starts[part + 1])
+        after[v] = -1
+        if table[found] == key:
+            after[v] = np.int32(table[found + 1])
+            is_first[after[v]] = False
+    lines, n = np.empty(m + m // 2, np.int32), 0  # at least two vertices for each end
+    for start in range(m):
+        if is_first[start] and after[start] >= 0:
+            v = start
+            while v >= 0:
+                lines[n] = v
                 n += 1
-        axes[axis + 1] = n
-    return lines[:n].copy(), axes
+                v = after[v]
+            lines[n] = m
+            n += 1
+    return lines[:n].copy()
 
 
 @compiled
-def splat(rows, base, lattice, values, size, unit, start, stop):  # type: ignore[no-untyped-def]
-    """Vertices start:stop gather their points: rows [N, C] from row base on to values [M+1, C]; flat, C = size."""
-    last = lattice.point.size - 1
+def normalize(lattice, values, compat, scale, start, stop):  # type: ignore[no-untyped-def]
+    """Scales the weights of points start:stop so that splat · blur · slice is compat · D^-½ K D^-½.
+
+    D are the row sums of the kernel K: half of them in splat, half in slice. values [M+1] has passed through blur.
+    """
+    vertex, weight = lattice.vertex, lattice.weight
+    for p in range(start, stop):
+        a = np.float32(0)
+        for r in range(vertex.shape[1]):
+            a += weight[p, r] * values[vertex[p, r]]
+        scale[p] = np.sqrt(compat / (a + np.float32(1e-20)))
+        for r in range(vertex.shape[1]):
+            weight[p, r] *= scale[p]
+
+
+@compiled
+def masses(lattice, values, start, stop):  # type: ignore[no-untyped-def]
+    """The weight that vertices start:stop have been given, to values [M+1]."""
     for v in range(start, stop):
-        for b in range(0, size, 1 << len(unit)):
+        a = np.float32(0)
+        for e in range(lattice.first[v], lattice.first[v + 1]):
+            a += lattice.share[e]
+        values[v] = a
+
+
+@compiled
+def scale_edges(lattice, scale, start, stop):  # type: ignore[no-untyped-def]
+    for e in range(start, stop):
+        lattice.share[e] *= scale[lattice.point[e]]
+
+
+@compiled
+def splat(rows, base, lattice, values, size, unit, low, high, start, stop):  # type: ignore[no-untyped-def]
+    """Vertices start:stop gather channels low:high of their points.
+
+    From rows [N, size], row base on, to values [M+1, high − low]; both flat.
+    """
+    last, width = lattice.point.size - 1, high - low
+    for v in range(start, stop):
+        for b in range(0, width, 1 << len(unit)):
             a = fill(np.float32(0), unit)
             for e in range(at(lattice.first, v), at(lattice.first, v + 1)):
-                prefetch(rows, (base + at(lattice.point, min(e + AHEAD, last))) * size + b, unit)
-                a = fma(at(lattice.share, e), load(rows, (base + at(lattice.point, e)) * size + b, unit), a)
-            store(values, v * size + b, a)
+                prefetch(rows, (base + at(lattice.point, min(e + AHEAD, last))) * size + low + b, unit)
+                a = fma(at(lattice.share, e), load(rows, (base + at(lattice.point, e)) * size + low + b, unit), a)
+            store(values, v * width + b, a)
 
 
 @compiled

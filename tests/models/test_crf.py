@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 from models import crf, lattice, mean_field
-from models.lanes import UNITS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "stego_dense_crf.npz"
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
@@ -110,6 +109,30 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_channels_taken_in_turn_are_the_same_channels(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise has many vertices: what the lattice cannot hold at once it filters a few channels at a time."""
+    image, probabilities = scene(41, 33)[0], unary("smooth", 27, 41, 33)
+    expected, whole = crf.refine(probabilities, image, return_marginals=True)
+    monkeypatch.setattr(mean_field, "ROOMY", 0)
+    labels, marginals = crf.refine(probabilities, image, return_marginals=True, threads=threads)
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_allclose(marginals, whole, atol=1e-4)
+
+
+def test_a_deadline_ends_the_work_soon() -> None:
+    crf.warm()
+    probabilities, image = unary("flat", 27, 120, 160), scene(120, 160)[0]
+    in_time = crf.refine(probabilities, image, deadline=time.monotonic() + 60)
+    np.testing.assert_array_equal(in_time, crf.refine(probabilities, image))
+    began = time.monotonic()
+    with pytest.raises(crf.CRFTimeout, match="iterations"):
+        crf.refine(probabilities, image, iterations=1000, deadline=began + 0.2)
+    assert time.monotonic() - began < 2
+    with pytest.raises(crf.CRFError):
+        crf.refine(probabilities, image, deadline=began)
+
+
 def test_images_in_flight_do_not_meet() -> None:
     cases = [
         (unary("flat", 27, h, w, seed), scene(h, w, seed)[0]) for seed, (h, w) in enumerate([(64, 48), (50, 70)] * 6)
@@ -185,50 +208,18 @@ def test_too_fine_for_the_lattice_is_refused() -> None:
         crf.refine(np.full((2, 4, 5), 0.5, np.float32), image, bilateral_srgb=0.1)
 
 
-@pytest.mark.parametrize("sxy", [0.3, 0.7, 1.0, 1.3, 2.0])
-@pytest.mark.parametrize("size", [(60, 17), (9, 30)])
-def test_the_stencil_is_the_lattice(sxy: float, size: tuple[int, int]) -> None:
-    """A few rows of weights, repeated down the image, against filtering that image on its own lattice."""
-    height, width = size
-    ys, xs = np.divmod(np.arange(height * width), width)
-    grid = lattice.build(np.stack([xs, ys], axis=1).astype(np.float32) / np.float32(sxy))
-    rows, held = mean_field.aligned(ys.size * 8), mean_field.aligned((grid.vertices + 1) * 8)
-    channels = rows.reshape(-1, 8)
-    channels[:] = np.random.default_rng(0).random(channels.shape)
-    channels[:, 7] = 1
-
-    def filtered() -> np.ndarray:
-        lattice.splat(rows, 0, grid, held, 8, UNITS[0], 0, grid.vertices)
-        lattice.blur(grid, held, 8, UNITS[0], 0, grid.lines.size)
-        return np.einsum("nr,nrc->nc", grid.weight, held.reshape(-1, 8)[grid.vertex])
-
-    norm = 1 / np.sqrt(filtered()[:, 7:])
-    signal = channels.copy()
-    channels *= norm
-    expected = filtered() * norm
-
-    stencil = mean_field.gaussian_stencil(height, width, sxy)
-    padded = np.pad(signal.reshape(height, width, 8), [(stencil.radius,) * 2] * 2 + [(0, 0)])
-    ours = np.zeros((height, width, 8))
-    for tap, (dy, dx) in enumerate(stencil.steps + stencil.radius):
-        ours += stencil.weights[stencil.row, :, tap, None] * padded[dy : dy + height, dx : dx + width]
-    np.testing.assert_allclose(ours.reshape(-1, 8), expected, rtol=1e-5, atol=1e-5)
-    if sxy == 1 and height == 60:
-        assert len(stencil.weights) == 17, "rows repeat: one in the middle, a few at each border"
-
-
-def test_stencils_are_kept_but_not_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taps_are_kept_but_not_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     image, _, probabilities = scene()
-    monkeypatch.setattr(crf, "_stencils", type(crf._stencils)())
+    monkeypatch.setattr(crf, "_kept_taps", type(crf._kept_taps)())
     crf.refine(probabilities, image)
-    kept = next(iter(crf._stencils.values()))
-    monkeypatch.setattr(crf, "CACHE_BYTES", 2 * kept.weights.nbytes)
+    kept = next(iter(crf._kept_taps.values()))
+    monkeypatch.setattr(crf, "CACHE_BYTES", 2 * kept.nbytes)
     crf.refine(probabilities, image)
-    assert next(iter(crf._stencils.values())) is kept
+    assert next(iter(crf._kept_taps.values())) is kept
     for height in range(30, 34):
         crf.refine(probabilities[:, :height], image[:height])
-    assert sum(s.weights.nbytes for s in crf._stencils.values()) <= crf.CACHE_BYTES
-    assert all(s is not kept for s in crf._stencils.values())
+    assert sum(s.nbytes for s in crf._kept_taps.values()) <= crf.CACHE_BYTES
+    assert all(s is not kept for s in crf._kept_taps.values())
 
 
 def test_importing_the_crf_does_not_import_numba() -> None:

@@ -8,7 +8,25 @@ import numpy as np
 import pytest
 
 from models import lanes
-from models.lanes import UNITS, add, at, exp, fill, fma, highest, load, maximum, store, total
+from models.lanes import (
+    UNITS,
+    add,
+    at,
+    exp,
+    fill,
+    first_lane,
+    fma,
+    highest,
+    less,
+    load,
+    maximum,
+    nearest,
+    store,
+    subtract,
+    times,
+    total,
+    where,
+)
 
 compiled = lanes.njit
 
@@ -36,6 +54,32 @@ def test_operations(unit: tuple[int, ...]) -> None:
     np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-6)
     assert top == x.max()
     assert mass == pytest.approx(x.sum(), rel=1e-5)
+
+
+@compiled
+def comparisons(a, b, out, unit):  # type: ignore[no-untyped-def]
+    width = 1 << len(unit)
+    x, y = load(a, 0, unit), load(b, 0, unit)
+    store(out, 0, subtract(x, y))
+    store(out, width, times(at(b, 1), x))
+    store(out, 2 * width, nearest(x))
+    store(out, 3 * width, less(x, y))
+    store(out, 4 * width, where(y, at(b, 3), x, y))
+    return first_lane(y, at(b, 3)), first_lane(y, np.float32(99))
+
+
+@pytest.mark.parametrize("unit", [(), (0, 0), *UNITS])
+def test_comparisons(unit: tuple[int, ...]) -> None:
+    width = 1 << len(unit)
+    a, b = np.random.default_rng(width).uniform(-5, 5, (2, max(width, 4))).astype(np.float32)
+    b[-1] = b[3] = b[0]
+    out = np.zeros(5 * width, np.float32)
+    found, missing = comparisons(a, b, out, unit)
+    x, y = a[:width], b[:width]
+    np.testing.assert_array_equal(
+        out, np.concatenate([x - y, b[1] * x, np.rint(x), x < y, np.where(y == b[3], x, y)]).astype(np.float32)
+    )
+    assert (found, missing) == (0, width)
 
 
 def test_exp_over_its_range() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from models import lattice
+from models.crew import Crew
 from models.lanes import UNITS
-from models.mean_field import aligned
+from models.lattice import aligned
 
 
 def reference(features: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -49,10 +50,10 @@ def reference(features: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def filtered(features: np.ndarray, values: np.ndarray) -> np.ndarray:
-    built = lattice.build(features)
+    built = lattice.build(features, Crew(1))
     rows, held = aligned(values.size), aligned((built.vertices + 1) * values.shape[1])
     rows[:] = values.ravel()
-    lattice.splat(rows, 0, built, held, values.shape[1], UNITS[0], 0, built.vertices)
+    lattice.splat(rows, 0, built, held, values.shape[1], UNITS[0], 0, values.shape[1], 0, built.vertices)
     lattice.blur(built, held, values.shape[1], UNITS[0], 0, built.lines.size)
     table = held.reshape(-1, values.shape[1])
     assert not table[built.vertices].any(), "the row of zeros was written to"
@@ -80,7 +81,7 @@ def test_approximates_a_gaussian() -> None:
 
 def test_weights_are_barycentric_and_edges_are_complete() -> None:
     features = np.random.default_rng(1).uniform(0, 9, (500, 5)).astype(np.float32)
-    built = lattice.build(features)
+    built = lattice.build(features, Crew(1))
     assert built.weight.min() > -1e-5
     np.testing.assert_allclose(built.weight.sum(axis=1), 1, atol=1e-5)
     vertices = np.repeat(np.arange(built.vertices), np.diff(built.first))
@@ -90,11 +91,30 @@ def test_weights_are_barycentric_and_edges_are_complete() -> None:
 
 def test_more_vertices_than_expected_grow_the_table() -> None:
     features = np.random.default_rng(2).uniform(0, 100, (3000, 5)).astype(np.float32)
-    built = lattice.build(features)  # every point has six vertices almost to itself
+    built = lattice.build(features, Crew(1))  # every point has six vertices almost to itself
     assert built.vertices > 2 * 3000
     assert built.first[-1] == built.point.size == 6 * 3000
 
 
+def test_threads_number_vertices_otherwise_and_filter_alike() -> None:
+    features = np.random.default_rng(3).uniform(0, 9, (2000, 5)).astype(np.float32)
+    alone = lattice.build(features, Crew(1))
+    with Crew(3) as crew:
+        together = lattice.build(features, crew)
+    assert together.vertices == alone.vertices
+    np.testing.assert_array_equal(together.weight, alone.weight)
+    name = np.full(alone.vertices + 1, alone.vertices)  # of a vertex, by the number that one thread gives it
+    name[together.vertex] = alone.vertex
+    assert np.unique(name).size == alone.vertices + 1
+
+    def lines(of: lattice.Lattice, axis: int, names: np.ndarray) -> set[tuple[int, ...]]:
+        found = names[of.lines[of.axes[axis] : of.axes[axis + 1]]]
+        return {tuple(line) for line in np.split(found, np.flatnonzero(found == of.vertices) + 1)}
+
+    for axis in range(6):
+        assert lines(together, axis, name) == lines(alone, axis, np.arange(alone.vertices + 1))
+
+
 def test_too_fine_is_refused() -> None:
     with pytest.raises(lattice.LatticeError, match="larger"):
-        lattice.build(np.full((4, 5), 1e5, np.float32))
+        lattice.build(np.full((4, 5), 1e5, np.float32), Crew(1))
