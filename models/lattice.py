@@ -13,7 +13,7 @@ that line; a key is one integer, in which a step to a neighbor is one addition. 
 points: neither the numbers of the vertices nor the number of threads changes a result.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,13 +90,14 @@ def numbered(features: Floats, bits: int, crew: Crew) -> Numbered:
     parts = crew.all(lambda part: collect(keys, orders, d, bits, corners, part), range(crew.threads))
     starts = np.cumsum([0, *(table.size for _, table in parts)])
     if len(parts) == 1:
-        return Numbered(corners[0], weight, *parts[0], starts)
+        return Numbered(corners[0], weight, parts[0][0], parts[0][1], starts)
     bases = np.cumsum([0, *(own.size for own, _ in parts)]).astype(np.int32)
     vertex = np.empty((n, d + 1), np.int32)
     crew.each(renumber, corners, bases, vertex, parts=points)
     for (_, table), base in zip(parts, bases, strict=False):
         count_from(base, table)
-    return Numbered(vertex, weight, *(np.concatenate(side) for side in zip(*parts, strict=True)), starts)
+    own, table = (np.concatenate(side) for side in zip(*parts, strict=True))
+    return Numbered(vertex, weight, own, table, starts)
 
 
 @compiled

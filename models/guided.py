@@ -1,0 +1,140 @@
+"""A fast refinement along the edges of a photo: the guided filter, with the network's own grid as the coarse level.
+
+Knows nothing of networks or requests: arrays in, labels out. No numba; a small C kernel does the last step where this
+installation has it, numpy elsewhere.
+
+Source: He, Sun, Tang, "Guided image filtering" (2013), and He, Sun, "Fast guided filter" (2015). Around each place of
+the grid, each cluster's probability is explained as a linear function of the color. These functions are interpolated to
+the pixels, and read at the pixels' own colors: where the color changes within a cell, the label may.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import assign
+from models.assign import WHOLE, Box
+from models.image import resize
+
+Array = NDArray[Any]
+
+RADIUS = 4  # of the neighborhood in places of the grid
+EPSILON = 100.0  # variance of the colors, in levels², below which a neighborhood counts as flat
+_VERSION = 1  # of _guided.c
+
+
+def refine(
+    probabilities: Array,
+    pixels: Array,
+    photo: Array,
+    box: Box = WHOLE,
+    *,
+    radius: int = RADIUS,
+    epsilon: float = EPSILON,
+) -> Array:
+    """The best cluster of every pixel of a photo, along its edges.
+
+    probabilities  float32 [K, h, w]   on the grid, K ≤ 255
+    pixels         uint8 [H', W', 3]   what the grid shows, RGB, at any size
+    photo          uint8 [H, W, 3]     the picture at the answer's size
+    box            the part of the grid that the photo shows, as assign.labels has it
+    returns        uint8 [H, W]
+    """
+    models = linear_models(probabilities, resize(pixels, probabilities.shape[1:]), radius, epsilon)
+    found = _compiled_labels(models, photo, box)
+    return plain_labels(models, photo, box) if found is None else found
+
+
+def linear_models(probabilities: Array, colors: Array, radius: int, epsilon: float) -> Array:
+    """float32 [4, K, h, w]: slopes by red, green, blue and the offset, each the mean of those around.
+
+    probabilities  [K, h, w];  colors  [h, w, 3]
+    """
+    guide = np.moveaxis(np.asarray(colors, np.float32), 2, 0)
+    mean = _boxed(np.concatenate([guide, guide[[0, 0, 0, 1, 1, 2]] * guide[[0, 1, 2, 1, 2, 2]]]), radius)
+    center, products = mean[:3], mean[3:]
+    covariance = np.empty((*guide.shape[1:], 3, 3), np.float64)
+    for entry, (i, j) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
+        covariance[..., i, j] = covariance[..., j, i] = products[entry] - center[i] * center[j]
+    covariance += epsilon * np.eye(3)
+    inverse = np.linalg.inv(covariance).astype(np.float32)
+
+    average = _boxed(probabilities, radius)
+    together = np.stack(
+        [_boxed(probabilities * color, radius) - average * own for color, own in zip(guide, center, strict=True)]
+    )
+    slopes = np.einsum("hwij,jkhw->ikhw", inverse, together)
+    offset = average - np.einsum("ikhw,ihw->khw", slopes, center)
+    return _boxed(np.concatenate([slopes, offset[None]]), radius)
+
+
+def _boxed(maps: Array, radius: int) -> Array:
+    """The mean of maps [..., h, w] over squares of 2·radius + 1 places, as far as they lie inside."""
+    for axis in (maps.ndim - 1, maps.ndim - 2):
+        n = maps.shape[axis]
+        sums = np.cumsum(maps, axis=axis, dtype=np.float32)
+        at = np.arange(n)
+        high, low = np.minimum(at + radius, n - 1), at - radius - 1
+        total = np.take(sums, high, axis=axis)
+        inside = [slice(None)] * maps.ndim
+        inside[axis] = slice(radius + 1, None)
+        total[tuple(inside)] -= np.take(sums, low[low >= 0], axis=axis)
+        shape = [1] * maps.ndim
+        shape[axis] = n
+        maps = total / (high - np.maximum(low, -1)).astype(np.float32).reshape(shape)
+    return maps
+
+
+def plain_labels(models: Array, photo: Array, box: Box = WHOLE) -> Array:
+    """The models read at every pixel's color, in numpy. What the compiled kernel is held against."""
+    size = (photo.shape[0], photo.shape[1])
+    labels = np.empty(size, np.uint8)
+    for rows, strip in assign.upsampled(models.reshape(-1, *models.shape[2:]), size, box):
+        red, green, blue, values = strip.reshape(4, -1, *strip.shape[1:])
+        for slope, color in zip((red, green, blue), np.moveaxis(photo[rows], 2, 0), strict=True):
+            values += slope * color
+        labels[rows] = values.argmax(axis=0)
+    return labels
+
+
+def _compiled_labels(models: Array, photo: Array, box: Box) -> Array | None:
+    """The same from the kernel; None where there is none."""
+    library = _library()
+    if library is None:
+        return None
+    models, photo = np.ascontiguousarray(models, np.float32), np.ascontiguousarray(photo, np.uint8)
+    size = (photo.shape[0], photo.shape[1])
+    down, across = assign._axes(models[0], size, box, "bilinear")
+    labels = np.empty(size, np.uint8)
+    kept = [*down, *across]
+    failed = library.guided_labels(
+        *(ctypes.c_void_p(models.ctypes.data), *models.shape[1:]),
+        *(array.ctypes.data for array in kept[:3]), size[0],
+        *(array.ctypes.data for array in kept[3:]), size[1],
+        photo.ctypes.data, labels.ctypes.data,
+    )  # fmt: skip
+    return None if failed else labels
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL | None:
+    for path in sorted(Path(__file__).parent.glob("_guided*")):
+        if path.suffix not in (".so", ".pyd", ".dylib"):
+            continue
+        try:
+            library = ctypes.CDLL(str(path))
+            if library.guided_version() != _VERSION:
+                continue
+        except (OSError, AttributeError):  # built for another machine, or not ours
+            continue
+        array, number = ctypes.c_void_p, ctypes.c_int64
+        axis: tuple[Any, ...] = (array, array, array, number)
+        library.guided_labels.argtypes = (array, number, number, number, *axis, *axis, array, array)
+        return library
+    return None
