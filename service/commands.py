@@ -19,13 +19,14 @@ import uvicorn
 
 from service.app import create_app
 from service.metrics import tessera_version
+from service.protocol import within
 from service.rooms import Rooms
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
 
 serve = typer.Typer(add_completion=False, help="Serve bundles over HTTP.")
-# A backstop behind our own, politer limit on requests. Idle connections count here, and the answer is no problem document.
+# A backstop behind our own, politer limit on requests: idle connections count, and the answer is no problem document.
 _CONNECTIONS = 8
 
 
@@ -80,6 +81,7 @@ def run(
     server = Server(
         uvicorn.Config(
             app,
+            http=within(settings.header_timeout_s),
             host=host,
             port=port,
             log_config=None,

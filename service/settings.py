@@ -45,6 +45,7 @@ class Settings(BaseModel):
     max_requests       requests answered at once, probes apart
     max_batch_size     0 = by provider: 1 on a CPU, where batches only cost; 16 on a GPU
     max_batch_mpx      megapixels of one batch at the network's size
+    header_timeout_s   for a request's headers to arrive;  body_timeout_s  for its body
     cache_bytes        of network answers kept for the same image asked again; 0 switches that, and the sharing of
                        identical requests, off
     timeout_s          from the last byte of a request to its answer
@@ -76,6 +77,7 @@ class Settings(BaseModel):
     max_batch_size: int = Field(default=0, ge=0)
     max_batch_mpx: float = Field(default=8.0, gt=0)
     cache_bytes: int = Field(default=64 * 2**20, ge=0)
+    header_timeout_s: float = Field(default=10.0, gt=0)
     body_timeout_s: float = Field(default=30.0, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
     keep_alive_s: int = Field(default=75, ge=0)

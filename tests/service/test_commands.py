@@ -176,3 +176,21 @@ def test_many_clients_over_real_sockets(tiny_bundle: Path, tmp_path: Path) -> No
         for thread in threads:
             thread.join()
         assert statuses == [200] * 120
+
+
+def test_slow_headers_end_the_connection_and_nobody_elses(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, TESSERA_HEADER_TIMEOUT_S="0.5") as (_, port):
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        kept.request("GET", "/livez")
+        kept.getresponse().read()
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(20)]
+        began = time.monotonic()
+        for connection in slow[1:]:  # the first never says a word
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        for connection in slow:
+            assert connection.recv(100) == b""
+            connection.close()
+        assert 0.3 < time.monotonic() - began < 5
+        kept.request("GET", "/livez")  # between two requests a connection may rest
+        assert kept.getresponse().status == 200
+        kept.close()
