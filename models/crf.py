@@ -118,10 +118,10 @@ def refine(
 
     check()
     with Crew(int(threads)) as crew:
+        bilateral = mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew)
+        check()
         unary = mean_field.log_rows(probabilities, MIN_PROBABILITY, crew)
         del probabilities  # as much memory as the marginals will take, where the caller does not keep it
-        check()
-        bilateral = mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew)
         check()
         taps = _taps(height, width, float(gaussian_sxy))
         labels, marginals = mean_field.infer(

@@ -40,8 +40,7 @@ class Lattice(NamedTuple):
     first: Indices  # [M+1]           vertex v has the edges first[v]:first[v+1]
     point: Indices  # [N·(d+1)]       the point at the other end of each edge
     share: Floats  # [N·(d+1)]        and its weight
-    lines: Indices  # [L]             vertices in the order of their lines, M after each line's end
-    axes: Indices  # [d+2]            direction a has lines[axes[a]:axes[a+1]]
+    lines: tuple[Indices, ...]  # of each direction: vertices in the order of their lines, M after each line's end
 
     @property
     def vertices(self) -> int:
@@ -72,8 +71,7 @@ def build(features: Floats, crew: Crew) -> Lattice:
     found = numbered(features, bits, crew)
     first, point, share = edges(found.vertex, found.weight, found.keys.size)
     lines = crew.all(lambda axis: trace(found.keys, found.table, found.starts, axis, d, bits), range(d + 1))
-    axes = np.cumsum([0, *(line.size for line in lines)]).astype(np.int32)
-    return Lattice(found.vertex, found.weight, first, point, share, np.concatenate(lines), axes)
+    return Lattice(found.vertex, found.weight, first, point, share, tuple(lines))
 
 
 def numbered(features: Floats, bits: int, crew: Crew) -> Numbered:
@@ -236,7 +234,11 @@ def trace(keys, table, starts, axis, d, bits):  # type: ignore[no-untyped-def]
         if table[found] == key:
             after[v] = np.int32(table[found + 1])
             is_first[after[v]] = False
-    lines, n = np.empty(m + m // 2, np.int32), 0  # at least two vertices for each end
+    length = 0
+    for v in range(m):
+        if after[v] >= 0:
+            length += 3 if is_first[v] else 1  # a line is its first vertex, one for each step, and the end
+    lines, n = np.empty(length, np.int32), 0
     for start in range(m):
         if is_first[start] and after[start] >= 0:
             v = start
@@ -246,7 +248,7 @@ def trace(keys, table, starts, axis, d, bits):  # type: ignore[no-untyped-def]
                 v = after[v]
             lines[n] = m
             n += 1
-    return lines[:n].copy()
+    return lines
 
 
 @compiled
@@ -298,9 +300,8 @@ def splat(rows, base, lattice, values, size, unit, low, high, start, stop):  # t
 
 
 @compiled
-def blur(lattice, values, size, unit, start, stop):  # type: ignore[no-untyped-def]
-    """values [M+1, C] gain half of both neighbors along the lines start:stop; row M is zero and ends each line."""
-    lines, m = lattice.lines, lattice.first.size - 1
+def blur_lines(lines, m, values, size, unit, start, stop):  # type: ignore[no-untyped-def]
+    """values [M+1, C] gain half of both neighbors along lines[start:stop]; row M is zero and ends each line."""
     half, one, none = np.float32(0.5), np.float32(1), np.float32(0)
     zero = fill(none, unit)
     for b in range(0, size, 1 << len(unit)):
@@ -312,3 +313,10 @@ def blur(lattice, values, size, unit, start, stop):  # type: ignore[no-untyped-d
             keep = one if v < m else none  # the row of zeros stays zero, without a branch to mispredict
             store(values, v * size + b, fma(keep, fma(half, add(before, after), here), zero))
             before, here, v = here, after, u
+
+
+@compiled
+def blur(lattice, values, size, unit):  # type: ignore[no-untyped-def]
+    """Every direction in turn, one after the other."""
+    for lines in lattice.lines:
+        blur_lines(lines, lattice.first.size - 1, values, size, unit, 0, lines.size)

@@ -6,12 +6,12 @@ N = H·W pixels, one row of C floats each: K labels and padding up to a whole un
 splat and blur the marginals on the bilateral lattice; then visit every pixel once, add unary, Gaussian message and
 bilateral message, and take the softmax. The Gaussian message needs no lattice at run time (see stencil.py).
 
-Memory: the unary, the marginals and the lattice's values are each N or M rows of C. M is about N for photos and up to
-6·N for noise; beyond ROOMY·N the lattice holds a few channels at a time, and each iteration filters them in turn.
+Memory: the unary is N rows of K, the marginals and the lattice's values are N and M rows of C. M is about N for
+photos and up to 6·N for noise; beyond ROOMY·N the lattice holds a few channels at a time, and each iteration filters
+them in turn.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +42,7 @@ from models.lattice import (
     Lattice,
     aligned,
     blur,
+    blur_lines,
     build,
     masses,
     normalize,
@@ -73,40 +74,47 @@ def bilateral_lattice(image: NDArray[np.uint8], sxy: float, srgb: float, compat:
     built = build(features.reshape(-1, 5), crew)
     values, scale = np.zeros(built.vertices + 1, np.float32), np.empty(height * width, np.float32)
     crew.each(masses, built, values, parts=crew.shares(0, built.vertices))
-    blur(built, values, 1, ONE, 0, built.lines.size)
+    blur(built, values, 1, ONE)
     crew.each(normalize, built, values, np.float32(compat), scale, parts=crew.shares(0, height * width))
     crew.each(scale_edges, built, scale, parts=crew.shares(0, built.point.size))
     return built
 
 
-def log_rows(probabilities: Floats, floor: float, crew: Crew) -> Floats:
-    """Maps [K, H, W] to flat rows [N, C] of logarithms; none is of less than floor."""
+class Unary(NamedTuple):
+    logs: Floats  # flat [N, K]   log-probabilities, and a unit more to read beyond the end
+    pad: Floats  # [C]   0 for a label, NEVER for what fills the row
+    k: int
+
+
+def log_rows(probabilities: Floats, floor: float, crew: Crew) -> Unary:
+    """Maps [K, H, W] to rows of logarithms; none is of less than floor."""
     k, size = len(probabilities), row_size(len(probabilities))
     maps = np.ascontiguousarray(probabilities).reshape(k, -1)
-    rows = aligned(maps.shape[1] * size)
+    logs = aligned(maps.shape[1] * k + size)
 
     def part(start: int, stop: int) -> None:
-        enter(maps, np.float32(floor), rows, size, start, stop)
-        own = rows[start * size : stop * size]
+        enter(maps, np.float32(floor), logs, start, stop)
+        own = logs[start * k : stop * k]
         np.log(own, out=own)
-        own.reshape(-1, size)[:, k:] = NEVER
 
     crew.each(part, parts=crew.shares(0, maps.shape[1]))
-    return rows
+    pad = aligned(size)
+    pad[k:] = NEVER
+    return Unary(logs, pad, k)
 
 
 @compiled
-def enter(maps, floor, rows, size, start, stop):  # type: ignore[no-untyped-def]
-    """Pixels start:stop of maps [K, N] to rows [N, C]; the padding becomes one. Few at a time: whole cache lines."""
+def enter(maps, floor, rows, start, stop):  # type: ignore[no-untyped-def]
+    """Pixels start:stop of maps [K, N] to rows [N, K]. Few at a time: whole cache lines."""
     k = maps.shape[0]
     for begin in range(start, stop, 16):
-        for label in range(size):
+        for label in range(k):
             for p in range(begin, min(begin + 16, stop)):
-                rows[p * size + label] = max(maps[label, p], floor) if label < k else np.float32(1)
+                rows[p * k + label] = max(maps[label, p], floor)
 
 
 class Field(NamedTuple):
-    unary: Floats  # flat [N, C]     log-probabilities
+    unary: Unary
     rows: Floats  # flat            marginals, old and new, with finite values around them
     values: Floats  # flat [M+1, channels]   the bilateral lattice; row M stays zero
     bilateral: Lattice
@@ -136,12 +144,18 @@ def softmax(logits, start, rows, row, size, unit):  # type: ignore[no-untyped-de
 
 
 @compiled
+def log_probability(unary, p, b, unit):  # type: ignore[no-untyped-def]
+    """One unit of a pixel's row; what lies beyond its labels is the next pixel's, and made NEVER."""
+    return add(load(unary.logs, p * unary.k + b, unit), load(unary.pad, b, unit))
+
+
+@compiled
 def begin(field, target, start, stop):  # type: ignore[no-untyped-def]
     """The marginals of pixels start:stop before any message: the softmax of the unary."""
     logits, size = np.empty(field.size, np.float32), field.size
     for p in range(start, stop):
         for b in range(0, size, 1 << len(field.unit)):
-            store(logits, b, load(field.unary, p * size + b, field.unit))
+            store(logits, b, log_probability(field.unary, p, b, field.unit))
         softmax(logits, 0, field.rows, (target + p) * size, size, field.unit)
 
 
@@ -153,7 +167,14 @@ def update(field, source, target, low, start, stop):  # type: ignore[no-untyped-
     one buffer, from pixel source and from pixel target on. Where they overlap, the order of the walk makes sure that no
     old channel is overwritten before its last neighbor has read it.
     """
-    rows, values, size, channels, unit = field.rows, field.values, field.size, field.channels, field.unit
+    unary, rows, values, size, channels, unit = (
+        field.unary,
+        field.rows,
+        field.values,
+        field.size,
+        field.channels,
+        field.unit,
+    )
     vertex, weight = field.bilateral.vertex, field.bilateral.weight
     first, weights, steps, width = (
         field.gaussian.first,
@@ -178,7 +199,7 @@ def update(field, source, target, low, start, stop):  # type: ignore[no-untyped-
                 a1 = fma(at(weights, t + 1), load(rows, old + at(steps, t + 1) * size + b, unit), a1)
                 a2 = fma(at(weights, t + 2), load(rows, old + at(steps, t + 2) * size + b, unit), a2)
                 a3 = fma(at(weights, t + 3), load(rows, old + at(steps, t + 3) * size + b, unit), a3)
-            a = fma(field.compat, add(add(a0, a1), add(a2, a3)), load(field.unary, p * size + low + b, unit))
+            a = fma(field.compat, add(add(a0, a1), add(a2, a3)), log_probability(unary, p, low + b, unit))
             for e in range(p * corners, (p + 1) * corners):
                 a = fma(at(weight, e), load(values, at(vertex, e) * channels + b, unit), a)
             store(logits, b, a)
@@ -206,7 +227,7 @@ def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
     for _ in range(iterations):
         for low in range(0, size, channels):
             splat(field.rows, source, lattice, values, size, unit, low, low + channels, 0, lattice.first.size - 1)
-            blur(lattice, values, channels, unit, 0, lattice.lines.size)
+            blur(lattice, values, channels, unit)
             update(field, source, target, low, 0, n)
         if channels < size:
             finish(field, target, 0, n)
@@ -219,8 +240,8 @@ def iterate_together(field: Field, source: int, target: int, axes: list[list[int
     vertices, pixels = crew.shares(0, lattice.vertices), crew.shares(0, len(lattice.vertex))
     for low in range(0, size, channels):
         crew.each(splat, field.rows, source, lattice, values, size, unit, low, low + channels, parts=vertices)
-        for axis in axes:
-            crew.each(blur, lattice, values, channels, unit, parts=axis)
+        for lines, bounds in zip(lattice.lines, axes, strict=True):
+            crew.each(blur_lines, lines, lattice.vertices, values, channels, unit, parts=bounds)
         crew.each(update, field, source, target, low, parts=pixels)
     if channels < size:
         crew.each(finish, field, target, parts=pixels)
@@ -229,11 +250,11 @@ def iterate_together(field: Field, source: int, target: int, axes: list[list[int
 def parts_of_lines(lattice: Lattice, crew: Crew) -> list[list[int]]:
     """The bounds of each thread's part of each direction's lines. A line of vertices is never cut."""
     found = []
-    for low, high in pairwise(lattice.axes.tolist()):
-        bounds = crew.shares(low, high)
+    for lines in lattice.lines:
+        bounds = crew.shares(0, lines.size)
         for i, bound in enumerate(bounds[1:-1], 1):
-            ends = np.flatnonzero(lattice.lines[bound:high] == lattice.vertices)
-            bounds[i] = bound + int(ends[0]) + 1 if ends.size else high
+            ends = np.flatnonzero(lines[bound:] == lattice.vertices)
+            bounds[i] = bound + int(ends[0]) + 1 if ends.size else lines.size
         found.append(bounds)
     return found
 
@@ -264,7 +285,7 @@ def leave(rows, base, size, k, unit, labels, marginals, start, stop):  # type: i
 
 
 def infer(
-    unary: Floats,
+    unary: Unary,
     k: int,
     bilateral: Lattice,
     gaussian: Taps,

@@ -85,7 +85,7 @@ def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:
     for color in range(0, side * side, WIDTH):
         impulses(pixels, rows, width, side, color)
         splat(pixels, 0, grid, values, WIDTH, UNIT, 0, WIDTH, 0, grid.vertices)
-        blur(grid, values, WIDTH, UNIT, 0, grid.lines.size)
+        blur(grid, values, WIDTH, UNIT)
         responses(values, grid, weights, rows, width, side, color)
 
     norm = 1 / np.sqrt(weights.sum(axis=2) + 1e-20)  # [rows, W]

@@ -54,7 +54,7 @@ def filtered(features: np.ndarray, values: np.ndarray) -> np.ndarray:
     rows, held = aligned(values.size), aligned((built.vertices + 1) * values.shape[1])
     rows[:] = values.ravel()
     lattice.splat(rows, 0, built, held, values.shape[1], UNITS[0], 0, values.shape[1], 0, built.vertices)
-    lattice.blur(built, held, values.shape[1], UNITS[0], 0, built.lines.size)
+    lattice.blur(built, held, values.shape[1], UNITS[0])
     table = held.reshape(-1, values.shape[1])
     assert not table[built.vertices].any(), "the row of zeros was written to"
     return np.einsum("nr,nrc->nc", built.weight, table[built.vertex])
@@ -108,7 +108,7 @@ def test_threads_number_vertices_otherwise_and_filter_alike() -> None:
     assert np.unique(name).size == alone.vertices + 1
 
     def lines(of: lattice.Lattice, axis: int, names: np.ndarray) -> set[tuple[int, ...]]:
-        found = names[of.lines[of.axes[axis] : of.axes[axis + 1]]]
+        found = names[of.lines[axis]]
         return {tuple(line) for line in np.split(found, np.flatnonzero(found == of.vertices) + 1)}
 
     for axis in range(6):

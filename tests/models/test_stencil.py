@@ -24,7 +24,7 @@ def test_the_stencil_is_the_lattice(sxy: float, size: tuple[int, int]) -> None:
 
     def filtered() -> np.ndarray:
         lattice.splat(rows, 0, grid, held, 8, UNITS[0], 0, 8, 0, grid.vertices)
-        lattice.blur(grid, held, 8, UNITS[0], 0, grid.lines.size)
+        lattice.blur(grid, held, 8, UNITS[0])
         return np.einsum("nr,nrc->nc", grid.weight, held.reshape(-1, 8)[grid.vertex])
 
     norm = 1 / np.sqrt(filtered()[:, 7:])
