@@ -107,10 +107,10 @@ def refine(
     _check_range("bilateral_srgb", bilateral_srgb, 0.1, math.inf)
     _check_range("gaussian_compat", gaussian_compat, 0, 1000)
     _check_range("bilateral_compat", bilateral_compat, 0, 1000)
-    shape = k, height, width = probabilities.shape
-
     from models import mean_field
     from models.crew import Crew
+
+    k, height, width = probabilities.shape
 
     def check() -> None:
         if deadline is not None and time.monotonic() >= deadline:
@@ -121,10 +121,10 @@ def refine(
         bilateral = mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew)
         check()
         unary = mean_field.log_rows(probabilities, MIN_PROBABILITY, crew)
-        del probabilities  # as much memory as the marginals will take, where the caller does not keep it
+        del probabilities  # as much memory as the marginals will take
         check()
         taps = _taps(height, width, float(gaussian_sxy))
-        labels, marginals = mean_field.infer(
+        labels, maps = mean_field.infer(
             unary,
             k,
             bilateral,
@@ -136,13 +136,21 @@ def refine(
             check=None if deadline is None else check,
         )
     labels = labels.reshape(height, width)
-    return (labels, marginals.reshape(shape)) if return_marginals else labels
+    return (labels, maps.reshape(k, height, width)) if return_marginals else labels
 
 
 def warm(labels: int = 27) -> None:
     """Compiles what that many labels need, or reads it back from the cache folder, so that no request waits for it."""
-    probabilities = np.full((labels, 8, 8), 1 / labels, np.float32)
-    refine(probabilities, np.zeros((8, 8, 3), np.uint8), return_marginals=True)
+    from models import mean_field
+    from models.crew import Crew
+
+    flat = np.full((labels, 8, 8), 1 / labels, np.float32)
+    for threads in (1, 2):
+        with Crew(threads) as crew:
+            bilateral = mean_field.bilateral_lattice(np.zeros((8, 8, 3), np.uint8), 67.0, 3.0, 4.0, crew)
+            unary, taps = mean_field.log_rows(flat, MIN_PROBABILITY, crew), _taps(8, 8, 1.0)
+            for channels in mean_field.widths(mean_field.row_size(labels)):
+                mean_field.infer(unary, labels, bilateral, taps, 3.0, 1, crew, marginals=True, channels=channels)
 
 
 def _check(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:

@@ -7,8 +7,8 @@ splat and blur the marginals on the bilateral lattice; then visit every pixel on
 bilateral message, and take the softmax. The Gaussian message needs no lattice at run time (see stencil.py).
 
 Memory: the unary is N rows of K, the marginals and the lattice's values are N and M rows of C. M is about N for
-photos and up to 6·N for noise; beyond ROOMY·N the lattice holds a few channels at a time, and each iteration filters
-them in turn.
+photos and up to 6·N for noise; beyond ROOMY·N the lattice holds half the channels at a time, or fewer, and each
+iteration filters them in turn.
 """
 
 from collections.abc import Callable
@@ -54,13 +54,18 @@ from models.stencil import Taps
 from models.stencil import gaussian_stencil as gaussian_stencil
 
 NEVER = np.float32(-1e30)  # log-probability of the labels that pad a row: its exponential is exactly zero
-ROOMY = 1.5  # vertices a pixel that may hold all channels at once
+ROOMY = 1.3  # vertices a pixel that may hold 32 channels at once
 
 
 def row_size(k: int) -> int:
     """C: k labels, filled up to whole units."""
     unit = unit_for(k)
     return -(-k >> len(unit)) << len(unit)
+
+
+def widths(size: int) -> list[int]:
+    """How many of C channels the lattice may hold at once, most first."""
+    return [size, *(width for width in (32, 16, 8, 4) if width < size)]
 
 
 def bilateral_lattice(image: NDArray[np.uint8], sxy: float, srgb: float, compat: float, crew: Crew) -> Lattice:
@@ -294,19 +299,22 @@ def infer(
     crew: Crew,
     *,
     marginals: bool,
-    check: Callable[[], None] | None,
+    channels: int | None = None,
+    check: Callable[[], None] | None = None,
 ) -> tuple[NDArray[np.uint8], Floats]:
     """Mean field with Potts labels.
 
     unary        log_rows of K maps
     bilateral, gaussian   the two kernels; compat weighs the Gaussian, the bilateral lattice holds its own weight
+    channels     one of widths(C): how many the lattice holds at once; None: as many as there is room for
     check        called between iterations; what it raises ends the work
     returns      uint8 [N] labels, float32 [K, N] marginals (or [K, 0] where they are not asked for)
     """
     n, size = len(bilateral.vertex), row_size(k)
-    unit, channels = unit_for(k), size
-    if bilateral.vertices > ROOMY * n:
-        unit, channels = FOUR, 1 << len(FOUR)
+    if channels is None:
+        room = ROOMY * n * max(size, 32) / max(1, bilateral.vertices)
+        channels = next((width for width in widths(size) if width <= room), widths(size)[-1])
+    unit = FOUR if channels == 1 << len(FOUR) else unit_for(channels)
     # A neighbor is at most `margin` pixels away. One thread writes the new rows that far before (then after) the old
     # ones, over rows that are no longer needed: one buffer does for both. Several threads need two.
     margin = gaussian.radius * (gaussian.width + 1)

@@ -21,7 +21,7 @@ from models import crf
 Array = NDArray[Any]
 Span = tuple[int, int]  # first pixel and the one after the last
 
-WINDOW, OVERLAP = 384, 64
+WINDOW, OVERLAP = 448, 128
 
 
 def refine(

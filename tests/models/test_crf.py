@@ -109,12 +109,14 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_channels_taken_in_turn_are_the_same_channels(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("roomy", "threads"), [(0, 1), (0, 3), (0.3, 1)])
+def test_channels_taken_in_turn_are_the_same_channels(
+    roomy: float, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Noise has many vertices: what the lattice cannot hold at once it filters a few channels at a time."""
     image, probabilities = scene(41, 33)[0], unary("smooth", 27, 41, 33)
     expected, whole = crf.refine(probabilities, image, return_marginals=True)
-    monkeypatch.setattr(mean_field, "ROOMY", 0)
+    monkeypatch.setattr(mean_field, "ROOMY", roomy)
     labels, marginals = crf.refine(probabilities, image, return_marginals=True, threads=threads)
     np.testing.assert_array_equal(labels, expected)
     np.testing.assert_allclose(marginals, whole, atol=1e-4)
@@ -278,3 +280,10 @@ def test_agrees_with_pydensecrf_on_photos(kind: str) -> None:
         assert (expected != probabilities.argmax(axis=0)).mean() > 0.01, "a unary that the CRF has work with"
         same.append((crf.refine(probabilities, image) == expected).mean())
     assert min(same) >= 0.9999
+
+
+def test_the_lattice_holds_whole_rows_or_whole_units() -> None:
+    for k in (1, 8, 11, 27, 40, 100, 256):
+        size = mean_field.row_size(k)
+        assert size >= k
+        assert all(size % width == 0 for width in mean_field.widths(size))
