@@ -59,36 +59,46 @@ def linear_models(probabilities: Array, colors: Array, radius: int, epsilon: flo
     guide = np.moveaxis(np.asarray(colors, np.float32), 2, 0)
     mean = _boxed(np.concatenate([guide, guide[[0, 0, 0, 1, 1, 2]] * guide[[0, 1, 2, 1, 2, 2]]]), radius)
     center, products = mean[:3], mean[3:]
-    covariance = np.empty((*guide.shape[1:], 3, 3), np.float64)
-    for entry, (i, j) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))):
-        covariance[..., i, j] = covariance[..., j, i] = products[entry] - center[i] * center[j]
-    covariance += epsilon * np.eye(3)
-    inverse = np.linalg.inv(covariance).astype(np.float32)
+    rr, rg, rb, gg, gb, bb = (
+        products[entry] - center[i] * center[j] + (epsilon if i == j else 0)
+        for entry, (i, j) in enumerate(((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)))
+    )
+    cofactors = (
+        gg * bb - gb * gb,
+        rb * gb - rg * bb,
+        rg * gb - rb * gg,
+        rr * bb - rb * rb,
+        rg * rb - rr * gb,
+        rr * gg - rg * rg,
+    )
+    determinant = rr * cofactors[0] + rg * cofactors[1] + rb * cofactors[2]
+    xx, xy, xz, yy, yz, zz = (cofactor / determinant for cofactor in cofactors)
 
     average = _boxed(probabilities, radius)
-    together = np.stack(
-        [_boxed(probabilities * color, radius) - average * own for color, own in zip(guide, center, strict=True)]
+    red, green, blue = (
+        _boxed(probabilities * color, radius) - average * own for color, own in zip(guide, center, strict=True)
     )
-    slopes = np.einsum("hwij,jkhw->ikhw", inverse, together)
-    offset = average - np.einsum("ikhw,ihw->khw", slopes, center)
+    slopes = np.stack(
+        [xx * red + xy * green + xz * blue, xy * red + yy * green + yz * blue, xz * red + yz * green + zz * blue]
+    )
+    offset = average - sum(slope * own for slope, own in zip(slopes, center, strict=True))
     return _boxed(np.concatenate([slopes, offset[None]]), radius)
 
 
 def _boxed(maps: Array, radius: int) -> Array:
-    """The mean of maps [..., h, w] over squares of 2·radius + 1 places, as far as they lie inside."""
-    for axis in (maps.ndim - 1, maps.ndim - 2):
-        n = maps.shape[axis]
-        sums = np.cumsum(maps, axis=axis, dtype=np.float32)
-        at = np.arange(n)
-        high, low = np.minimum(at + radius, n - 1), at - radius - 1
-        total = np.take(sums, high, axis=axis)
-        inside = [slice(None)] * maps.ndim
-        inside[axis] = slice(radius + 1, None)
-        total[tuple(inside)] -= np.take(sums, low[low >= 0], axis=axis)
-        shape = [1] * maps.ndim
-        shape[axis] = n
-        maps = total / (high - np.maximum(low, -1)).astype(np.float32).reshape(shape)
-    return maps
+    """The mean of maps [..., h, w] over squares of 2·radius + 1 places, as far as they lie inside.
+
+    Two products with banded matrices: on a grid of a hundred places a side they are quicker than running sums.
+    """
+    height, width = maps.shape[-2:]
+    return np.asarray(_means(height, radius) @ (np.asarray(maps, np.float32) @ _means(width, radius).T))
+
+
+@lru_cache(maxsize=16)
+def _means(n: int, radius: int) -> Array:
+    """float32 [n, n]: each row the mean of the places at most radius away."""
+    near = np.abs(np.arange(n) - np.arange(n)[:, None]) <= radius
+    return np.asarray(near / near.sum(axis=1, keepdims=True), np.float32)
 
 
 def plain_labels(models: Array, photo: Array, box: Box = WHOLE) -> Array:
