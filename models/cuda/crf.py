@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.assign import WHOLE, Assignment, Box
+from models.assign import WHOLE, Assignment, Box, Interpolation
 from models.crf import CACHE_BYTES
 from models.cuda.checks import check_batch, check_scores, check_status, checked
 from models.cuda.device import AnyArray, Device, DeviceArray, Program, on_device
@@ -104,6 +104,7 @@ class Refiner:
         *,
         temperature: float,
         assignment: Assignment = "cosine",
+        interpolation: Interpolation = "bilinear",
         pixels: Sequence[AnyArray] | None = None,
         table: NDArray[np.uint8] | None = None,
         iterations: int = 10,
@@ -137,7 +138,7 @@ class Refiner:
                 pictures = [on_device(self.device, array) for array in pixels]
                 images = self._table(pictures, windows, parameters)
             answers = self._room([fit.source for fit in fitted], (maps, codes, pictures))
-            entering = _grids(maps, [window[2:] for window in windows], [fit.box for fit in fitted])
+            entering = _grids(maps, [window[2:] for window in windows], [fit.box for fit in fitted], interpolation)
             kept = self._products(codes, entering) if assignment == "cosine" and codes is not None else None
             leaving = np.zeros(len(fitted), GRID)
             leaving["labels"] = [array.pointer for array in answers]
@@ -171,6 +172,7 @@ class Refiner:
         boxes: Sequence[Box] | None = None,
         *,
         table: NDArray[np.uint8] | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> list[DeviceArray]:
         """models.assign.labels of every image, to the last pixel: uint8 [H, W] each.
 
@@ -181,7 +183,7 @@ class Refiner:
             maps = [on_device(self.device, array) for array in scores]
             labels = check_scores(maps, len(sizes))
             answers = self._room(sizes, maps)
-            grids = _grids(maps, sizes, boxes or [WHOLE] * len(sizes))
+            grids = _grids(maps, sizes, boxes or [WHOLE] * len(sizes), interpolation)
             grids["labels"] = [array.pointer for array in answers]
             largest = int((grids["rows"] * grids["columns"]).max())
             self.device.program(1, False).prepared(
@@ -218,7 +220,7 @@ class Refiner:
         """The Gaussian term of a size: weights [rows, W, T], the row of each image row [H], steps [T]. Kept."""
         key = height, width, sxy
         if key not in self._stencils:
-            from models.mean_field import gaussian_stencil
+            from models.stencil import gaussian_stencil
 
             made = gaussian_stencil(height, width, sxy)
             offsets = made.steps[:, 0] * width + made.steps[:, 1]
@@ -273,10 +275,13 @@ def _window(fit: Fit) -> Window:
     return round(top * height), round(left * width), round(down * height), round(across * width)
 
 
-def _grids(maps: Sequence[DeviceArray], sizes: Sequence[tuple[int, ...]], boxes: Sequence[Box]) -> NDArray[Any]:
+def _grids(
+    maps: Sequence[DeviceArray], sizes: Sequence[tuple[int, ...]], boxes: Sequence[Box], interpolation: Interpolation
+) -> NDArray[Any]:
     grids = np.zeros(len(maps), GRID)
     grids["scores"] = [array.pointer for array in maps]
     grids["height"], grids["width"] = np.array([array.shape[1:] for array in maps]).T
     grids["rows"], grids["columns"] = np.array(sizes).T
     grids["top"], grids["left"], grids["down"], grids["across"] = np.array(boxes, np.float64).T
+    grids["nearest"] = interpolation == "nearest"
     return grids

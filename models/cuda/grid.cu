@@ -8,6 +8,7 @@ struct Grid {  // one of the batch; tables.py has the same fields in the same or
     i64 height, width;      // of the grid
     i64 rows, columns;      // of the answer
     double top, left, down, across;  // the part of the grid that the answer shows, as fractions
+    i64 nearest;                     // 1: a pixel has the values of its cell, nothing between two
 };
 
 struct Corner {  // where an answer's pixel lies on an axis of the grid
@@ -15,14 +16,24 @@ struct Corner {  // where an answer's pixel lies on an axis of the grid
     float weight;  // of the high one
 };
 
-__device__ inline Corner corner(i64 index, i64 size, i64 cells, double start, double extent) {
-    double at = (((double)index + 0.5) / (double)size * extent + start) * (double)cells - 0.5;
+__device__ inline Corner corner(i64 index, i64 size, i64 cells, double start, double extent, i64 nearest) {
+    double at = (((double)index + 0.5) / (double)size * extent + start) * (double)cells - (nearest ? 0.0 : 0.5);
     at = fmin(fmax(at, 0.0), (double)(cells - 1));
+    const double whole = rint(at);
+    if (!nearest && fabs(at - whole) < 1e-9) at = whole;  // a place of the grid is one, rounding or not
     Corner corner;
     corner.low = (i64)at;
-    corner.high = corner.low + 1 < cells ? corner.low + 1 : cells - 1;
-    corner.weight = (float)(at - (double)corner.low);
+    corner.high = nearest || corner.low + 1 >= cells ? corner.low : corner.low + 1;
+    corner.weight = nearest ? 0.0f : (float)(at - (double)corner.low);
     return corner;
+}
+
+__device__ inline Corner row_of(const Grid& grid, i64 index, i64 size) {
+    return corner(index, size, grid.height, grid.top, grid.down, grid.nearest);
+}
+
+__device__ inline Corner column_of(const Grid& grid, i64 index, i64 size) {
+    return corner(index, size, grid.width, grid.left, grid.across, grid.nearest);
 }
 
 __device__ inline float mix(float falling, float lower, float right, float lowest, float down, float across) {
@@ -36,8 +47,8 @@ extern "C" __global__ void label_grid(const Grid* __restrict__ grids, const u8* 
     const Grid grid = grids[blockIdx.y];
     const i64 p = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (p >= grid.rows * grid.columns) return;
-    const Corner y = corner(p / grid.columns, grid.rows, grid.height, grid.top, grid.down);
-    const Corner x = corner(p % grid.columns, grid.columns, grid.width, grid.left, grid.across);
+    const Corner y = row_of(grid, p / grid.columns, grid.rows);
+    const Corner x = column_of(grid, p % grid.columns, grid.columns);
     const float* map = grid.scores;
     float best = 0.0f;
     int winner = 0;
@@ -61,8 +72,8 @@ extern "C" __global__ void label_rows(
     const Grid grid = grids[blockIdx.y];
     const i64 p = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (p >= grid.rows * grid.columns) return;
-    const Corner y = corner(p / grid.columns, grid.rows, grid.height, grid.top, grid.down);
-    const Corner x = corner(p % grid.columns, grid.columns, grid.width, grid.left, grid.across);
+    const Corner y = row_of(grid, p / grid.columns, grid.rows);
+    const Corner x = column_of(grid, p % grid.columns, grid.columns);
     const Cell* upper = rows + (images[blockIdx.y].pixel + y.low * grid.width) * ROW;
     const Cell* lower = rows + (images[blockIdx.y].pixel + y.high * grid.width) * ROW;
     float best = -1.0f;
@@ -133,8 +144,8 @@ extern "C" __global__ void enter_scores(
     const Grid grid = grids[blockIdx.y];
     const i64 p = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (p >= image.height * image.width) return;
-    const Corner y = corner(p / image.width, image.height, grid.height, grid.top, grid.down);
-    const Corner x = corner(p % image.width, image.width, grid.width, grid.left, grid.across);
+    const Corner y = row_of(grid, p / image.width, image.height);
+    const Corner x = column_of(grid, p % image.width, image.width);
     const float size = grid.products ? fmaxf(length(grid, y, x), 1e-10f) : 1.0f;
     const i64 cells = grid.height * grid.width;
     float values[ROW], top = -3e38f, sum = 0.0f;

@@ -17,6 +17,7 @@ GRID = np.dtype(
     [(name, np.uint64) for name in ("scores", "products", "labels")]
     + [(name, np.int64) for name in ("height", "width", "rows", "columns")]
     + [(name, np.float64) for name in ("top", "left", "down", "across")]
+    + [("nearest", np.int64)]
 )
 STATUS = np.dtype([(name, np.int32) for name in ("vertices", "full", "out_of_range", "improbable")])
 PAIR = np.dtype([("before", np.int32), ("after", np.int32)])

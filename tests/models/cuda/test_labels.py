@@ -21,14 +21,15 @@ def code(dim: int, height: int, width: int, seed: int = 0) -> Array:
     return np.random.default_rng(seed).standard_normal((dim, height, width)).astype(np.float32)
 
 
-def test_labels_are_those_of_assign_to_the_last_pixel(device: Device) -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_labels_are_those_of_assign_to_the_last_pixel(device: Device, interpolation: assign.Interpolation) -> None:
     grids = [(5, 7), (1, 1), (12, 9), (6, 6)]
     sizes = [(41, 56), (3, 4), (5, 4), (48, 48)]
     boxes: list[Box] = [assign.WHOLE, assign.WHOLE, (0.0, 0.1, 1.0, 0.7), (0.125, 0.0, 0.75, 1.0)]
     scores = [code(27, *grid, seed) for seed, grid in enumerate(grids)]
-    ours = on_host(device, Refiner(device).label_batch(scores, sizes, boxes))
+    ours = on_host(device, Refiner(device).label_batch(scores, sizes, boxes, interpolation=interpolation))
     for got, given, size, box in zip(ours, scores, sizes, boxes, strict=True):
-        np.testing.assert_array_equal(got, assign.labels(given, size, box))
+        np.testing.assert_array_equal(got, assign.labels(given, size, box, interpolation=interpolation))
 
 
 def test_the_lower_id_wins_a_tie_and_a_table_merges(device: Device) -> None:
@@ -41,8 +42,12 @@ def test_the_lower_id_wins_a_tie_and_a_table_merges(device: Device) -> None:
     np.testing.assert_array_equal(merged, table[plain])
 
 
-@pytest.mark.parametrize("assignment", ["cosine", "dot"])
-def test_refined_photos_are_those_of_the_cpu(device: Device, assignment: assign.Assignment) -> None:
+@pytest.mark.parametrize(
+    ("assignment", "interpolation"), [("cosine", "bilinear"), ("dot", "bilinear"), ("cosine", "nearest")]
+)
+def test_refined_photos_are_those_of_the_cpu(
+    device: Device, assignment: assign.Assignment, interpolation: assign.Interpolation
+) -> None:
     """Letterboxed and whole, larger and smaller than the network's size, from scores to labels at the photo's size."""
     fitted = [
         Fit(picture(32, 48), (45, 50), (0.0, 0.125, 1.0, 0.75)),
@@ -53,7 +58,12 @@ def test_refined_photos_are_those_of_the_cpu(device: Device, assignment: assign.
     centroids = np.random.default_rng(9).standard_normal((5, 6)).astype(np.float32)
     centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
     scores = [np.tensordot(centroids, each, 1).astype(np.float32) for each in codes]
-    options = {"temperature": 2.0, "assignment": assignment, "bilateral_srgb": 5.0}
+    options = {
+        "temperature": 2.0,
+        "assignment": assignment,
+        "interpolation": interpolation,
+        "bilateral_srgb": 5.0,
+    }
     refiner = Refiner(device)
     ours = on_host(device, refiner.refined_batch(scores, codes, fitted, **options))  # type: ignore[arg-type]
     for got, given, its, fit in zip(ours, scores, codes, fitted, strict=True):
