@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,11 +36,14 @@ class House:
     workers: ThreadPoolExecutor
     # The CRF takes a second where the rest takes milliseconds: it must not stand in front of decoding.
     crf_workers: ThreadPoolExecutor
+    cores: int
+    crf_timeout_s: float
     _count: itertools.count[int] = field(default_factory=itertools.count)
+    _refining: int = 0
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics) -> House:
-        """As the settings say; 0 workers = one per core, and half as many for the CRF."""
+        """As the settings say; 0 workers = one per core, and as many for the CRF."""
         cores = (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) or 1
         workers = settings.workers or cores
         return cls(
@@ -52,12 +57,27 @@ class House:
             Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px),
             Seen(settings.cache_bytes, metrics.asked),
             ThreadPoolExecutor(workers, thread_name_prefix="worker"),
-            ThreadPoolExecutor(max(1, workers // 2), thread_name_prefix="crf"),
+            ThreadPoolExecutor(workers, thread_name_prefix="crf"),
+            cores,
+            settings.crf_timeout_s,
         )
 
     def sampled(self) -> bool:
         """Whether this image's margin goes into the metrics although nobody asked for it."""
         return next(self._count) % _SAMPLE == 0
+
+    @contextmanager
+    def refining(self) -> Iterator[None]:
+        """Around one image's CRF, waiting included."""
+        self._refining += 1
+        try:
+            yield
+        finally:
+            self._refining -= 1
+
+    def crf_threads(self) -> int:
+        """For one image: every core where it is alone; else one, because images side by side are faster still."""
+        return self.cores if self._refining == 1 else 1
 
     def close(self) -> None:
         """Let the threads go; what has not begun never does."""

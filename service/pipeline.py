@@ -6,20 +6,22 @@ Knows nothing of HTTP: it is given bytes, options and a loaded model, and return
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from models import assign
 from models.areas import Area, measure, together
 from models.assign import Array
-from models.errors import TesseraError
-from models.refined import refined
 from models.similarity import similarity
 from service.clusters import Appearance
-from service.encoding import Encoding, Order, Photo, Way
+from service.encoding import Encoding, Order, Way
 from service.errors import BadOption
+from service.refining import refine
 from service.render import Renderer, heat
 from service.schemas import Options, SimilarOptions
+
+LATE = "not refined: the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S, or use crf=fast"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,14 @@ class Result:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-async def segment(order: Order, options: Options, renderer: Renderer) -> bytes:
+class Answer(NamedTuple):
+    """An answer's bytes, and what a reader of them should know."""
+
+    body: bytes
+    warnings: tuple[str, ...]
+
+
+async def segment(order: Order, options: Options, renderer: Renderer) -> Answer:
     """One image's answer. Cancelled, it drops what has not begun.
 
     Raises what `Way` raises, and BadOption for options this model cannot follow.
@@ -63,17 +72,21 @@ async def segment(order: Order, options: Options, renderer: Renderer) -> bytes:
     table, look = served.clusters.table(options.k), served.clusters.appearance
     house = order.house
     wants_margin = renderer.name == "json" or house.sampled()
-    needs_photo = renderer.photo or options.crf
+    needs_photo = renderer.photo or options.refine is not None
     with house.admission.place(order.caller) as place:
-        way = Way(order, place, wants_code=wants_margin or options.crf)
+        way = Way(order, place, wants_code=wants_margin or options.refine is not None)
         encoding = await way.encoding()
         if needs_photo:
             way.weigh(encoding.source)
+        refined = await refine(way, encoding, options, house.crf_timeout_s) if options.refine else None
+        warnings = _warnings(encoding.source, way.manifest.code.stride)
+        if options.refine and refined is None:
+            warnings.append(LATE)
 
-        def finish() -> bytes:
-            photo = way.photo() if needs_photo else None
-            labels = _labels(way, encoding, photo, options)
+        def finish() -> Answer:
+            photo = way.photo() if renderer.photo else None
             with way.timed("assign"):
+                labels = _labels(way, encoding) if refined is None else refined
                 margin = _margin(way, encoding, full=options.confidence) if wants_margin else None
                 found = measure(labels, len(table), margin)
                 merged = bool((table != np.arange(len(table))).any())
@@ -90,16 +103,16 @@ async def segment(order: Order, options: Options, renderer: Renderer) -> bytes:
                 appearance=look,
                 margin=margin,
                 depth_rule=encoding.depth_rule,
-                refined=options.crf,
-                warnings=_warnings(encoding.source, way.manifest.code.stride),
+                refined=refined is not None,
+                warnings=warnings,
                 timings={stage: ms for stage, ms in order.timings.items() if stage != "encode"},
             )
             with way.timed("encode"):
                 body = renderer.render(result)
             house.metrics.segmented(served, replace(result, timings=order.timings))
-            return body
+            return Answer(body, tuple(warnings))
 
-        return await way.job(finish, house.crf_workers if options.crf else house.workers)
+        return await way.job(finish)
 
 
 async def similar(order: Order, options: SimilarOptions) -> bytes:
@@ -125,29 +138,10 @@ async def similar(order: Order, options: SimilarOptions) -> bytes:
         return await way.job(finish)
 
 
-def _labels(way: Way, encoding: Encoding, photo: Photo | None, options: Options) -> Array:
+def _labels(way: Way, encoding: Encoding) -> Array:
     """The network's own ids uint8 [H, W] at the source's size."""
-    if not (options.crf and photo):
-        with way.timed("assign"):
-            how = way.manifest.code.interpolation
-            return assign.labels(encoding.scores, encoding.source, encoding.box, interpolation=how)
-    code = way.manifest.code
-    with way.timed("crf"):
-        try:
-            return refined(
-                encoding.scores,
-                encoding.code,
-                photo.fitted,
-                temperature=code.temperature,
-                assignment=code.assignment,
-                iterations=options.crf_iterations,
-                gaussian_compat=options.crf_gaussian_compat,
-                bilateral_sxy=options.crf_bilateral_sxy,
-                bilateral_srgb=options.crf_bilateral_srgb,
-                bilateral_compat=options.crf_bilateral_compat,
-            )
-        except TesseraError as error:  # deviations that do not go with this image's size
-            raise BadOption(f"crf: {error}") from None
+    how = way.manifest.code.interpolation
+    return assign.labels(encoding.scores, encoding.source, encoding.box, interpolation=how)
 
 
 def _margin(way: Way, encoding: Encoding, *, full: bool) -> Array:

@@ -59,8 +59,11 @@ class Options(ImageOptions):
         description=f"one of {', '.join(render.names())}; absent, the Accept header chooses, else json",
         json_schema_extra={"enum": [*render.names()]},
     )
-    crf: bool = Field(
-        default=False, description="true or false: refine with the dense CRF, at the network's input size"
+    crf: Literal["true", "fast", "false"] = Field(
+        default="false", description="true (dense CRF), fast (guided filter) or false: refine along the photo's edges"
+    )
+    crf_size: Literal["input", "source"] = Field(
+        default="input", description="input (the network's size, as the papers do) or source (the photo's own)"
     )
     crf_iterations: int = Field(default=10, ge=1, le=50, description="mean-field steps, 1 to 50")
     crf_bilateral_sxy: float = Field(default=67.0, ge=1, le=500, description="pixels, 1 to 500")
@@ -84,6 +87,17 @@ class Options(ImageOptions):
         if value is not None and value not in render.names():
             raise ValueError(f"no such format{render.hint(value) or nearest(value.lower(), render.names())}")
         return value
+
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _truth(cls, value: object) -> object:
+        text = str(value).lower()
+        return {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}.get(text, text)
+
+    @property
+    def refine(self) -> Literal["dense", "fast"] | None:
+        """How edges are refined, or None."""
+        return {"true": "dense", "fast": "fast", "false": None}[self.crf]
 
     def drawn(self) -> frozenset[int] | None:
         """The ids of `only`, or None for all."""

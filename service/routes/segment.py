@@ -14,6 +14,7 @@ from models.errors import TesseraError
 from service import openapi, pipeline, render, schemas
 from service.asking import Asked, asked
 from service.errors import BadOption, problem_of
+from service.pipeline import Answer
 from service.schemas import Options, SimilarOptions
 
 _AT_ONCE = 4  # of one request's images: the others' requests come in between
@@ -33,8 +34,11 @@ router = APIRouter()
 async def segment(request: Request) -> Response:
     async with asked(request, Options) as ask:
         renderer = _renderer(ask)
-        content = await (_several(ask) if ask.many else _single(ask, ask.images[0], renderer))
-    return Response(content, media_type=renderer.media_type, headers={"vary": "accept"})
+        answer = await (_several(ask) if ask.many else _single(ask, ask.images[0], renderer))
+    headers = {"vary": "accept"}
+    if answer.warnings and renderer.name != "json":
+        headers["x-warning"] = "; ".join(answer.warnings).encode("ascii", "replace").decode()
+    return Response(answer.body, media_type=renderer.media_type, headers=headers)
 
 
 @router.post(
@@ -63,12 +67,12 @@ def _renderer(ask: Asked[Options]) -> render.Renderer:
     return render.choose("json", accept)
 
 
-async def _single(ask: Asked[Options], data: bytes, renderer: render.Renderer) -> bytes:
+async def _single(ask: Asked[Options], data: bytes, renderer: render.Renderer) -> Answer:
     async with ask.image(data) as order:
         return await pipeline.segment(order, ask.options, renderer)
 
 
-async def _several(ask: Asked[Options]) -> bytes:
+async def _several(ask: Asked[Options]) -> Answer:
     """Answers in the images' order; one that cannot be answered has its problem in its place."""
     json = render.choose("json", "")
     gate = asyncio.Semaphore(_AT_ONCE)
@@ -76,7 +80,7 @@ async def _several(ask: Asked[Options]) -> bytes:
     async def one(data: bytes) -> bytes:
         async with gate:
             try:
-                return await _single(ask, data, json)
+                return (await _single(ask, data, json)).body
             except BadOption:
                 raise  # true of all of them
             except TesseraError as error:
@@ -84,7 +88,7 @@ async def _several(ask: Asked[Options]) -> bytes:
 
     tasks = [asyncio.ensure_future(one(data)) for data in ask.images]
     try:
-        return b'{"results":[' + b",".join(await asyncio.gather(*tasks)) + b"]}"
+        return Answer(b'{"results":[' + b",".join(await asyncio.gather(*tasks)) + b"]}", ())
     finally:
         for task in tasks:
             task.cancel()

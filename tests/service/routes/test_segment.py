@@ -192,7 +192,7 @@ def test_the_answer_has_the_orientation_a_viewer_shows(client: TestClient) -> No
         ("format=rle", ", ".join(render.names())),
         ("format=PNG", "did you mean 'png'"),
         ("format=webp", "format=overlay with Accept: image/webp"),
-        ("crf=fast", "true or false"),
+        ("crf=slow", "fast"),
         ("crf_iterations=0", "1 to 50"),
         ("crf_bilateral_srgb=nan", "1 to 255"),
         ("k=1", "2 to"),
