@@ -284,39 +284,37 @@ def scale_edges(lattice, scale, start, stop):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def splat(rows, base, lattice, values, size, unit, low, high, start, stop):  # type: ignore[no-untyped-def]
-    """Vertices start:stop gather channels low:high of their points.
+def splat(rows, base, lattice, values, size, stride, unit, low, start, stop):  # type: ignore[no-untyped-def]
+    """Vertices gather their points: channels low + start to low + stop of rows become channels start:stop of values.
 
-    From rows [N, size], row base on, to values [M+1, high − low]; both flat.
+    rows [N, size], from row base on, and values [M+1, stride] are flat.
     """
-    last, width = lattice.point.size - 1, high - low
-    for v in range(start, stop):
-        for b in range(0, width, 1 << len(unit)):
+    last = lattice.point.size - 1
+    for v in range(lattice.first.size - 1):
+        for b in range(start, stop, 1 << len(unit)):
             a = fill(np.float32(0), unit)
             for e in range(at(lattice.first, v), at(lattice.first, v + 1)):
                 prefetch(rows, (base + at(lattice.point, min(e + AHEAD, last))) * size + low + b, unit)
                 a = fma(at(lattice.share, e), load(rows, (base + at(lattice.point, e)) * size + low + b, unit), a)
-            store(values, v * width + b, a)
+            store(values, v * stride + b, a)
 
 
 @compiled
-def blur_lines(lines, m, values, size, unit, start, stop):  # type: ignore[no-untyped-def]
-    """values [M+1, C] gain half of both neighbors along lines[start:stop]; row M is zero and ends each line."""
+def blur(lattice, values, stride, unit, start, stop):  # type: ignore[no-untyped-def]
+    """values [M+1, stride] gain half of both neighbors, direction by direction; row M is zero and ends each line.
+
+    Only channels start:stop: threads that have other channels never meet.
+    """
+    m = lattice.first.size - 1
     half, one, none = np.float32(0.5), np.float32(1), np.float32(0)
     zero = fill(none, unit)
-    for b in range(0, size, 1 << len(unit)):
-        before = here = zero
-        v = m  # a line's end comes before the first line, too
-        for i in range(start, stop):
-            u = np.int64(at(lines, i))
-            after = load(values, u * size + b, unit)
-            keep = one if v < m else none  # the row of zeros stays zero, without a branch to mispredict
-            store(values, v * size + b, fma(keep, fma(half, add(before, after), here), zero))
-            before, here, v = here, after, u
-
-
-@compiled
-def blur(lattice, values, size, unit):  # type: ignore[no-untyped-def]
-    """Every direction in turn, one after the other."""
     for lines in lattice.lines:
-        blur_lines(lines, lattice.first.size - 1, values, size, unit, 0, lines.size)
+        for b in range(start, stop, 1 << len(unit)):
+            before = here = zero
+            v = m  # a line's end comes before the first line, too
+            for i in range(lines.size):
+                u = np.int64(at(lines, i))
+                after = load(values, u * stride + b, unit)
+                keep = one if v < m else none  # the row of zeros stays zero, without a branch to mispredict
+                store(values, v * stride + b, fma(keep, fma(half, add(before, after), here), zero))
+                before, here, v = here, after, u

@@ -42,7 +42,6 @@ from models.lattice import (
     Lattice,
     aligned,
     blur,
-    blur_lines,
     build,
     masses,
     normalize,
@@ -79,7 +78,7 @@ def bilateral_lattice(image: NDArray[np.uint8], sxy: float, srgb: float, compat:
     built = build(features.reshape(-1, 5), crew)
     values, scale = np.zeros(built.vertices + 1, np.float32), np.empty(height * width, np.float32)
     crew.each(masses, built, values, parts=crew.shares(0, built.vertices))
-    blur(built, values, 1, ONE)
+    blur(built, values, 1, ONE, 0, 1)
     crew.each(normalize, built, values, np.float32(compat), scale, parts=crew.shares(0, height * width))
     crew.each(scale_edges, built, scale, parts=crew.shares(0, built.point.size))
     return built
@@ -165,6 +164,13 @@ def begin(field, target, start, stop):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def spread(rows, source, lattice, values, size, channels, unit, low, start, stop):  # type: ignore[no-untyped-def]
+    """Channels low + start to low + stop of the marginals onto the lattice, and blurred."""
+    splat(rows, source, lattice, values, size, channels, unit, low, start, stop)
+    blur(lattice, values, channels, unit, start, stop)
+
+
+@compiled
 def update(field, source, target, low, start, stop):  # type: ignore[no-untyped-def]
     """Channels low on, as many as the lattice holds, of pixels start:stop: from the old marginals and the lattice.
 
@@ -231,37 +237,29 @@ def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
     n = lattice.vertex.shape[0]
     for _ in range(iterations):
         for low in range(0, size, channels):
-            splat(field.rows, source, lattice, values, size, unit, low, low + channels, 0, lattice.first.size - 1)
-            blur(lattice, values, channels, unit)
+            spread(field.rows, source, lattice, values, size, channels, unit, low, 0, channels)
             update(field, source, target, low, 0, n)
         if channels < size:
             finish(field, target, 0, n)
         source, target = target, source
 
 
-def iterate_together(field: Field, source: int, target: int, axes: list[list[int]], crew: Crew) -> None:
-    """One iteration. The same arithmetic in the same order for every row: the threads change nothing."""
-    lattice, values, size, unit, channels = field.bilateral, field.values, field.size, field.unit, field.channels
-    vertices, pixels = crew.shares(0, lattice.vertices), crew.shares(0, len(lattice.vertex))
+def iterate_together(field: Field, source: int, target: int, crew: Crew) -> None:
+    """One iteration. Each thread filters some of the channels, then finishes some of the pixels: they meet twice.
+
+    The same arithmetic in the same order for every row: the threads change nothing.
+    """
+    size, channels, pixels = field.size, field.channels, crew.shares(0, len(field.bilateral.vertex))
+    unit, parts = field.unit, [0, channels]
+    if channels >= 8 * crew.threads:
+        quantum = 16 if channels >= 16 * crew.threads else 8
+        unit, parts = unit_for(quantum), [quantum * part for part in crew.shares(0, channels // quantum)]
     for low in range(0, size, channels):
-        crew.each(splat, field.rows, source, lattice, values, size, unit, low, low + channels, parts=vertices)
-        for lines, bounds in zip(lattice.lines, axes, strict=True):
-            crew.each(blur_lines, lines, lattice.vertices, values, channels, unit, parts=bounds)
+        onto = (field.rows, source, field.bilateral, field.values, size, channels, unit, low)
+        crew.each(spread, *onto, parts=parts)
         crew.each(update, field, source, target, low, parts=pixels)
     if channels < size:
         crew.each(finish, field, target, parts=pixels)
-
-
-def parts_of_lines(lattice: Lattice, crew: Crew) -> list[list[int]]:
-    """The bounds of each thread's part of each direction's lines. A line of vertices is never cut."""
-    found = []
-    for lines in lattice.lines:
-        bounds = crew.shares(0, lines.size)
-        for i, bound in enumerate(bounds[1:-1], 1):
-            ends = np.flatnonzero(lines[bound:] == lattice.vertices)
-            bounds[i] = bound + int(ends[0]) + 1 if ends.size else lines.size
-        found.append(bounds)
-    return found
 
 
 @compiled
@@ -322,7 +320,7 @@ def infer(
     rows = aligned((high + n + margin) * size)
     values = aligned((bilateral.vertices + 1) * channels)
     field = Field(unary, rows, values, bilateral, gaussian, np.float32(compat), size, channels, unit)
-    pixels, axes = crew.shares(0, n), parts_of_lines(bilateral, crew)
+    pixels = crew.shares(0, n)
     crew.each(begin, field, high, parts=pixels)
     source, target = high, low
     if crew.threads == 1 and check is None:
@@ -335,7 +333,7 @@ def infer(
             if crew.threads == 1:
                 iterate(field, source, target, 1)
             else:
-                iterate_together(field, source, target, axes, crew)
+                iterate_together(field, source, target, crew)
             source, target = target, source
     del values, field
     labels = np.empty(n, np.uint8)

@@ -84,8 +84,8 @@ def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:
     values, pixels = aligned((grid.vertices + 1) * WIDTH), aligned(rows * width * WIDTH)
     for color in range(0, side * side, WIDTH):
         impulses(pixels, rows, width, side, color)
-        splat(pixels, 0, grid, values, WIDTH, UNIT, 0, WIDTH, 0, grid.vertices)
-        blur(grid, values, WIDTH, UNIT)
+        splat(pixels, 0, grid, values, WIDTH, WIDTH, UNIT, 0, 0, WIDTH)
+        blur(grid, values, WIDTH, UNIT, 0, WIDTH)
         responses(values, grid, weights, rows, width, side, color)
 
     norm = 1 / np.sqrt(weights.sum(axis=2) + 1e-20)  # [rows, W]

@@ -50,11 +50,11 @@ def reference(features: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def filtered(features: np.ndarray, values: np.ndarray) -> np.ndarray:
-    built = lattice.build(features, Crew(1))
+    built, width = lattice.build(features, Crew(1)), values.shape[1]
     rows, held = aligned(values.size), aligned((built.vertices + 1) * values.shape[1])
     rows[:] = values.ravel()
-    lattice.splat(rows, 0, built, held, values.shape[1], UNITS[0], 0, values.shape[1], 0, built.vertices)
-    lattice.blur(built, held, values.shape[1], UNITS[0])
+    lattice.splat(rows, 0, built, held, width, width, UNITS[0], 0, 0, width)
+    lattice.blur(built, held, width, UNITS[0], 0, width)
     table = held.reshape(-1, values.shape[1])
     assert not table[built.vertices].any(), "the row of zeros was written to"
     return np.einsum("nr,nrc->nc", built.weight, table[built.vertex])
