@@ -61,20 +61,21 @@ def check_scores(maps: Sequence[DeviceArray], images: int) -> int:
     return maps[0].shape[0]
 
 
-def check_status(status: NDArray[Any], which: slice) -> None:
-    """The refusals of models.crf.refine that only the device can see."""
+def check_status(status: NDArray[Any], which: slice, of: int) -> None:
+    """The refusals of models.crf.refine that only the device can see, for some of a batch `of` so many images."""
+
+    def first(flags: NDArray[Any]) -> str:
+        return "" if of == 1 else f"image {which.start + int(flags.argmax())} of the batch: "
+
     if status["improbable"].any():
-        number = which.start + int(status["improbable"].argmax())
-        raise CRFError(
-            f"image {number} of the batch: probabilities must be at least 0 and sum to 1 over the labels;"
-            " apply a softmax first"
-        )
+        who = first(status["improbable"])
+        raise CRFError(f"{who}probabilities must be at least 0 and sum to 1 over the labels; apply a softmax first")
     if status["out_of_range"].any():
         from models.lattice import LatticeError
 
+        who = first(status["out_of_range"])
         raise LatticeError(
-            f"image {which.start + int(status['out_of_range'].argmax())} of the batch: the standard deviations are too"
-            " small for the range of positions and colors; make them larger"
+            f"{who}the standard deviations are too small for the range of positions and colors; make them larger"
         )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -92,7 +93,8 @@ class Refiner:
                 outputs = (arrays[name] for name in ("unary", "steps", "rows", "status"))
                 program.prepared("enter", _over(table[which]), THREADS, rows, *outputs, np.int32(labels))()
 
-            self._field.run(Job(table, parameters, labels, self._wide, enter, check_status, _nothing))
+            check = partial(check_status, of=len(table))
+            self._field.run(Job(table, parameters, labels, self._wide, enter, check, _nothing))
             self._forget()
         return answers, marginals
 
@@ -160,7 +162,8 @@ class Refiner:
                 )
                 program.prepared("label_rows", grid, THREADS, rows, grids, replaced, marginals, np.int32(labels))()
 
-            self._field.run(Job(images, parameters, labels, self._wide, enter, check_status, answered))
+            check = partial(check_status, of=len(images))
+            self._field.run(Job(images, parameters, labels, self._wide, enter, check, answered))
             self._forget()
             del kept
         return answers

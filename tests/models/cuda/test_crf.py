@@ -169,7 +169,7 @@ def test_a_strided_array_is_refused(device: Device) -> None:
         ({"probabilities": [np.ones((2, 4, 5))]}, "float64"),
         ({"probabilities": [np.ones((4, 5), np.float32)]}, "K, H, W"),
         ({"probabilities": [np.zeros((0, 4, 5), np.float32)]}, "labels"),
-        ({"probabilities": [np.ones((2, 4, 5), np.float32)]}, "image 0 .*softmax"),
+        ({"probabilities": [np.ones((2, 4, 5), np.float32)]}, "^probabilities must .*softmax"),
         ({"probabilities": [np.full((2, 4, 5), np.nan, np.float32)]}, "softmax"),
         ({"probabilities": [np.stack([np.full((4, 5), v, np.float32) for v in (1.5, -0.5)])]}, "softmax"),
         ({"probabilities": []}, "0 probabilities for 1"),

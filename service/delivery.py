@@ -1,0 +1,49 @@
+"""Answers from a working thread to those who wait for them on the event loop, with one wake-up for all that are ready.
+
+Knows nothing of what the work is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+A = TypeVar("A")
+Answers = Iterable[tuple["asyncio.Future[A]", "A | Exception"]]
+
+
+class Delivery(Generic[A]):
+    """For one thread that works and one loop that waits."""
+
+    def __init__(self) -> None:
+        self._left: deque[tuple[Answers[A], Callable[[], object] | None]] = deque()
+        self._announced = False  # the loop knows that answers are there
+
+    def put(
+        self, loop: asyncio.AbstractEventLoop, answers: Answers[A], then: Callable[[], object] | None = None
+    ) -> None:
+        """Leave answers for the loop, which calls `then` after them; wake it if it does not know of any yet."""
+        self._left.append((answers, then))
+        if not self._announced:
+            self._announced = True
+            try:
+                loop.call_soon_threadsafe(self._deliver)
+            except RuntimeError:  # the loop is closed: nobody is left to hear it
+                self._announced = False
+                self._left.clear()
+
+    def _deliver(self) -> None:
+        self._announced = False
+        while self._left:
+            answers, then = self._left.popleft()
+            for done, answer in answers:
+                if done.done():  # who asked has left meanwhile
+                    continue
+                if isinstance(answer, Exception):
+                    done.set_exception(answer)
+                else:
+                    done.set_result(answer)
+            if then is not None:
+                then()
