@@ -1,5 +1,5 @@
 # The only door. `make serve` and `make test` set up whatever they need, each in its own environment.
-#   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle]    the service, on the embedded default
+#   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle] [EXTRAS=openvino]    the service, on the embedded default
 #   make test                                                      the tests
 #   make check                                                     format, lint, types, floor plan
 #   make train-demo                                                training, on drawn streets, in a minute or two
@@ -7,9 +7,11 @@ PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 BUNDLE ?=
+EXTRAS ?=
 
 SERVE := .venv-serve
 TRAIN := .venv
+comma := ,
 KERNELS := $(wildcard models/*.c models/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
@@ -18,7 +20,7 @@ RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev
 help:
 	@sed -n '2,5s/^# *//p' Makefile
 
-serve: $(SERVE)/.ready-$(RUNTIME)
+serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(foreach b,$(BUNDLE),--bundle $(b))
 
 test: $(TRAIN)/.ready
@@ -43,7 +45,7 @@ train-demo: $(TRAIN)/.ready
 	$(TRAIN)/bin/python training/train.py --data runs/demo/photos --out runs/demo/run --method picie --set clusters.k=6
 
 # The figures of the README. Ours beside every peer that `make peers` installed: about twenty minutes on two idle cores.
-bench: $(TRAIN)/.ready $(SERVE)/.ready-$(RUNTIME)
+bench: $(TRAIN)/.ready $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(TRAIN)/bin/python -m benchmarks.embedded
 	$(TRAIN)/bin/python -m benchmarks.stages
 	$(TRAIN)/bin/python -m benchmarks.serving --model vit
@@ -62,11 +64,11 @@ pictures: $(TRAIN)/.ready
 
 # The smallest environment that serves: no torch, and CUDA only where there is a GPU.
 # PYTHONWARNINGS: setuptools warns of top-level packages in an editable install; here they are meant.
-$(SERVE)/.ready-$(RUNTIME): pyproject.toml $(KERNELS)
+$(SERVE)/.ready-$(RUNTIME)$(EXTRAS): pyproject.toml $(KERNELS)
 	@echo "setting up $(SERVE): what serving needs on this machine ($(RUNTIME))"
 	@$(PYTHON) -m venv --clear $(SERVE)
 	@$(SERVE)/bin/python -m pip install --quiet --upgrade pip
-	@PYTHONWARNINGS=ignore $(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)]'
+	@PYTHONWARNINGS=ignore $(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)$(if $(EXTRAS),$(comma)$(EXTRAS))]'
 	@$(SERVE)/bin/python -c 'from models.crf import warm; warm()'
 	@touch $@
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -19,21 +20,29 @@ from service.errors import Busy, TooMany
 
 HIGH_WATER = 0.8  # of the bound; above it for FLOODED_S the service calls itself not ready
 FLOODED_S = 10.0
+_LATEST = 64  # images whose pace counts
 
 
 class Pace:
-    """How many images are inside, and the seconds from one that leaves to the next, while there are any.
+    """How many images are inside, and the seconds from one that leaves to the next, while there are others.
 
     images   inside now
-    seconds  an image takes; 0 until one was measured
+    seconds  an image takes in a busy house, the mean of the latest; before it was ever busy, what a lone one took;
+             0 until one was measured
     """
 
-    __slots__ = ("_since", "images", "seconds")
+    __slots__ = ("_latest", "_lone", "_since", "_sum", "images")
 
     def __init__(self) -> None:
         self.images = 0
-        self.seconds = 0.0
         self._since = 0.0
+        self._latest: deque[float] = deque()
+        self._sum = 0.0
+        self._lone = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self._sum / len(self._latest) if self._latest else self._lone
 
     def enter(self, now: float) -> None:
         """One more."""
@@ -46,7 +55,13 @@ class Pace:
         self.images -= 1
         took = now - self._since
         self._since = now
-        self.seconds += (took - self.seconds) * (0.1 if self.seconds else 1.0)
+        if not self.images:  # how long one takes by itself is not how fast they follow each other
+            self._lone = took
+            return
+        self._latest.append(took)
+        self._sum += took
+        if len(self._latest) > _LATEST:
+            self._sum -= self._latest.popleft()
 
 
 class Place:

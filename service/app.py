@@ -22,7 +22,7 @@ from starlette.types import Scope
 
 from models.bundle import Bundle, Encoder
 from models.errors import TesseraError
-from service import body, schemas
+from service import body, openapi, schemas
 from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, plain, problem_of
 from service.house import House
 from service.metrics import Metrics, tessera_version
@@ -73,6 +73,8 @@ def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle]
         redirect_slashes=False,
     )
     app.state.rooms = rooms
+    describe = app.openapi
+    app.openapi = lambda: openapi.secured(describe())  # type: ignore[method-assign]
     for room in (segment, clusters, models):
         app.include_router(room.router)
     for endpoint in (segment.segment, segment.similar):

@@ -23,7 +23,7 @@ from service import body
 from service.encoding import Order
 from service.errors import BadOption, DeadlinePassed, explain
 from service.registry import Served
-from service.rooms import Rooms, rooms_of
+from service.rooms import Rooms, known_caller, rooms_of
 from service.schemas import ImageOptions, descriptions
 
 O = TypeVar("O", bound=ImageOptions)  # noqa: E741
@@ -74,7 +74,7 @@ async def asked(request: Request, model: type[O]) -> AsyncIterator[Asked[O]]:
     """
     rooms = rooms_of(request)
     rooms.registry.admit()
-    caller = rooms.keys.caller(request.headers)
+    caller = known_caller(request)
     given, options = _query(model, request.scope["query_string"])
     with rooms.house.admission.hold() as hold:
         sent = await _read(request, rooms, hold)
@@ -86,7 +86,7 @@ async def asked(request: Request, model: type[O]) -> AsyncIterator[Asked[O]]:
             limit_s = min(rooms.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
             async with _while_connected(request, limit_s):
                 deadline = time.monotonic() + limit_s
-                yield Asked(request, rooms, options, sent.images, sent.many, served, caller.name, deadline)
+                yield Asked(request, rooms, options, sent.images, sent.many, served, caller, deadline)
     request.state.model = served.bundle.ref
 
 

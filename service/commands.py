@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from models import host as kernels
 from service.app import create_app
 from service.metrics import tessera_version
 from service.protocol import within
@@ -78,6 +79,8 @@ def run(
     if bundle:
         settings = settings.model_copy(update={"bundles": tuple(bundle)})
     app = create_app(settings)
+    if not kernels.compiled():
+        log.warning("numpy does the work of the C kernels, several times slower: install again where a C compiler is")
     server = Server(
         uvicorn.Config(
             app,

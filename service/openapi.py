@@ -38,7 +38,10 @@ def images(options: type[ImageOptions]) -> dict[str, Any]:
     form = {
         "type": "object",
         "required": ["image"],
-        "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}, **fields},
+        "properties": {
+            "image": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
+            **fields,
+        },
     }
     return {
         "parameters": parameters,
@@ -62,7 +65,9 @@ def json_body(name: str) -> dict[str, Any]:
     return {
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": {**Change.model_json_schema(), "title": name}}},
+            "content": {
+                "application/json": {"schema": {**Change.model_json_schema(), "title": name, "minProperties": 1}}
+            },
         }
     }
 
@@ -78,3 +83,13 @@ def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | st
         for status in (*statuses, 500)
     }
     return {200: {"description": "OK", "content": ok or {}, "headers": _ID}, **problems}
+
+
+def secured(description: dict[str, Any]) -> dict[str, Any]:
+    """The description, with how a key travels; where no keys are configured none is needed."""
+    description["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    description["security"] = [{}, {"bearer": []}, {"header": []}]
+    return description

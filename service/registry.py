@@ -240,9 +240,11 @@ class Registry:
             self._afford(bundle)
             encoder, agreement = await asyncio.to_thread(prove, bundle, self._open, self._cpu)
         except TesseraError as error:
-            self.failed[folder.name] = str(error)
             log.error("%s is not served: %s", folder, error)
-            raise (error if isinstance(error, Conflict) else BadModel(str(error))) from None
+            if isinstance(error, Conflict):  # nothing is wrong with the bundle
+                raise
+            self.failed[folder.name] = str(error)
+            raise BadModel(str(error)) from None
         finally:
             self.loading = None
         served = self._queue(bundle, encoder)

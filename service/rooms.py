@@ -35,8 +35,14 @@ def rooms_of(request: Request) -> Rooms:
     return rooms
 
 
+def known_caller(request: Request) -> str:
+    """The name of who sent a request, where keys are configured. Raises KeyMissing."""
+    return rooms_of(request).keys.caller(request.headers).name
+
+
 def served_of(request: Request, ref: str | None) -> Served:
-    """The model a request names; the answer's X-Model says which. Raises NotFound, Busy."""
+    """The model a request names, for those who may ask; X-Model says which. Raises KeyMissing, NotFound, Busy."""
+    known_caller(request)
     served = rooms_of(request).registry.get(ref)
     request.state.model = served.bundle.ref
     return served

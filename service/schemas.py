@@ -37,7 +37,7 @@ class ImageOptions(Frozen):
         default=0,
         ge=-10,
         le=10,
-        description="-10 to 10: each step goes ahead of one second of waiting, own images only",
+        description="-10 to 10: each step goes ahead of one second of waiting, among the caller's own images",
     )
 
 
@@ -137,7 +137,9 @@ class Present(Frozen):
     pixels: int
     fraction: float = Field(description="of the image, 0 to 1")
     bbox: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels")
-    confidence: float = Field(description="mean margin over its pixels, 0 to 1")
+    confidence: float = Field(
+        description="mean margin over its pixels, 0 to 1; taken on the patch grid unless confidence=true"
+    )
     hidden: bool | None = None
 
 

@@ -98,7 +98,7 @@ class Settings(BaseModel):
                 raise SettingsError(f"{PREFIX}{name.upper()} is not a setting{nearest(PREFIX + name.upper(), known)}")
         bundles = given.pop("bundles", "")
         try:
-            return cls.model_validate(
+            settings = cls.model_validate(
                 {
                     **given,
                     "bundles": tuple(Path(p) for p in bundles.split(os.pathsep) if p) or embedded(),
@@ -106,7 +106,11 @@ class Settings(BaseModel):
                 }
             )
         except ValidationError as error:
-            raise SettingsError(PREFIX + explain(error.errors(), {})) from None
+            named = [{**e, "loc": (PREFIX + str(e["loc"][0]).upper(),)} for e in error.errors()]
+            raise SettingsError(explain(named, {})) from None
+        if settings.models and not settings.models.is_dir():
+            raise SettingsError(f"{PREFIX}MODELS: {settings.models} is no folder")
+        return settings
 
 
 def embedded() -> tuple[Path, ...]:

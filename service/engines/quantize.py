@@ -11,7 +11,11 @@ import sys
 
 def main(source: str, target: str, bits: str) -> None:
     """Quantizes SOURCE, an ONNX file, into TARGET with weights of BITS (8 or 7), one scale a channel."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    if not any(node.op_type == "MatMul" for node in onnx.load(source).graph.node):
+        sys.exit("this network has no matrix products (it is convolutional): nothing would get faster")
 
     logging.disable(logging.WARNING)  # it advises a preprocessing that the session does by itself
     quantize_dynamic(

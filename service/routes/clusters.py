@@ -15,7 +15,7 @@ from service import body, openapi, schemas
 from service.clusters import Change
 from service.errors import BadBody, BadOption, NotFound, explain
 from service.registry import Served
-from service.rooms import rooms_of, served_of
+from service.rooms import known_caller, rooms_of, served_of
 
 _PATCH_BYTES = 2**16
 
@@ -27,7 +27,7 @@ router = APIRouter()
     operation_id="clusters",
     response_model=schemas.ClusterList,
     response_model_exclude_unset=True,
-    responses=openapi.responses(404, 422, 503),
+    responses=openapi.responses(401, 404, 422, 503),
 )
 async def clusters(request: Request, query: Annotated[schemas.ClustersQuery, Query()]) -> schemas.ClusterList:
     served = served_of(request, query.model)
@@ -42,7 +42,7 @@ async def clusters(request: Request, query: Annotated[schemas.ClustersQuery, Que
     "/clusters/tree",
     operation_id="clusterTree",
     response_model=schemas.ClusterTree,
-    responses=openapi.responses(404, 422, 503),
+    responses=openapi.responses(401, 404, 422, 503),
 )
 async def tree(request: Request, query: Annotated[schemas.ModelQuery, Query()]) -> schemas.ClusterTree:
     served = served_of(request, query.model)
@@ -54,7 +54,7 @@ async def tree(request: Request, query: Annotated[schemas.ModelQuery, Query()]) 
     operation_id="cluster",
     response_model=schemas.ClusterInfo,
     response_model_exclude_unset=True,
-    responses=openapi.responses(404, 422, 503),
+    responses=openapi.responses(401, 404, 422, 503),
 )
 async def cluster(id: int, request: Request, query: Annotated[schemas.ClustersQuery, Query()]) -> schemas.ClusterInfo:
     return _describe(request, served_of(request, query.model), id, query.include)
@@ -66,12 +66,13 @@ async def cluster(id: int, request: Request, query: Annotated[schemas.ClustersQu
     summary="Name, color, hide or merge a cluster; every answer shows it from now on",
     response_model=schemas.ClusterInfo,
     response_model_exclude_unset=True,
-    responses=openapi.responses(400, 404, 408, 413, 415, 422, 503),
+    responses=openapi.responses(400, 401, 404, 408, 413, 415, 422, 503),
     openapi_extra=openapi.json_body("Change"),
 )
 async def change_cluster(
     id: int, request: Request, query: Annotated[schemas.ModelQuery, Query()]
 ) -> schemas.ClusterInfo:
+    known_caller(request)
     settings = rooms_of(request).settings
     with rooms_of(request).house.admission.hold() as hold:
         data = await body.read(request, hold, max_bytes=_PATCH_BYTES, timeout_s=settings.body_timeout_s)
@@ -93,7 +94,7 @@ async def change_cluster(
     "/clusters/{id}/exemplars/{n}",
     operation_id="exemplar",
     response_class=FileResponse,
-    responses=openapi.responses(404, 422, 503, ok={"image/webp": openapi.BINARY}),
+    responses=openapi.responses(401, 404, 422, 503, ok={"image/webp": openapi.BINARY}),
 )
 async def exemplar(id: int, n: int, request: Request, query: Annotated[schemas.ModelQuery, Query()]) -> FileResponse:
     served = served_of(request, query.model)

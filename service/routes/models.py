@@ -19,7 +19,7 @@ from service import body, openapi, schemas
 from service.clusters import Followed
 from service.errors import BadBody, BadOption, Busy, NotAllowed, NotFound, explain, nearest
 from service.registry import Served
-from service.rooms import rooms_of, served_of
+from service.rooms import known_caller, rooms_of, served_of
 
 _LOAD_BYTES = 2**16
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -33,8 +33,9 @@ _LOAD_BODY: dict[str, Any] = {
 router = APIRouter()
 
 
-@router.get("/models", operation_id="models", response_model=schemas.ModelList, responses=openapi.responses(503))
+@router.get("/models", operation_id="models", response_model=schemas.ModelList, responses=openapi.responses(401, 503))
 async def models(request: Request) -> schemas.ModelList:
+    known_caller(request)
     return schemas.ModelList(models=_all(request))
 
 
@@ -42,9 +43,10 @@ async def models(request: Request) -> schemas.ModelList:
     "/models/{name}",
     operation_id="model",
     response_model=schemas.ModelDetail,
-    responses=openapi.responses(404, 422, 503),
+    responses=openapi.responses(401, 404, 422, 503),
 )
 async def model(name: str, request: Request) -> schemas.ModelDetail:
+    known_caller(request)
     registry = rooms_of(request).registry
     if not any(name in (served.name, served.bundle.ref) for served in registry.served):
         for absent in _absent(request):
@@ -71,6 +73,8 @@ async def load(name: str, request: Request) -> schemas.Loaded:
     rooms = rooms_of(request)
     rooms.registry.admit()
     rooms.keys.admin(request.headers)
+    if request.query_params:
+        raise BadOption(f'{min(request.query_params)[:60]}: options of a load go into its body: {{"default": true}}')
     options = await _load_options(request)
     folder = await asyncio.to_thread(_folder, rooms.settings.models, name)
     added = await rooms.registry.add(folder, default=options.default)

@@ -15,14 +15,23 @@ function say(text, bad = false) {
   $("status").classList.toggle("bad", bad);
 }
 
-async function api(path, options) {
+const keyed = () => (sessionStorage.key_ ? { "x-api-key": sessionStorage.key_ } : {});
+
+async function api(path, options = {}) {
   let answer;
   try {
-    answer = await fetch(path, options);
+    answer = await fetch(path, { ...options, headers: { ...options.headers, ...keyed() } });
   } catch {
     throw new Error("The server does not answer.");
   }
   if (answer.ok) return answer;
+  if (answer.status === 401) {
+    const key = prompt("This server asks for a key:"); // kept until this tab closes
+    if (key) {
+      sessionStorage.key_ = key;
+      return api(path, options);
+    }
+  }
   const problem = await answer.json().catch(() => ({ detail: answer.statusText }));
   throw new Error(problem.detail);
 }
@@ -153,7 +162,10 @@ function row(cluster) {
 
   const patches = Object.assign(document.createElement("div"), { className: "patches" });
   for (const source of known.get(cluster.id)?.exemplars.slice(0, 4) ?? []) {
-    patches.append(Object.assign(document.createElement("img"), { src: source, alt: "", loading: "lazy", title: "From the training images" }));
+    const patch = Object.assign(document.createElement("img"), { alt: "", loading: "lazy", title: "From the training images" });
+    if (!sessionStorage.key_) patch.src = source;
+    else api(source).then(async (answer) => (patch.src = URL.createObjectURL(await answer.blob()))).catch(() => patch.remove());
+    patches.append(patch);
   }
   item.append(color, name, share, eye, bar, patches);
   return item;

@@ -187,3 +187,19 @@ def test_flooded_only_after_ten_seconds_near_the_bound() -> None:
         clock.now += 11
         assert house.flooded()
     assert not house.flooded()
+
+
+def test_a_slow_lone_image_does_not_set_the_pace() -> None:
+    clock = Clock()
+    house = admission(clock, images=100)
+    with house.place():
+        clock.now += 30.0  # a large photo with everything asked for
+    assert house.retry_after_s() == 1
+    with ExitStack() as inside:
+        for _ in range(40):
+            inside.enter_context(house.place())
+        with house.place():
+            clock.now += 0.1
+        with house.place():
+            clock.now += 0.1
+        assert house.retry_after_s() == 4

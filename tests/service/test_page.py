@@ -67,3 +67,22 @@ def test_drop_see_rename(tiny_bundle: Path, tmp_path: Path, suffix: str) -> None
         browser.close()
         assert wrong == []
         assert [url for url in asked if not url.startswith((home, "blob:", "data:"))] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_where_keys_are_configured_the_page_asks_for_one(tiny_bundle: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(image.encode(bands(60, 100), "png"))
+    keys = {"TESSERA_KEYS": "alice=open sesame"}
+    with process(tiny_bundle, tmp_path / "state", **keys) as (_, port), playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: dialog.accept("open sesame"))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.locator("#about", has_text="clusters").wait_for()
+        page.set_input_files("#file", photo)
+        page.wait_for_selector("#clusters li")
+        page.wait_for_selector("#clusters img[src^='blob:']")
+        browser.close()

@@ -37,9 +37,9 @@ def test_values() -> None:
     ("name", "value", "says"),
     [
         ("TESSERA_MAX_MPXS", "1", "TESSERA_MAX_MPX"),
-        ("TESSERA_MAX_MPX", "0", "max_mpx"),
+        ("TESSERA_MAX_MPX", "0", "MAX_MPX"),
         ("TESSERA_ENGINE", "gpu", "'cuda'"),
-        ("TESSERA_THREADS", "many", "threads"),
+        ("TESSERA_THREADS", "many", "THREADS"),
     ],
 )
 def test_a_bad_variable_is_named(name: str, value: str, says: str) -> None:

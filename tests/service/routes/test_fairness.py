@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from starlette.testclient import TestClient
 
 from models import image
@@ -150,3 +151,21 @@ def test_more_than_fits_is_refused_and_both_keys_are_served(serve: Any) -> None:
         assert min(got["anna", 200], got["bert", 200]) > 0
         admission = client.app.state.rooms.house.admission
         assert (len(admission), admission.mpx, admission.bytes) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/clusters"), ("GET", "/clusters/0"), ("GET", "/clusters/tree"), ("GET", "/clusters/0/exemplars/0"),
+        ("PATCH", "/clusters/0"), ("GET", "/models"), ("GET", "/models/tiny"), ("POST", "/segment"),
+        ("POST", "/similar"),
+    ],
+)  # fmt: skip
+def test_with_keys_every_door_but_the_probes_asks_for_one(serve: Any, method: str, path: str) -> None:
+    with serve(keys="alice=a1") as client:
+        answer = client.request(method, path, content=b"{}")
+        problem(answer, 401)
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert client.request(method, path, content=b"{}", headers={"X-API-Key": "a1"}).status_code != 401
+        for probe in ("/livez", "/readyz", "/healthz", "/metrics"):
+            assert client.get(probe).status_code == 200
