@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Way:
         self._place = place
         self._wants_code = wants_code
         self._photo: Photo | None = None
-        self._ran = False
+        self.key: tuple[Hashable, ...] | None = None  # of the image in this model, where answers are kept
         order.timings.update(dict.fromkeys(STAGES, 0.0))
 
     async def encoding(self) -> Encoding:
@@ -93,14 +93,8 @@ class Way:
             return await seen.get(None, self._encode)
         digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.job(lambda: hashlib.sha256(data))
         options = self.order.options
-        key = (digest.digest(), options.page, options.depth, self.order.served.bundle.digest)
-        while True:
-            try:
-                return await seen.get(key, self._encode)
-            except (Busy, DeadlinePassed):
-                if self._ran:
-                    raise
-                self._check_deadline()  # it was another's time, or share, that ran out: this one asks for itself
+        self.key = (digest.digest(), options.page, options.depth, self.order.served.bundle.digest)
+        return await seen.get(self.key, self._encode, again=(Busy, DeadlinePassed))
 
     async def job(self, work: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         """Work done in a thread, of the house's workers where no pool is named."""
@@ -136,7 +130,6 @@ class Way:
             self.order.timings[stage] += (time.perf_counter() - started) * 1000
 
     async def _encode(self) -> Encoding:
-        self._ran = True
         decoded, fitted = await self.job(self.photo)
         self._place.weigh(fitted.source[0] * fitted.source[1] / 1e6)
         cosine = self.manifest.code.assignment == "cosine"

@@ -21,6 +21,7 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from service.encoding import Encoding
+    from service.refining import Refined
 
 _SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
 
@@ -33,6 +34,7 @@ class House:
     metrics: Metrics
     limits: Limits
     seen: Seen[Encoding]
+    refined: Seen[Refined]
     workers: ThreadPoolExecutor
     # The CRF takes a second where the rest takes milliseconds: it must not stand in front of decoding.
     crf_workers: ThreadPoolExecutor
@@ -56,6 +58,7 @@ class House:
             metrics,
             Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px),
             Seen(settings.cache_bytes, metrics.asked),
+            Seen(settings.cache_bytes // 4),
             ThreadPoolExecutor(workers, thread_name_prefix="worker"),
             ThreadPoolExecutor(workers, thread_name_prefix="crf"),
             cores,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
+from typing import Any
 
 from models.assign import Array
 from models.crf import CRFTimeout
@@ -19,8 +21,20 @@ from service.schemas import Options
 _KEPT_S = 0.25  # of an image's time, for what follows; at most a fifth of what is left
 
 
+@dataclass(frozen=True)
+class Refined:
+    """The network's own ids uint8 [H, W] at the source's size, along the photo's edges."""
+
+    labels: Array
+
+    @property
+    def nbytes(self) -> int:
+        """Held in memory."""
+        return self.labels.nbytes
+
+
 async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float) -> Array | None:
-    """The network's own ids uint8 [H, W] at the source's size, along the photo's edges; None when time ran out.
+    """The network's own ids uint8 [H, W] at the source's size; None when time ran out.
 
     limit_s  the most it may take, waiting for a thread included
 
@@ -30,38 +44,50 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
     began = time.monotonic()
     left_s = way.order.deadline - began
     late = began + min(limit_s, left_s - min(_KEPT_S, left_s / 5))
+    how = options.refine or "dense"
+    pool = house.workers if how == "fast" else house.crf_workers
 
-    def work() -> Array:
-        photo, code = way.photo(), way.manifest.code
-        with way.timed("crf"):
-            try:
-                return refined(
-                    encoding.scores,
-                    encoding.code,
-                    photo.fitted,
-                    temperature=code.temperature,
-                    assignment=code.assignment,
-                    interpolation=code.interpolation,
-                    how=options.refine or "dense",
-                    at=options.crf_size,
-                    photo=photo.decoded.image,
-                    iterations=options.crf_iterations,
-                    gaussian_compat=options.crf_gaussian_compat,
-                    bilateral_sxy=options.crf_bilateral_sxy,
-                    bilateral_srgb=options.crf_bilateral_srgb,
-                    bilateral_compat=options.crf_bilateral_compat,
-                    threads=house.crf_threads(),
-                    deadline=late,
-                )
-            except CRFTimeout:
-                raise
-            except TesseraError as error:  # deviations that do not go with this image's size
-                raise BadOption(f"crf: {error}") from None
-
-    loop = asyncio.get_running_loop()
-    try:
+    async def make() -> Refined:
         with house.refining():
-            async with asyncio.timeout_at(loop.time() + late - time.monotonic()):
-                return await way.job(work, house.workers if options.refine == "fast" else house.crf_workers)
+            return Refined(await way.job(lambda: _work(way, encoding, options, late), pool))
+
+    key = None if way.key is None else (*way.key, how, options.crf_size, *_parameters(options).values())
+    try:
+        async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
+            return (await house.refined.get(key, make, again=(CRFTimeout,))).labels
     except (TimeoutError, CRFTimeout):
         return None
+
+
+def _work(way: Way, encoding: Encoding, options: Options, late: float) -> Array:
+    photo, code = way.photo(), way.manifest.code
+    with way.timed("crf"):
+        try:
+            return refined(
+                encoding.scores,
+                encoding.code,
+                photo.fitted,
+                temperature=code.temperature,
+                assignment=code.assignment,
+                interpolation=code.interpolation,
+                how=options.refine or "dense",
+                at=options.crf_size,
+                photo=photo.decoded.image,
+                threads=way.order.house.crf_threads(),
+                deadline=late,
+                **_parameters(options),
+            )
+        except CRFTimeout:
+            raise
+        except TesseraError as error:  # deviations that do not go with this image's size
+            raise BadOption(f"crf: {error}") from None
+
+
+def _parameters(options: Options) -> dict[str, Any]:
+    return {
+        "iterations": options.crf_iterations,
+        "gaussian_compat": options.crf_gaussian_compat,
+        "bilateral_sxy": options.crf_bilateral_sxy,
+        "bilateral_srgb": options.crf_bilateral_srgb,
+        "bilateral_compat": options.crf_bilateral_compat,
+    }

@@ -51,8 +51,16 @@ class Seen(Generic[V]):
     def __len__(self) -> int:
         return len(self._kept)
 
-    async def get(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, V]]) -> V:
+    async def get(
+        self,
+        key: Hashable,
+        make: Callable[[], Coroutine[Any, Any, V]],
+        *,
+        again: tuple[type[Exception], ...] = (),
+    ) -> V:
         """What `make` gives, or gave before, for this key.
+
+        again  what a making may raise that is true of its own caller only: who merely waited then asks for itself
 
         Cancelled, a call leaves; the making goes on while another call waits for it, and is cancelled with the
         last one. What it raises reaches all who wait, and is not kept.
@@ -64,8 +72,18 @@ class Seen(Generic[V]):
             self._kept.move_to_end(key)
             self._on_ask(True)
             return self._kept[key]
+        own = key not in self._making
+        self._on_ask(not own)
+        while True:
+            try:
+                return await self._wait(key, make)
+            except again:
+                if own:
+                    raise
+                own = key not in self._making
+
+    async def _wait(self, key: Hashable, make: Callable[[], Coroutine[Any, Any, V]]) -> V:
         making = self._making.get(key)
-        self._on_ask(making is not None)
         if making is None:
             making = self._making[key] = _Making(asyncio.ensure_future(make()))
             making.task.add_done_callback(lambda task: self._made(key, task))
