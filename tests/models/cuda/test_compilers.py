@@ -29,11 +29,12 @@ def nvrtc() -> ctypes.CDLL | None:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc here")
-def test_nvcc_compiles_every_kernel_without_spilling(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wide", [False, True])
+def test_nvcc_compiles_every_kernel_without_spilling(tmp_path: Path, wide: bool) -> None:
     code = tmp_path / "kernels.cu"
     code.write_text(source())
     told = subprocess.run(
-        ["nvcc", *options(1, False), *CUPY_ADDS, "-Werror", "all-warnings", "-Xptxas=-v", "-cubin", str(code)],
+        ["nvcc", *options(1, wide), *CUPY_ADDS, "-Werror", "all-warnings", "-Xptxas=-v", "-cubin", str(code)],
         cwd=tmp_path,
         check=True,
         capture_output=True,
@@ -45,7 +46,10 @@ def test_nvcc_compiles_every_kernel_without_spilling(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(nvrtc() is None, reason="no NVRTC here: it comes with the `gpu` extra, and with torch for CUDA")
-@pytest.mark.parametrize(("blocks", "wide"), [(1, False), pytest.param(2, True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("blocks", "wide"),
+    [(1, True), pytest.param(1, False, marks=pytest.mark.slow), pytest.param(2, True, marks=pytest.mark.slow)],
+)
 def test_nvrtc_compiles_with_the_options_that_cupy_passes(blocks: int, wide: bool) -> None:
     library = nvrtc()
     assert library is not None
