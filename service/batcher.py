@@ -18,12 +18,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from models.assign import Array
 from models.bundle import Encoder
+from service.delivery import Delivery
 from service.errors import Busy, DeadlinePassed
 from service.turns import Shape, Turns, Waiter
 
@@ -93,8 +95,7 @@ class Batcher:
         self._closed = False
         self._awake = threading.Lock()  # held while there is nothing to do
         self._awake.acquire()
-        self._answers: deque[tuple[list[Job], Sequence[Batched | Exception], Reason | None]] = deque()
-        self._announced = False  # the loop knows that answers are there
+        self._delivery: Delivery[Batched] = Delivery()
         self.running = 0
 
     @property
@@ -241,29 +242,10 @@ class Batcher:
         self._answer(batch, answers, ran)
 
     def _answer(self, jobs: list[Job], answers: Sequence[Batched | Exception], reason: Reason | None) -> None:
-        """Leave answers for the event loop, and wake it if it does not know of any yet."""
+        """Leave answers for the event loop."""
         assert self._loop is not None
-        self._answers.append((jobs, answers, reason))
-        if not self._announced:
-            self._announced = True
-            try:
-                self._loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop is closed: nobody is left to hear it
-                self._answers.clear()
-
-    def _deliver(self) -> None:
-        self._announced = False
-        while self._answers:
-            jobs, answers, reason = self._answers.popleft()
-            for job, answer in zip(jobs, answers, strict=True):
-                if job.done.done():  # its client left meanwhile
-                    continue
-                if isinstance(answer, Exception):
-                    job.done.set_exception(answer)
-                else:
-                    job.done.set_result(answer)
-            if reason is not None:
-                self._on_batch(len(jobs), reason)
+        told = None if reason is None else partial(self._on_batch, len(jobs), reason)
+        self._delivery.put(self._loop, list(zip((job.done for job in jobs), answers, strict=True)), told)
 
 
 _NOTHING = np.empty((0, 0, 3), np.uint8)

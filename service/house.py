@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from models.image import Limits
 from service.admission import Admission
+from service.device_refiner import DeviceRefiner
 from service.metrics import Metrics
 from service.seen import Seen
 from service.settings import Settings
@@ -40,6 +41,7 @@ class House:
     crf_workers: ThreadPoolExecutor
     cores: int
     crf_timeout_s: float
+    device: DeviceRefiner | None  # the CRF's GPU
     _count: itertools.count[int] = field(default_factory=itertools.count)
     _refining: int = 0
 
@@ -63,6 +65,7 @@ class House:
             ThreadPoolExecutor(workers, thread_name_prefix="crf"),
             cores,
             settings.crf_timeout_s,
+            DeviceRefiner.open(settings),
         )
 
     def sampled(self) -> bool:
@@ -86,3 +89,5 @@ class House:
         """Let the threads go; what has not begun never does."""
         self.workers.shutdown(wait=False, cancel_futures=True)
         self.crf_workers.shutdown(wait=False, cancel_futures=True)
+        if self.device is not None:
+            self.device.close()

@@ -6,7 +6,10 @@ Knows nothing of HTTP or answers: what the network said of an image goes in, a l
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +17,12 @@ from models.assign import Array
 from models.crf import CRFTimeout
 from models.errors import TesseraError
 from models.refined import refined
+from service.device_refiner import DeviceRefiner, NotOnDevice
 from service.encoding import Encoding, Way
-from service.errors import BadOption
+from service.errors import BadOption, Busy
 from service.schemas import Options
+
+log = logging.getLogger("tessera")
 
 _KEPT_S = 0.25  # of an image's time, for what follows; at most a fifth of what is left
 
@@ -48,6 +54,11 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
     pool = house.workers if how == "fast" else house.crf_workers
 
     async def make() -> Refined:
+        if house.device is not None and house.device.alive and how == "dense" and options.crf_size == "input":
+            try:
+                return Refined(await _on_device(way, encoding, options, house.device, late))
+            except NotOnDevice as error:
+                log.info("%s; the CPU refines this image", error)
         with house.refining():
             return Refined(await way.job(lambda: _work(way, encoding, options, late), pool))
 
@@ -59,28 +70,49 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
         return None
 
 
+async def _on_device(way: Way, encoding: Encoding, options: Options, device: DeviceRefiner, late: float) -> Array:
+    fitted, code = (await way.job(way.photo)).fitted, way.manifest.code
+    with way.timed("crf"), _as_bad_option():
+        return await device.refined(
+            encoding.scores,
+            encoding.code,
+            fitted,
+            temperature=code.temperature,
+            assignment=code.assignment,
+            interpolation=code.interpolation,
+            deadline=late,
+            **_parameters(options),
+        )
+
+
+@contextmanager
+def _as_bad_option() -> Iterator[None]:
+    """Deviations that do not go with this image's size are the caller's to change."""
+    try:
+        yield
+    except (CRFTimeout, NotOnDevice, Busy):
+        raise
+    except TesseraError as error:
+        raise BadOption(f"crf: {error}") from None
+
+
 def _work(way: Way, encoding: Encoding, options: Options, late: float) -> Array:
     photo, code = way.photo(), way.manifest.code
-    with way.timed("crf"):
-        try:
-            return refined(
-                encoding.scores,
-                encoding.code,
-                photo.fitted,
-                temperature=code.temperature,
-                assignment=code.assignment,
-                interpolation=code.interpolation,
-                how=options.refine or "dense",
-                at=options.crf_size,
-                photo=photo.decoded.image,
-                threads=way.order.house.crf_threads(),
-                deadline=late,
-                **_parameters(options),
-            )
-        except CRFTimeout:
-            raise
-        except TesseraError as error:  # deviations that do not go with this image's size
-            raise BadOption(f"crf: {error}") from None
+    with way.timed("crf"), _as_bad_option():
+        return refined(
+            encoding.scores,
+            encoding.code,
+            photo.fitted,
+            temperature=code.temperature,
+            assignment=code.assignment,
+            interpolation=code.interpolation,
+            how=options.refine or "dense",
+            at=options.crf_size,
+            photo=photo.decoded.image,
+            threads=way.order.house.crf_threads(),
+            deadline=late,
+            **_parameters(options),
+        )
 
 
 def _parameters(options: Options) -> dict[str, Any]:

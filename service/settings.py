@@ -33,7 +33,7 @@ class Settings(BaseModel):
     max_model_bytes    of all networks held at once
     engine             what runs the networks; auto measures what is installed, once, and remembers
     threads            of the network on a CPU; 0 = as many as there are cores
-    gpu_bytes          of device memory the networks may take; 0 = all of it
+    gpu_bytes          of device memory the networks may take; 0 = all of it. The CRF takes up to 576 MB beside them
     workers            threads that decode and encode images; 0 = one per core
     max_bytes          of one image file
     max_body_bytes     of one request, several images or base64 together
