@@ -24,7 +24,7 @@ serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(foreach b,$(BUNDLE),--bundle $(b))
 
 test: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pytest
+	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile
 
 test-all: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest -m ""
