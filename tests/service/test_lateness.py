@@ -37,14 +37,16 @@ def test_a_deadline_that_passed_in_the_queue_is_never_run() -> None:
 
 
 class Paced:
-    """An encoder that moves the clock on, and stops at each image `held` names until it is let go."""
+    """An encoder that moves the clock on, waits for `start`, and stops at each image `held` names until let go."""
 
     def __init__(self, clock: Clock, seconds: float, held: int = 255) -> None:
         self.clock, self.seconds, self.held = clock, seconds, held
-        self.go = threading.Event()
+        self.start, self.go = threading.Event(), threading.Event()
+        self.start.set()
         self.ran: list[int] = []
 
     def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+        assert self.start.wait(10)
         if (first := int(pixels[0, 0, 0, 0])) == self.held:
             assert self.go.wait(10)
         self.ran.append(first)
@@ -60,9 +62,11 @@ def after(measured: int, waiting: int, allowed_s: float, **options: Any) -> type
     batcher = Batcher(paced, clock=clock)
 
     async def scenario() -> type[BaseException] | None:
-        tasks = await queued(batcher, [picture(i) for i in range(measured)])  # one thread, no pause in between
+        paced.start.clear()  # all are in the line before the first has run: no pause in between
+        tasks = await queued(batcher, [picture(i) for i in range(measured)])
         tasks += await queued(batcher, [picture(250)])
         tasks += await queued(batcher, [picture(100 + i) for i in range(waiting)])
+        paced.start.set()
         await until(lambda: batcher.running == 1 and batcher.waiting == waiting and len(paced.ran) == measured)
         asked = asyncio.create_task(batcher.submit(picture(200), deadline=clock.now + allowed_s, **options))
         await asyncio.sleep(0)
