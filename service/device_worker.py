@@ -11,6 +11,7 @@ Knows nothing of threads, requests or files.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from models.image import Fit
 from models.refined import refined
 from service.engines.engine import first_line
 from service.settings import Settings
+
+log = logging.getLogger("tessera")
 
 BUDGET = 512 << 20  # bytes of device memory for working; larger batches are worked on in parts
 ENGINES = ("auto", "cuda", "tensorrt")  # whoever names a CPU's engine wants no GPU
@@ -103,6 +106,7 @@ class OnDevice:
                 there = self._device.upload(sent)
             return bool((self._device.download(there) == sent).all())
         except Exception:
+            log.exception("the GPU does not answer")
             return False
 
 
