@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import crf_cost, crf_quality
-from models import crf, image
+from models import crf, densecrf, image
 
 Array = NDArray[Any]
 SHARPNESS = {"smooth": 1.0, "peaked": 6.0, "flat": 2.0}
@@ -50,17 +50,8 @@ def probabilities(kind: str, k: int, size: int, seed: int) -> Array:
 
 
 def pydensecrf(given: Array, photo: Array) -> tuple[Array, Array]:
-    """What the published pipelines compute, colors in BGR."""
-    from pydensecrf.densecrf import DenseCRF2D
-    from pydensecrf.utils import unary_from_softmax
-
-    k, height, width = given.shape
-    model = DenseCRF2D(width, height, k)
-    model.setUnaryEnergy(unary_from_softmax(given))
-    model.addPairwiseGaussian(sxy=1, compat=3)
-    model.addPairwiseBilateral(sxy=67, srgb=3, rgbim=np.ascontiguousarray(photo[:, :, ::-1]), compat=4)
-    marginals = np.array(model.inference(10)).reshape(k, height, width)
-    return np.argmax(marginals, axis=0).astype(np.uint8), marginals
+    """models.densecrf.refine: what the published pipelines compute."""
+    return densecrf.refine(given, photo, return_marginals=True)
 
 
 def ours(threads: int) -> Callable[[Array, Array], tuple[Array, Array]]:
@@ -73,15 +64,6 @@ def timed(refine: Callable[[Array, Array], tuple[Array, Array]], given: Array, p
     wall, cpu = time.perf_counter(), time.process_time()
     labels, marginals = refine(given, photo)
     return Took(time.process_time() - cpu, time.perf_counter() - wall, labels, marginals)
-
-
-def has_pydensecrf() -> bool:
-    """Whether there is something to compare with."""
-    try:
-        import pydensecrf.densecrf  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def ratio(name: str, theirs: list[float], mine: list[float]) -> None:
@@ -98,7 +80,7 @@ def speed(photos: Path, images: int, labels: int, size: int) -> None:
     """Prints the table that the CRF is judged by, as far as a CPU tells it."""
     print(f"{size}×{size}, {labels} labels, 10 iterations; this processor's widest vectors: {crf_cost.vectors()}")
     crf.warm(labels)
-    compare, paths = has_pydensecrf(), sorted(photos.iterdir())
+    compare, paths = densecrf.missing() is None, sorted(photos.iterdir())
     one, two, other = list[Took](), list[Took](), list[Took]()
     agreement, difference = [], []
     for i, path in enumerate(paths[:: max(1, len(paths) // images)][:images]):

@@ -99,31 +99,21 @@ def refine(
     Thread-safe. Raises CRFError, CRFTimeout, and lattice.LatticeError (a TesseraError as well) where the standard
     deviations are too small for the image.
     """
-    _check(probabilities, image)
-    _check_range("iterations", iterations, 0, 1000)
+    check_arrays(probabilities, image)
+    check_parameters(iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
     _check_range("threads", threads, 1, 64)
-    _check_range("gaussian_sxy", gaussian_sxy, 0.1, MAX_GAUSSIAN_SXY)
-    _check_range("bilateral_sxy", bilateral_sxy, 0.1, math.inf)
-    _check_range("bilateral_srgb", bilateral_srgb, 0.1, math.inf)
-    _check_range("gaussian_compat", gaussian_compat, 0, 1000)
-    _check_range("bilateral_compat", bilateral_compat, 0, 1000)
     from models import mean_field
     from models.crew import Crew
 
     k, height, width = probabilities.shape
-
-    def check() -> None:
-        if deadline is not None and time.monotonic() >= deadline:
-            raise CRFTimeout("the CRF ran out of time; allow it more, or fewer iterations or a smaller image")
-
-    check()
+    check_time(deadline)
     with Crew(int(threads)) as crew:
         bilateral = mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew)
-        check()
+        check_time(deadline)
         unary = mean_field.log_rows(probabilities, MIN_PROBABILITY, crew)
         del probabilities  # as much memory as the marginals will take
-        check()
-        taps = _taps(height, width, float(gaussian_sxy))
+        check_time(deadline)
+        taps = smoothing_taps(height, width, float(gaussian_sxy))
         labels, maps = mean_field.infer(
             unary,
             k,
@@ -133,7 +123,7 @@ def refine(
             int(iterations),
             crew,
             marginals=return_marginals,
-            check=None if deadline is None else check,
+            check=None if deadline is None else lambda: check_time(deadline),
         )
     labels = labels.reshape(height, width)
     return (labels, maps.reshape(k, height, width)) if return_marginals else labels
@@ -148,12 +138,13 @@ def warm(labels: int = 27) -> None:
     for threads in (1, 2):
         with Crew(threads) as crew:
             bilateral = mean_field.bilateral_lattice(np.zeros((8, 8, 3), np.uint8), 67.0, 3.0, 4.0, crew)
-            unary, taps = mean_field.log_rows(flat, MIN_PROBABILITY, crew), _taps(8, 8, 1.0)
+            unary, taps = mean_field.log_rows(flat, MIN_PROBABILITY, crew), smoothing_taps(8, 8, 1.0)
             for channels in mean_field.widths(mean_field.row_size(labels)):
                 mean_field.infer(unary, labels, bilateral, taps, 3.0, 1, crew, marginals=True, channels=channels)
 
 
-def _check(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:
+def check_arrays(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:
+    """Raises CRFError for what `refine` says its first two arguments must not be."""
     if probabilities.dtype != np.float32 or probabilities.ndim != 3:
         raise CRFError(f"probabilities are {_kind(probabilities)}; float32 [K, H, W] is needed")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -170,6 +161,29 @@ def _check(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:
         raise CRFError("probabilities must be at least 0 and sum to 1 over the labels; apply a softmax first")
 
 
+def check_parameters(
+    iterations: int,
+    gaussian_sxy: float,
+    gaussian_compat: float,
+    bilateral_sxy: float,
+    bilateral_srgb: float,
+    bilateral_compat: float,
+) -> None:
+    """Raises CRFError for one out of its range, by its name."""
+    _check_range("iterations", iterations, 0, 1000)
+    _check_range("gaussian_sxy", gaussian_sxy, 0.1, MAX_GAUSSIAN_SXY)
+    _check_range("gaussian_compat", gaussian_compat, 0, 1000)
+    _check_range("bilateral_sxy", bilateral_sxy, 0.1, math.inf)
+    _check_range("bilateral_srgb", bilateral_srgb, 0.1, math.inf)
+    _check_range("bilateral_compat", bilateral_compat, 0, 1000)
+
+
+def check_time(deadline: float | None) -> None:
+    """Raises CRFTimeout once time.monotonic() has reached the deadline; None never passes."""
+    if deadline is not None and time.monotonic() >= deadline:
+        raise CRFTimeout("the CRF ran out of time; allow it more, or fewer iterations or a smaller image")
+
+
 def _kind(array: NDArray[np.generic]) -> str:
     return f"{array.dtype} {list(array.shape)}"
 
@@ -183,7 +197,7 @@ _kept_taps: "OrderedDict[tuple[int, int, float], Taps]" = OrderedDict()  # least
 _kept_lock = Lock()
 
 
-def _taps(height: int, width: int, sxy: float) -> "Taps":
+def smoothing_taps(height: int, width: int, sxy: float) -> "Taps":
     """The Gaussian term depends on the size alone, and a service sees few sizes: kept, up to CACHE_BYTES in all."""
     from models import stencil
 

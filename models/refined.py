@@ -7,14 +7,16 @@ what is served. numba is imported with the first use of the dense CRF, and not f
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
 
-from models import assign, crf, guided, windows
+from models import assign, crf, densecrf, guided, windows
 from models.assign import Array, Assignment, Interpolation
 from models.image import Fit, resize
 from models.windows import Span
 
-How = Literal["dense", "fast"]
+How = Literal["dense", "fast", "pydensecrf"]
 At = Literal["input", "source"]
 
 SHARPNESS = 10.0  # times the temperature: the guided filter averages, so that what it is given must be decided
@@ -44,7 +46,8 @@ def refined(
 
     scores    float32 [K, h, w];  code  float32 [D, h, w], needed where assignment is `cosine`
     fitted    what the network was given, and the photo's size
-    how       `dense`: the CRF; `fast`: the guided filter, which takes none of the parameters after photo
+    how       `dense`: the CRF; `pydensecrf`: the same by that package (models.densecrf); `fast`: the guided filter,
+              which takes none of the parameters after photo
     at        `input`: edges are those of the fitted image; `source`: those of the photo, which must be given
     photo     uint8 [H, W, 3] RGB
     deadline  time.monotonic() after which the CRF raises CRFTimeout
@@ -52,7 +55,7 @@ def refined(
 
     `input` is what the papers do. What is interpolated to the photo's size are the CRF's marginals, not its labels:
     edges stay smooth. At the source, distances in pixels grow with the photo, and a large one is refined in windows.
-    Raises CRFError and LatticeError (see models.crf.refine).
+    Raises CRFError and LatticeError (see models.crf.refine), and densecrf.NotInstalled.
     """
     if at == "source" and (photo is None or photo.shape[:2] != fitted.source):
         raise ValueError("to refine at the source's size, its pixels are needed")
@@ -80,6 +83,7 @@ def refined(
             scores, code, shape, temperature=temperature, assignment=assignment, box=part, interpolation=interpolation
         )
 
+    refine: Callable[..., Any] = densecrf.refine if how == "pydensecrf" else partial(crf.refine, threads=threads)
     if at == "source" and photo is not None:
         scale = math.sqrt(fitted.source[0] * fitted.source[1] / (inner[0] * inner[1]))
         return windows.refine(
@@ -91,10 +95,10 @@ def refined(
             bilateral_sxy=bilateral_sxy * scale,
             bilateral_srgb=bilateral_srgb,
             bilateral_compat=bilateral_compat,
-            threads=threads,
+            by=refine,
             deadline=deadline,
         )
-    _, marginals = crf.refine(
+    _, marginals = refine(
         probabilities((0, inner[0]), (0, inner[1]), inner),
         picture,
         iterations=iterations,
@@ -102,7 +106,6 @@ def refined(
         bilateral_sxy=bilateral_sxy,
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
-        threads=threads,
         deadline=deadline,
         return_marginals=True,
     )

@@ -30,9 +30,10 @@ def refine(
     *,
     window: int = WINDOW,
     overlap: int = OVERLAP,
+    by: Callable[..., Any] = crf.refine,
     **options: Any,
 ) -> Array:
-    """The most probable label of every pixel; options are those of models.crf.refine.
+    """The most probable label of every pixel; options are those of `by`, which answers as models.crf.refine.
 
     probabilities  float32 [K, rows, columns] of the pixels in two spans, which sums to 1 over K
     photo          uint8 [H, W, 3], RGB
@@ -49,7 +50,7 @@ def refine(
         beside: Array | None = None
         for x, (left, right) in enumerate(columns):
             given = probabilities((top, bottom), (left, right))
-            _, shares = crf.refine(given, photo[top:bottom, left:right], return_marginals=True, **options)
+            _, shares = by(given, photo[top:bottom, left:right], return_marginals=True, **options)
             del given
             shares *= down[:, None] * _ramp(columns, x)
             if beside is not None:

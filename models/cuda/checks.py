@@ -12,19 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.crf import MAX_GAUSSIAN_SXY, CRFError, _check_range
+from models.crf import CRFError, check_parameters
 from models.cuda.device import DeviceArray
 from models.cuda.field import Parameters
 
 
 def checked(parameters: Parameters) -> Parameters:
     """As models.crf.refine checks them. Raises CRFError."""
-    _check_range("iterations", parameters.iterations, 0, 1000)
-    _check_range("gaussian_sxy", parameters.gaussian_sxy, 0.1, MAX_GAUSSIAN_SXY)
-    _check_range("bilateral_sxy", parameters.bilateral_sxy, 0.1, np.inf)
-    _check_range("bilateral_srgb", parameters.bilateral_srgb, 0.1, np.inf)
-    _check_range("gaussian_compat", parameters.gaussian_compat, 0, 1000)
-    _check_range("bilateral_compat", parameters.bilateral_compat, 0, 1000)
+    check_parameters(
+        parameters.iterations,
+        parameters.gaussian_sxy,
+        parameters.gaussian_compat,
+        parameters.bilateral_sxy,
+        parameters.bilateral_srgb,
+        parameters.bilateral_compat,
+    )
     return replace(parameters, iterations=int(parameters.iterations), gaussian_sxy=float(parameters.gaussian_sxy))
 
 

@@ -1,4 +1,4 @@
-"""The CRF on drawn scenes, against pydensecrf, and against the marginals that STEGO's own code gave."""
+"""The CRF on drawn scenes, and against the marginals that STEGO's own code gave; test_densecrf.py has pydensecrf's."""
 
 from __future__ import annotations
 
@@ -12,50 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from models import crf, lattice, mean_field
+from tests.models.drawn import scene, unary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "stego_dense_crf.npz"
-PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    e = np.exp(logits - logits.max(axis=0))
-    return (e / e.sum(axis=0)).astype(np.float32)
-
-
-def unary(kind: str, k: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Random probabilities [K, H, W] with the look of a network's: blobs, upsampled from a small grid."""
-    cells, spread = {"smooth": (12, 1.0), "peaked": (40, 6.0), "flat": (12, 0.5)}[kind]
-    coarse = np.random.default_rng(seed).standard_normal((k, cells, cells)).astype(np.float32) * spread
-    if kind == "flat":  # softmax(2 · cosine): no label ever above e^4 times another
-        coarse = 2 * np.tanh(coarse)
-    return softmax(np.stack([np.array(Image.fromarray(c).resize((width, height), 2)) for c in coarse]))
-
-
-def scene(height: int = 48, width: int = 64, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A disk on a ground, both slightly noisy: image, true labels, and a unary that is wrong at one pixel in five."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    truth = ((y - height / 2) ** 2 + (x - width / 2) ** 2 < (height / 3) ** 2).astype(np.uint8)
-    color = np.array([[200, 60, 40], [40, 90, 180]], np.int64)[truth] + rng.integers(-2, 3, (height, width, 3))
-    seen = truth ^ (rng.random(truth.shape) < 0.2)
-    return color.astype(np.uint8), truth, np.stack([0.7 - 0.4 * seen, 0.3 + 0.4 * seen]).astype(np.float32)
-
-
-def oracle(probabilities: np.ndarray, image: np.ndarray, **changed: Any) -> np.ndarray:
-    """pydensecrf, called as its README shows, with the published parameters."""
-    dense = pytest.importorskip("pydensecrf.densecrf", exc_type=ImportError)
-    p = {"iterations": 10, "gaussian_sxy": 1, "gaussian_compat": 3, "bilateral_sxy": 67, "bilateral_srgb": 3}
-    p |= {"bilateral_compat": 4} | changed
-    k, height, width = probabilities.shape
-    model = dense.DenseCRF2D(width, height, k)
-    model.setUnaryEnergy(-np.log(np.clip(probabilities, 1e-5, 1)).reshape(k, -1))
-    model.addPairwiseGaussian(sxy=p["gaussian_sxy"], compat=p["gaussian_compat"])
-    bgr = np.ascontiguousarray(image[:, :, ::-1])
-    model.addPairwiseBilateral(p["bilateral_sxy"], p["bilateral_srgb"], bgr, p["bilateral_compat"])
-    return np.array(model.inference(p["iterations"])).reshape(k, height, width)
 
 
 def test_a_noisy_scene_is_cleaned_along_the_edge() -> None:
@@ -229,31 +190,6 @@ def test_importing_the_crf_does_not_import_numba() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {},
-        {"iterations": 1},
-        {"gaussian_sxy": 2, "gaussian_compat": 5},
-        {"bilateral_sxy": 20, "bilateral_srgb": 13, "bilateral_compat": 10},
-    ],
-)
-def test_agrees_with_pydensecrf_on_a_drawn_scene(changed: dict[str, float]) -> None:
-    image = scene(80, 96)[0]
-    probabilities = unary("flat", 12, 80, 96)
-    expected = oracle(probabilities, image, **changed)
-    labels, marginals = crf.refine(probabilities, image, return_marginals=True, **changed)
-    assert (labels == expected.argmax(axis=0)).mean() >= 0.999
-    assert np.abs(marginals - expected).mean() < 1e-3
-
-
-def test_agrees_with_pydensecrf_on_noise() -> None:
-    """Six lattice vertices a pixel: the most there can be."""
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    probabilities = unary("smooth", 5, 64, 64)
-    assert (crf.refine(probabilities, image) == oracle(probabilities, image).argmax(axis=0)).mean() >= 0.999
-
-
 def test_agrees_with_the_published_pipeline() -> None:
     """The arrays hold STEGO's inputs and the marginals its own code gave: image normalized, logits on a small grid."""
     torch = pytest.importorskip("torch")
@@ -265,21 +201,6 @@ def test_agrees_with_the_published_pipeline() -> None:
     labels, marginals = crf.refine(torch.softmax(logits[0], dim=0).numpy(), image, return_marginals=True)
     assert (labels == case["Q"].argmax(axis=0)).mean() >= 0.995
     assert np.abs(marginals - case["Q"]).max() < 0.02
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not PHOTOS.exists(), reason="the photos are not here")
-@pytest.mark.parametrize("kind", ["smooth", "peaked", "flat"])
-def test_agrees_with_pydensecrf_on_photos(kind: str) -> None:
-    paths = sorted(PHOTOS.rglob("*.jpg"))
-    same = []
-    for seed, path in enumerate(paths[:: len(paths) // 6][:6]):
-        image = np.array(Image.open(path).convert("RGB").resize((320, 320), Image.Resampling.BILINEAR))
-        probabilities = unary(kind, 27, 320, 320, seed)
-        expected = oracle(probabilities, image).argmax(axis=0)
-        assert (expected != probabilities.argmax(axis=0)).mean() > 0.01, "a unary that the CRF has work with"
-        same.append((crf.refine(probabilities, image) == expected).mean())
-    assert min(same) >= 0.9999
 
 
 def test_the_lattice_holds_whole_rows_or_whole_units() -> None:

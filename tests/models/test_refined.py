@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import assign, crf
+from models import assign, crf, densecrf
 from models.image import Fit, InputSpec, fit
 from models.refined import refined
 
@@ -30,17 +30,32 @@ WAYS: list[dict[str, Any]] = [
     {"how": "fast"},
     {"at": "source"},
     {"how": "fast", "at": "source"},
+    {"how": "pydensecrf"},
+    {"how": "pydensecrf", "at": "source"},
 ]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_every_way_finds_the_disk(way: dict[str, Any]) -> None:
+    if way.get("how") == "pydensecrf" and (reason := densecrf.missing()):
+        pytest.skip(reason)
     truth, photo, scores, fitted = scene()
     plain = assign.labels(scores, fitted.source, fitted.box)
     labels = refined(scores, None, fitted, temperature=4, assignment="dot", photo=photo, **way)
     assert labels.shape == truth.shape
     assert labels.dtype == np.uint8
     assert (labels == truth).mean() > max((plain == truth).mean(), 0.97)
+
+
+@pytest.mark.skipif(densecrf.missing() is not None, reason=densecrf.missing() or "")
+@pytest.mark.parametrize("at", ["input", "source"])
+def test_pydensecrf_answers_as_ours_does(at: Any) -> None:
+    _, photo, scores, fitted = scene()
+    given: dict[str, Any] = {"temperature": 4, "assignment": "dot", "photo": photo, "at": at, "iterations": 3}
+    weak = {"gaussian_compat": 0, "bilateral_compat": 0.5}
+    ours = refined(scores, None, fitted, **given, **weak)
+    assert (refined(scores, None, fitted, how="pydensecrf", **given, **weak) == ours).mean() > 0.999
+    assert (refined(scores, None, fitted, how="pydensecrf", **given) != ours).any(), "the parameters arrive"
 
 
 def test_cosines_are_those_of_the_service() -> None:
