@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,18 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from rich.console import Console
 
-from models import assign, crf
+from models import crf
 from models.bundle import Bundle
 from models.image import Fit, fit
-from models.refined import refined
-from service.engines import open_engine
-from service.settings import Settings, embedded
+from service.settings import embedded
 from training import datasets, metrics
 from training.datasets import IGNORED
-from training.evaluation.label_maps import enlarged
+from training.evaluation.exported import Answer, open_networks
+from training.evaluation.label_maps import Edges, Mapper, Way, enlarged
 
 Array = NDArray[Any]
 NEAR = 2
+EDGES = (None, Edges("fast"), Edges("fast", "source"), Edges("dense"), Edges("dense", "source"))
 
 
 class Frame(NamedTuple):
@@ -37,8 +36,7 @@ class Frame(NamedTuple):
 
     photo: Array
     fitted: Fit
-    scores: Array
-    code: Array
+    answer: Answer
     truth: Array
 
 
@@ -59,12 +57,13 @@ def widened(mask: Array) -> Array:
     return np.asarray(drawn.filter(ImageFilter.MaxFilter(2 * NEAR + 1))) > 0
 
 
-def row(name: str, frames: list[Frame], clusters: int, classes: int, way: Callable[[Frame], Array]) -> str:
-    """One line of the table: `way` makes a label map."""
+def row(mapper: Mapper, way: Way, frames: list[Frame], classes: int) -> str:
+    """One line of the table."""
+    clusters = len(mapper.bundle.manifest.clusters)
     seconds, maps, confusion = [], [], np.zeros((clusters, classes), np.int64)
     for frame in frames:
         began = time.process_time()
-        labels = way(frame)
+        labels = mapper.read(frame.answer, frame.fitted, frame.photo, way)
         seconds.append(time.process_time() - began)
         maps.append(enlarged(labels, frame.truth.shape))
         confusion += metrics.confusion(maps[-1], frame.truth, clusters, classes)
@@ -80,48 +79,26 @@ def row(name: str, frames: list[Frame], clusters: int, classes: int, way: Callab
     precision, recall = right / drawn, found / true
     f = 2 * precision * recall / (precision + recall)
     return (
-        f"| {name} | {scores.miou:.4f} | {scores.accuracy:.4f} | {f:.4f} | {precision:.3f} | {recall:.3f}"
+        f"| {way.name} | {scores.miou:.4f} | {scores.accuracy:.4f} | {f:.4f} | {precision:.3f} | {recall:.3f}"
         f" | {statistics.median(seconds) * 1000:.1f} |"
     )
 
 
 def table(data: Path, bundle_path: Path | None, split: str, every: int) -> None:
-    """Prints it."""
+    """Prints it: every way to refine, the names those of `tessera evaluate`."""
     bundle = Bundle.load(bundle_path or embedded()[0])
-    encode, code = open_engine(bundle, Settings(engine="onnxruntime")), bundle.manifest.code
+    opened = open_networks(bundle, flip=False, features=False, device="cpu")
     images = datasets.open("camvid", data, split=split, console=Console(quiet=True))
     frames = []
     for i in range(0, len(images), every):
         fitted = fit(images[i], bundle.manifest.input)
-        answer = encode(fitted.pixels[None], code=True)
-        assert answer.code is not None
-        frames.append(Frame(images[i], fitted, answer.scores[0], answer.code[0], images.labels(i)))
-    clusters, classes = len(bundle.manifest.clusters), len(images.class_names)
-    crf.warm(clusters)
-
-    def refine(**how: Any) -> Callable[[Frame], Array]:
-        def way(frame: Frame) -> Array:
-            return refined(
-                frame.scores, frame.code, frame.fitted, photo=frame.photo, temperature=code.temperature,
-                assignment=code.assignment, interpolation=code.interpolation, **how,
-            )  # fmt: skip
-
-        return way
-
-    def plain(frame: Frame) -> Array:
-        return assign.labels(frame.scores, frame.fitted.source, frame.fitted.box, interpolation=code.interpolation)
-
-    ways = {
-        "none": plain,
-        "fast": refine(how="fast"),
-        "fast, at the source's size": refine(how="fast", at="source"),
-        "dense": refine(),
-        "dense, at the source's size": refine(at="source"),
-    }
+        frames.append(Frame(images[i], fitted, opened.exported.answer(fitted.pixels), images.labels(i)))
+    crf.warm()
     print(
         f"{bundle.ref}, CamVid {split}, {len(frames)} frames of {frames[0].photo.shape[1]}×{frames[0].photo.shape[0]}"
     )
     print("| refined | mIoU | accuracy | border F | precision | recall | CPU ms |")
     print("|---|---|---|---|---|---|---|")
-    for name, way in ways.items():
-        print(row(name, frames, clusters, classes, way), flush=True)
+    for edges in EDGES:
+        way = Way(flip=opened.served, edges=edges)
+        print(row(Mapper(bundle, opened.networks), way, frames, len(images.class_names)), flush=True)

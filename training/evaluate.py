@@ -1,7 +1,7 @@
 """`tessera evaluate`: what a bundle is worth against ground truth.
 
     tessera evaluate runs/photos --data photos --labels labels
-    tessera evaluate models/pretrained/street --data ../shared/data/camvid --dataset camvid --split val --crf --flip
+    tessera evaluate models/pretrained/street --data ../shared/data/camvid --dataset camvid --crf --refine fast
 
 Knows no data set and no method: it opens both, hands them to `evaluation`, and writes what that finds as a table,
 as evaluation.json and as evaluation.html. Labels are read here, and nowhere in training.
@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.console import Console
 
+from models import densecrf
 from models.bundle import Bundle
 from models.errors import TesseraError
+from models.refined import At, How
 from training import datasets
 from training.datasets import DataError, Images, Skipped
 from training.evaluation.exported import Device, ExportedError
-from training.evaluation.label_maps import Protocol, enlarged
+from training.evaluation.label_maps import Edges, Protocol, enlarged
 from training.evaluation.measure import Evaluation, Options, evaluate
 from training.evaluation.page import Example, page_of
 from training.evaluation.scoring import Labelled
@@ -96,7 +99,14 @@ def command(
     ] = None,
     dataset: Annotated[str | None, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = None,
     split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
-    crf: Annotated[bool, typer.Option("--crf", help="Rows with the CRF, too.")] = False,
+    crf: Annotated[bool, typer.Option("--crf", help="Rows with the dense CRF, too: --refine dense.")] = False,
+    refine: Annotated[
+        list[str] | None, typer.Option(metavar="|".join(get_args(How)), help="Rows refined like this; repeatable.")
+    ] = None,
+    crf_size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="|".join(get_args(At)), help="Refined at whose size; repeatable. Default: input."),
+    ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Rows with and without flip averaging.")] = False,
     protocol: Annotated[
         str, typer.Option(help="served: label maps as the service gives them. crop: the papers' central square.")
@@ -115,16 +125,19 @@ def command(
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Score at most so many images, drawn evenly; 0: all.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the probe and of the curves' pairs.")] = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Images at once; default: one per core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Images at once; default: one per core, or one where pydensecrf takes part.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
 ) -> None:
-    """Score a bundle against ground truth: Hungarian mIoU and accuracy, per class, with and without CRF and flip."""
+    """Score a bundle against ground truth: Hungarian mIoU and accuracy, per class, with edges refined or not."""
     console = Console(stderr=True)
     try:
         if protocol not in get_args(Protocol):
             raise UsageError(f"--protocol {protocol}: write {' or '.join(get_args(Protocol))}")
         if device not in get_args(Device):
             raise UsageError(f"--device {device}: write {', '.join(get_args(Device))}")
+        edges = edges_of(crf, refine or (), crf_size or ())
         if not linear_probe and (probe_data or probe_labels or probe_split):
             raise UsageError("--probe-data, --probe-labels and --probe-split belong to --linear-probe: add it")
         model = open_bundle(bundle)
@@ -143,7 +156,7 @@ def command(
             learning = Labelled(other, labelled.classes, labelled.protocol, labelled.size)
             notes += overlap(other, images, told=told)
         folder = writable(out or default_out(model.path))
-        options = Options(crf, flip, curves, probe_steps, seed, workers or min(8, os.cpu_count() or 1), device)  # type: ignore[arg-type]
+        options = Options(edges, flip, curves, probe_steps, seed, workers or default_workers(edges), device)  # type: ignore[arg-type]
         what = f"{dataset} {split}" if labels is None else f"{images.root.name} with {labels.name}"
         found = evaluate(model, labelled, what, options, console, learning)
         found.tally.skipped[:0] = failed
@@ -165,6 +178,26 @@ def command(
     print(f"page    {folder / 'evaluation.html'}")
     if facts["failed"]:
         raise typer.Exit(1)
+
+
+def edges_of(crf: bool, refine: Sequence[str], crf_size: Sequence[str]) -> tuple[Edges, ...]:
+    """Every way of refining that is asked for, once, the dense CRF of --crf first. Raises UsageError."""
+    hows = dict.fromkeys([*(["dense"] if crf else []), *refine])
+    if crf_size and not hows:
+        raise UsageError("--crf-size belongs to --crf or --refine: add one")
+    sizes = dict.fromkeys(crf_size or ["input"])
+    for option, given, known in (("--refine", hows, get_args(How)), ("--crf-size", sizes, get_args(At))):
+        for word in given:
+            if word not in known:
+                raise UsageError(f"{option} {word}: write {', '.join(known)}")
+    if "pydensecrf" in hows and (reason := densecrf.missing()):
+        raise UsageError(f"--refine pydensecrf: {reason}")
+    return tuple(Edges(cast(How, how), cast(At, at)) for how in hows for at in sizes)
+
+
+def default_workers(edges: Sequence[Edges]) -> int:
+    """Images at once. pydensecrf holds Python's lock: beside it every row's seconds would be those of waiting."""
+    return 1 if any(one.how == "pydensecrf" for one in edges) else min(8, os.cpu_count() or 1)
 
 
 def overlap(learning: Images, evaluated: Images, *, told: bool) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from typer.testing import CliRunner
 
+from models import densecrf
 from tests.service.conftest import server_of
 from tests.tiny import bands
 from training import evaluate
+from training.evaluation.label_maps import Edges
 
 CLASS_OF_COLOR = np.array([0, 1, 1, 2, 3], np.uint8)  # green and blue are one class: one cluster is left over
 
@@ -75,13 +78,25 @@ def served_scores(bundle: Path, state: Path, data: Path, query: str) -> tuple[fl
 
 
 def test_scores_are_those_of_the_served_label_maps(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
-    facts = ran(tiny_bundle, tmp_path / "out", data=data / "images/val", labels=data / "labels/val", crf=True)
-    assert [one["name"] for one in facts["rows"]] == ["plain", "crf"]
-    assert [one["served"] for one in facts["rows"]] == [True, False]
-    for name, query in (("plain", ""), ("crf", "&crf=true")):
+    facts = ran(
+        tiny_bundle, tmp_path / "out", data=data / "images/val", labels=data / "labels/val",
+        crf=True, refine=["fast"], crf_size=["input", "source"],
+    )  # fmt: skip
+    queries = {
+        "plain": "", "crf": "&crf=true", "crf at source": "&crf=true&crf_size=source",
+        "fast": "&crf=fast", "fast at source": "&crf=fast&crf_size=source",
+    }  # fmt: skip
+    assert [one["name"] for one in facts["rows"]] == list(queries)
+    assert [one["served"] for one in facts["rows"]] == [True, False, False, False, False]
+    assert [one["crf"] for one in facts["rows"]] == [False, True, False, False, False]
+    how = [(one["refine"], one["crf_size"]) for one in facts["rows"]]
+    assert how == [(None, None), *((word, size) for word in ("dense", "fast") for size in ("input", "source"))]
+    page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+    for name, query in queries.items():
         miou, accuracy = served_scores(tiny_bundle, tmp_path / "state", data, query)
         assert row(facts, name)["miou"] == pytest.approx(miou, abs=1e-12)
         assert row(facts, name)["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+        assert f"<th>{name}</th>" in page
     plain = row(facts, "plain")
     assert 0.3 < plain["miou"] < 0.9
     assert plain["class_of_cluster"].count(None) == 1  # five clusters, four classes: its pixels are errors
@@ -227,6 +242,9 @@ def test_values_beyond_the_classes_are_named(tiny_bundle: Path, tmp_path: Path) 
         ({"dataset": "folder"}, "have no label map: take a split that has them, or give --labels"),
         ({"labels": "labels/val", "protocol": "papers"}, "write served or crop"),
         ({"labels": "labels/val", "device": "tpu"}, "write auto, cpu, cuda"),
+        ({"labels": "labels/val", "refine": "slow"}, "--refine slow: write dense, fast, pydensecrf"),
+        ({"labels": "labels/val", "crf": True, "crf_size": "photo"}, "--crf-size photo: write input, source"),
+        ({"labels": "labels/val", "crf_size": "source"}, "belongs to --crf or --refine: add one"),
         ({"labels": "labels/val", "probe_split": "val"}, "belong to --linear-probe"),
         ({"labels": "labels/val", "linear_probe": True}, "learns from labels that are not the evaluated ones"),
     ],
@@ -236,6 +254,27 @@ def test_wrong_usage(options: dict, wanted: str, tiny_bundle: Path, data: Path, 
     code, told = failing(tiny_bundle, tmp_path, data=data / "images/val", **given)
     assert code == 2, told
     assert wanted in told
+
+
+def test_a_package_that_is_not_there_is_told_first(
+    tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(densecrf, "missing", lambda: "pydensecrf is not installed")
+    where = {"data": data / "images/val", "labels": data / "labels/val"}
+    code, told = failing(tiny_bundle, tmp_path, refine="pydensecrf", **where)
+    assert code == 2
+    assert "error: --refine pydensecrf: pydensecrf is not installed" in told
+    assert failing(tiny_bundle, tmp_path, refine="fast", limit=1, **where)[0] == 0
+
+
+def test_edges_are_asked_for_in_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(densecrf, "missing", lambda: None)
+    assert evaluate.edges_of(False, [], []) == ()
+    assert evaluate.edges_of(True, ["fast", "dense", "fast"], []) == (Edges("dense"), Edges("fast"))
+    asked = evaluate.edges_of(False, ["pydensecrf"], ["source", "input"])
+    assert asked == (Edges("pydensecrf", "source"), Edges("pydensecrf", "input"))
+    assert evaluate.default_workers(asked) == 1  # one that holds Python's lock would make the others wait
+    assert evaluate.default_workers([Edges("fast")]) == min(8, os.cpu_count() or 1)
 
 
 def test_what_is_no_bundle(data: Path, tmp_path: Path) -> None:

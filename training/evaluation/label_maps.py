@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models import assign
-from models.assign import Assignment
 from models.bundle import Bundle
 from models.image import Fit, fit
-from models.refined import refined
+from models.refined import At, How, refined
 from training.crops import square
 from training.evaluation.exported import Answer, Network
 from training.evaluation.linear_probe import LinearProbe
@@ -27,18 +26,32 @@ Array = NDArray[Any]
 Protocol = Literal["served", "crop"]
 
 
+class Edges(NamedTuple):
+    """How a label map is refined along the photo's edges, and at whose size: see models.refined."""
+
+    how: How = "dense"
+    at: At = "input"
+
+    @property
+    def name(self) -> str:
+        """The dense CRF is "crf", the others go by their own names; "fast at source" where it is the photo's size."""
+        how = "crf" if self.how == "dense" else self.how
+        return how if self.at == "input" else f"{how} at {self.at}"
+
+
 @dataclass(frozen=True)
 class Way:
     """How a label map is made; `name` is what tables call it."""
 
     probe: bool = False
     flip: bool = False
-    crf: bool = False
+    edges: Edges | None = None
 
     @property
     def name(self) -> str:
-        """ "plain", "flip", "crf", "flip + crf"; with "linear probe, " before it where labels were used."""
-        how = " + ".join(word for word, on in (("flip", self.flip), ("crf", self.crf)) if on) or "plain"
+        """ "plain", "flip", "crf", "flip + fast"; with "linear probe, " before it where labels were used."""
+        words = (["flip"] if self.flip else []) + ([self.edges.name] if self.edges else [])
+        how = " + ".join(words) or "plain"
         return f"linear probe, {how}" if self.probe else how
 
 
@@ -60,12 +73,12 @@ class Mapper:
     networks: Mapping[bool, Network]
     probe: LinearProbe | None = None
 
-    def ways(self, *, crf: bool) -> list[Way]:
-        """All there are, clusters first, plain first."""
+    def ways(self, edges: Sequence[Edges]) -> list[Way]:
+        """All there are, clusters first, plain first, then refined in each of the ways given."""
         return [
             Way(probe, flip, refine)
             for probe in ([False, True] if self.probe else [False])
-            for refine in ([False, True] if crf else [False])
+            for refine in (None, *edges)
             for flip in sorted(self.networks)
         ]
 
@@ -80,19 +93,29 @@ class Mapper:
         for way in ways:
             answer, took = answers[way.flip]
             began = time.perf_counter()
-            labels = self._read(answer, fitted, way)
+            labels = self.read(answer, fitted, image, way)
             found[way] = Made(labels, took + time.perf_counter() - began)
         return found
 
-    def _read(self, answer: Answer, fitted: Fit, way: Way) -> Array:
-        code, temperature = self.bundle.manifest.code, self.bundle.manifest.code.temperature
-        assignment: Assignment = code.assignment
-        scores = answer.scores
+    def read(self, answer: Answer, fitted: Fit, photo: Array, way: Way) -> Array:
+        """The label map uint8 [H, W] of what the network said of a photo uint8 [H, W, 3], fitted to its size."""
+        code, scores = self.bundle.manifest.code, answer.scores
+        temperature, assignment, interpolation = code.temperature, code.assignment, code.interpolation
         if way.probe and self.probe is not None:
-            scores, temperature, assignment = self.probe.logits(answer.code), 1.0, "dot"
-        if not way.crf:
-            return assign.labels(scores, fitted.source, fitted.box)
-        return refined(scores, answer.code, fitted, temperature=temperature, assignment=assignment)
+            scores, temperature, assignment, interpolation = self.probe.logits(answer.code), 1.0, "dot", "bilinear"
+        if way.edges is None:
+            return assign.labels(scores, fitted.source, fitted.box, interpolation=interpolation)
+        return refined(
+            scores,
+            answer.code,
+            fitted,
+            temperature=temperature,
+            assignment=assignment,
+            interpolation=interpolation,
+            how=way.edges.how,
+            at=way.edges.at,
+            photo=photo,
+        )
 
 
 def framed(image: Array, labels: Array, protocol: Protocol, size: tuple[int, int]) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ from training.datasets import Skipped
 from training.evaluation import scoring
 from training.evaluation.correspondence_curve import Curve
 from training.evaluation.exported import Device, open_networks
-from training.evaluation.label_maps import Mapper, Way
+from training.evaluation.label_maps import Edges, Mapper, Way
 from training.evaluation.linear_probe import LinearProbe
 from training.evaluation.scoring import Labelled, Row, Tally
 
@@ -28,13 +28,14 @@ from training.evaluation.scoring import Labelled, Row, Tally
 class Options:
     """What is measured besides the way the service takes, and how.
 
-    crf, flip    rows with the CRF; rows with and without averaging with the mirrored image
+    edges        rows refined in each of these ways
+    flip         rows with and without averaging with the mirrored image
     curves       precision and recall of feature correspondences
     probe_steps  of the linear probe, where there is something for it to learn from
     workers      images at once
     """
 
-    crf: bool = False
+    edges: tuple[Edges, ...] = ()
     flip: bool = False
     curves: bool = False
     probe_steps: int = 400
@@ -100,12 +101,14 @@ class Evaluation:
         return (one.path.relative_to(root) if one.path.is_relative_to(root) else one.path).as_posix()
 
     def _row(self, row: Row) -> dict[str, Any]:
-        scores, names = row.scores, self.class_names
+        scores, names, edges = row.scores, self.class_names, row.way.edges
         return {
             "name": row.way.name,
             "head": "linear probe" if row.way.probe else "clusters",
             "flip": row.way.flip,
-            "crf": row.way.crf,
+            "crf": edges == Edges(),
+            "refine": edges.how if edges else None,
+            "crf_size": edges.at if edges else None,
             "served": row.way == self.served,
             "miou": _number(scores.miou),
             "accuracy": _number(scores.accuracy),
@@ -133,6 +136,9 @@ def evaluate(
     self_test(bundle, opened.exported)
     network = opened.networks[opened.served]
     mapper = Mapper(bundle, opened.networks)
+    if any(edges.how == "dense" for edges in options.edges):
+        dense_crf.warm()  # compiling counts as nobody's seconds
+    mapper(bundle.golden.image, mapper.ways(options.edges))  # nor does what else a first image waits for
     skipped: list[Skipped] = []
     probe = None
     if learning is not None:
@@ -141,10 +147,7 @@ def evaluate(
             device=_torch_device(options.device), console=console,
         )  # fmt: skip
         mapper = Mapper(bundle, opened.networks, probe)
-    if options.crf:
-        dense_crf.warm(len(bundle.manifest.clusters))  # compiling counts as nobody's seconds
-    ways = mapper.ways(crf=options.crf)
-    tally = scoring.score(mapper, labelled, ways, workers=options.workers, console=console)
+    tally = scoring.score(mapper, labelled, mapper.ways(options.edges), workers=options.workers, console=console)
     tally.skipped[:0] = skipped
     notes = list(opened.notes)
     drawn: dict[str, dict[str, Curve]] = {}
