@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from models.image import Limits
 from service.admission import Admission
+from service.crf_processes import CRFProcesses
 from service.device_refiner import DeviceRefiner
 from service.metrics import Metrics
 from service.seen import Seen
@@ -29,7 +30,7 @@ _SAMPLE = 16  # one image in so many has its margin taken where the answer does 
 
 @dataclass
 class House:
-    """Made once a server; `close` lets its threads go."""
+    """Made once a server; `close` lets its threads and processes go."""
 
     admission: Admission
     metrics: Metrics
@@ -42,12 +43,13 @@ class House:
     cores: int
     crf_timeout_s: float
     device: DeviceRefiner | None  # the CRF's GPU
+    processes: CRFProcesses | None  # pydensecrf's, where that is the CRF
     _count: itertools.count[int] = field(default_factory=itertools.count)
     _refining: int = 0
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics) -> House:
-        """As the settings say; 0 workers = one per core, and as many for the CRF."""
+        """As the settings say; 0 workers = one per core, and as many for the CRF. Raises SettingsError."""
         cores = (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) or 1
         workers = settings.workers or cores
         return cls(
@@ -65,7 +67,8 @@ class House:
             ThreadPoolExecutor(workers, thread_name_prefix="crf"),
             cores,
             settings.crf_timeout_s,
-            DeviceRefiner.open(settings),
+            DeviceRefiner.open(settings) if settings.crf == "dense" else None,
+            CRFProcesses.open(settings, workers),
         )
 
     def sampled(self) -> bool:
@@ -91,3 +94,5 @@ class House:
         self.crf_workers.shutdown(wait=False, cancel_futures=True)
         if self.device is not None:
             self.device.close()
+        if self.processes is not None:
+            self.processes.close()

@@ -1,4 +1,4 @@
-"""Edges refined within the time there is: the dense CRF or the fast filter, in the threads for them.
+"""Edges refined within the time there is: the dense CRF or the fast filter, on the GPU, in threads or in processes.
 
 Knows nothing of HTTP or answers: what the network said of an image goes in, a label map comes out, or none in time.
 """
@@ -17,6 +17,7 @@ from models.assign import Array
 from models.crf import CRFTimeout
 from models.errors import TesseraError
 from models.refined import refined
+from service.crf_processes import CRFProcesses, ProcessLost
 from service.device_refiner import DeviceRefiner, NotOnDevice
 from service.encoding import Encoding, Way
 from service.errors import BadOption, Busy
@@ -59,10 +60,16 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
                 return Refined(await _on_device(way, encoding, options, house.device, late))
             except NotOnDevice as error:
                 log.info("%s; the CPU refines this image", error)
+        if house.processes is not None and how == "dense":
+            processes = house.processes
+            try:
+                return Refined(await way.job(lambda: _in_a_process(way, encoding, options, processes, late), pool))
+            except ProcessLost as error:
+                log.warning("%s; ours refines this image", error)
         with house.refining():
             return Refined(await way.job(lambda: _work(way, encoding, options, late), pool))
 
-    key = None if way.key is None else (*way.key, how, options.crf_size, *_parameters(options).values())
+    key = None if way.key is None else (*way.key, how, options.crf_size, *_parameters(way, options).values())
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
             return (await house.refined.get(key, make, again=(CRFTimeout,))).labels
@@ -71,17 +78,38 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
 
 
 async def _on_device(way: Way, encoding: Encoding, options: Options, device: DeviceRefiner, late: float) -> Array:
-    fitted, code = (await way.job(way.photo)).fitted, way.manifest.code
+    fitted = (await way.job(way.photo)).fitted
     with way.timed("crf"), _as_bad_option():
-        return await device.refined(
+        return await device.refined(encoding.scores, encoding.code, fitted, deadline=late, **_parameters(way, options))
+
+
+def _in_a_process(way: Way, encoding: Encoding, options: Options, processes: CRFProcesses, late: float) -> Array:
+    photo = way.photo()
+    with way.timed("crf"), _as_bad_option():
+        return processes.refined(
             encoding.scores,
             encoding.code,
-            fitted,
-            temperature=code.temperature,
-            assignment=code.assignment,
-            interpolation=code.interpolation,
+            photo.fitted,
+            at=options.crf_size,
+            photo=photo.decoded.image if options.crf_size == "source" else None,  # it has to travel
             deadline=late,
-            **_parameters(options),
+            **_parameters(way, options),
+        )
+
+
+def _work(way: Way, encoding: Encoding, options: Options, late: float) -> Array:
+    photo = way.photo()
+    with way.timed("crf"), _as_bad_option():
+        return refined(
+            encoding.scores,
+            encoding.code,
+            photo.fitted,
+            how=options.refine or "dense",
+            at=options.crf_size,
+            photo=photo.decoded.image,
+            threads=way.order.house.crf_threads(),
+            deadline=late,
+            **_parameters(way, options),
         )
 
 
@@ -90,33 +118,19 @@ def _as_bad_option() -> Iterator[None]:
     """Deviations that do not go with this image's size are the caller's to change."""
     try:
         yield
-    except (CRFTimeout, NotOnDevice, Busy):
+    except (CRFTimeout, NotOnDevice, ProcessLost, Busy):
         raise
     except TesseraError as error:
         raise BadOption(f"crf: {error}") from None
 
 
-def _work(way: Way, encoding: Encoding, options: Options, late: float) -> Array:
-    photo, code = way.photo(), way.manifest.code
-    with way.timed("crf"), _as_bad_option():
-        return refined(
-            encoding.scores,
-            encoding.code,
-            photo.fitted,
-            temperature=code.temperature,
-            assignment=code.assignment,
-            interpolation=code.interpolation,
-            how=options.refine or "dense",
-            at=options.crf_size,
-            photo=photo.decoded.image,
-            threads=way.order.house.crf_threads(),
-            deadline=late,
-            **_parameters(options),
-        )
-
-
-def _parameters(options: Options) -> dict[str, Any]:
+def _parameters(way: Way, options: Options) -> dict[str, Any]:
+    """What the model and the request say of the CRF."""
+    code = way.manifest.code
     return {
+        "temperature": code.temperature,
+        "assignment": code.assignment,
+        "interpolation": code.interpolation,
         "iterations": options.crf_iterations,
         "gaussian_compat": options.crf_gaussian_compat,
         "bilateral_sxy": options.crf_bilateral_sxy,

@@ -17,6 +17,7 @@ from service.errors import explain, nearest
 
 PREFIX = "TESSERA_"
 EngineName = Literal["auto", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-bf16", "cuda", "tensorrt"]
+CRFName = Literal["dense", "pydensecrf"]
 PRETRAINED = Path(__file__).parents[1] / "models" / "pretrained"
 
 
@@ -50,6 +51,7 @@ class Settings(BaseModel):
                        identical requests, off
     timeout_s          from the last byte of a request to its answer
     access_log         a line for every request; refusals and failures are logged either way
+    crf                who answers crf=true: `dense`, ours, or `pydensecrf`, in a process for each worker
     crf_timeout_s      a CRF that takes longer, waiting for its turn included, is left out, with a warning
     keys               who may ask: name=secret, separated by commas; empty: everybody
     admin_key          who may load and unload models; empty: nobody
@@ -81,6 +83,7 @@ class Settings(BaseModel):
     header_timeout_s: float = Field(default=10.0, gt=0)
     body_timeout_s: float = Field(default=30.0, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
+    crf: CRFName = "dense"
     crf_timeout_s: float = Field(default=10.0, gt=0)
     keep_alive_s: int = Field(default=75, ge=0)
     drain_s: int = Field(default=25, ge=0)

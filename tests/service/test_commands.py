@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from models import image
+import pytest
+
+from benchmarks import machine
+from models import densecrf, image
 from tests.tiny import bands
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +84,28 @@ def test_sigterm_finishes_what_is_inside_and_turns_readiness_off(tiny_bundle: Pa
         assert slow.recv(12) == b"HTTP/1.1 200"
         slow.close()
         assert running.wait(10) == 0
+
+
+@pytest.mark.skipif(densecrf.missing() is not None, reason=densecrf.missing() or "")
+def test_its_own_processes_end_with_it(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, TESSERA_CRF="pydensecrf", TESSERA_WORKERS="2") as (running, port):
+        assert b'"refined":true' in ask(port, "POST", "/segment?crf=true", PNG)[1]
+        of_crf = machine.children(running.pid)
+        assert len(of_crf) >= 2
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+        deadline = time.monotonic() + 5
+        while any("python" in name_of(child) for child in of_crf):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def name_of(pid: int) -> str:
+    """The command of a process; empty when it is gone or has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def test_a_body_that_stalls_is_cut_off_while_others_are_served(tiny_bundle: Path, tmp_path: Path) -> None:

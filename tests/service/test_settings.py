@@ -40,6 +40,7 @@ def test_values() -> None:
         ("TESSERA_MAX_MPX", "0", "MAX_MPX"),
         ("TESSERA_ENGINE", "gpu", "'cuda'"),
         ("TESSERA_THREADS", "many", "THREADS"),
+        ("TESSERA_CRF", "fast", "'pydensecrf'"),
     ],
 )
 def test_a_bad_variable_is_named(name: str, value: str, says: str) -> None:

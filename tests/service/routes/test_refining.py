@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import image, refined
+from models import densecrf, image, refined
 from models.crf import CRFTimeout
 from models.image import InputSpec, fit
 from service import refining
+from service.crf_processes import CRFProcesses, ProcessLost
 from tests.service.answers import labels, problem
 from tests.tiny import MeanColor, bands
 
@@ -43,6 +44,40 @@ def test_each_way_is_the_one_of_models(client: Any, query: str, how: dict[str, A
     assert agree > 0.999
     assert "x-warning" not in answer.headers
     assert "crf;dur=0.00" not in answer.headers["server-timing"]
+
+
+@pytest.mark.skipif(densecrf.missing() is not None, reason=densecrf.missing() or "")
+def test_the_operator_may_have_pydensecrf_answer(serve: Any) -> None:
+    with serve(crf="pydensecrf", workers=1) as client:
+        for query, how in (("", {}), ("&crf_size=source", {"at": "source"}), ("&crf_iterations=3", {"iterations": 3})):
+            answer = client.post(f"/segment?format=npy&crf=true{query}", content=PNG)
+            assert (labels(answer) == expected(how="pydensecrf", **how)).all()
+            assert "x-warning" not in answer.headers
+            assert "crf;dur=0.00" not in answer.headers["server-timing"]
+        assert client.post("/segment?crf=true", content=PNG).json()["refined"] is True
+        answer = client.post("/segment?format=npy&crf=fast", content=PNG)
+        assert (labels(answer) == expected(how="fast")).all()
+
+
+class Dying:
+    """Processes that die of every image."""
+
+    def refined(self, *args: Any, **more: Any) -> Any:
+        raise ProcessLost("a process of the CRF has died (exit code -9)")
+
+    def close(self) -> None:
+        """There is none."""
+
+
+def test_what_no_process_survives_ours_refines(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(CRFProcesses, "open", lambda settings, count: Dying())
+    with serve() as client:
+        answer = client.post("/segment?format=npy&crf=true", content=PNG)
+        assert (labels(answer) == expected()).mean() > 0.999
+        assert "x-warning" not in answer.headers
+        assert "exit code -9); ours refines this image" in caplog.text
 
 
 def slow(*args: Any, deadline: float, **more: Any) -> Any:

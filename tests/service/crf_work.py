@@ -1,0 +1,34 @@
+"""What a process of the CRF does in these tests: as it is told, by an option; its answer is its own number."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.assign import Array
+from models.crf import CRFError, check_time
+
+
+def number(scores: Array, code: Array | None, fitted: Any, *, deadline: float, **told: Any) -> Array:
+    """int64 [2]: the process, and the first of the scores.
+
+    die      a file: whoever finds it there takes it away and dies;  dies  in any case
+    refuse   what is raised;  busy_s  how long it takes, as a CRF;  deaf_s  how long, whatever the deadline
+    """
+    if told.get("dies") or (told.get("die") and Path(told["die"]).exists()):
+        if told.get("die"):
+            Path(told["die"]).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if told.get("refuse"):
+        raise CRFError(told["refuse"])
+    time.sleep(told.get("deaf_s", 0.0))
+    until = time.monotonic() + told.get("busy_s", 0.0)
+    while time.monotonic() < until:
+        check_time(deadline)
+        time.sleep(0.01)
+    return np.array([os.getpid(), int(scores.flat[0])])
