@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 
 
-AHEAD = 16  # rows are called into the cache so many reads before their use
+AHEAD = 48  # rows are called into the cache so many reads before their use
 
 
 class LatticeError(TesseraError):
@@ -311,9 +311,10 @@ def blur(lattice, values, stride, unit, start, stop):  # type: ignore[no-untyped
     for lines in lattice.lines:
         for b in range(start, stop, 1 << len(unit)):
             before = here = zero
-            v = m  # a line's end comes before the first line, too
+            v, last = m, lines.size - 1  # a line's end comes before the first line, too
             for i in range(lines.size):
                 u = np.int64(at(lines, i))
+                prefetch(values, np.int64(at(lines, min(i + AHEAD, last))) * stride + b, unit)
                 after = load(values, u * stride + b, unit)
                 keep = one if v < m else none  # the row of zeros stays zero, without a branch to mispredict
                 store(values, v * stride + b, fma(keep, fma(half, add(before, after), here), zero))

@@ -48,11 +48,12 @@ from models.lattice import (
     scale_edges,
     splat,
 )
+from models.stencil import BAND, Taps
 from models.stencil import Stencil as Stencil
-from models.stencil import Taps
 from models.stencil import gaussian_stencil as gaussian_stencil
 
 NEVER = np.float32(-1e30)  # log-probability of the labels that pad a row: its exponential is exactly zero
+CORNERS = 6  # of the simplex around a point of the five features x, y, b, g, r; a loop of known length is unrolled
 ROOMY = 1.3  # vertices a pixel that may hold 32 channels at once
 
 
@@ -171,55 +172,74 @@ def spread(rows, source, lattice, values, size, channels, unit, low, start, stop
 
 
 @compiled
+def smooth(field, source, low, band, messages):  # type: ignore[no-untyped-def]
+    """The Gaussian message of one band of image rows, channels low on, to messages [the band's rows, W, channels]."""
+    gaussian, rows, size, channels, unit = field.gaussian, field.rows, field.size, field.channels, field.unit
+    first, weights, steps, width = gaussian.first, gaussian.weights, gaussian.steps, gaussian.width
+    top, below = np.int64(at(gaussian.bands, band)), np.int64(at(gaussian.bands, band + 1))
+    period, zero = max(1, (below - top) // BAND), fill(np.float32(0), unit)
+    down, across = period * width * size, period * width * channels
+    for p in range(top * width, (top + period) * width):
+        w = at(gaussian.row, p // width) * width + p % width
+        begin, end = np.int64(at(first, w)), np.int64(at(first, w + 1))
+        for b in range(0, channels, 1 << len(unit)):
+            a0 = a1 = a2 = a3 = zero
+            old, new = (source + p) * size + low + b, (p - top * width) * channels + b
+            if below - top == 1:  # four sums at once: each addition waits for the one before it
+                for t in range(begin, end, 4):
+                    a0 = fma(at(weights, t), load(rows, old + at(steps, t) * size, unit), a0)
+                    a1 = fma(at(weights, t + 1), load(rows, old + at(steps, t + 1) * size, unit), a1)
+                    a2 = fma(at(weights, t + 2), load(rows, old + at(steps, t + 2) * size, unit), a2)
+                    a3 = fma(at(weights, t + 3), load(rows, old + at(steps, t + 3) * size, unit), a3)
+                store(messages, new, add(add(a0, a1), add(a2, a3)))
+            else:  # one sum for each of BAND rows, a period apart: a weight is fetched once for all
+                for t in range(begin, end):
+                    there = old + at(steps, t) * size
+                    a0 = fma(at(weights, t), load(rows, there, unit), a0)
+                    a1 = fma(at(weights, t), load(rows, there + down, unit), a1)
+                    a2 = fma(at(weights, t), load(rows, there + 2 * down, unit), a2)
+                    a3 = fma(at(weights, t), load(rows, there + 3 * down, unit), a3)
+                store(messages, new, a0)
+                store(messages, new + across, a1)
+                store(messages, new + 2 * across, a2)
+                store(messages, new + 3 * across, a3)
+
+
+@compiled
 def update(field, source, target, low, start, stop):  # type: ignore[no-untyped-def]
-    """Channels low on, as many as the lattice holds, of pixels start:stop: from the old marginals and the lattice.
+    """Channels low on, as many as the lattice holds, of bands start:stop: from the old marginals and the lattice.
 
     They become marginals where the lattice holds all channels, else logarithms that finish() turns. Old and new lie in
     one buffer, from pixel source and from pixel target on. Where they overlap, the order of the walk makes sure that no
     old channel is overwritten before its last neighbor has read it.
     """
-    unary, rows, values, size, channels, unit = (
-        field.unary,
-        field.rows,
-        field.values,
-        field.size,
-        field.channels,
-        field.unit,
-    )
+    rows, values, size, channels, unit = field.rows, field.values, field.size, field.channels, field.unit
     vertex, weight = field.bilateral.vertex, field.bilateral.weight
-    first, weights, steps, width = (
-        field.gaussian.first,
-        field.gaussian.weights,
-        field.gaussian.steps,
-        field.gaussian.width,
-    )
-    n, corners = vertex.shape
-    logits, zero = np.empty(size, np.float32), fill(np.float32(0), unit)
-    p, direction = (start, 1) if target < source else (stop - 1, -1)
+    bands, width = field.gaussian.bands, field.gaussian.width
+    n = vertex.shape[0]
+    logits = np.empty(field.gaussian.tallest * width * channels, np.float32)
+    band, direction = (start, 1) if target < source else (stop - 1, -1)
     for _ in range(stop - start):
-        ahead = min(max(p + direction * AHEAD // 2, 0), n - 1) * corners
-        for e in range(ahead, ahead + corners):
-            prefetch(values, np.int64(at(vertex, e)) * channels, unit)
-        w = at(field.gaussian.row, p // width) * width + p % width
-        begin, end = np.int64(at(first, w)), np.int64(at(first, w + 1))
-        old, new = (source + p) * size + low, (target + p) * size
-        for b in range(0, channels, 1 << len(unit)):
-            a0 = a1 = a2 = a3 = zero  # four sums at once: each addition waits for the one before it
-            for t in range(begin, end, 4):
-                a0 = fma(at(weights, t), load(rows, old + at(steps, t) * size + b, unit), a0)
-                a1 = fma(at(weights, t + 1), load(rows, old + at(steps, t + 1) * size + b, unit), a1)
-                a2 = fma(at(weights, t + 2), load(rows, old + at(steps, t + 2) * size + b, unit), a2)
-                a3 = fma(at(weights, t + 3), load(rows, old + at(steps, t + 3) * size + b, unit), a3)
-            a = fma(field.compat, add(add(a0, a1), add(a2, a3)), log_probability(unary, p, low + b, unit))
-            for e in range(p * corners, (p + 1) * corners):
-                a = fma(at(weight, e), load(values, at(vertex, e) * channels + b, unit), a)
-            store(logits, b, a)
-        if channels == size:
-            softmax(logits, 0, rows, new, size, unit)
-        else:
+        smooth(field, source, low, band, logits)
+        own = 0
+        for p in range(at(bands, band) * width, at(bands, band + 1) * width):
+            ahead = min(p + AHEAD // CORNERS, n - 1) * CORNERS
+            for e in range(ahead, ahead + CORNERS):
+                prefetch(values, np.int64(at(vertex, e)) * channels, unit)
             for b in range(0, channels, 1 << len(unit)):
-                store(rows, new + low + b, load(logits, b, unit))
-        p += direction
+                a = log_probability(field.unary, p, low + b, unit)
+                a = fma(field.compat, load(logits, own + b, unit), a)
+                for e in range(p * CORNERS, (p + 1) * CORNERS):
+                    a = fma(at(weight, e), load(values, at(vertex, e) * channels + b, unit), a)
+                store(logits, own + b, a)
+            new = (target + p) * size
+            if channels == size:
+                softmax(logits, own, rows, new, size, unit)
+            else:
+                for b in range(0, channels, 1 << len(unit)):
+                    store(rows, new + low + b, load(logits, own + b, unit))
+            own += channels
+        band += direction
 
 
 @compiled
@@ -234,11 +254,11 @@ def finish(field, target, start, stop):  # type: ignore[no-untyped-def]
 def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
     """Whole iterations in one call: Python's lock is waited for once, not between any two steps."""
     lattice, values, size, unit, channels = field.bilateral, field.values, field.size, field.unit, field.channels
-    n = lattice.vertex.shape[0]
+    n, bands = lattice.vertex.shape[0], field.gaussian.bands.size - 1
     for _ in range(iterations):
         for low in range(0, size, channels):
             spread(field.rows, source, lattice, values, size, channels, unit, low, 0, channels)
-            update(field, source, target, low, 0, n)
+            update(field, source, target, low, 0, bands)
         if channels < size:
             finish(field, target, 0, n)
         source, target = target, source
@@ -249,7 +269,7 @@ def iterate_together(field: Field, source: int, target: int, crew: Crew) -> None
 
     The same arithmetic in the same order for every row: the threads change nothing.
     """
-    size, channels, pixels = field.size, field.channels, crew.shares(0, len(field.bilateral.vertex))
+    size, channels, bands = field.size, field.channels, crew.shares(0, field.gaussian.bands.size - 1)
     unit, parts = field.unit, [0, channels]
     if channels >= 8 * crew.threads:
         quantum = 16 if channels >= 16 * crew.threads else 8
@@ -257,9 +277,9 @@ def iterate_together(field: Field, source: int, target: int, crew: Crew) -> None
     for low in range(0, size, channels):
         onto = (field.rows, source, field.bilateral, field.values, size, channels, unit, low)
         crew.each(spread, *onto, parts=parts)
-        crew.each(update, field, source, target, low, parts=pixels)
+        crew.each(update, field, source, target, low, parts=bands)
     if channels < size:
-        crew.each(finish, field, target, parts=pixels)
+        crew.each(finish, field, target, parts=crew.shares(0, len(field.bilateral.vertex)))
 
 
 @compiled

@@ -20,6 +20,8 @@ from models.lattice import Floats, aligned, blur, build, splat
 UNIT = UNITS[0]
 WIDTH = 1 << len(UNIT)
 NEGLIGIBLE = 1e-6
+BAND = 4  # image rows that are taken at once where they have the same weights
+PERIODS = (1, 2, 3)  # after so many rows the weights of the usual standard deviations repeat
 
 
 class Stencil(NamedTuple):
@@ -36,6 +38,8 @@ class Taps(NamedTuple):
     weights: Floats  # [first[-1]]
     steps: NDArray[np.int32]  # [first[-1]]  pixels from here to there
     row: NDArray[np.int64]  # [H]
+    bands: NDArray[np.int32]  # image rows bands[i]:bands[i+1] are BAND periods of the weights, or one row
+    tallest: int  # rows in a band
     radius: int
     width: int  # W
 
@@ -54,9 +58,29 @@ def taps(stencil: Stencil) -> Taps:
     sorted_weights = np.take_along_axis(np.where(counts, stencil.weights, np.float32(0)), order, axis=2)
     steps = np.where(counts, (stencil.steps @ [width, 1]).astype(np.int32), np.int32(0))
     kept = np.arange(most) < np.diff(first).reshape(rows, width, 1)
+    bands = _bands(stencil.row)
     return Taps(
-        first, sorted_weights[kept], np.take_along_axis(steps, order, axis=2)[kept], stencil.row, stencil.radius, width
+        first,
+        sorted_weights[kept],
+        np.take_along_axis(steps, order, axis=2)[kept],
+        stencil.row,
+        bands,
+        int(np.diff(bands).max()),
+        stencil.radius,
+        width,
     )
+
+
+def _bands(row: NDArray[np.int64]) -> NDArray[np.int32]:
+    def height(ahead: NDArray[np.int64]) -> int:
+        whole = (period for period in PERIODS if BAND * period <= ahead.size)
+        alike = (period for period in whole if np.ptp(ahead[: BAND * period].reshape(BAND, period), axis=0).max() == 0)
+        return BAND * next(alike, 0) or 1
+
+    bands = [0]
+    while bands[-1] < row.size:
+        bands.append(bands[-1] + height(row[bands[-1] :]))
+    return np.asarray(bands, np.int32)
 
 
 def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:

@@ -57,3 +57,19 @@ def test_taps_are_the_stencil_without_its_zeros() -> None:
             for (dy, dx), weight in zip(found.steps, found.weights[found.row[y], x], strict=True):
                 if weight > stencil.NEGLIGIBLE:
                     assert ours[int(dy * 12 + dx)] == pytest.approx(weight)
+
+
+@pytest.mark.parametrize(
+    ("height", "sxy", "period", "fours"),
+    [(60, 1.0, 1, 11), (16, 1.0, 0, 0), (80, 2.0, 2, 6), (90, 1.5, 3, 5), (60, 1.3, 0, 0)],
+)
+def test_bands_are_rows_whose_weights_repeat(height: int, sxy: float, period: int, fours: int) -> None:
+    taps = stencil.taps(stencil.gaussian_stencil(height, 12, sxy))
+    bands = np.split(taps.row, taps.bands[1:-1])
+    assert sum(len(band) for band in bands) == height
+    tall = [band for band in bands if len(band) > 1]
+    assert len(tall) == fours
+    assert {len(band) for band in tall} <= {stencil.BAND * period}
+    assert taps.tallest == max(1, stencil.BAND * period)
+    for band in tall:
+        np.testing.assert_array_equal(band, np.tile(band[:period], stencil.BAND))
