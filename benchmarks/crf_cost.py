@@ -6,12 +6,17 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models import crf
+
+Array = NDArray[Any]
 
 # In a process of its own: the largest resident size, less what it was before the image's probabilities were made.
 _ALONE = """
@@ -55,19 +60,27 @@ def memory(kind: str, photo: Path, labels: int, size: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def stall(labels: int, size: int, *, refining: bool = True, images: int = 8, threads: int = 2) -> float:
+def stall(
+    labels: int,
+    size: int,
+    *,
+    refining: bool = True,
+    images: int = 8,
+    threads: int = 2,
+    refine: Callable[[Array, Array], Any] = crf.refine,
+) -> float:
     """The longest milliseconds between two turns of an event loop that asks for one each, while images are refined."""
     rng = np.random.default_rng(0)
     photo = np.repeat(np.repeat(rng.integers(0, 256, (size // 8, size // 8, 3), np.uint8), 8, axis=0), 8, axis=1)
     height, width = photo.shape[:2]
     given = rng.random((labels, height, width), dtype=np.float32)
     given /= given.sum(axis=0)
-    crf.refine(given, photo)
+    refine(given, photo)
 
     async def run() -> float:
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(threads) as pool:
-            jobs = [loop.run_in_executor(pool, crf.refine, given, photo) for _ in range(images)] if refining else []
+            jobs = [loop.run_in_executor(pool, refine, given, photo) for _ in range(images)] if refining else []
             longest, last, until = 0.0, time.perf_counter(), time.perf_counter() + 0.5
             while not all(job.done() for job in jobs) or (not refining and time.perf_counter() < until):
                 await asyncio.sleep(0.001)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import crf_cost
 from models import crf, lattice, mean_field
 from tests.models.drawn import scene, unary
 
@@ -106,16 +106,13 @@ def test_images_in_flight_do_not_meet() -> None:
             np.testing.assert_array_equal(labels, wanted)
 
 
-def test_the_lock_is_not_held() -> None:
+def test_an_event_loop_is_not_held_up_by_eight_images() -> None:
+    """Other work of the machine may, but not in every burst; with Python's lock held it is 100 ms in each."""
     crf.warm()
-    probabilities, image = unary("flat", 27, 240, 320), scene(240, 320)[0]
-    worker = threading.Thread(target=crf.refine, args=(probabilities, image), kwargs={"iterations": 40})
-    worker.start()
-    ticks = 0
-    while worker.is_alive():
-        time.sleep(0.001)
-        ticks += 1
-    assert ticks > 20
+    bursts: list[float] = []
+    while len(bursts) < 5 and min(bursts, default=20.0) >= 20:
+        bursts.append(crf_cost.stall(labels=27, size=320))
+    assert min(bursts) < 20, bursts
 
 
 def test_the_inputs_may_be_views_and_stay_unchanged() -> None:
