@@ -176,8 +176,8 @@ def smooth(field, source, low, band, messages):  # type: ignore[no-untyped-def]
     """The Gaussian message of one band of image rows, channels low on, to messages [the band's rows, W, channels]."""
     gaussian, rows, size, channels, unit = field.gaussian, field.rows, field.size, field.channels, field.unit
     first, weights, steps, width = gaussian.first, gaussian.weights, gaussian.steps, gaussian.width
-    top, below = np.int64(at(gaussian.bands, band)), np.int64(at(gaussian.bands, band + 1))
-    period, zero = max(1, (below - top) // BAND), fill(np.float32(0), unit)
+    top, below = at(gaussian.bands, band), at(gaussian.bands, band + 1)
+    period, zero = (below - top + BAND - 1) // BAND, fill(np.float32(0), unit)
     down, across = period * width * size, period * width * channels
     for p in range(top * width, (top + period) * width):
         w = at(gaussian.row, p // width) * width + p % width
