@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import itertools
 import json
 import random
 import statistics
@@ -52,6 +53,7 @@ class Seen:
     accepted_s   seconds from scheduled arrival to the whole answer, of every 200
     statuses     HTTP status, or the error's name, → how many
     no_retry     refusals without a Retry-After of at least one second
+    warned       200s with an X-Warning
     wall_s       from the first arrival to the last answer
     """
 
@@ -59,6 +61,7 @@ class Seen:
     refused_s: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     no_retry: int = 0
+    warned: int = 0
     wall_s: float = 0.0
 
     def count(self, status: int, headers: dict[str, str], seconds: float) -> None:
@@ -66,6 +69,7 @@ class Seen:
         self.statuses[str(status)] += 1
         if status == 200:
             self.accepted_s.append(seconds)
+            self.warned += "x-warning" in headers
         elif status in _REFUSALS:
             self.refused_s.append(seconds)
             retry = headers.get("retry-after", "")
@@ -107,37 +111,48 @@ class Client:
         self._idle.clear()
 
 
+def request(query: str, photo: bytes) -> bytes:
+    """A whole HTTP request for one image's label map."""
+    head = (
+        f"POST /segment?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: image/png\r\n"
+        f"Content-Type: application/octet-stream\r\nContent-Length: {len(photo)}\r\n\r\n"
+    )
+    return head.encode() + photo
+
+
 def payloads(count: int = 24) -> list[bytes]:
-    """Whole HTTP requests with different drawn streets, 320×320 JPEG."""
+    """Requests with different drawn streets, 320×320 JPEG."""
     made = []
     for seed in range(count):
         buffer = io.BytesIO()
         Image.fromarray(street((320, 320), seed=seed)).save(buffer, "JPEG", quality=90)
-        body = buffer.getvalue()
-        head = (
-            "POST /segment?format=png HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: image/png\r\n"
-            f"Content-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        made.append(head.encode() + body)
+        made.append(request("format=png", buffer.getvalue()))
     return made
+
+
+async def closed(client: Client, requests: list[bytes], clients: int, secs: float) -> Seen:
+    """A few clients who each wait for their answer before they ask again; latency counts from the asking.
+
+    Raises what `Client.post` raises.
+    """
+    seen, turn, began = Seen(), itertools.count(), time.perf_counter()
+
+    async def one() -> None:
+        while (asked := time.perf_counter()) < began + secs:
+            status, headers = await client.post(requests[next(turn) % len(requests)])
+            seen.count(status, headers, time.perf_counter() - asked)
+
+    await asyncio.gather(*(one() for _ in range(clients)))
+    seen.wall_s = time.perf_counter() - began
+    return seen
 
 
 async def capacity(client: Client, requests: list[bytes], secs: float = _CAPACITY_S) -> float:
     """Images a second with a few clients that each wait for their answer. Raises ServerError on anything but 200."""
-    end = time.perf_counter() + secs
-    done = 0
-
-    async def one(offset: int) -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            status, _ = await client.post(requests[(done + offset) % len(requests)])
-            if status != 200:
-                raise ServerError(f"status {status} where nobody else asks")
-            done += 1
-
-    began = time.perf_counter()
-    await asyncio.gather(*(one(i) for i in range(_CAPACITY_CLIENTS)))
-    return done / (time.perf_counter() - began)
+    seen = await closed(client, requests, _CAPACITY_CLIENTS, secs)
+    if set(seen.statuses) != {"200"}:
+        raise ServerError(f"statuses {dict(seen.statuses)} where nobody else asks")
+    return len(seen.accepted_s) / seen.wall_s
 
 
 async def flood(client: Client, requests: list[bytes], rate: float, secs: float, seed: int = 0) -> Seen:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -12,13 +13,14 @@ from benchmarks import load
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 FULL = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nretry-after: 2\r\n\r\n"
+WARNED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx-warning: not refined\r\n\r\n"
 RUDE = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
 
 
-async def flooded(answers: Iterator[bytes], rate: float, secs: float) -> load.Seen:
-    """What a client sees of a server that gives these answers in turn."""
-
+@asynccontextmanager
+async def answering(answers: Iterator[bytes]) -> AsyncIterator[int]:
+    """The port of a server that gives these answers in turn."""
     connections: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,14 +38,26 @@ async def flooded(answers: Iterator[bytes], rate: float, secs: float) -> load.Se
         await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    client = load.Client(server.sockets[0].getsockname()[1])
     try:
-        return await load.flood(client, [REQUEST], rate, secs)
+        yield server.sockets[0].getsockname()[1]
     finally:
-        await client.close()
         await asyncio.gather(*(task for task in connections if task))
         server.close()
         await server.wait_closed()
+
+
+async def asked(answers: Iterator[bytes], load_: Callable[[load.Client], Awaitable[load.Seen]]) -> load.Seen:
+    """What a client sees of them."""
+    async with answering(answers) as port:
+        client = load.Client(port)
+        try:
+            return await load_(client)
+        finally:
+            await client.close()
+
+
+async def flooded(answers: Iterator[bytes], rate: float, secs: float) -> load.Seen:
+    return await asked(answers, lambda client: load.flood(client, [REQUEST], rate, secs))
 
 
 def test_every_arrival_is_answered_and_counted_by_status() -> None:
@@ -53,6 +67,15 @@ def test_every_arrival_is_answered_and_counted_by_status() -> None:
     assert len(seen.accepted_s) == seen.statuses["200"]
     assert seen.no_retry == 0
     assert all(load.judged(seen, 1.0, [200.0] * 8, None).values())
+
+
+def test_clients_who_wait_for_their_answer_ask_one_after_the_other() -> None:
+    answers = itertools.chain([WARNED] * 3, itertools.cycle([OK]))
+    seen = asyncio.run(asked(answers, lambda client: load.closed(client, [REQUEST], clients=2, secs=0.2)))
+    assert set(seen.statuses) == {"200"}
+    assert len(seen.accepted_s) == seen.statuses["200"] > 3
+    assert seen.warned == 3
+    assert sum(seen.accepted_s) <= 2 * seen.wall_s
 
 
 def test_a_refusal_without_retry_after_and_a_closed_connection_are_noticed() -> None:
