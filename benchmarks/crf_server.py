@@ -192,6 +192,7 @@ def _all(given: argparse.Namespace) -> None:
         "TESSERA_CACHE_BYTES": "0",
         "TESSERA_ACCESS_LOG": "false",
         "TESSERA_ENGINE": given.engine,
+        "TESSERA_CRF_TIMEOUT_S": "30",  # other work on the machine makes no answer unrefined
         "TESSERA_STATE": str((given.work / "state").resolve()),
     }
     tessera = Path(sys.executable).with_name("tessera")  # where pydensecrf is
