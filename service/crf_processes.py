@@ -85,7 +85,7 @@ class CRFProcesses:
             for _ in range(2):
                 check_time(deadline)
                 try:
-                    return process.ask((scores, code, fitted), options, deadline - time.monotonic())
+                    return process.ask((scores, code, fitted), options, deadline)
                 except ProcessLost as error:
                     lost = error
                     log.warning("%s; another one takes its place", error)
@@ -116,9 +116,7 @@ class CRFProcesses:
         process.end()
         with self._lock:
             self._all.discard(process)
-        other = self._start()
-        other.wait_ready()
-        return other
+        return self._start()
 
 
 class _Process:
@@ -130,13 +128,18 @@ class _Process:
         self._process = context.Process(target=_answer, args=(other_end, work), name="crf", daemon=True)
         self._process.start()
         other_end.close()
+        self._ready = False
 
     def wait_ready(self) -> None:
         """Raises ProcessLost where it never is."""
-        self._receive(START_S)
+        if not self._ready:
+            self._receive(START_S)
+            self._ready = True
 
-    def ask(self, given: tuple[Any, ...], options: dict[str, Any], left_s: float) -> Array:
+    def ask(self, given: tuple[Any, ...], options: dict[str, Any], deadline: float) -> Array:
         """What its work makes of an image, or raises. Raises ProcessLost where it does not come back."""
+        self.wait_ready()
+        left_s = deadline - time.monotonic()  # its clock need not be ours
         try:
             self._pipe.send((given, options, left_s))
         except OSError as error:
