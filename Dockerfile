@@ -13,8 +13,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
-# The CRF compiled for this processor; on another kind it is compiled once more, at its first use. The cache is valid for
-# a file's exact time, and layers keep whole seconds only: hence the touch.
+# The CRF compiled for this processor; on another kind the server compiles it once more, beside itself. To some versions
+# of numba code is valid for a file's exact time, and layers keep whole seconds only: hence the touch.
 RUN find /opt/tessera/lib -path '*/site-packages/models/*.py' -exec touch -d @1700000000 {} + \
     && cd / && NUMBA_CACHE_DIR=/opt/numba /opt/tessera/bin/python -c "from models.crf import warm; warm()"
 

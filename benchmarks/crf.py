@@ -79,7 +79,7 @@ def ratio(name: str, theirs: list[float], mine: list[float]) -> None:
 def speed(photos: Path, images: int, labels: int, size: int) -> None:
     """Prints the table that the CRF is judged by, as far as a CPU tells it."""
     print(f"{size}×{size}, {labels} labels, 10 iterations; this processor's widest vectors: {crf_cost.vectors()}")
-    crf.warm(labels)
+    crf.warm()
     compare, paths = densecrf.missing() is None, sorted(photos.iterdir())
     one, two, other = list[Took](), list[Took](), list[Took]()
     agreement, difference = [], []

@@ -27,7 +27,7 @@ from benchmarks.crf_cost import noise, resident
 from models import crf, image
 kind, path, labels, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 photo = noise(size) if kind == "noise" else image.resize(image.load(Path(path)).image, (size, size))
-crf.warm(labels)
+crf.warm()
 crf.smoothing_taps(size, size, 1.0)  # kept for every image of this size
 given = []
 def make():

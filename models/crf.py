@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from models import loops
 from models.errors import TesseraError
 
 if TYPE_CHECKING:
@@ -129,18 +130,25 @@ def refine(
     return (labels, maps.reshape(k, height, width)) if return_marginals else labels
 
 
-def warm(labels: int = 27) -> None:
-    """Compiles what that many labels need, or reads it back from the cache folder, so that no request waits for it."""
+def warm(labels: int | None = None) -> None:
+    """Compiles what so many labels need with most photos, or all there is, or reads it back from disk.
+
+    About ten seconds, or thirty; a second where it is on disk.
+    """
     from models import mean_field
     from models.crew import Crew
 
-    flat = np.full((labels, 8, 8), 1 / labels, np.float32)
-    for threads in (1, 2):
+    k = labels or 33  # of which a row is more than one unit: the lattice then holds it in every way there is
+    flat = np.full((k, 8, 8), 1 / k, np.float32)
+    widths = mean_field.widths(mean_field.row_size(k))
+    for threads in (2, 1):
         with Crew(threads) as crew:
             bilateral = mean_field.bilateral_lattice(np.zeros((8, 8, 3), np.uint8), 67.0, 3.0, 4.0, crew)
             unary, taps = mean_field.log_rows(flat, MIN_PROBABILITY, crew), smoothing_taps(8, 8, 1.0)
-            for channels in mean_field.widths(mean_field.row_size(labels)):
-                mean_field.infer(unary, labels, bilateral, taps, 3.0, 1, crew, marginals=True, channels=channels)
+            for channels in widths[:1] if labels else widths:
+                mean_field.infer(unary, k, bilateral, taps, 3.0, 1, crew, marginals=True, channels=channels)
+    if labels is None:
+        loops.mark_ready()
 
 
 def check_arrays(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:

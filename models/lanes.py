@@ -15,25 +15,26 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic, models, register_model
+
+from models import loops
 
 UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
 ONE, FOUR = (), (0,) * 2  # for single numbers, and for as many as fit where rows are many
 F = TypeVar("F", bound=Callable[..., Any])
 
+_FOLDER = loops.folder()
+
 
 def compiled(function: F) -> F:
-    """njit, without Python's lock, kept on disk where that is possible.
-
-    numba looks for a folder to write in (NUMBA_CACHE_DIR, beside the source, the user's cache) and raises where there
-    is none, as under a read-only root. Then the code is compiled anew in each process. The cache notices changes of the
-    file that holds a function, not of those it calls: after editing this file, remove the cache.
-    """
+    """njit, without Python's lock, kept on disk where that is possible: see loops.py."""
+    before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER or "")
     try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
-    except RuntimeError:
-        return njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+        keeping = njit(nogil=True, cache=_FOLDER is not None, error_model="numpy")
+        return keeping(function)  # type: ignore[no-any-return]
+    finally:
+        config.CACHE_DIR = before
 
 
 def unit_for(channels: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ Knows nothing of what is served.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -38,9 +39,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._rooms = rooms
         self._close_at: float | None = None
+        self._compiling: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens once it does."""
+        if self._rooms.settings.crf == "dense":
+            self._rooms.house.compiling.look()
         await super().startup(sockets)
         if self.started and self._rooms.registry.state != "failed":
             where = f"http://{self.config.host}:{self.config.port}/"
@@ -56,12 +60,21 @@ class Server(uvicorn.Server):
         self._close_at = time.monotonic() + self._rooms.settings.drain_s
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: is it time to close?"""
+        """Ten times a second: is it time to close, or to compile the CRF, which waits until the models are there?"""
         if self._rooms.registry.state == "failed":
             return True
+        if self._rooms.registry.state == "ready" and self._compiling is None:
+            labels = [served.clusters.count for served in self._rooms.registry.served]
+            self._compiling = asyncio.create_task(self._rooms.house.compiling.run(labels))
         if self._close_at is not None and (not self._rooms.traffic.running or time.monotonic() > self._close_at):
             return True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """What waits for the CRF's code is answered without."""
+        if self._compiling is not None:
+            self._compiling.cancel()
+        await super().shutdown(sockets)
 
 
 @serve.command()

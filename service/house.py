@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from models.image import Limits
 from service.admission import Admission
+from service.compiling import Compiling
 from service.crf_processes import CRFProcesses
 from service.device_refiner import DeviceRefiner
 from service.metrics import Metrics
@@ -44,6 +45,7 @@ class House:
     crf_timeout_s: float
     device: DeviceRefiner | None  # the CRF's GPU
     processes: CRFProcesses | None  # pydensecrf's, where that is the CRF
+    compiling: Compiling = field(default_factory=Compiling)  # our CRF, where an install has it not ready yet
     _count: itertools.count[int] = field(default_factory=itertools.count)
     _refining: int = 0
 

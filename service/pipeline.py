@@ -81,7 +81,7 @@ async def segment(order: Order, options: Options, renderer: Renderer) -> Answer:
         refined = await refine(way, encoding, options, house.crf_timeout_s) if options.refine else None
         warnings = _warnings(encoding.source, way.manifest.code.stride)
         if options.refine and refined is None:
-            warnings.append(LATE)
+            warnings.append(house.compiling.note or LATE)
 
         def finish() -> Answer:
             photo = way.photo() if renderer.photo else None

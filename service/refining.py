@@ -66,6 +66,8 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
                 return Refined(await way.job(lambda: _in_a_process(way, encoding, options, processes, late), pool))
             except ProcessLost as error:
                 log.warning("%s; ours refines this image", error)
+        if how == "dense":
+            await house.compiling.wait()
         with house.refining():
             return Refined(await way.job(lambda: _work(way, encoding, options, late), pool))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -95,15 +96,17 @@ def test_the_unit_fits(channels: int, width: int) -> None:
     assert 1 << len(lanes.unit_for(channels)) == width
 
 
-def test_without_a_cache_folder_code_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("folder", [Path("/kept"), None])
+def test_code_is_kept_where_there_is_a_folder(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def read_only(cache: bool = False, **options: Any) -> Any:
-        asked.append(cache)
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
+    def told(cache: bool, **options: Any) -> Any:
+        asked.append((cache, lanes.config.CACHE_DIR))
         return lambda function: function
 
-    monkeypatch.setattr(lanes, "njit", read_only)
+    before = lanes.config.CACHE_DIR
+    monkeypatch.setattr(lanes, "njit", told)
+    monkeypatch.setattr(lanes, "_FOLDER", folder)
     assert lanes.compiled(len) is len
-    assert asked == [True, False]
+    assert asked == [(True, "/kept") if folder else (False, "")]
+    assert before == lanes.config.CACHE_DIR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -219,3 +220,25 @@ def test_slow_headers_end_the_connection_and_nobody_elses(tiny_bundle: Path, tmp
         kept.request("GET", "/livez")  # between two requests a connection may rest
         assert kept.getresponse().status == 200
         kept.close()
+
+
+@pytest.mark.slow
+def test_a_fresh_install_compiles_the_crf_beside_the_server(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "code")) as (running, port):
+        told = [json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])]
+        while not told[-1]["refined"] and len(told) < 12:  # ten seconds each
+            told.append(json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1]))
+        assert told[-1]["refined"]
+        assert all("being compiled, once on this machine" in one["warnings"][0] for one in told[:-1])
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "code").glob("crf-*/ready")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        running.terminate()
+        log = running.communicate(timeout=20)[1]
+    assert log.count("the CRF is being compiled") == 1
+    assert log.count("the CRF is compiled for the models served") == 1
+    with process(tiny_bundle, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "code")) as (running, port):
+        assert json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])["refined"]
+        running.terminate()
+        assert "compiled" not in running.communicate(timeout=20)[1]

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from models import crf as dense_crf
+from models import loops
 from models.bundle import Bundle, self_test
 from training import metrics
 from training.datasets import Skipped
@@ -137,6 +138,8 @@ def evaluate(
     network = opened.networks[opened.served]
     mapper = Mapper(bundle, opened.networks)
     if any(edges.how == "dense" for edges in options.edges):
+        if not loops.ready():
+            console.print("the CRF is being compiled, once on this machine: about half a minute")
         dense_crf.warm()  # compiling counts as nobody's seconds
     mapper(bundle.golden.image, mapper.ways(options.edges))  # nor does what else a first image waits for
     skipped: list[Skipped] = []

@@ -1,0 +1,102 @@
+"""Where the CRF's compiled loops are kept on disk, and whether they are there already.
+
+Knows nothing of what they compute. numba is not imported: a server asks here whether there is anything to compile.
+
+The folder is named by all that the code is made of: where its sources lie and what they say, what compiles them, for
+which processor. numba by itself notices changes of the file that holds a function, not of those it calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = ("crf", "lanes", "simplices", "lattice", "stencil", "mean_field")  # crf.py knows when all is compiled
+
+_PROCESSOR = Path("/proc/cpuinfo")
+_FORMER = 3  # folders of other sources that stay: a process that runs them may still write there
+
+
+def folder() -> Path | None:
+    """The first that can be written of NUMBA_CACHE_DIR, __pycache__ beside the sources, the user's folder for caches,
+    and a folder of this user's own among the temporary files. None: each process compiles for itself."""
+    name = f"crf-{_made_of()}"
+    for place in _places():
+        with suppress(OSError):
+            path = place / name
+            if not path.is_dir():
+                path.mkdir(parents=True)
+                _tidy(place)
+            tempfile.TemporaryFile(dir=path).close()
+            return path
+    return None
+
+
+def ready() -> bool:
+    """Whether everything is there, and nothing will have to be compiled."""
+    path = folder()
+    return path is not None and (path / "ready").exists()
+
+
+def mark_ready() -> None:
+    """Says so from now on."""
+    if path := folder():
+        (path / "ready").touch()
+
+
+def _made_of() -> str:
+    made = hashlib.sha256()
+    for name in SOURCES:
+        made.update((HERE / f"{name}.py").read_bytes())
+    tools = (str(sys.implementation.cache_tag), version("numba"), version("llvmlite"))
+    made.update("\0".join([str(HERE), *tools, _processor()]).encode())
+    return made.hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Its model and features, as Linux names them: they decide what it is given to run."""
+    try:
+        lines = _PROCESSOR.read_text().partition("\n\n")[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ")))
+
+
+def _places() -> Iterator[Path]:
+    if given := os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(given)
+    yield HERE / "__pycache__"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if home.is_absolute():
+        yield home / "tessera"
+    if own := _own_temporary():
+        yield own
+
+
+def _own_temporary() -> Path | None:
+    """Among the temporary files anybody may write: what is run from there must lie where nobody else could put it."""
+    with suppress(OSError):
+        below = Path(tempfile.gettempdir())
+        if not hasattr(os, "getuid"):  # where users have no numbers these files are each user's own
+            return below / "tessera"
+        path = below / f"tessera-{os.getuid()}"
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if found.st_uid == os.getuid() and not found.st_mode & 0o077:  # a link has every right, and is refused too
+            return path
+    return None
+
+
+def _tidy(place: Path) -> None:
+    """Removes what former sources left, but for the newest."""
+    for old in sorted(place.glob("crf-*"), key=lambda path: path.stat().st_mtime)[: -_FORMER - 1]:
+        shutil.rmtree(old, ignore_errors=True)

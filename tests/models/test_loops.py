@@ -1,0 +1,153 @@
+"""The compiled loops on disk: in a folder that can be written, a new one when a source changes, complete once warm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from models import loops
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sources of an install of this test's own, with nothing compiled, a home, and temporary files."""
+    here = tmp_path / "models"
+    here.mkdir()
+    for name in loops.SOURCES:
+        shutil.copy(loops.HERE / f"{name}.py", here)
+    monkeypatch.setattr(loops, "HERE", here)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return here
+
+
+def test_a_change_of_any_source_is_noticed(install: Path) -> None:
+    for name in loops.SOURCES:
+        assert not loops.ready()
+        before = loops.folder()
+        loops.mark_ready()
+        assert loops.ready()
+        assert loops.folder() == before
+        with (install / f"{name}.py").open("a") as source:
+            source.write("# changed\n")
+        assert loops.folder() != before
+    assert not loops.ready()
+
+
+def test_another_processor_has_its_own(install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops.mark_ready()
+    before, told = loops.folder(), tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nmodel name\t: another\ncpu MHz\t: 1\nflags\t: fpu\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(loops, "_PROCESSOR", told)
+    assert loops.folder() != before
+    assert not loops.ready()
+    loops.mark_ready()
+    told.write_text("processor\t: 0\nmodel name\t: another\ncpu MHz\t: 2\nflags\t: fpu\n\nprocessor\t: 1\n")
+    assert loops.ready()  # its pace does not matter
+    monkeypatch.setattr(loops, "_PROCESSOR", tmp_path / "none")
+    assert not loops.ready()
+
+
+def test_the_first_place_that_can_be_written(install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def parent() -> Path:
+        found = loops.folder()
+        assert found is not None
+        return found.parent
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "given"))
+    assert parent() == tmp_path / "given"
+    (tmp_path / "file").write_text("nothing can be made below a file")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "below"))
+    assert parent() == install / "__pycache__"
+    shutil.rmtree(install / "__pycache__")
+    (install / "__pycache__").write_text("nor here")
+    assert parent() == tmp_path / "cache" / "tessera"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
+    own = parent()
+    assert own.parent == tmp_path / "tmp"
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    assert loops.folder() is None  # anybody may have put there what would be run
+    assert not loops.ready()
+    loops.mark_ready()  # and nothing is said anywhere
+    shutil.rmtree(own)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    own.symlink_to(tmp_path / "elsewhere")
+    assert loops.folder() is None
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", refuse)
+    assert loops.folder() is None
+
+
+def refuse() -> str:
+    """What tempfile does where there is no folder for temporary files."""
+    raise FileNotFoundError("No usable temporary directory")
+
+
+def test_former_sources_leave_three_folders(install: Path) -> None:
+    for age in range(6, 0, -1):
+        old = install / "__pycache__" / f"crf-{age}"
+        old.mkdir(parents=True)
+        (old / "code").write_text("old")
+        os.utime(old, times=(time.time() - age,) * 2)
+    new = loops.folder()
+    assert new is not None
+    assert {path.name for path in new.parent.iterdir()} == {new.name, "crf-1", "crf-2", "crf-3"}
+
+
+def test_every_file_with_compiled_functions_counts() -> None:
+    found = {
+        path.stem
+        for path in loops.HERE.glob("*.py")
+        for word in ("@compiled", "@intrinsic")
+        if word in path.read_text()
+    }
+    assert len(found) == 5
+    assert found < set(loops.SOURCES)
+
+
+def test_numba_keeps_them_there_and_is_otherwise_as_it_was() -> None:
+    from numba import config
+
+    from models import lattice
+
+    assert Path(lattice.blur.stats.cache_path).parent == loops.folder()
+    assert os.environ.get("NUMBA_CACHE_DIR", "") == config.CACHE_DIR
+
+
+EVERYTHING = """
+import numpy as np
+from models import crf, lanes, lattice, mean_field, simplices, stencil
+
+crf.warm()
+files = lanes, lattice, mean_field, simplices, stencil
+functions = [one for file in files for one in vars(file).values() if hasattr(one, "overloads")]
+before = {one: set(one.overloads) for one in functions}
+rng = np.random.default_rng(0)
+for k in (1, 2, 5, 8, 11, 16, 27, 32, 33, 60, 255):
+    for height, width in ((20, 30), (31, 17), (9, 5)):
+        given = rng.random((k, height, width), np.float32)
+        given /= given.sum(axis=0)
+        image = rng.integers(0, 255, (height, width, 3), np.uint8)
+        for threads in (1, 2, 3, 4):
+            for more in {}, {"deadline": 1e12}, {"gaussian_sxy": 2.0, "bilateral_srgb": 40}, {"return_marginals": True}:
+                crf.refine(given, image, threads=threads, iterations=2, **more)
+new = {one.__name__: set(one.overloads) - before[one] for one in functions if set(one.overloads) - before[one]}
+assert len(functions) > 20, functions
+assert not new, new
+"""
+
+
+def test_nothing_is_left_to_compile_once_warm() -> None:
+    done = subprocess.run([sys.executable, "-c", EVERYTHING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert loops.ready()
