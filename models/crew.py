@@ -5,8 +5,10 @@ Knows nothing of what the parts are.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from itertools import pairwise
 from types import TracebackType
 from typing import Any, Self
@@ -34,20 +36,27 @@ class Crew:
 
     def each(self, function: Callable[..., Any], *before: Any, parts: Sequence[int]) -> list[Any]:
         """function(*before, start, stop) of every part; what each gave, in order, when all are done."""
-        return self.all(lambda bounds: function(*before, *bounds), list(pairwise(parts)))
+        return self.do(*(partial(function, *before, *bounds) for bounds in pairwise(parts)))
 
-    def all(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
-        """function of every job, dealt out to the threads; what each gave, in order, when all are done."""
+    def do(self, *jobs: Callable[[], Any]) -> list[Any]:
+        """Every job, each by the next thread that is free; what each gave, in order, when all are done."""
         if self._others is None:
-            return [function(job) for job in jobs]
+            return [job() for job in jobs]
+        waiting, gave = deque(enumerate(jobs)), [None] * len(jobs)
 
-        def some(which: int) -> list[Any]:
-            return [function(job) for job in jobs[which :: self.threads]]
+        def some() -> None:
+            while True:
+                try:
+                    which, job = waiting.popleft()
+                except IndexError:  # the last one is taken
+                    return
+                gave[which] = job()
 
-        begun = [self._others.submit(some, which) for which in range(1, self.threads)]
+        begun = [self._others.submit(some) for _ in range(min(self.threads, len(jobs)) - 1)]
         try:
-            done = [some(0)]
+            some()
         finally:
             wait(begun)  # a failed part's arrays must not be let go while others write to them
-        done += [one.result() for one in begun]
-        return [done[i % self.threads][i // self.threads] for i in range(len(jobs))]
+        for one in begun:
+            one.result()
+        return gave

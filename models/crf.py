@@ -109,14 +109,23 @@ def refine(
     k, height, width = probabilities.shape
     check_time(deadline)
     with Crew(int(threads)) as crew:
-        bilateral = mean_field.bilateral_lattice(image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew)
+        unary: list[mean_field.Unary] = []
+
+        def enter() -> None:
+            nonlocal probabilities
+            unary.append(mean_field.log_rows(probabilities, MIN_PROBABILITY))
+            del probabilities  # as much memory as the marginals will take
+
+        bilateral = mean_field.bilateral_lattice(
+            image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew, enter if crew.threads > 1 else None
+        )
         check_time(deadline)
-        unary = mean_field.log_rows(probabilities, MIN_PROBABILITY, crew)
-        del probabilities  # as much memory as the marginals will take
-        check_time(deadline)
+        if crew.threads == 1:  # not earlier: the lattice's own tables take as much memory, and are gone now
+            enter()
+            check_time(deadline)
         taps = smoothing_taps(height, width, float(gaussian_sxy))
         labels, maps = mean_field.infer(
-            unary,
+            unary.pop(),
             k,
             bilateral,
             taps,
@@ -144,7 +153,7 @@ def warm(labels: int | None = None) -> None:
     for threads in (2, 1):
         with Crew(threads) as crew:
             bilateral = mean_field.bilateral_lattice(np.zeros((8, 8, 3), np.uint8), 67.0, 3.0, 4.0, crew)
-            unary, taps = mean_field.log_rows(flat, MIN_PROBABILITY, crew), smoothing_taps(8, 8, 1.0)
+            unary, taps = mean_field.log_rows(flat, MIN_PROBABILITY), smoothing_taps(8, 8, 1.0)
             for channels in widths[:1] if labels else widths:
                 mean_field.infer(unary, k, bilateral, taps, 3.0, 1, crew, marginals=True, channels=channels)
     if labels is None:

@@ -13,6 +13,8 @@ that line; a key is one integer, in which a step to a neighbor is one addition. 
 points: neither the numbers of the vertices nor the number of threads changes a result.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -54,85 +56,52 @@ def aligned(size: int) -> Floats:
     return raw[skip : skip + size]
 
 
-class Numbered(NamedTuple):
-    """The vertices in use: their numbers at every point, as Lattice has them, and back from a key to a number."""
+def build(features: Floats, crew: Crew, meanwhile: Callable[[], object] | None = None) -> Lattice:
+    """The lattice of the points float32 [N, d], in units of the wished standard deviations.
 
-    vertex: Indices
-    weight: Floats
-    keys: NDArray[np.uint64]  # [M]
-    table: NDArray[np.uint64]  # hash tables (see slot), one of each part of the keys (see owner)
-    starts: NDArray[np.int64]  # part p has table[starts[p]:starts[p+1]]
-
-
-def build(features: Floats, crew: Crew) -> Lattice:
-    """The lattice of the points float32 [N, d], in units of the wished standard deviations."""
-    d = features.shape[1]
-    bits = 62 // d
-    found = numbered(features, bits, crew)
-    first, point, share = edges(found.vertex, found.weight, found.keys.size)
-    lines = crew.all(lambda axis: trace(found.keys, found.table, found.starts, axis, d, bits), range(d + 1))
-    return Lattice(found.vertex, found.weight, first, point, share, tuple(lines))
-
-
-def numbered(features: Floats, bits: int, crew: Crew) -> Numbered:
-    """Each thread collects a part of the vertices: those whose keys it owns."""
+    meanwhile  done beside the one long step that is a single thread's
+    """
     n, d = features.shape
+    bits = 62 // d
     keys, orders = np.empty(n, np.uint64), np.empty(n, np.int32)
     weight = np.empty((n, d + 1), np.float32)
-    points = crew.shares(0, n)
-    if not all(crew.each(locate, features, axis_scales(d), bits, keys, orders, weight, parts=points)):
+    if not all(crew.each(locate, features, axis_scales(d), bits, keys, orders, weight, parts=crew.shares(0, n))):
         raise LatticeError(
             "the standard deviations are too small for the range of positions and colors; make them larger"
         )
-    corners = np.empty((crew.threads, n, d + 1), np.int32)
-    parts = crew.all(lambda part: collect(keys, orders, d, bits, corners, part), range(crew.threads))
-    starts = np.cumsum([0, *(table.size for _, table in parts)])
-    if len(parts) == 1:
-        return Numbered(corners[0], weight, parts[0][0], parts[0][1], starts)
-    bases = np.cumsum([0, *(own.size for own, _ in parts)]).astype(np.int32)
-    vertex = np.empty((n, d + 1), np.int32)
-    crew.each(renumber, corners, bases, vertex, parts=points)
-    for (_, table), base in zip(parts, bases, strict=False):
-        count_from(base, table)
-    own, table = (np.concatenate(side) for side in zip(*parts, strict=True))
-    return Numbered(vertex, weight, own, table, starts)
+    (vertex, used, table), *_ = crew.do(partial(collect, keys, orders, d, bits), *([meanwhile] if meanwhile else []))
+    seen_from_vertices = partial(edges, vertex, weight, used.size)
+    (first, point, share), *lines = crew.do(
+        seen_from_vertices, *(partial(trace, used, table, axis, d, bits) for axis in range(d + 1))
+    )
+    return Lattice(vertex, weight, first, point, share, tuple(lines))
 
 
 @compiled
-def mixed(key):  # type: ignore[no-untyped-def]
-    """The bits of a key, spread out: the highest choose its part, those in the middle its slot."""
-    return key * np.uint64(0x9E3779B97F4A7C15)
+def home(key, table):  # type: ignore[no-untyped-def]
+    """Where the search for a key begins: the bits of the key, spread out, and of them those in the middle."""
+    mask = np.uint64(table.size // 2 - 1)
+    return 2 * np.int64(((key * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask)
 
 
 @compiled
-def owner(key, parts):  # type: ignore[no-untyped-def]
-    """Which part a key belongs to."""
-    return np.int64(((mixed(key) >> np.uint64(56)) * np.uint64(parts)) >> np.uint64(8))
-
-
-@compiled
-def slot(key, table, start, stop):  # type: ignore[no-untyped-def]
-    """Where key is in table[start:stop], or the free place where it belongs.
+def slot(key, table):  # type: ignore[no-untyped-def]
+    """Where key is in the table, or the free place where it belongs.
 
     An open hash table of pairs, key and number, so that both come with one reach into memory. Key zero means free.
     """
-    mask = (stop - start) // 2 - 1
-    found = np.int64((mixed(key) >> np.uint64(32)) & np.uint64(mask))
-    while table[start + 2 * found] != key and table[start + 2 * found] != 0:
-        found = (found + 1) & mask
-    return start + 2 * found
+    found = home(key, table)
+    while table[found] != key and table[found] != 0:
+        found = (found + 2) & (table.size - 1)
+    return found
 
 
 @compiled
-def collect(keys, orders, d, bits, corners, part):  # type: ignore[no-untyped-def]
-    """The vertices of one part: all whose key is the part's own, numbered as they are met.
-
-    corners  int32 [parts, N, d+1]   corners[part] gets their numbers, and −1 where a corner is another part's
-    returns  their keys uint64 [M], their hash table
-    """
-    parts, n, _ = corners.shape
+def collect(keys, orders, d, bits):  # type: ignore[no-untyped-def]
+    """The vertices in use, numbered as they are met: numbers int32 [N, d+1], keys uint64 [M], their hash table."""
+    n = keys.size
     size = 1024
-    while size < 2 * n // parts:
+    while size < 2 * n:
         size *= 2
     table = np.zeros(2 * size, np.uint64)
     own, count = np.empty(size, np.uint64), 0
@@ -142,6 +111,7 @@ def collect(keys, orders, d, bits, corners, part):  # type: ignore[no-untyped-de
         unit[i] = np.uint64(d + 1) << np.uint64(bits * i)
         ones += np.uint64(1) << np.uint64(bits * i)
     of_rank = np.zeros(d + 1, np.int64)
+    vertex = np.empty((n, d + 1), np.int32)
     number = np.empty(d + 1, np.int32)
     last_key, last_order = np.uint64(0), np.int32(-1)
     for p in range(n):
@@ -152,41 +122,22 @@ def collect(keys, orders, d, bits, corners, part):  # type: ignore[no-untyped-de
                 of_rank[order & 7] = i
                 order >>= 3
             for r in range(d + 1):
-                number[r] = -1
-                if parts == 1 or owner(key, parts) == part:
-                    found = slot(key, table, 0, table.size)
-                    if table[found] == 0:
-                        table[found], table[found + 1], own[count] = key, np.uint64(count), key
-                        count += 1
-                    number[r] = np.int32(table[found + 1])
+                found = slot(key, table)
+                if table[found] == 0:
+                    table[found], table[found + 1], own[count] = key, np.uint64(count), key
+                    count += 1
+                number[r] = np.int32(table[found + 1])
                 key += ones - unit[of_rank[d - r]]
             if 3 * size < 4 * (count + d + 1):
                 size *= 2
                 table = np.zeros(2 * size, np.uint64)
                 own = np.append(own[:count], np.empty(size - count, np.uint64))
                 for v in range(count):
-                    found = slot(own[v], table, 0, table.size)
+                    found = slot(own[v], table)
                     table[found], table[found + 1] = own[v], np.uint64(v)
         for r in range(d + 1):
-            corners[part, p, r] = number[r]
-    return own[:count].copy(), table
-
-
-@compiled
-def renumber(corners, bases, vertex, start, stop):  # type: ignore[no-untyped-def]
-    """The parts' own numbers of points start:stop become those of the whole."""
-    for p in range(start, stop):
-        for r in range(vertex.shape[1]):
-            for part in range(corners.shape[0]):
-                if corners[part, p, r] >= 0:
-                    vertex[p, r] = bases[part] + corners[part, p, r]
-
-
-@compiled
-def count_from(base, table):  # type: ignore[no-untyped-def]
-    """As many more for every number in a part's table."""
-    for entry in range(1, table.size, 2):
-        table[entry] += np.uint64(base)
+            vertex[p, r] = number[r]
+    return vertex, own[:count].copy(), table
 
 
 @compiled
@@ -213,9 +164,9 @@ def edges(vertex, weight, m):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def trace(keys, table, starts, axis, d, bits):  # type: ignore[no-untyped-def]
+def trace(keys, table, axis, d, bits):  # type: ignore[no-untyped-def]
     """Follows the lines of one direction: lines [L]. A vertex alone on its line is left out."""
-    m, parts = keys.size, starts.size - 1
+    m = keys.size
     step = np.uint64(0)
     for i in range(d):
         step += np.uint64(1) << np.uint64(bits * i)
@@ -223,13 +174,9 @@ def trace(keys, table, starts, axis, d, bits):  # type: ignore[no-untyped-def]
         step -= np.uint64(d + 1) << np.uint64(bits * axis)
     after, is_first = np.empty(m, np.int32), np.ones(m, np.bool_)
     for v in range(m):
-        soon = keys[min(v + AHEAD, m - 1)] + step
-        part = owner(soon, parts)
-        mask = np.uint64((starts[part + 1] - starts[part]) // 2 - 1)
-        prefetch(table, starts[part] + 2 * np.int64((mixed(soon) >> np.uint64(32)) & mask), ONE)
+        prefetch(table, home(keys[min(v + AHEAD, m - 1)] + step, table), ONE)
         key = keys[v] + step
-        part = owner(key, parts)
-        found = slot(key, table, starts[part], starts[part + 1])
+        found = slot(key, table)
         after[v] = -1
         if table[found] == key:
             after[v] = np.int32(table[found + 1])
@@ -284,24 +231,24 @@ def scale_edges(lattice, scale, start, stop):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def splat(rows, base, lattice, values, size, stride, unit, low, start, stop):  # type: ignore[no-untyped-def]
-    """Vertices gather their points: channels low + start to low + stop of rows become channels start:stop of values.
+def splat(rows, base, lattice, values, size, channels, unit, low, start, stop):  # type: ignore[no-untyped-def]
+    """Vertices start:stop gather their points: channels low on of rows become those of values.
 
-    rows [N, size], from row base on, and values [M+1, stride] are flat.
+    rows [N, size], from row base on, and values [M+1, channels] are flat.
     """
     last = lattice.point.size - 1
-    for v in range(lattice.first.size - 1):
-        for b in range(start, stop, 1 << len(unit)):
+    for v in range(start, stop):
+        for b in range(0, channels, 1 << len(unit)):
             a = fill(np.float32(0), unit)
             for e in range(at(lattice.first, v), at(lattice.first, v + 1)):
                 prefetch(rows, (base + at(lattice.point, min(e + AHEAD, last))) * size + low + b, unit)
                 a = fma(at(lattice.share, e), load(rows, (base + at(lattice.point, e)) * size + low + b, unit), a)
-            store(values, v * stride + b, a)
+            store(values, v * channels + b, a)
 
 
 @compiled
-def blur(lattice, values, stride, unit, start, stop):  # type: ignore[no-untyped-def]
-    """values [M+1, stride] gain half of both neighbors, direction by direction; row M is zero and ends each line.
+def blur(lattice, values, channels, unit, start, stop):  # type: ignore[no-untyped-def]
+    """values [M+1, channels] gain half of both neighbors, direction by direction; row M is zero and ends each line.
 
     Only channels start:stop: threads that have other channels never meet.
     """
@@ -314,8 +261,8 @@ def blur(lattice, values, stride, unit, start, stop):  # type: ignore[no-untyped
             v, last = m, lines.size - 1  # a line's end comes before the first line, too
             for i in range(lines.size):
                 u = np.int64(at(lines, i))
-                prefetch(values, np.int64(at(lines, min(i + AHEAD, last))) * stride + b, unit)
-                after = load(values, u * stride + b, unit)
+                prefetch(values, np.int64(at(lines, min(i + AHEAD, last))) * channels + b, unit)
+                after = load(values, u * channels + b, unit)
                 keep = one if v < m else none  # the row of zeros stays zero, without a branch to mispredict
-                store(values, v * stride + b, fma(keep, fma(half, add(before, after), here), zero))
+                store(values, v * channels + b, fma(keep, fma(half, add(before, after), here), zero))
                 before, here, v = here, after, u

@@ -68,15 +68,25 @@ def widths(size: int) -> list[int]:
     return [size, *(width for width in (32, 16, 8, 4) if width < size)]
 
 
-def bilateral_lattice(image: NDArray[np.uint8], sxy: float, srgb: float, compat: float, crew: Crew) -> Lattice:
-    """The lattice over (x, y, b, g, r), scaled so that splat · blur · slice is compat × the normalized kernel."""
+def bilateral_lattice(
+    image: NDArray[np.uint8],
+    sxy: float,
+    srgb: float,
+    compat: float,
+    crew: Crew,
+    meanwhile: Callable[[], object] | None = None,
+) -> Lattice:
+    """The lattice over (x, y, b, g, r), scaled so that splat · blur · slice is compat × the normalized kernel.
+
+    meanwhile  done beside the one long step that is a single thread's
+    """
     height, width, _ = image.shape
     features = np.empty((height, width, 5), np.float32)
     features[:, :, 0] = np.arange(width, dtype=np.float32) / np.float32(sxy)
     features[:, :, 1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(sxy)
     # The kernel does not mind the order of the colors, the lattice does.
     np.divide(image[:, :, ::-1], np.float32(srgb), out=features[:, :, 2:])
-    built = build(features.reshape(-1, 5), crew)
+    built = build(features.reshape(-1, 5), crew, meanwhile)
     values, scale = np.zeros(built.vertices + 1, np.float32), np.empty(height * width, np.float32)
     crew.each(masses, built, values, parts=crew.shares(0, built.vertices))
     blur(built, values, 1, ONE, 0, 1)
@@ -91,30 +101,25 @@ class Unary(NamedTuple):
     k: int
 
 
-def log_rows(probabilities: Floats, floor: float, crew: Crew) -> Unary:
+def log_rows(probabilities: Floats, floor: float) -> Unary:
     """Maps [K, H, W] to rows of logarithms; none is of less than floor."""
     k, size = len(probabilities), row_size(len(probabilities))
     maps = np.ascontiguousarray(probabilities).reshape(k, -1)
     logs = aligned(maps.shape[1] * k + size)
-
-    def part(start: int, stop: int) -> None:
-        enter(maps, np.float32(floor), logs, start, stop)
-        own = logs[start * k : stop * k]
-        np.log(own, out=own)
-
-    crew.each(part, parts=crew.shares(0, maps.shape[1]))
+    enter(maps, np.float32(floor), logs)
+    np.log(logs[: maps.size], out=logs[: maps.size])
     pad = aligned(size)
     pad[k:] = NEVER
     return Unary(logs, pad, k)
 
 
 @compiled
-def enter(maps, floor, rows, start, stop):  # type: ignore[no-untyped-def]
-    """Pixels start:stop of maps [K, N] to rows [N, K]. Few at a time: whole cache lines."""
-    k = maps.shape[0]
-    for begin in range(start, stop, 16):
+def enter(maps, floor, rows):  # type: ignore[no-untyped-def]
+    """Maps [K, N] to rows [N, K]. Few pixels at a time: whole cache lines."""
+    k, n = maps.shape
+    for begin in range(0, n, 16):
         for label in range(k):
-            for p in range(begin, min(begin + 16, stop)):
+            for p in range(begin, min(begin + 16, n)):
                 rows[p * k + label] = max(maps[label, p], floor)
 
 
@@ -162,13 +167,6 @@ def begin(field, target, start, stop):  # type: ignore[no-untyped-def]
         for b in range(0, size, 1 << len(field.unit)):
             store(logits, b, log_probability(field.unary, p, b, field.unit))
         softmax(logits, 0, field.rows, (target + p) * size, size, field.unit)
-
-
-@compiled
-def spread(rows, source, lattice, values, size, channels, unit, low, start, stop):  # type: ignore[no-untyped-def]
-    """Channels low + start to low + stop of the marginals onto the lattice, and blurred."""
-    splat(rows, source, lattice, values, size, channels, unit, low, start, stop)
-    blur(lattice, values, channels, unit, start, stop)
 
 
 @compiled
@@ -257,7 +255,8 @@ def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
     n, bands = lattice.vertex.shape[0], field.gaussian.bands.size - 1
     for _ in range(iterations):
         for low in range(0, size, channels):
-            spread(field.rows, source, lattice, values, size, channels, unit, low, 0, channels)
+            splat(field.rows, source, lattice, values, size, channels, unit, low, 0, lattice.first.size - 1)
+            blur(lattice, values, channels, unit, 0, channels)
             update(field, source, target, low, 0, bands)
         if channels < size:
             finish(field, target, 0, n)
@@ -265,21 +264,22 @@ def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
 
 
 def iterate_together(field: Field, source: int, target: int, crew: Crew) -> None:
-    """One iteration. Each thread filters some of the channels, then finishes some of the pixels: they meet twice.
+    """One iteration. Each thread fills some of the vertices, blurs some of the channels, finishes some of the pixels.
 
     The same arithmetic in the same order for every row: the threads change nothing.
     """
-    size, channels, bands = field.size, field.channels, crew.shares(0, field.gaussian.bands.size - 1)
-    unit, parts = field.unit, [0, channels]
+    lattice, values, size, unit, channels = field.bilateral, field.values, field.size, field.unit, field.channels
+    vertices = np.searchsorted(lattice.first, crew.shares(0, lattice.point.size)).tolist()  # of as many edges each
+    bands, blurred, parts = crew.shares(0, field.gaussian.bands.size - 1), unit, [0, channels]
     if channels >= 8 * crew.threads:
         quantum = 16 if channels >= 16 * crew.threads else 8
-        unit, parts = unit_for(quantum), [quantum * part for part in crew.shares(0, channels // quantum)]
+        blurred, parts = unit_for(quantum), [quantum * part for part in crew.shares(0, channels // quantum)]
     for low in range(0, size, channels):
-        onto = (field.rows, source, field.bilateral, field.values, size, channels, unit, low)
-        crew.each(spread, *onto, parts=parts)
+        crew.each(splat, field.rows, source, lattice, values, size, channels, unit, low, parts=vertices)
+        crew.each(blur, lattice, values, channels, blurred, parts=parts)
         crew.each(update, field, source, target, low, parts=bands)
     if channels < size:
-        crew.each(finish, field, target, parts=crew.shares(0, len(field.bilateral.vertex)))
+        crew.each(finish, field, target, parts=crew.shares(0, len(lattice.vertex)))
 
 
 @compiled

@@ -108,7 +108,7 @@ def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:
     values, pixels = aligned((grid.vertices + 1) * WIDTH), aligned(rows * width * WIDTH)
     for color in range(0, side * side, WIDTH):
         impulses(pixels, rows, width, side, color)
-        splat(pixels, 0, grid, values, WIDTH, WIDTH, UNIT, 0, 0, WIDTH)
+        splat(pixels, 0, grid, values, WIDTH, WIDTH, UNIT, 0, 0, grid.vertices)
         blur(grid, values, WIDTH, UNIT, 0, WIDTH)
         responses(values, grid, weights, rows, width, side, color)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -12,9 +13,9 @@ from models.crew import Crew
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_every_job_is_done_and_answers_are_in_order(threads: int) -> None:
     with Crew(threads) as crew:
-        assert crew.all(lambda job: job * job, range(7)) == [0, 1, 4, 9, 16, 25, 36]
+        assert crew.do(*(partial(pow, job, 2) for job in range(7))) == [0, 1, 4, 9, 16, 25, 36]
         assert crew.each(lambda add, start, stop: add + stop - start, 1, parts=[0, 4, 10]) == [5, 7]
-        assert crew.all(lambda job: job, []) == []
+        assert crew.do() == []
 
 
 def test_shares_cover_everything() -> None:
@@ -26,12 +27,13 @@ def test_shares_cover_everything() -> None:
 def test_an_error_waits_for_the_others() -> None:
     ended = threading.Event()
 
-    def job(which: int) -> None:
-        if which == 0:
-            raise ValueError("the first")
+    def fail() -> None:
+        raise ValueError("the first")
+
+    def end() -> None:
         threading.Event().wait(0.05)
         ended.set()
 
     with Crew(2) as crew, pytest.raises(ValueError, match="first"):
-        crew.all(job, [0, 1])
+        crew.do(fail, end)
     assert ended.is_set()

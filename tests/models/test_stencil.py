@@ -23,7 +23,7 @@ def test_the_stencil_is_the_lattice(sxy: float, size: tuple[int, int]) -> None:
     channels[:, 7] = 1
 
     def filtered() -> np.ndarray:
-        lattice.splat(rows, 0, grid, held, 8, 8, UNITS[0], 0, 0, 8)
+        lattice.splat(rows, 0, grid, held, 8, 8, UNITS[0], 0, 0, grid.vertices)
         lattice.blur(grid, held, 8, UNITS[0], 0, 8)
         return np.einsum("nr,nrc->nc", grid.weight, held.reshape(-1, 8)[grid.vertex])
 
