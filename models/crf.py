@@ -195,9 +195,9 @@ def check_parameters(
     _check_range("bilateral_compat", bilateral_compat, 0, 1000)
 
 
-def check_time(deadline: float | None) -> None:
-    """Raises CRFTimeout once time.monotonic() has reached the deadline; None never passes."""
-    if deadline is not None and time.monotonic() >= deadline:
+def check_time(deadline: float | None, ahead_s: float = 0.0) -> None:
+    """Raises CRFTimeout once time.monotonic() will have reached the deadline in so many seconds; None never passes."""
+    if deadline is not None and time.monotonic() + ahead_s >= deadline:
         raise CRFTimeout("the CRF ran out of time; allow it more, or fewer iterations or a smaller image")
 
 

@@ -11,7 +11,7 @@ the pixels, and read at the pixels' own colors: where the color changes within a
 from __future__ import annotations
 
 import ctypes
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 
 from models import assign
 from models.assign import WHOLE, Box
+from models.crew import Crew
+from models.crf import check_time
 from models.image import resize
 
 Array = NDArray[Any]
 
 RADIUS = 4  # of the neighborhood in places of the grid
 EPSILON = 100.0  # variance of the colors, in levels², below which a neighborhood counts as flat
+STRIP = 1 << 19  # pixels between two looks at the clock: some 10 ms
 _VERSION = 1  # of _guided.c
 
 
@@ -37,6 +40,8 @@ def refine(
     *,
     radius: int = RADIUS,
     epsilon: float = EPSILON,
+    threads: int = 1,
+    deadline: float | None = None,
 ) -> Array:
     """The best cluster of every pixel of a photo, along its edges.
 
@@ -44,10 +49,14 @@ def refine(
     pixels         uint8 [H', W', 3]   what the grid shows, RGB, at any size
     photo          uint8 [H, W, 3]     the picture at the answer's size
     box            the part of the grid that the photo shows, as assign.labels has it
+    threads        threads for this one photo; the answer does not depend on it
+    deadline       time.monotonic() after which CRFTimeout is raised, by the kernel one strip later at the latest
     returns        uint8 [H, W]
     """
+    check_time(deadline)
     models = linear_models(probabilities, resize(pixels, probabilities.shape[1:]), radius, epsilon)
-    found = _compiled_labels(models, photo, box)
+    check_time(deadline)
+    found = _compiled_labels(models, photo, box, threads, deadline)
     return plain_labels(models, photo, box) if found is None else found
 
 
@@ -113,23 +122,32 @@ def plain_labels(models: Array, photo: Array, box: Box = WHOLE) -> Array:
     return labels
 
 
-def _compiled_labels(models: Array, photo: Array, box: Box) -> Array | None:
-    """The same from the kernel; None where there is none."""
+def _compiled_labels(
+    models: Array, photo: Array, box: Box, threads: int = 1, deadline: float | None = None
+) -> Array | None:
+    """The same from the kernel, strips of the photo on so many threads; None where there is none."""
     library = _library()
     if library is None:
         return None
     models, photo = np.ascontiguousarray(models, np.float32), np.ascontiguousarray(photo, np.uint8)
-    size = (photo.shape[0], photo.shape[1])
-    down, across = assign._axes(models[0], size, box, "bilinear")
-    labels = np.empty(size, np.uint8)
-    kept = [*down, *across]
-    failed = library.guided_labels(
-        *(ctypes.c_void_p(models.ctypes.data), *models.shape[1:]),
-        *(array.ctypes.data for array in kept[:3]), size[0],
-        *(array.ctypes.data for array in kept[3:]), size[1],
-        photo.ctypes.data, labels.ctypes.data,
-    )  # fmt: skip
-    return None if failed else labels
+    height, width = photo.shape[:2]
+    down, across = assign._axes(models[0], (height, width), box, "bilinear")
+    labels = np.empty((height, width), np.uint8)
+    step = max(1, STRIP // width)
+
+    def strip(start: int) -> int:
+        check_time(deadline)
+        rows = slice(start, min(start + step, height))
+        return int(library.guided_labels(
+            *(ctypes.c_void_p(models.ctypes.data), *models.shape[1:]),
+            *(array[rows].ctypes.data for array in down), rows.stop - start,
+            *(array.ctypes.data for array in across), width,
+            photo[rows].ctypes.data, labels[rows].ctypes.data,
+        ))  # fmt: skip
+
+    with Crew(threads) as crew:
+        failed = crew.do(*(partial(strip, start) for start in range(0, height, step)))
+    return None if any(failed) else labels
 
 
 @lru_cache(maxsize=1)

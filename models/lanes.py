@@ -12,10 +12,12 @@ tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is par
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import config, njit, types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, models, register_model
 
 from models import loops
@@ -27,14 +29,32 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FOLDER = loops.folder()
 
 
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """numba's files of one function, where a damaged one is a missing one and a full disk is no failure."""
+
+    def load_overload(self, *key: Any) -> Any:
+        try:
+            return super().load_overload(*key)
+        except Exception:  # whatever unpickling says of the bytes it finds
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, *found: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(*found)
+
+
 def compiled(function: F) -> F:
     """njit, without Python's lock, kept on disk where that is possible: see loops.py."""
-    before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER or "")
-    try:
-        keeping = njit(nogil=True, cache=_FOLDER is not None, error_model="numpy")
-        return keeping(function)  # type: ignore[no-any-return]
-    finally:
-        config.CACHE_DIR = before
+    made = njit(nogil=True, error_model="numpy")(function)
+    if _FOLDER is not None:
+        before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
+        try:
+            made._cache = _Kept(function)
+        finally:
+            config.CACHE_DIR = before
+    return made  # type: ignore[no-any-return]
 
 
 def unit_for(channels: int) -> tuple[int, ...]:

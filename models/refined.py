@@ -69,7 +69,7 @@ def refined(
             scores, code, scores.shape[1:], temperature=SHARPNESS * temperature, assignment=assignment
         )
         guide = photo if at == "source" and photo is not None else resize(picture.copy(), fitted.source)
-        return guided.refine(decided, fitted.pixels, guide, fitted.box)
+        return guided.refine(decided, fitted.pixels, guide, fitted.box, threads=threads, deadline=deadline)
 
     def probabilities(rows: Span, columns: Span, size: tuple[int, int]) -> Array:
         part = (

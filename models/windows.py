@@ -9,6 +9,7 @@ overlap: there the answer differs from the CRF of the whole photo as far as dist
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import crf
+from models.crf import check_time
 
 Array = NDArray[Any]
 Span = tuple[int, int]  # first pixel and the one after the last
@@ -39,10 +41,13 @@ def refine(
     photo          uint8 [H, W, 3], RGB
     window         the longest side of a window;  overlap  pixels that neighbors share, less than half of it
     returns        uint8 [H, W]
+
+    Raises CRFTimeout as soon as the windows done tell that the rest would take twice the time there is.
     """
     height, width = photo.shape[:2]
     rows, columns = spans(height, window, overlap), spans(width, window, overlap)
     labels = np.empty((height, width), np.uint8)
+    began, todo = time.monotonic(), len(rows) * len(columns)
     above: list[Array] = []  # of each window in the row above: its share of the pixels below it
     for y, (top, bottom) in enumerate(rows):
         down = _ramp(rows, y)
@@ -64,6 +69,8 @@ def refine(
             labels[top : top + inner_bottom, left : left + inner_right] = shares[:, :inner_bottom, :inner_right].argmax(
                 axis=0
             )
+            took, done = time.monotonic() - began, y * len(columns) + x + 1
+            check_time(options.get("deadline"), ahead_s=took / done * (todo - done) / 2)
         above = below
     return labels
 

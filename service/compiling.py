@@ -30,6 +30,7 @@ class Compiling:
     def __init__(self, child: str = _CHILD) -> None:
         self._command = [sys.executable, "-P", "-c", child]
         self._since: float | None = None
+        self._ended = False
         self._over = asyncio.Event()
         self._over.set()
 
@@ -52,18 +53,25 @@ class Compiling:
         if self._since is None:
             return None
         so_far = f"{time.monotonic() - self._since:.0f} s so far, mostly 10 to 20"
-        return f"not refined: the CRF is being compiled, once on this machine ({so_far}); ask again, or use crf=fast"
+        return f"the CRF is being compiled, once on this machine ({so_far}); ask again, or use crf=fast"
 
     async def wait(self) -> None:
-        """Until nothing is being compiled."""
+        """Until nothing is being compiled. Raises CRFTimeout where the server ends first."""
         await self._over.wait()
+        if self._ended:
+            raise crf.CRFTimeout("the server ended before the CRF was compiled")
 
     async def run(self, labels: Iterable[int]) -> None:
         """Compiles what was missing, what so many labels need first. Cancelled, it ends the process."""
         if self._since is None:
             return
         log.info("the CRF is being compiled for this machine, once; crf=true waits. Kept in %s", loops.folder())
-        failure = await self._child(",".join(map(str, sorted(set(labels)))))
+        try:
+            failure = await self._child(",".join(map(str, sorted(set(labels)))))
+        except asyncio.CancelledError:
+            self._ended = self._since is not None
+            self._over.set()
+            raise
         if failure is not None:
             log.warning("the CRF could not be compiled beside the server, and is at its first use: %s", failure)
         self._open()

@@ -140,11 +140,15 @@ class _Process:
         """What its work makes of an image, or raises. Raises ProcessLost where it does not come back."""
         self.wait_ready()
         left_s = deadline - time.monotonic()  # its clock need not be ours
+        watch = threading.Timer(left_s + GRACE_S, self._process.kill)  # a pipe that nobody reads or fills has no limit
+        watch.start()
         try:
             self._pipe.send((given, options, left_s))
+            answer = self._receive(None)
         except OSError as error:
             raise ProcessLost(f"a process of the CRF is gone ({error})") from None
-        answer = self._receive(left_s + GRACE_S)
+        finally:
+            watch.cancel()
         if isinstance(answer, Exception):
             raise answer
         labels: Array = answer
@@ -155,7 +159,7 @@ class _Process:
         self._process.kill()
         self._process.join()
 
-    def _receive(self, patience_s: float) -> Any:
+    def _receive(self, patience_s: float | None) -> Any:
         try:
             if self._pipe.poll(patience_s):
                 return self._pipe.recv()

@@ -46,6 +46,7 @@ class Metrics:
         self.requests = Counter("tessera_requests", "Requests answered", ["route", "code"], registry=r)
         self.refused = Counter("tessera_refused", "Requests refused or dropped", ["reason"], registry=r)
         self.images = Counter("tessera_images", "Images segmented", registry=r)
+        self.unrefined = Counter("tessera_unrefined", "Images whose edges were not refined in time", registry=r)
         self.batches = Counter("tessera_batches", "Batches run", registry=r)
         self.batch_images = Histogram(
             "tessera_batch_images",
@@ -95,6 +96,8 @@ class Metrics:
     def segmented(self, served: Served, result: Result) -> None:
         """Count a finished image."""
         self.images.inc()
+        if result.options.refine and not result.refined:
+            self.unrefined.inc()
         for area in result.areas:
             self._pixels(result.model, area.id).inc(area.pixels)
         for stage, ms in result.timings.items():

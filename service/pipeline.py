@@ -17,11 +17,9 @@ from models.similarity import similarity
 from service.clusters import Appearance
 from service.encoding import Encoding, Order, Way
 from service.errors import BadOption
-from service.refining import refine
+from service.refining import NotRefined, refine
 from service.render import Renderer, heat
 from service.schemas import Options, SimilarOptions
-
-LATE = "not refined: the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S, or use crf=fast"
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,13 @@ async def segment(order: Order, options: Options, renderer: Renderer) -> Answer:
         encoding = await way.encoding()
         if needs_photo:
             way.weigh(encoding.source)
-        refined = await refine(way, encoding, options, house.crf_timeout_s) if options.refine else None
         warnings = _warnings(encoding.source, way.manifest.code.stride)
-        if options.refine and refined is None:
-            warnings.append(house.compiling.note or LATE)
+        refined = None
+        if options.refine:
+            try:
+                refined = await refine(way, encoding, options, house.crf_timeout_s)
+            except NotRefined as error:
+                warnings.append(str(error))
 
         def finish() -> Answer:
             photo = way.photo() if renderer.photo else None

@@ -25,7 +25,11 @@ from service.schemas import Options
 
 log = logging.getLogger("tessera")
 
-_KEPT_S = 0.25  # of an image's time, for what follows; at most a fifth of what is left
+_KEPT_S = 0.25  # of an image's time, for what follows; at most a third of what is left
+
+
+class NotRefined(TesseraError):
+    """Time ran out first; says what would help."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,20 @@ class Refined:
         return self.labels.nbytes
 
 
-async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float) -> Array | None:
-    """The network's own ids uint8 [H, W] at the source's size; None when time ran out.
+async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float) -> Array:
+    """The network's own ids uint8 [H, W] at the source's size.
 
     limit_s  the most it may take, waiting for a thread included
 
-    Raises BadOption for parameters that do not go with this image.
+    Raises NotRefined, and BadOption for parameters that do not go with this image.
     """
     house = way.order.house
     began = time.monotonic()
     left_s = way.order.deadline - began
-    late = began + min(limit_s, left_s - min(_KEPT_S, left_s / 5))
+    late = began + min(limit_s, left_s - min(_KEPT_S, left_s / 3))
     how = options.refine or "dense"
     pool = house.workers if how == "fast" else house.crf_workers
+    compiling = house.compiling.note if how == "dense" else None
 
     async def make() -> Refined:
         if house.device is not None and house.device.alive and how == "dense" and options.crf_size == "input":
@@ -76,7 +81,18 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
             return (await house.refined.get(key, make, again=(CRFTimeout,))).labels
     except (TimeoutError, CRFTimeout):
-        return None
+        now = house.compiling.note if compiling else None
+        raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options)}") from None
+
+
+_LATE = "the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S"
+
+
+def _cheaper(options: Options) -> str:
+    """What costs less than what was asked for."""
+    if options.crf_size == "source":
+        return ", or use crf_size=input"
+    return ", or use crf=fast" if options.refine == "dense" else ""
 
 
 async def _on_device(way: Way, encoding: Encoding, options: Options, device: DeviceRefiner, late: float) -> Array:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models import guided
+from models.crf import CRFTimeout
 
 HERE = (0.1, 0.25, 0.8, 0.5)
 
@@ -48,6 +50,35 @@ def test_the_kernel_is_numpy(k: int, box: tuple[float, float, float, float]) -> 
     plain, compiled = guided.plain_labels(models, photo, box), guided._compiled_labels(models, photo, box)
     assert compiled is not None
     assert (plain == compiled).mean() > 0.999, "sums in another order"
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_strips_are_the_whole(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((5, 9, 12)).astype(np.float32)
+    photo = rng.integers(0, 256, (70, 50, 3), np.uint8)
+    whole = guided.refine(probabilities, photo, photo, HERE)
+    monkeypatch.setattr(guided, "STRIP", 50 * 16)
+    np.testing.assert_array_equal(guided.refine(probabilities, photo, photo, HERE, threads=threads), whole)
+
+
+def test_it_keeps_to_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, photo, probabilities = edge()
+    guided.refine(probabilities, photo, photo, deadline=time.monotonic() + 20)
+    with pytest.raises(CRFTimeout):
+        guided.refine(probabilities, photo, photo, deadline=time.monotonic())
+    if guided._library() is None:
+        pytest.skip("the kernel is not compiled here")
+    monkeypatch.setattr(guided, "STRIP", 1)
+    looks = iter([None, None, None, CRFTimeout("over")])
+
+    def look(deadline: float | None) -> None:
+        if over := next(looks):
+            raise over
+
+    monkeypatch.setattr(guided, "check_time", look)
+    with pytest.raises(CRFTimeout, match="over"):
+        guided.refine(probabilities, photo, photo)
 
 
 def test_boxes_are_means() -> None:

@@ -96,17 +96,48 @@ def test_the_unit_fits(channels: int, width: int) -> None:
     assert 1 << len(lanes.unit_for(channels)) == width
 
 
-@pytest.mark.parametrize("folder", [Path("/kept"), None])
-def test_code_is_kept_where_there_is_a_folder(folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def twice(x: float) -> float:
+    """What the next tests compile."""
+    return 2 * x
 
-    def told(cache: bool, **options: Any) -> Any:
-        asked.append((cache, lanes.config.CACHE_DIR))
-        return lambda function: function
 
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for code of this test's own."""
+    monkeypatch.setattr(lanes, "_FOLDER", tmp_path)
+    return tmp_path
+
+
+def test_code_is_kept_where_there_is_a_folder(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = lanes.config.CACHE_DIR
-    monkeypatch.setattr(lanes, "njit", told)
-    monkeypatch.setattr(lanes, "_FOLDER", folder)
-    assert lanes.compiled(len) is len
-    assert asked == [(True, "/kept") if folder else (False, "")]
+    assert lanes.compiled(twice)(3.0) == 6
+    assert len(list(kept.glob("*/*.nb?"))) == 2
+    again = lanes.compiled(twice)
+    assert again(3.0) == 6
+    assert again.stats.cache_hits  # type: ignore[attr-defined]
     assert before == lanes.config.CACHE_DIR
+    monkeypatch.setattr(lanes, "_FOLDER", None)
+    alone = lanes.compiled(twice)
+    assert alone(3.0) == 6
+    assert alone.stats.cache_path is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("left", [0, 20])
+def test_damaged_code_is_compiled_anew_and_kept(kept: Path, kind: str, left: int) -> None:
+    lanes.compiled(twice)(3.0)
+    (file,) = kept.glob(f"*/*.{kind}")
+    file.write_bytes(file.read_bytes()[:left])
+    assert lanes.compiled(twice)(3.0) == 6
+    whole = lanes.compiled(twice)
+    assert whole(3.0) == 6
+    assert whole.stats.cache_hits  # type: ignore[attr-defined]
+
+
+def test_a_full_disk_is_no_failure(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lanes.FunctionCache, "_save_overload", full)
+    assert lanes.compiled(twice)(3.0) == 6
+    assert not list(kept.glob("*/*.nbc"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -62,3 +63,22 @@ def test_the_deadline_holds_for_all_windows() -> None:
     photo, probabilities = drawn(60, 50)
     with pytest.raises(crf.CRFTimeout):
         windows.refine(lambda rows, columns: probabilities, photo, deadline=0.0)
+
+
+def test_what_cannot_be_done_in_time_is_not_gone_on_with() -> None:
+    photo, probabilities = drawn(120, 150)
+    asked = []
+
+    def slow(given: np.ndarray, part: np.ndarray, **options: object) -> tuple[None, np.ndarray]:
+        asked.append(options["deadline"])
+        time.sleep(0.1)
+        return None, given.copy()
+
+    def part(rows: Span, columns: Span) -> np.ndarray:
+        return probabilities[:, slice(*rows), slice(*columns)]
+
+    with pytest.raises(crf.CRFTimeout):
+        windows.refine(part, photo, window=80, overlap=24, by=slow, deadline=time.monotonic() + 0.3)
+    assert len(asked) == 1  # six would take 0.6 s
+    windows.refine(part, photo, window=80, overlap=24, by=slow, deadline=time.monotonic() + 20)
+    assert len(asked) == 7

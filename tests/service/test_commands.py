@@ -222,6 +222,16 @@ def test_slow_headers_end_the_connection_and_nobody_elses(tiny_bundle: Path, tmp
         kept.close()
 
 
+@pytest.mark.skipif(densecrf.missing() is not None, reason=densecrf.missing() or "")
+def test_nothing_is_compiled_where_pydensecrf_answers(tiny_bundle: Path, tmp_path: Path) -> None:
+    settings = {"NUMBA_CACHE_DIR": str(tmp_path / "code"), "TESSERA_CRF": "pydensecrf"}
+    with process(tiny_bundle, tmp_path, **settings) as (running, port):
+        assert json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])["refined"]
+        running.terminate()
+        assert "being compiled" not in running.communicate(timeout=20)[1]
+    assert not list(tmp_path.glob("code/*/*"))
+
+
 @pytest.mark.slow
 def test_a_fresh_install_compiles_the_crf_beside_the_server(tiny_bundle: Path, tmp_path: Path) -> None:
     with process(tiny_bundle, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "code")) as (running, port):

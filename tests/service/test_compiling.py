@@ -124,7 +124,8 @@ def test_a_server_that_closes_takes_the_process_with_it(tmp_path: Path) -> None:
     told = tmp_path / "pid"
 
     async def serve() -> None:
-        compiling = Compiling(f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+        who = "f'{os.getpid()} {os.getsid(0)} -'"
+        compiling = Compiling(f"import os, time; open({str(told)!r}, 'w').write({who}); time.sleep(60)")
         compiling.look()
         running = asyncio.create_task(compiling.run([3]))
         while not (told.exists() and told.read_text()):
@@ -132,12 +133,14 @@ def test_a_server_that_closes_takes_the_process_with_it(tmp_path: Path) -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(compiling.wait(), 0.05)  # a closing server begins nothing
+        with pytest.raises(crf.CRFTimeout):
+            await compiling.wait()  # a closing server begins nothing, and keeps nobody waiting
 
     asyncio.run(serve())
+    process, session, _ = told.read_text().split()
+    assert session == process  # Ctrl-C goes to the whole group, and is the server's
     with pytest.raises(ProcessLookupError):
-        os.kill(int(told.read_text()), 0)
+        os.kill(int(process), 0)
 
 
 def test_the_process_ends_when_the_server_is_killed() -> None:
@@ -146,6 +149,7 @@ def test_the_process_ends_when_the_server_is_killed() -> None:
     assert child.stdin is not None
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(1.5)
+    assert os.getpriority(os.PRIO_PROCESS, child.pid) == 19
     child.stdin.close()
     assert child.wait(20) == 1
 

@@ -106,6 +106,24 @@ def test_a_process_that_does_not_come_back_is_ended(two: CRFProcesses, monkeypat
     assert asked(two, 3)[1] == 3
 
 
+def test_nor_does_one_that_does_not_even_read(two: CRFProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crf_processes, "GRACE_S", 0.1)
+    before, _ = asked(two)
+    os.kill(before, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(CRFTimeout):
+        two.refined(np.zeros((2, 512, 512), np.float32), None, FITTED, deadline=time.monotonic() + 0.3)  # 2 MB
+    assert time.monotonic() - began < 10
+    assert gone(before)
+    assert asked(two, 3)[1] == 3
+
+
+def test_ctrl_c_is_the_servers(two: CRFProcesses) -> None:
+    before, _ = asked(two)
+    os.kill(before, signal.SIGINT)
+    assert asked(two, 4) == (before, 4)
+
+
 def test_closed_they_are_gone_with_what_they_do() -> None:
     processes = CRFProcesses(1, number)
     who, _ = asked(processes)

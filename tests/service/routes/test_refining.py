@@ -95,8 +95,14 @@ def test_rather_unrefined_than_late(serve: Any, monkeypatch: pytest.MonkeyPatch)
         assert "TESSERA_CRF_TIMEOUT_S" in answer.headers["x-warning"]
         told = client.post("/segment?crf=true", content=PNG).json()
         assert told["refined"] is False
-        assert "crf=fast" in told["warnings"][0]
+        assert "use crf=fast" in told["warnings"][0]
         assert "x-warning" not in client.post("/segment?crf=true", content=PNG).headers
+        told = client.post("/segment?crf=fast", content=PNG).json()
+        assert not told["refined"]
+        assert "use " not in told["warnings"][0]  # nothing costs less
+        told = client.post("/segment?crf=true&crf_size=source", content=PNG).json()
+        assert "use crf_size=input" in told["warnings"][0]
+        assert "tessera_unrefined_total 5.0" in client.get("/metrics").text
 
 
 def test_the_requests_own_time_bounds_it_too(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
