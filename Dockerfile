@@ -13,10 +13,11 @@ COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
-# The CRF compiled for this processor; on another kind the server compiles it once more, beside itself. To some versions
-# of numba code is valid for a file's exact time, and layers keep whole seconds only: hence the touch.
+# The CRF compiled for this processor, beside its sources, where no volume hides it; the server copies it to where it can
+# write. On another kind of processor it compiles it once more, beside itself. To some versions of numba code is valid for
+# a file's exact time, and layers keep whole seconds only: hence the touch.
 RUN find /opt/tessera/lib -path '*/site-packages/models/*.py' -exec touch -d @1700000000 {} + \
-    && cd / && NUMBA_CACHE_DIR=/opt/numba /opt/tessera/bin/python -c "from models.crf import warm; warm()"
+    && cd / && /opt/tessera/bin/python -c "from models.crf import warm; warm()"
 
 FROM python:${PYTHON}-slim
 ENV PATH=/opt/tessera/bin:$PATH \
@@ -25,7 +26,6 @@ ENV PATH=/opt/tessera/bin:$PATH \
     TESSERA_STATE=/var/lib/tessera/state
 RUN useradd --uid 10001 --home-dir /var/lib/tessera --create-home tessera
 COPY --from=build /opt/tessera /opt/tessera
-COPY --from=build --chown=tessera /opt/numba /var/lib/tessera/numba
 USER tessera
 VOLUME /var/lib/tessera
 EXPOSE 8000

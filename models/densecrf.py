@@ -8,6 +8,8 @@ the while: several images at once need as many processes. The package is importe
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from typing import Literal, overload
 
 import numpy as np
@@ -31,8 +33,9 @@ def missing() -> str | None:
         import pydensecrf.utils  # noqa: F401
     except Exception as error:
         return (
-            f"pydensecrf cannot be imported ({error}): `make oracle` installs it, or pip install"
-            " 'tessera-segmentation[crf]' with a C++ compiler and Cython < 3"
+            f"pydensecrf cannot be imported ({error}); with a C++ compiler and pip 25.3 or newer this installs it:\n"
+            f"echo 'cython<3' > c.txt; CYTHON_FORCE_REGEN=1 {shlex.quote(sys.executable)} -m pip install --pre"
+            " --build-constraint c.txt pydensecrf"
         )
     return None
 

@@ -3,7 +3,8 @@
 Knows nothing of what they compute. numba is not imported: a server asks here whether there is anything to compile.
 
 The folder is named by all that the code is made of: where its sources lie and what they say, what compiles them, for
-which processor. numba by itself notices changes of the file that holds a function, not of those it calls.
+which processor. numba by itself notices changes of the file that holds a function, not of those it calls. Nor does it
+read a folder that it cannot write: what an image or another user compiled is copied.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 HERE = Path(__file__).parent
 SOURCES = ("crf", "lanes", "simplices", "lattice", "stencil", "mean_field")  # crf.py knows when all is compiled
@@ -28,14 +30,19 @@ _FORMER = 3  # folders of other sources that stay: a process that runs them may 
 
 def folder() -> Path | None:
     """The first that can be written of NUMBA_CACHE_DIR, __pycache__ beside the sources, the user's folder for caches,
-    and a folder of this user's own among the temporary files. None: each process compiles for itself."""
+    and a folder of this user's own among the temporary files. None: each process compiles for itself.
+
+    An empty one begins with what another of these places has complete; a half-done one is for who compiles to finish.
+    """
     name = f"crf-{_made_of()}"
     for place in _places():
         with suppress(OSError):
             path = place / name
-            if not path.is_dir():
-                path.mkdir(parents=True)
+            if not any(path.glob("*")):
+                place.mkdir(parents=True, exist_ok=True)
                 _tidy(place)
+                _adopt(path)
+                path.mkdir(exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
             return path
     return None
@@ -96,7 +103,26 @@ def _own_temporary() -> Path | None:
     return None
 
 
+def _adopt(path: Path) -> None:
+    """Makes the folder out of another place's of the same name, if one is complete: at once and as a whole."""
+    for place in _places():
+        given = place / path.name
+        with suppress(OSError):
+            if given == path or not (given / "ready").exists():
+                continue
+            copy = path.with_name(f"{path.name}.{uuid4().hex[:8]}")
+            try:
+                for source in (one for one in given.rglob("*") if one.is_file()):
+                    target = copy / source.relative_to(given)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(source.read_bytes())
+                copy.rename(path)  # fails where another process was faster
+                return
+            finally:
+                shutil.rmtree(copy, ignore_errors=True)
+
+
 def _tidy(place: Path) -> None:
     """Removes what former sources left, but for the newest."""
-    for old in sorted(place.glob("crf-*"), key=lambda path: path.stat().st_mtime)[: -_FORMER - 1]:
+    for old in sorted(place.glob("crf-*"), key=lambda path: path.stat().st_mtime)[:-_FORMER]:
         shutil.rmtree(old, ignore_errors=True)

@@ -9,12 +9,14 @@ Knows nothing of HTTP, of networks, of image files.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from models.assign import Array, Assignment, Interpolation
@@ -81,8 +83,11 @@ class DeviceRefiner:
         """The GPU's, once it has refined a drawn photo as the CPU does; None, and why in the log, where that fails."""
         worker = open_worker(settings)
         if isinstance(worker, str):
-            expected = settings.engine not in ENGINES or available()
-            log.log(logging.INFO if expected else logging.WARNING, "the CRF runs on the CPU: %s", worker)
+            if settings.engine in ENGINES and not available():
+                level = logging.WARNING
+            else:
+                level = logging.INFO if driver() else logging.DEBUG  # where there is no GPU nobody misses it
+            log.log(level, "the CRF runs on the CPU: %s", worker)
             return None
         log.info("the CRF runs on the GPU")
         return cls(worker)
@@ -215,6 +220,15 @@ class DeviceRefiner:
     def _answer(self, jobs: Sequence[Job], answers: Sequence[Array | Exception]) -> None:
         if jobs:
             self._delivery.put(jobs[0].done.get_loop(), list(zip((job.done for job in jobs), answers, strict=True)))
+
+
+def driver() -> bool:
+    """Whether NVIDIA's driver is on this machine: its library can be loaded, whatever else is missing."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        with suppress(OSError):
+            ctypes.CDLL(name)
+            return True
+    return False
 
 
 def _together(waiting: Sequence[Job]) -> list[Job]:

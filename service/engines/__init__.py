@@ -8,6 +8,7 @@ Knows nothing of clusters, queues or HTTP.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -16,6 +17,8 @@ from service.engines.engine import Engine, EngineError, Kind
 from service.settings import Settings
 
 __all__ = ["Engine", "EngineError", "Kind", "kinds", "open_engine"]
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is imported, which is later
 
 
 def kinds() -> dict[str, Kind]:

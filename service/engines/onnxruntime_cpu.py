@@ -49,6 +49,7 @@ def session(network: bytes, settings: Settings, providers: Sequence[Any]) -> Any
     """An onnxruntime session over bytes, which it does not keep."""
     import onnxruntime as ort
 
+    ort.disable_telemetry_events()  # for Windows, and see __init__.py
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads or (machine.cores() if machine.restricted() else 0)
     options.log_severity_level = 3

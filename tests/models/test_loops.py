@@ -88,6 +88,66 @@ def test_the_first_place_that_can_be_written(install: Path, tmp_path: Path, monk
     assert loops.folder() is None
 
 
+def test_an_empty_folder_begins_with_what_another_place_has_complete(
+    install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, volume = install / "__pycache__", tmp_path / "volume"
+    made = loops.folder()
+    assert made is not None
+    assert made.parent == image
+    (made / "models").mkdir()
+    (made / "models" / "blur.nbi").write_bytes(b"index")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(volume))
+    assert loops.folder() == volume / made.name
+    assert not list((volume / made.name).iterdir()), "half of it is no use"
+    assert not loops.ready()
+    (made / "ready").touch()
+    (volume / "crf-other").mkdir()  # what an older release left there
+    (made / "models").chmod(0o555)  # as where packages cannot be written; the copy can
+    assert loops.ready()
+    assert (volume / made.name / "models" / "blur.nbi").read_bytes() == b"index"
+    assert (volume / made.name / "models").stat().st_mode & 0o200
+    assert {path.name for path in volume.iterdir()} == {made.name, "crf-other"}
+    (made / "models").chmod(0o755)
+
+
+def test_a_process_that_is_slower_than_another_takes_what_that_one_made(
+    install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loops.mark_ready()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "volume"))
+    rename = Path.rename
+
+    def beaten(self: Path, target: Path) -> Path:
+        target.mkdir()
+        (target / "theirs").touch()
+        (target / "ready").touch()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", beaten)
+    assert loops.ready()
+    (only,) = (tmp_path / "volume").iterdir()
+    assert {path.name for path in only.iterdir()} == {"theirs", "ready"}
+
+
+READ = """
+from models import loops, mean_field
+assert loops.ready()
+rows = mean_field.log_rows(__import__("numpy").full((2, 3, 4), 0.5, "f"), 1e-5)
+stats = [one.stats for one in vars(mean_field).values() if hasattr(one, "stats") and one.overloads]
+assert stats and all(one.cache_hits and not one.cache_misses for one in stats), stats
+print(stats[0].cache_path)
+"""
+
+
+def test_numba_takes_a_copy_for_its_own(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", "from models import crf; crf.warm()"], check=True)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", READ], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+
+
 def refuse() -> str:
     """What tempfile does where there is no folder for temporary files."""
     raise FileNotFoundError("No usable temporary directory")

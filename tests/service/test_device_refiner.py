@@ -303,12 +303,31 @@ def test_a_cpu_engine_or_no_gpu_leaves_the_cpu_and_says_so(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(device_worker, "available", lambda: "cupy finds no GPU")
+    monkeypatch.setattr(device_refiner, "driver", lambda: True)
     assert DeviceRefiner.open(Settings(engine="openvino")) is None
     assert DeviceRefiner.open(Settings()) is None
     assert [record.message for record in caplog.records] == [
         "the CRF runs on the CPU: TESSERA_ENGINE is openvino",
         "the CRF runs on the CPU: cupy finds no GPU",
     ]
+
+
+def test_without_an_nvidia_driver_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(name: str) -> None:
+        if name != installed:
+            raise OSError(name)
+
+    installed = ""
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(device_refiner.ctypes, "CDLL", load)
+    for found in (device_worker, device_refiner):
+        monkeypatch.setattr(found, "available", lambda: "cupy cannot be imported")
+    assert DeviceRefiner.open(Settings()) is None
+    installed = "libcuda.so.1"
+    assert DeviceRefiner.open(Settings()) is None
+    assert [record.levelno for record in caplog.records] == [logging.DEBUG, logging.INFO]
 
 
 def test_a_gpu_that_breaks_or_errs_at_the_start_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,3 +124,12 @@ def test_rubbish_is_refused_in_one_line(make_bundle: Callable[..., Path]) -> Non
     with pytest.raises(BundleError, match="cannot be opened") as error:
         opened(Bundle.load(make_bundle(encoder_onnx=b"rubbish")))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("package", ["service.engines", "training.export"])
+def test_onnxruntime_tells_nobody_of_its_use(package: str, tmp_path: Path) -> None:
+    code = f"import {package}, onnxruntime; onnxruntime.SessionOptions()"
+    quiet = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    found = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "CI": ""}
+    subprocess.run([sys.executable, "-c", code], check=True, env=quiet | found)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
