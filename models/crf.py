@@ -146,6 +146,7 @@ def warm(labels: int | None = None) -> None:
     """
     from models import mean_field
     from models.crew import Crew
+    from models.lanes import FOLDER
 
     k = labels or 33  # of which a row is more than one unit: the lattice then holds it in every way there is
     flat = np.full((k, 8, 8), 1 / k, np.float32)
@@ -157,7 +158,7 @@ def warm(labels: int | None = None) -> None:
             for channels in widths[:1] if labels else widths:
                 mean_field.infer(unary, k, bilateral, taps, 3.0, 1, crew, marginals=True, channels=channels)
     if labels is None:
-        loops.mark_ready()
+        loops.mark_ready(FOLDER)
 
 
 def check_arrays(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:

@@ -26,7 +26,7 @@ UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
 ONE, FOUR = (), (0,) * 2  # for single numbers, and for as many as fit where rows are many
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FOLDER = loops.folder()
+FOLDER = loops.folder()  # for compiled code; None: it is kept nowhere
 
 
 class _Kept(FunctionCache):  # type: ignore[misc]
@@ -48,8 +48,8 @@ class _Kept(FunctionCache):  # type: ignore[misc]
 def compiled(function: F) -> F:
     """njit, without Python's lock, kept on disk where that is possible: see loops.py."""
     made = njit(nogil=True, error_model="numpy")(function)
-    if _FOLDER is not None:
-        before, config.CACHE_DIR = config.CACHE_DIR, str(_FOLDER)
+    if FOLDER is not None:
+        before, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
         try:
             made._cache = _Kept(function)
         finally:

@@ -15,6 +15,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib.metadata import version
@@ -25,7 +26,7 @@ HERE = Path(__file__).parent
 SOURCES = ("crf", "lanes", "simplices", "lattice", "stencil", "mean_field")  # crf.py knows when all is compiled
 
 _PROCESSOR = Path("/proc/cpuinfo")
-_FORMER = 3  # folders of other sources that stay: a process that runs them may still write there
+_UNUSED_S = 14 * 86400.0  # after which a folder goes: other installs and processors may share the place
 
 
 def folder() -> Path | None:
@@ -44,6 +45,7 @@ def folder() -> Path | None:
                 _adopt(path)
                 path.mkdir(exist_ok=True)
             tempfile.TemporaryFile(dir=path).close()
+            os.utime(path)
             return path
     return None
 
@@ -54,10 +56,11 @@ def ready() -> bool:
     return path is not None and (path / "ready").exists()
 
 
-def mark_ready() -> None:
-    """Says so from now on."""
-    if path := folder():
-        (path / "ready").touch()
+def mark_ready(path: Path | None) -> None:
+    """Says so from now on, of the folder that the loops were kept in."""
+    if path:
+        with suppress(OSError):
+            (path / "ready").touch()
 
 
 def _made_of() -> str:
@@ -123,6 +126,8 @@ def _adopt(path: Path) -> None:
 
 
 def _tidy(place: Path) -> None:
-    """Removes what former sources left, but for the newest."""
-    for old in sorted(place.glob("crf-*"), key=lambda path: path.stat().st_mtime)[:-_FORMER]:
-        shutil.rmtree(old, ignore_errors=True)
+    """Removes what nobody has used for long."""
+    for old in place.glob("crf-*"):
+        with suppress(OSError):
+            if time.time() - old.stat().st_mtime > _UNUSED_S:
+                shutil.rmtree(old, ignore_errors=True)

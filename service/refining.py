@@ -82,17 +82,20 @@ async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float)
             return (await house.refined.get(key, make, again=(CRFTimeout,))).labels
     except (TimeoutError, CRFTimeout):
         now = house.compiling.note if compiling else None
-        raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options)}") from None
+        raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, encoding.source)}") from None
 
 
 _LATE = "the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S"
 
 
-def _cheaper(options: Options) -> str:
+_FAST_PX = 2_000_000  # beyond it the fast way, which reads every pixel, takes as long as the CRF at the input's size
+
+
+def _cheaper(options: Options, source: tuple[int, int]) -> str:
     """What costs less than what was asked for."""
     if options.crf_size == "source":
         return ", or use crf_size=input"
-    return ", or use crf=fast" if options.refine == "dense" else ""
+    return ", or use crf=fast" if options.refine == "dense" and source[0] * source[1] <= _FAST_PX else ""
 
 
 async def _on_device(way: Way, encoding: Encoding, options: Options, device: DeviceRefiner, late: float) -> Array:

@@ -104,7 +104,7 @@ def twice(x: float) -> float:
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for code of this test's own."""
-    monkeypatch.setattr(lanes, "_FOLDER", tmp_path)
+    monkeypatch.setattr(lanes, "FOLDER", tmp_path)
     return tmp_path
 
 
@@ -116,7 +116,7 @@ def test_code_is_kept_where_there_is_a_folder(kept: Path, monkeypatch: pytest.Mo
     assert again(3.0) == 6
     assert again.stats.cache_hits  # type: ignore[attr-defined]
     assert before == lanes.config.CACHE_DIR
-    monkeypatch.setattr(lanes, "_FOLDER", None)
+    monkeypatch.setattr(lanes, "FOLDER", None)
     alone = lanes.compiled(twice)
     assert alone(3.0) == 6
     assert alone.stats.cache_path is None  # type: ignore[attr-defined]

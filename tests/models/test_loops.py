@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_a_change_of_any_source_is_noticed(install: Path) -> None:
     for name in loops.SOURCES:
         assert not loops.ready()
         before = loops.folder()
-        loops.mark_ready()
+        loops.mark_ready(loops.folder())
         assert loops.ready()
         assert loops.folder() == before
         with (install / f"{name}.py").open("a") as source:
@@ -44,13 +45,13 @@ def test_a_change_of_any_source_is_noticed(install: Path) -> None:
 
 
 def test_another_processor_has_its_own(install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loops.mark_ready()
+    loops.mark_ready(loops.folder())
     before, told = loops.folder(), tmp_path / "cpuinfo"
     told.write_text("processor\t: 0\nmodel name\t: another\ncpu MHz\t: 1\nflags\t: fpu\n\nprocessor\t: 1\n")
     monkeypatch.setattr(loops, "_PROCESSOR", told)
     assert loops.folder() != before
     assert not loops.ready()
-    loops.mark_ready()
+    loops.mark_ready(loops.folder())
     told.write_text("processor\t: 0\nmodel name\t: another\ncpu MHz\t: 2\nflags\t: fpu\n\nprocessor\t: 1\n")
     assert loops.ready()  # its pace does not matter
     monkeypatch.setattr(loops, "_PROCESSOR", tmp_path / "none")
@@ -78,7 +79,7 @@ def test_the_first_place_that_can_be_written(install: Path, tmp_path: Path, monk
     own.chmod(0o777)
     assert loops.folder() is None  # anybody may have put there what would be run
     assert not loops.ready()
-    loops.mark_ready()  # and nothing is said anywhere
+    loops.mark_ready(loops.folder())  # and nothing is said anywhere
     shutil.rmtree(own)
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     own.symlink_to(tmp_path / "elsewhere")
@@ -114,7 +115,7 @@ def test_an_empty_folder_begins_with_what_another_place_has_complete(
 def test_a_process_that_is_slower_than_another_takes_what_that_one_made(
     install: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loops.mark_ready()
+    loops.mark_ready(loops.folder())
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "volume"))
     rename = Path.rename
 
@@ -153,15 +154,23 @@ def refuse() -> str:
     raise FileNotFoundError("No usable temporary directory")
 
 
-def test_former_sources_leave_three_folders(install: Path) -> None:
-    for age in range(6, 0, -1):
-        old = install / "__pycache__" / f"crf-{age}"
+def test_what_nobody_uses_goes_after_weeks(install: Path) -> None:
+    for days in (1, 13, 15, 40):
+        old = install / "__pycache__" / f"crf-{days}"
         old.mkdir(parents=True)
         (old / "code").write_text("old")
-        os.utime(old, times=(time.time() - age,) * 2)
+        os.utime(old, times=(time.time() - days * 86400,) * 2)
     new = loops.folder()
     assert new is not None
-    assert {path.name for path in new.parent.iterdir()} == {new.name, "crf-1", "crf-2", "crf-3"}
+    assert {path.name for path in new.parent.iterdir()} == {new.name, "crf-1", "crf-13"}
+    os.utime(new, times=(1, 1))
+    assert loops.folder() == new
+    assert time.time() - new.stat().st_mtime < 60  # to be asked for is to be used
+
+
+def test_two_that_begin_at_once_have_one_folder(install: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(lambda _: loops.folder(), range(64)))) == 1
 
 
 def test_every_file_with_compiled_functions_counts() -> None:
