@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,7 +33,7 @@ def free_port() -> int:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from service.commands import serve; serve()", *arguments]
+    return [sys.executable, "-P", "-c", "from service.commands import serve; serve()", *arguments]
 
 
 @contextmanager
@@ -234,7 +235,11 @@ def test_nothing_is_compiled_where_pydensecrf_answers(tiny_bundle: Path, tmp_pat
 
 @pytest.mark.slow
 def test_a_fresh_install_compiles_the_crf_beside_the_server(tiny_bundle: Path, tmp_path: Path) -> None:
-    with process(tiny_bundle, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "code")) as (running, port):
+    for room in ("models", "service"):  # code is another install's where the sources lie elsewhere
+        ignored = shutil.ignore_patterns("__pycache__", "pretrained")
+        shutil.copytree(ROOT / room, tmp_path / "install" / room, ignore=ignored)
+    fresh = {"PYTHONPATH": str(tmp_path / "install"), "NUMBA_CACHE_DIR": str(tmp_path / "code")}
+    with process(tiny_bundle, tmp_path, **fresh) as (running, port):
         told = [json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])]
         while not told[-1]["refined"] and len(told) < 12:  # ten seconds each
             told.append(json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1]))
@@ -248,7 +253,7 @@ def test_a_fresh_install_compiles_the_crf_beside_the_server(tiny_bundle: Path, t
         log = running.communicate(timeout=20)[1]
     assert log.count("the CRF is being compiled") == 1
     assert log.count("the CRF is compiled for the models served") == 1
-    with process(tiny_bundle, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "code")) as (running, port):
+    with process(tiny_bundle, tmp_path, **fresh) as (running, port):
         assert json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])["refined"]
         running.terminate()
         assert "compiled" not in running.communicate(timeout=20)[1]
