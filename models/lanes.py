@@ -10,6 +10,7 @@ The width is part of the type, so each width is compiled by itself. A function l
 tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,8 @@ from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, models, register_model
 
 from models import loops
+
+log = logging.getLogger("tessera")
 
 UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
 ONE, FOUR = (), (0,) * 2  # for single numbers, and for as many as fit where rows are many
@@ -35,7 +38,8 @@ class _Kept(FunctionCache):  # type: ignore[misc]
     def load_overload(self, *key: Any) -> Any:
         try:
             return super().load_overload(*key)
-        except Exception:  # whatever unpickling says of the bytes it finds
+        except Exception as error:  # whatever unpickling says of the bytes it finds
+            log.warning("the compiled code of %s is damaged (%r) and compiled anew", self._py_func.__name__, error)
             with suppress(OSError):
                 self.flush()
             return None

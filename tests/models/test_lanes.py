@@ -124,11 +124,14 @@ def test_code_is_kept_where_there_is_a_folder(kept: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
 @pytest.mark.parametrize("left", [0, 20])
-def test_damaged_code_is_compiled_anew_and_kept(kept: Path, kind: str, left: int) -> None:
+def test_damaged_code_is_compiled_anew_and_kept(
+    kept: Path, kind: str, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
     lanes.compiled(twice)(3.0)
     (file,) = kept.glob(f"*/*.{kind}")
     file.write_bytes(file.read_bytes()[:left])
     assert lanes.compiled(twice)(3.0) == 6
+    assert "the compiled code of twice is damaged" in caplog.text
     whole = lanes.compiled(twice)
     assert whole(3.0) == 6
     assert whole.stats.cache_hits  # type: ignore[attr-defined]
