@@ -12,8 +12,8 @@ tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is par
 
 import logging
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -22,6 +22,11 @@ from numba.core.caching import FunctionCache
 from numba.extending import intrinsic, models, register_model
 
 from models import loops
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("tessera")
 
@@ -45,8 +50,19 @@ class _Kept(FunctionCache):  # type: ignore[misc]
             return None
 
     def save_overload(self, *found: Any) -> None:
-        with suppress(OSError):
+        with suppress(OSError), _one_at_a_time():
             super().save_overload(*found)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Among all processes that keep code here: numba reads the list of what there is, and writes it with one more."""
+    if FOLDER is None or fcntl is None:
+        yield
+        return
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def compiled(function: F) -> F:

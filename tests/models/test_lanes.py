@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,16 @@ def test_a_full_disk_is_no_failure(kept: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(lanes.FunctionCache, "_save_overload", full)
     assert lanes.compiled(twice)(3.0) == 6
     assert not list(kept.glob("*/*.nbc"))
+
+
+def test_code_is_written_by_one_process_at_a_time(kept: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    with ThreadPoolExecutor(1) as thread, (kept / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = thread.submit(lambda: lanes.compiled(twice)(3.0))
+        with pytest.raises(TimeoutError):
+            running.result(0.5)
+        assert not list(kept.glob("*/*.nb?"))
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert running.result(20) == 6
+    assert len(list(kept.glob("*/*.nb?"))) == 2
