@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from models import loops
 from tests.tiny import write_tiny_bundle
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """After a change of the CRF it is compiled once, before anything runs that has ten seconds for an answer."""
+    if not hasattr(config, "workerinput") and not loops.ready():
+        subprocess.run([sys.executable, "-c", "from models.crf import warm; warm()"], check=True, cwd=ROOT)
 
 
 @pytest.fixture(scope="session")
