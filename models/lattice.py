@@ -13,7 +13,9 @@ that line; a key is one integer, in which a step to a neighbor is one addition. 
 points: neither the numbers of the vertices nor the number of threads changes a result.
 """
 
+import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -29,6 +31,7 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 
 
+LARGE = 2  # vertices a point from which on the tables are worth giving back: noise has six, photos up to two
 AHEAD = 48  # rows are called into the cache so many reads before their use
 
 
@@ -74,7 +77,16 @@ def build(features: Floats, crew: Crew, meanwhile: Callable[[], object] | None =
     (first, point, share), *lines = crew.do(
         seen_from_vertices, *(partial(trace, used, table, axis, d, bits) for axis in range(d + 1))
     )
+    if used.size > LARGE * n:
+        del used, table
+        _give_back()
     return Lattice(vertex, weight, first, point, share, tuple(lines))
+
+
+def _give_back() -> None:
+    """What is free goes back to the system, 1 ms: glibc keeps the tables' memory where later arrays lie above it."""
+    with suppress(OSError, AttributeError, TypeError):  # another system's library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @compiled

@@ -115,6 +115,12 @@ def test_an_event_loop_is_not_held_up_by_eight_images() -> None:
     assert min(bursts) < 20, bursts
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks the kernel of Linux for the peak")
+def test_memory_of_the_worst_image() -> None:
+    assert crf_cost.memory("noise", Path(), labels=27, size=320) * 1.048576 < 60  # MB
+
+
 def test_the_inputs_may_be_views_and_stay_unchanged() -> None:
     image, _, probabilities = scene()
     expected = crf.refine(probabilities, image)
