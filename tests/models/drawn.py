@@ -1,9 +1,14 @@
-"""Scenes and probabilities drawn for the tests of the CRF, in each of its ways."""
+"""Scenes and probabilities for the tests of the CRF, in each of its ways: drawn ones, and STEGO's own case."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from PIL import Image
+
+PUBLISHED = Path(__file__).parents[1] / "golden" / "data" / "stego_dense_crf.npz"
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -28,3 +33,14 @@ def scene(height: int = 48, width: int = 64, seed: int = 0) -> tuple[np.ndarray,
     color = np.array([[200, 60, 40], [40, 90, 180]], np.int64)[truth] + rng.integers(-2, 3, (height, width, 3))
     seen = truth ^ (rng.random(truth.shape) < 0.2)
     return color.astype(np.uint8), truth, np.stack([0.7 - 0.4 * seen, 0.3 + 0.4 * seen]).astype(np.float32)
+
+
+def published() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, unary, and the marginals of STEGO's own code; the file has the image normalized, logits on a grid."""
+    torch = pytest.importorskip("torch")
+    case = np.load(PUBLISHED, allow_pickle=False)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    colors = case["image"].transpose(1, 2, 0) * std.astype(np.float32) + mean.astype(np.float32)
+    image = (colors * 255).astype(np.uint8)
+    logits = torch.nn.functional.interpolate(torch.tensor(case["logits"])[None], image.shape[:2], mode="bilinear")
+    return image, torch.softmax(logits[0], dim=0).numpy(), case["Q"]

@@ -12,9 +12,8 @@ import pytest
 from PIL import Image
 
 from models import crf, densecrf
-from tests.models.drawn import scene, unary
+from tests.models.drawn import published, scene, unary
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "stego_dense_crf.npz"
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
 installed = pytest.mark.skipif(densecrf.missing() is not None, reason=densecrf.missing() or "")
 
@@ -38,15 +37,9 @@ def test_step_by_step_is_what_the_package_does_at_once(iterations: int) -> None:
 
 @installed
 def test_it_is_the_published_pipeline() -> None:
-    """The arrays hold STEGO's inputs and the marginals its own code gave: image normalized, logits on a small grid."""
-    torch = pytest.importorskip("torch")
-    case = np.load(GOLDEN, allow_pickle=False)
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    colors = case["image"].transpose(1, 2, 0) * std.astype(np.float32) + mean.astype(np.float32)
-    image = (colors * 255).astype(np.uint8)
-    logits = torch.nn.functional.interpolate(torch.tensor(case["logits"])[None], image.shape[:2], mode="bilinear")
-    _, marginals = densecrf.refine(torch.softmax(logits[0], dim=0).numpy(), image, return_marginals=True)
-    assert np.abs(marginals - case["Q"]).max() < 1e-4
+    image, probabilities, expected = published()
+    _, marginals = densecrf.refine(probabilities, image, return_marginals=True)
+    assert np.abs(marginals - expected).max() < 1e-4
 
 
 @installed
