@@ -312,7 +312,7 @@ def main(
         save(network, options, history, len(paths), out)
         partial.unlink(missing_ok=True)
     except TesseraError as error:
-        console.print(f"[red]{error}")
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     console.print(f"{out}: {len(paths)} images, {len(history)} steps, {time.perf_counter() - began:.0f} s")
 
