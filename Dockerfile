@@ -12,12 +12,13 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
+COPY tessera tessera
 RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
 # The CRF compiled for this processor, beside its sources, where no volume hides it; the server copies it to where it can
 # write. On another kind of processor it compiles it once more, beside itself. To some versions of numba code is valid for
 # a file's exact time, and layers keep whole seconds only: hence the touch.
 RUN find /opt/tessera/lib -path '*/site-packages/models/*.py' -exec touch -d @1700000000 {} + \
-    && cd / && /opt/tessera/bin/python -c "from models.crf import warm; warm()"
+    && cd / && /opt/tessera/bin/python -c "from models.crf.dense import warm; warm()"
 
 FROM python:${PYTHON}-slim
 ENV PATH=/opt/tessera/bin:$PATH \

@@ -12,7 +12,7 @@ EXTRAS ?=
 SERVE := .venv-serve
 TRAIN := .venv
 comma := ,
-KERNELS := $(wildcard models/*.c models/*.h)
+KERNELS := $(wildcard models/native/*.c models/native/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
 .PHONY: help serve test test-all check format train-demo bench peers compare pictures oracle clean
@@ -41,7 +41,7 @@ format: $(TRAIN)/.ready
 
 # Twenty-four drawn streets, PiCIE from nothing, a minute or two: what training looks like where there are no photos yet.
 train-demo: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m training.scene runs/demo/photos
+	$(TRAIN)/bin/python -m training.data.synthetic runs/demo/photos
 	$(TRAIN)/bin/python training/train.py --data runs/demo/photos --out runs/demo/run --method picie --set clusters.k=6
 
 # The figures of the README. Ours beside every peer that `make peers` installed: about twenty minutes on two idle cores.
@@ -69,7 +69,7 @@ $(SERVE)/.ready-$(RUNTIME)$(EXTRAS): pyproject.toml $(KERNELS)
 	@$(PYTHON) -m venv --clear $(SERVE)
 	@$(SERVE)/bin/python -m pip install --quiet --upgrade pip
 	@PYTHONWARNINGS=ignore $(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)$(if $(EXTRAS),$(comma)$(EXTRAS))]'
-	@$(SERVE)/bin/python -c 'from models.crf import warm; warm()'
+	@$(SERVE)/bin/python -c 'from models.crf.dense import warm; warm()'
 	@touch $@
 
 $(TRAIN)/.ready: pyproject.toml $(KERNELS)

@@ -17,11 +17,11 @@ from skimage.color import rgb2lab
 from torch import Tensor, nn
 
 from models import assign
-from models.image import InputSpec, fit
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
-from training.clusters import kmeans, nearest
-from training.regions import cover, equalize, segment, smallest
+from models.preprocess import InputSpec, fit
+from training.clustering.kmeans import kmeans, nearest
+from training.data.regions import cover, equalize, segment, smallest
 
 Array = NDArray[Any]
 Labeler = Callable[[Array], Array]

@@ -32,13 +32,16 @@ import torch
 from rich.console import Console
 
 from benchmarks import baselines
-from models.bundle import Bundle, segment
-from training import datasets, metrics, recipe
-from training.datasets import Images
-from training.export import Session
-from training.pretrain import PretrainOptions, save, train
-from training.regions import open_regions
-from training.run import Run
+from models.bundle import Bundle
+from models.inference import segment
+from training.config import recipe
+from training.config.run import Run
+from training.data import datasets
+from training.data.images import Images
+from training.data.regions import open_regions
+from training.evaluation import metrics
+from training.export.onnx import Session
+from training.pretraining.contrastive import PretrainOptions, save, train
 from training.train import train as train_run
 
 K = 11
@@ -47,7 +50,7 @@ SPLITS = {"unseen": f"train/{HELD_OUT}", "val": "val"}  # a drive nobody trained
 FOLD = f"train/-{HELD_OUT}"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "comparison.md"
 MARKS = ("<!-- table -->", "<!-- end of table -->")
-RECIPES = Path(recipe.__file__).parent / "recipes"
+RECIPES = Path(recipe.__file__).parents[1] / "recipes"
 
 
 @dataclass(frozen=True)

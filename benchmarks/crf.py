@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import crf_cost, crf_quality
-from models import crf, densecrf, image
+from models.crf import dense, reference
+from models.io.decode import load
+from models.preprocess import resize
 
 Array = NDArray[Any]
 SHARPNESS = {"smooth": 1.0, "peaked": 6.0, "flat": 2.0}
@@ -43,20 +45,20 @@ def probabilities(kind: str, k: int, size: int, seed: int) -> Array:
     if kind == "flat":
         coarse /= np.abs(coarse).max()
     coarse = 255 * (coarse - coarse.min()) / np.ptp(coarse)
-    maps = np.stack([image.resize(np.rint(c).astype(np.uint8), (size, size)) for c in coarse]).astype(np.float32)
+    maps = np.stack([resize(np.rint(c).astype(np.uint8), (size, size)) for c in coarse]).astype(np.float32)
     scaled = SHARPNESS[kind] * (maps / 127.5 - 1)
     grown = np.exp(scaled - scaled.max(axis=0))
     return np.asarray(grown / grown.sum(axis=0), np.float32)
 
 
 def pydensecrf(given: Array, photo: Array) -> tuple[Array, Array]:
-    """models.densecrf.refine: what the published pipelines compute."""
-    return densecrf.refine(given, photo, return_marginals=True)
+    """models.crf.reference.refine: what the published pipelines compute."""
+    return reference.refine(given, photo, return_marginals=True)
 
 
 def ours(threads: int) -> Callable[[Array, Array], tuple[Array, Array]]:
-    """models.crf.refine with so many threads."""
-    return lambda given, photo: crf.refine(given, photo, threads=threads, return_marginals=True)
+    """models.crf.dense.refine with so many threads."""
+    return lambda given, photo: dense.refine(given, photo, threads=threads, return_marginals=True)
 
 
 def timed(refine: Callable[[Array, Array], tuple[Array, Array]], given: Array, photo: Array) -> Took:
@@ -79,12 +81,12 @@ def ratio(name: str, theirs: list[float], mine: list[float]) -> None:
 def speed(photos: Path, images: int, labels: int, size: int) -> None:
     """Prints the table that the CRF is judged by, as far as a CPU tells it."""
     print(f"{size}×{size}, {labels} labels, 10 iterations; this processor's widest vectors: {crf_cost.vectors()}")
-    crf.warm()
-    compare, paths = densecrf.missing() is None, sorted(photos.iterdir())
+    dense.warm()
+    compare, paths = reference.missing() is None, sorted(photos.iterdir())
     one, two, other = list[Took](), list[Took](), list[Took]()
     agreement, difference = [], []
     for i, path in enumerate(paths[:: max(1, len(paths) // images)][:images]):
-        photo = image.resize(image.load(path).image, (size, size))
+        photo = resize(load(path).image, (size, size))
         for kind in SHARPNESS:
             given = probabilities(kind, labels, size, i)
             if compare:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import crf
+from models.crf import dense
 
 Array = NDArray[Any]
 
@@ -24,11 +24,14 @@ import sys
 from pathlib import Path
 import numpy as np
 from benchmarks.crf_cost import noise, resident
-from models import crf, image
+from models.crf import dense
+from models.crf.cpu.stencil import smoothing_taps
+from models.io.decode import load
+from models.preprocess import resize
 kind, path, labels, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-photo = noise(size) if kind == "noise" else image.resize(image.load(Path(path)).image, (size, size))
-crf.warm()
-crf.smoothing_taps(size, size, 1.0)  # kept for every image of this size
+photo = noise(size) if kind == "noise" else resize(load(Path(path)).image, (size, size))
+dense.warm()
+smoothing_taps(size, size, 1.0)  # kept for every image of this size
 given = []
 def make():
     rows = np.random.default_rng(0).random((labels, size, size), dtype=np.float32)
@@ -38,7 +41,7 @@ before = resident("VmRSS")
 make()
 with open("/proc/self/clear_refs", "w") as peak:
     peak.write("5")
-crf.refine(given.pop(), photo)
+dense.refine(given.pop(), photo)
 print(resident("VmHWM") - before)
 """
 
@@ -67,7 +70,7 @@ def stall(
     refining: bool = True,
     images: int = 8,
     threads: int = 2,
-    refine: Callable[[Array, Array], Any] = crf.refine,
+    refine: Callable[[Array, Array], Any] = dense.refine,
 ) -> float:
     """The longest milliseconds between two turns of an event loop that asks for one each, while images are refined."""
     rng = np.random.default_rng(0)

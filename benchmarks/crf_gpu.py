@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models import crf, image
-from models.cuda import Refiner, available, open_device
-from models.cuda.device import Argument, Device, Program
+from models.crf import dense
+from models.crf.cuda import Refiner, available, open_device
+from models.crf.cuda.device import Argument, Device, Program
+from models.io.decode import decode
+from models.preprocess import resize
 
 Array = NDArray[Any]
 BATCHES = (1, 4, 8, 16)
@@ -41,9 +43,9 @@ def cases(photos: list[Path], k: int, size: int) -> list[Case]:
     for number, path in enumerate(photos):
         rng = np.random.default_rng(number)
         coarse = rng.integers(0, 256, (k, 20, 20), np.uint8)
-        maps = np.stack([image.resize(map_, (size, size)) for map_ in coarse]).astype(np.float32)
+        maps = np.stack([resize(map_, (size, size)) for map_ in coarse]).astype(np.float32)
         grown = np.exp((1.0, 2.0, 6.0)[number % 3] * (maps / 127.5 - 1))
-        photo = image.resize(image.decode(path.read_bytes()).image, (size, size))
+        photo = resize(decode(path.read_bytes()).image, (size, size))
         made.append(Case(np.asarray(grown / grown.sum(axis=0), np.float32), photo))
     return made
 
@@ -136,7 +138,7 @@ def main() -> None:
         )
         agreement, apart = [], []
         for case, ours, q in zip(batch, labels, marginals, strict=True):
-            expected, exact = crf.refine(*case, threads=4, return_marginals=True)
+            expected, exact = dense.refine(*case, threads=4, return_marginals=True)
             agreement.append(float((device.download(ours) == expected).mean()))
             apart.append(float(np.abs(device.download(q) - exact).mean()))
         print(

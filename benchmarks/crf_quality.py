@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from rich.console import Console
 
-from models import crf
 from models.bundle import Bundle
-from models.image import Fit, fit
+from models.crf import dense
+from models.preprocess import Fit, fit
 from service.settings import embedded
-from training import datasets, metrics
-from training.datasets import IGNORED
+from training.data import datasets
+from training.data.images import IGNORED
+from training.evaluation import metrics
 from training.evaluation.exported import Answer, open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way, enlarged
 
@@ -93,7 +94,7 @@ def table(data: Path, bundle_path: Path | None, split: str, every: int) -> None:
     for i in range(0, len(images), every):
         fitted = fit(images[i], bundle.manifest.input)
         frames.append(Frame(images[i], fitted, opened.exported.answer(fitted.pixels), images.labels(i)))
-    crf.warm()
+    dense.warm()
     print(
         f"{bundle.ref}, CamVid {split}, {len(frames)} frames of {frames[0].photo.shape[1]}×{frames[0].photo.shape[0]}"
     )

@@ -34,8 +34,8 @@ from PIL import Image
 
 from benchmarks import load, machine
 from benchmarks.own_server import OwnServer, ServerError, serving, void
-from models import crf, densecrf
 from models.bundle import Bundle
+from models.crf import dense, reference
 from models.errors import TesseraError
 from service.settings import embedded
 
@@ -182,11 +182,11 @@ def main() -> None:
 
 
 def _all(given: argparse.Namespace) -> None:
-    if reason := densecrf.missing():
+    if reason := reference.missing():
         raise ServerError(reason)
     bundle, photos = Bundle.load(given.bundle), several(given.photos, given.images)
     clusters = len(bundle.manifest.clusters)
-    crf.warm()  # on disk, for the server as well
+    dense.warm()  # on disk, for the server as well
     given.work.mkdir(parents=True, exist_ok=True)
     env = {
         "TESSERA_CACHE_BYTES": "0",

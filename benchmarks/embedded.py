@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from models.bundle import Bundle, segment, self_test
+from models.bundle import Bundle
+from models.inference import segment, self_test
 from service.engines import Engine, open_engine
 from service.settings import Settings, embedded
-from training import datasets, metrics
-from training.datasets.camvid import drive
+from training.data import datasets
+from training.data.datasets.camvid import drive
+from training.evaluation import metrics
 from training.evaluation.label_maps import enlarged
 
 

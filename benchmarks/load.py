@@ -33,7 +33,7 @@ from PIL import Image
 from benchmarks import machine
 from benchmarks.own_server import OwnServer, ServerError, command, serving, void
 from service.settings import embedded
-from training.scene import street
+from training.data.synthetic import street
 
 PORT = 8202
 RESULTS = Path(__file__).parent / "results"

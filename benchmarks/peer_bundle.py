@@ -28,12 +28,16 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle import Bundle, CodeSpec, Encoder, Golden, Provenance, save, segment
+from models.bundle import Bundle, Golden, save
 from models.errors import TesseraError
-from models.image import InputSpec
-from training.clusters import hierarchy
-from training.export import Session, clusters, tessera_version
-from training.scene import street
+from models.inference import Encoder, segment
+from models.manifest import CodeSpec, Provenance
+from models.preprocess import InputSpec
+from training.clustering.hierarchy import hierarchy
+from training.data.synthetic import street
+from training.export.onnx import Session
+from training.export.provenance import tessera_version
+from training.export.write_bundle import clusters
 
 Array = NDArray[Any]
 

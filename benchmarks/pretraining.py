@@ -18,8 +18,9 @@ from rich.console import Console
 from torch.nn import functional as F
 
 from models.nets.backbone import build
-from training.pretrain import Network, PretrainOptions, draw
-from training.regions import RegionCache, open_regions, pool
+from training.data.regions import RegionCache, open_regions
+from training.features.region_codes import pool
+from training.pretraining.contrastive import Network, PretrainOptions, draw
 
 BATCHES = 12
 OPTIONS = PretrainOptions(batch_size=16, seed=123)  # the same views for every file

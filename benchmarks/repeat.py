@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.own_server import ServerError, serving
 from models.bundle import Bundle
-from training.scene import street
+from training.data.synthetic import street
 
 PORT = 8201
 _IMAGES = 24

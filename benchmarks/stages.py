@@ -23,8 +23,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from models import areas, assign, host, image, palette, png
+from models import assign, palette, region_stats
 from models.assign import Array
+from models.io import png
+from models.io.decode import SUFFIXES, decode, load
+from models.io.encode import encode
+from models.native import bindings
+from models.preprocess import InputSpec, fit, fitted_size, resize
 
 K, PATCH, PHOTOS = 27, 16, 4
 SIZES = ((320, 320), (768, 1024))
@@ -47,15 +52,15 @@ class Case(NamedTuple):
     jpeg: bytes
     photo: Array
     scores: Array
-    spec: image.InputSpec
+    spec: InputSpec
 
 
 def case(photo: Array, size: tuple[int, int]) -> Case:
     """The photo at a size (H, W), its scores float32 [K, H/16, W/16] (at 320 pixels: of 20 x 20 patches)."""
-    photo = image.resize(photo, size)
+    photo = resize(photo, size)
     data = _pillow(photo, "JPEG", quality=90)
-    spec = image.InputSpec(size=(320, 320), multiple=PATCH)
-    height, width = image.fitted_size(size, spec)
+    spec = InputSpec(size=(320, 320), multiple=PATCH)
+    height, width = fitted_size(size, spec)
     rng = np.random.default_rng(0)
     regions = rng.normal(size=(K, 7, 7)).astype(np.float32)
     strips = [strip for _, strip in assign.upsampled(regions, (height // PATCH, width // PATCH))]
@@ -70,17 +75,15 @@ def stages(of: Case) -> Iterator[Stage]:
     labels = assign.labels(scores, size)
     blended = palette.overlay(of.photo, labels, COLORS)
     margin = assign.margin(scores, None, scores.shape[1:], assignment="dot")
-    yield Stage("decode JPEG", "Pillow", lambda: image.decode(of.jpeg).image, lambda: _pillow_pixels(of.jpeg))
-    if size != image.fitted_size(size, of.spec):
-        wanted = image.fitted_size(size, of.spec)
-        yield Stage(
-            "fit", "Pillow", lambda: image.fit(of.photo, of.spec).pixels, lambda: _pillow_resized(of.photo, wanted)
-        )
+    yield Stage("decode JPEG", "Pillow", lambda: decode(of.jpeg).image, lambda: _pillow_pixels(of.jpeg))
+    if size != fitted_size(size, of.spec):
+        wanted = fitted_size(size, of.spec)
+        yield Stage("fit", "Pillow", lambda: fit(of.photo, of.spec).pixels, lambda: _pillow_resized(of.photo, wanted))
     yield Stage("labels", "numpy", lambda: assign.labels(scores, size), lambda: assign.plain_labels(scores, size))
     if (torch_labels := _torch_labels(scores, size)) is not None:
         yield Stage("labels", "torch", lambda: assign.labels(scores, size), torch_labels)
     yield Stage(
-        "areas", "numpy", lambda: areas.measure(labels, K, margin), lambda: _plain_areas(labels, margin), _pixels
+        "areas", "numpy", lambda: region_stats.measure(labels, K, margin), lambda: _plain_areas(labels, margin), _pixels
     )
     yield Stage(
         "label PNG", "Pillow", lambda: png.encode_palette(labels, COLORS), lambda: _pillow_labels(labels), _opened
@@ -92,7 +95,7 @@ def stages(of: Case) -> Iterator[Stage]:
     yield Stage(
         "overlay JPEG",
         "Pillow",
-        lambda: image.encode(blended, "jpeg"),
+        lambda: encode(blended, "jpeg"),
         lambda: _pillow(blended, "JPEG", quality=90, subsampling=0),
         _opened,
     )
@@ -126,7 +129,9 @@ def main() -> None:
     asked = parser.parse_args()
     photos = list(_photos(asked.photos))
     console = Console()
-    console.print(f"kernels compiled: {'yes' if host.compiled() else 'no, plain numpy'}; {len(photos)} photos, K {K}")
+    console.print(
+        f"kernels compiled: {'yes' if bindings.compiled() else 'no, plain numpy'}; {len(photos)} photos, K {K}"
+    )
     for size in SIZES:
         table = Table(title=f"{size[1]}×{size[0]}, milliseconds of one thread")
         for column in ("stage", "ours", "plain way", "its ms", "ratio", "values that differ"):
@@ -141,29 +146,29 @@ def main() -> None:
 
 def _request(of: Case) -> bytes:
     """The whole of the host's work for one label map."""
-    decoded = image.decode(of.jpeg).image
-    fitted = image.fit(decoded, of.spec)
+    decoded = decode(of.jpeg).image
+    fitted = fit(decoded, of.spec)
     return png.encode_palette(assign.labels(of.scores, fitted.source, fitted.box), COLORS)
 
 
 def _plain_request(of: Case) -> bytes:
     decoded = _pillow_pixels(of.jpeg)
     size = (decoded.shape[0], decoded.shape[1])
-    _pillow_resized(decoded, image.fitted_size(size, of.spec))
+    _pillow_resized(decoded, fitted_size(size, of.spec))
     return _pillow_labels(assign.plain_labels(of.scores, size))
 
 
 def _photos(folder: Path | None) -> Iterator[Array]:
     if folder is None:
-        from training import scene
+        from training.data import synthetic
 
-        yield from (scene.street((768, 1024), seed) for seed in range(PHOTOS))
+        yield from (synthetic.street((768, 1024), seed) for seed in range(PHOTOS))
         return
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in image.SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
         raise SystemExit(f"{folder} has no photos: name another folder, or none for drawn streets")
     for path in found[:: max(1, len(found) // PHOTOS)][:PHOTOS]:
-        yield image.load(path).image
+        yield load(path).image
 
 
 def _ms(work: Callable[[], Any]) -> float:
@@ -219,16 +224,16 @@ def _opened(data: bytes) -> Array:
         return np.asarray(opened)
 
 
-def _plain_areas(labels: Array, margin: Array) -> list[areas.Area]:
-    counted = areas.plain_count(labels, margin)
+def _plain_areas(labels: Array, margin: Array) -> list[region_stats.Area]:
+    counted = region_stats.plain_count(labels, margin)
     found = []
     for i in np.argsort(-counted.pixels, kind="stable")[: np.count_nonzero(counted.pixels)]:
         x, y, width, height = (int(v) for v in counted.boxes[i])
-        found.append(areas.Area(int(i), int(counted.pixels[i]), (x, y, width, height), float(counted.sums[i])))
+        found.append(region_stats.Area(int(i), int(counted.pixels[i]), (x, y, width, height), float(counted.sums[i])))
     return found
 
 
-def _pixels(found: list[areas.Area]) -> Array:
+def _pixels(found: list[region_stats.Area]) -> Array:
     return np.array([(area.id, area.pixels, *area.bbox) for area in found])
 
 

@@ -1,7 +1,7 @@
 """Makes the pictures of the docs with the program itself: python -m docs.pictures
 
-A street drawn by `training/scene.py` (no photo stands in this repository) beside what the embedded default makes of
-it, and beside that the clusters it names, largest first.
+A street drawn by `training/data/synthetic.py` (no photo stands in this repository) beside what the embedded default
+makes of it, and beside that the clusters it names, largest first.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from models import image, palette
-from models.bundle import Bundle, segment
+from models import palette
+from models.bundle import Bundle
+from models.inference import segment
+from models.io.encode import encode
 from service.engines import open_engine
 from service.settings import Settings, embedded
-from training.scene import street
+from training.data.synthetic import street
 
 HERE = Path(__file__).resolve().parent
 
@@ -24,11 +26,11 @@ def main() -> None:
     """Writes docs/street.jpg, a photo to try the service with, and docs/street.webp, the README's picture."""
     bundle = Bundle.load(embedded()[0])
     photo = street((360, 480), seed=0)
-    (HERE / "street.jpg").write_bytes(image.encode(photo, "jpeg"))
+    (HERE / "street.jpg").write_bytes(encode(photo, "jpeg"))
     labels = segment(bundle, open_engine(bundle, Settings(engine="onnxruntime")), photo)
     over = palette.overlay(photo, labels, bundle.colors, 0.6)
     legend = _legend(bundle, labels, len(photo))
-    (HERE / "street.webp").write_bytes(image.encode(np.hstack([photo, over, legend]), "webp"))
+    (HERE / "street.webp").write_bytes(encode(np.hstack([photo, over, legend]), "webp"))
 
 
 def _legend(bundle: Bundle, labels: np.ndarray, height: int) -> np.ndarray:

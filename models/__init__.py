@@ -1,0 +1,1 @@
+"""What a model is: a folder on disk, and the way from pixels to labels. No torch outside `nets`."""

@@ -8,15 +8,15 @@ the K score maps are interpolated instead of the D-channel code; where the lengt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models import host
-from models.host import Axis
+from models.native import bindings
+from models.native.bindings import Axis
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
@@ -26,17 +26,6 @@ Interpolation = Literal["bilinear", "nearest"]  # nearest: for networks whose an
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _STRIP = 2**18  # floats of one strip of output rows: 1 MB stays in a core's cache, 2 times faster than 16 MB
 _EPS = 1e-10
-
-
-class MergeLike(Protocol):
-    """One merge of the hierarchy, as the manifest holds it."""
-
-    @property
-    def k(self) -> int: ...
-    @property
-    def merge(self) -> tuple[int, int]: ...
-    @property
-    def into(self) -> int: ...
 
 
 def labels(
@@ -59,7 +48,7 @@ def labels(
     """
     down, across = _axes(scores, size, box, interpolation)
     ids = np.arange(len(scores), dtype=np.uint8) if table is None else table
-    found = host.labels(scores, down, across, ids)
+    found = bindings.labels(scores, down, across, ids)
     if found is None:
         found = plain_labels(scores, size, box, interpolation)
         found = found if table is None else table[found]
@@ -130,28 +119,6 @@ def margin(
             np.maximum(best, similarity, out=best)
         out[rows] = np.clip(best - second, 0.0, 1.0)
     return out
-
-
-def level(hierarchy: Sequence[MergeLike], k: int, clusters: int) -> Array:
-    """Which cluster stands for each one when only k are left.
-
-    returns  uint8 [K]  representative of every id; `table[labels]` is the coarser label map
-
-    Raises ValueError when k is not in 2..K or the hierarchy does not reach it.
-    """
-    if not 2 <= k <= clusters:
-        raise ValueError(f"k = {k}: choose between 2 and {clusters}")
-    table = np.arange(clusters, dtype=np.uint8)
-    left = clusters
-    for merge in hierarchy:
-        if left <= k:
-            break
-        a, b = merge.merge
-        table[(table == a) | (table == b)] = merge.into
-        left = merge.k
-    if left != k:
-        raise ValueError(f"k = {k}: the hierarchy stops at {left}")
-    return table
 
 
 def lengths(code: Array, size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear") -> Array:

@@ -26,127 +26,25 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import ValidationError
 
-from models import assign
 from models.errors import TesseraError
-from models.image import InputSpec, fit
+from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance
+from models.preprocess import InputSpec
 
 Array = NDArray[Any]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-ClusterName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
-HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 
 SCHEMA_VERSION = 1
-AGREEMENT = 0.99  # of the golden image's pixels
 _REQUIRED = ("encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE")
 _EXEMPLAR = re.compile(r"^exemplars/(\d{3})_(\d{1,2})\.webp$")
 
 
 class BundleError(TesseraError):
     """A folder that is not a sound bundle; the message says which file and why."""
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CodeSpec(_Frozen):
-    """What the network's code is: its dimension D, pixels per grid cell, how it meets the centroids.
-
-    interpolation  how scores get from the grid to pixels; `nearest`: one label a patch
-    """
-
-    dim: int = Field(ge=1)
-    stride: int = Field(ge=1)
-    assignment: assign.Assignment
-    temperature: float = Field(gt=0)
-    interpolation: assign.Interpolation = "bilinear"
-
-
-class Cluster(_Frozen):
-    """One concept: its name, its color, its share of the training pixels (0..1)."""
-
-    name: ClusterName
-    color: HexColor
-    fraction: float = Field(ge=0, le=1)
-
-
-class Merge(_Frozen):
-    """One step of the hierarchy: `merge` become `into` (the larger of the two); k clusters are left."""
-
-    k: int = Field(ge=1, le=254)
-    merge: tuple[int, int]
-    into: int
-    height: float
-
-
-class Provenance(_Frozen):
-    """Where a bundle comes from, so that it can be made again."""
-
-    tessera: str
-    created: str  # ISO 8601, UTC
-    recipe: dict[str, Any]
-    recipe_sha256: Digest
-    seed: int
-    images: int = Field(ge=0)
-    data: str  # a sentence for people
-    data_sha256: Digest
-    licence: str  # of the pretrained weights
-
-
-class Manifest(_Frozen):
-    """Everything a reader needs to know before it opens another file."""
-
-    schema_version: Literal[1] = 1
-    name: Name
-    method: str  # for people; no code branches on it
-    input: InputSpec
-    code: CodeSpec
-    clusters: tuple[Cluster, ...] = Field(min_length=2, max_length=255)
-    hierarchy: tuple[Merge, ...]
-    provenance: Provenance
-    files: dict[str, Digest]
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        names = [cluster.name for cluster in self.clusters]
-        if doubled := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"two clusters are called {doubled[0]!r}: names are unique")
-        total = sum(cluster.fraction for cluster in self.clusters)
-        if abs(total - 1) > 1e-3:
-            raise ValueError(f"the clusters' fractions sum to {total:.4f}, not to 1")
-        alive = set(range(len(self.clusters)))
-        for merge in self.hierarchy:
-            a, b = merge.merge
-            if a == b or not {a, b} <= alive or merge.into not in (a, b):
-                raise ValueError(f"hierarchy: cannot merge {a} and {b} into {merge.into} at k = {merge.k}")
-            alive.discard(b if merge.into == a else a)
-            if merge.k != len(alive):
-                raise ValueError(f"hierarchy: k = {merge.k} where {len(alive)} clusters are left")
-        if len(alive) > 2:
-            raise ValueError(f"the hierarchy stops at {len(alive)} clusters; it has to reach 2")
-        return self
-
-
-class Encoded(NamedTuple):
-    """What a network says of a batch: scores float32 [B, K, h, w]; code float32 [B, D, h, w] when asked."""
-
-    scores: Array
-    code: Array | None = None
-
-
-class Encoder(Protocol):
-    """Anything that turns pixels into scores: an onnxruntime session, a torch module, a test double."""
-
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
-        """pixels uint8 [B, H, W, 3] → Encoded; `code` is filled only when asked for."""
-        ...
 
 
 class Golden(NamedTuple):
@@ -286,31 +184,6 @@ def save(
             folder.rename(Path(scratch) / "old")
         written.rename(folder)
     return Bundle.load(folder)
-
-
-def segment(bundle: Bundle, encode: Encoder, image: Array) -> Array:
-    """The label map of one image: the whole way, without a server.
-
-    image    RGB uint8 [H, W, 3]
-    returns  uint8 [H, W]
-    """
-    fitted = fit(image, bundle.manifest.input)
-    scores = encode(fitted.pixels[None]).scores[0]
-    return assign.labels(scores, fitted.source, fitted.box, interpolation=bundle.manifest.code.interpolation)
-
-
-def self_test(bundle: Bundle, encode: Encoder, least: float = AGREEMENT) -> float:
-    """Replay the golden image: the share of its pixels that agree.
-
-    Raises BundleError below `least`: a wrong provider, a broken driver, a stale file.
-    """
-    agree = float((segment(bundle, encode, bundle.golden.image) == bundle.golden.labels).mean())
-    if agree < least:
-        raise BundleError(
-            f"{bundle.ref}: golden image: {agree:.1%} of the pixels agree, {least:.0%} are needed:"
-            " this machine does not compute what training computed"
-        )
-    return agree
 
 
 def _read(path: Path, name: str) -> bytes:

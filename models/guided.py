@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from models import assign
 from models.assign import WHOLE, Box
-from models.crew import Crew
-from models.crf import check_time
-from models.image import resize
+from models.deadline import check_time
+from models.parallel import Crew
+from models.preprocess import resize
 
 Array = NDArray[Any]
 
@@ -152,7 +152,7 @@ def _compiled_labels(
 
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
-    for path in sorted(Path(__file__).parent.glob("_guided*")):
+    for path in sorted((Path(__file__).parent / "native").glob("_guided*")):
         if path.suffix not in (".so", ".pyd", ".dylib"):
             continue
         try:

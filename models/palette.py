@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models import host
+from models.native import bindings
 
 Array = NDArray[Any]
 
@@ -109,7 +109,7 @@ def colorize(labels: Array, colors: Array, only: Collection[int] | None = None) 
     if only is not None:
         table = np.column_stack([table, np.zeros(len(table), np.uint8)])
         table[list(only), 3] = 255
-    painted = host.colorize(labels, table)
+    painted = bindings.colorize(labels, table)
     return table[labels] if painted is None else painted
 
 
@@ -126,7 +126,7 @@ def overlay(
     opacity[list(range(len(colors)) if only is None else only)] = round(alpha * 256)
     paint = (colors.astype(np.uint16) * opacity[:, None] + 128).astype(np.uint16)
     keep = (256 - opacity).astype(np.uint16)
-    if (compiled := host.blend(image, labels, keep, paint)) is not None:
+    if (compiled := bindings.blend(image, labels, keep, paint)) is not None:
         return compiled
     blended = image * keep[labels][..., None]
     blended += paint[labels]

@@ -20,17 +20,21 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route, compile_path
 from starlette.types import Scope
 
-from models.bundle import Bundle, Encoder
+from models.bundle import Bundle
 from models.errors import TesseraError
-from service import body, openapi, schemas
-from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, plain, problem_of
-from service.house import House
+from models.inference import Encoder
+from service.api import body, openapi, responses
+from service.api.auth import Keys
+from service.api.dependencies import rooms_of
+from service.api.middleware import Envelope, Traffic, problem
+from service.api.problems import plain, problem_of
+from service.api.routes import clusters, health, models, segment
+from service.api.state import Rooms
+from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest
+from service.inference import options
+from service.inference.runtime import House
 from service.metrics import Metrics, tessera_version
-from service.middleware import Envelope, Traffic, problem
-from service.registry import Registry
-from service.rooms import Rooms, rooms_of
-from service.routes import clusters, models, segment
-from service.security import Keys
+from service.repository.registry import Registry
 from service.settings import Settings
 
 WEB = Path(__file__).parent / "web"
@@ -38,7 +42,7 @@ _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
     " img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 }
-_QUERIES: dict[str, type[BaseModel]] = {"/clusters": schemas.ClustersQuery}
+_QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery}
 
 
 def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle], Encoder] | None = None) -> FastAPI:
@@ -75,7 +79,7 @@ def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle]
     app.state.rooms = rooms
     describe = app.openapi
     app.openapi = lambda: openapi.secured(describe())  # type: ignore[method-assign]
-    for room in (segment, clusters, models):
+    for room in (segment, clusters, models, health):
         app.include_router(room.router)
     for endpoint in (segment.segment, segment.similar):
         app.router.routes.insert(0, _Direct(f"/{endpoint.__name__}", endpoint, methods=["POST"]))
@@ -126,8 +130,8 @@ async def _refuse_options(request: Request, error: Exception) -> Response:
     errors = error.errors()
     if errors[0]["loc"][0] == "path":
         return await _refuse(request, NotFound(f"{str(errors[0]['input'])[:60]!r} is no number; ids count from 0"))
-    model = _QUERIES.get(request.url.path, schemas.ModelQuery)
-    return await _refuse(request, BadOption(explain(errors, schemas.descriptions(model))))
+    model = _QUERIES.get(request.url.path, options.ModelQuery)
+    return await _refuse(request, BadOption(explain(errors, options.descriptions(model))))
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:

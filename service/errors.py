@@ -6,15 +6,10 @@ Knows nothing of routes, of images, of models.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from models.errors import TesseraError
-from models.image import ImageError, ImageTooLarge, UnsupportedImage
-
-PROBLEM = "application/problem+json"
 
 
 class BadBody(TesseraError):
@@ -76,62 +71,6 @@ class Conflict(TesseraError):
 
 class DeadlinePassed(TesseraError):
     """The answer was not ready in time; the work was dropped."""
-
-
-STATUS: dict[type[TesseraError], int] = {
-    ImageTooLarge: 413,
-    UnsupportedImage: 415,
-    ImageError: 400,
-    BadBody: 400,
-    NotFound: 404,
-    BodyTooSlow: 408,
-    BodyTooLarge: 413,
-    UnsupportedEncoding: 415,
-    BadOption: 422,
-    TooMany: 429,
-    KeyMissing: 401,
-    NotAllowed: 403,
-    Conflict: 409,
-    BadModel: 422,
-    Busy: 503,
-    DeadlinePassed: 504,
-}
-
-
-def status_of(error: TesseraError) -> int:
-    """The status of an error: its own row in STATUS or its nearest ancestor's; 500 without one."""
-    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-
-
-def problem_of(error: TesseraError, request_id: str) -> dict[str, Any]:
-    """An error as an RFC 9457 document; what no client can cause is not described to clients."""
-    status = status_of(error)
-    if status == 500:
-        return internal(request_id)
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
-    return {
-        "type": f"urn:tessera:{words.replace(' ', '-')}",
-        "title": words.capitalize(),
-        "status": status,
-        "detail": str(error),
-        "request_id": request_id,
-    }
-
-
-def plain(status: int, detail: str, request_id: str) -> dict[str, Any]:
-    """A problem that HTTP itself names: 404 for a route, 405, 500."""
-    return {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "request_id": request_id,
-    }
-
-
-def internal(request_id: str) -> dict[str, Any]:
-    """Our own fault: the log has the details, under the same id."""
-    return plain(500, "the server failed; its log tells why, under this request_id", request_id)
 
 
 def nearest(wanted: str, known: Iterable[str]) -> str:

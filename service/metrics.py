@@ -16,8 +16,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 if TYPE_CHECKING:
-    from service.pipeline import Result
-    from service.registry import Served
+    from service.formats.result import Result
+    from service.repository.served_model import Served
 
 # From a tiny network on a GPU to a dense CRF on a busy machine.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -1,15 +1,17 @@
-"""What several rooms' tests share: the tiny bundle of `tests/tiny.py`, on disk."""
+"""What several rooms' tests share: the tiny bundle of `tests/tiny.py`, on disk, and a server of it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
-from models import loops
+from models.crf.cpu import jit_cache
+from tests.service.server import Serve, server_of
 from tests.tiny import write_tiny_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -17,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 
 def pytest_configure(config: pytest.Config) -> None:
     """After a change of the CRF it is compiled once, before anything runs that has ten seconds for an answer."""
-    if not hasattr(config, "workerinput") and not loops.ready():
-        subprocess.run([sys.executable, "-c", "from models.crf import warm; warm()"], check=True, cwd=ROOT)
+    if not hasattr(config, "workerinput") and not jit_cache.ready():
+        subprocess.run([sys.executable, "-c", "from models.crf.dense import warm; warm()"], check=True, cwd=ROOT)
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +37,16 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
         return write_tiny_bundle(tmp_path / name, name=name, **changes).path
 
     return make
+
+
+@pytest.fixture
+def serve(tiny_bundle: Path, tmp_path: Path) -> Serve:
+    """Starts a server of this test's own, with the settings it gives."""
+    return server_of(tiny_bundle, tmp_path / "state")
+
+
+@pytest.fixture(scope="module")
+def client(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One server for a whole file's tests; those that change names use `serve`."""
+    with server_of(tiny_bundle, tmp_path_factory.mktemp("state"))() as ready:
+        yield ready

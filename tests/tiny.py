@@ -13,7 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from models import assign, bundle, image
+from models import assign, bundle, inference, manifest
+from models.io.encode import encode
+from models.preprocess import InputSpec, fit
 
 STRIDE = 8
 COLORS = {  # what each cluster looks like, in the order of the ids
@@ -38,11 +40,11 @@ def bands(height: int = 60, width: int = 100, order: tuple[int, ...] = (0, 1, 2,
 class MeanColor:
     """An Encoder in numpy: the mean color of every 8×8 block, −1..1, against CENTROIDS."""
 
-    def __call__(self, pixels: NDArray[np.uint8], *, code: bool = False) -> bundle.Encoded:
+    def __call__(self, pixels: NDArray[np.uint8], *, code: bool = False) -> inference.Encoded:
         b, height, width, _ = pixels.shape
         blocks = pixels.reshape(b, height // STRIDE, STRIDE, width // STRIDE, STRIDE, 3).astype(np.float32)
         means = (blocks.mean(axis=(2, 4)) / 127.5 - 1).transpose(0, 3, 1, 2)
-        return bundle.Encoded(np.einsum("kd,bdhw->bkhw", CENTROIDS, means), means if code else None)
+        return inference.Encoded(np.einsum("kd,bdhw->bkhw", CENTROIDS, means), means if code else None)
 
 
 def mean_color_onnx() -> bytes:
@@ -76,9 +78,9 @@ def mean_color_onnx() -> bytes:
 
 def write_tiny_bundle(folder: Path, *, name: str = "tiny", encoder_onnx: bytes | None = None) -> bundle.Bundle:
     """A sound bundle of five color clusters in `folder`, through `models.bundle.save`."""
-    spec = image.InputSpec(size=(64, 64), resize="short_side", multiple=STRIDE, max_side_px=512)
+    spec = InputSpec(size=(64, 64), resize="short_side", multiple=STRIDE, max_side_px=512)
     golden = bands(48, 80)
-    fitted = image.fit(golden, spec)
+    fitted = fit(golden, spec)
     labels = assign.labels(MeanColor()(fitted.pixels[None]).scores[0], fitted.source, fitted.box)
     nothing = hashlib.sha256(b"").hexdigest()
     patches = [np.full((24, 24, 3), color, np.uint8) for color in COLORS.values()]
@@ -87,17 +89,17 @@ def write_tiny_bundle(folder: Path, *, name: str = "tiny", encoder_onnx: bytes |
         name=name,
         method="mean color",
         input=spec,
-        code=bundle.CodeSpec(dim=3, stride=STRIDE, assignment="cosine", temperature=2.0),
+        code=manifest.CodeSpec(dim=3, stride=STRIDE, assignment="cosine", temperature=2.0),
         clusters=[
-            bundle.Cluster(name=word, color="#{:02x}{:02x}{:02x}".format(*color), fraction=0.2)
+            manifest.Cluster(name=word, color="#{:02x}{:02x}{:02x}".format(*color), fraction=0.2)
             for word, color in COLORS.items()
         ],
         hierarchy=[
-            bundle.Merge(k=4, merge=(1, 2), into=1, height=0.9),
-            bundle.Merge(k=3, merge=(0, 3), into=3, height=1.1),
-            bundle.Merge(k=2, merge=(1, 4), into=4, height=1.3),
+            manifest.Merge(k=4, merge=(1, 2), into=1, height=0.9),
+            manifest.Merge(k=3, merge=(0, 3), into=3, height=1.1),
+            manifest.Merge(k=2, merge=(1, 4), into=4, height=1.3),
         ],
-        provenance=bundle.Provenance(
+        provenance=manifest.Provenance(
             tessera="0",
             created="2026-01-01T00:00:00Z",
             recipe={},
@@ -111,7 +113,7 @@ def write_tiny_bundle(folder: Path, *, name: str = "tiny", encoder_onnx: bytes |
         encoder_onnx=encoder_onnx or mean_color_onnx(),
         centroids=CENTROIDS,
         golden=bundle.Golden(golden, labels),
-        exemplars={i: [image.encode(patch, "webp")] * 2 for i, patch in enumerate(patches)},
+        exemplars={i: [encode(patch, "webp")] * 2 for i, patch in enumerate(patches)},
         report={},
         notice="Drawn by a program; no rights reserved.\n",
     )

@@ -18,18 +18,18 @@ from typing import Annotated, Any, cast, get_args
 import typer
 from rich.console import Console
 
-from models import densecrf
 from models.bundle import Bundle
+from models.crf import reference
 from models.errors import TesseraError
-from models.refined import At, How
-from training import datasets
-from training.datasets import DataError, Images, Skipped
+from models.refine import At, How
+from training.config.run import write
+from training.data import datasets
+from training.data.images import DataError, Images, Skipped
 from training.evaluation.exported import Device, ExportedError
 from training.evaluation.label_maps import Edges, Protocol, enlarged
 from training.evaluation.measure import Evaluation, Options, evaluate
-from training.evaluation.page import Example, page_of
 from training.evaluation.scoring import Labelled
-from training.run import write
+from training.report.evaluation_page import Example, page_of
 
 
 class UsageError(TesseraError):
@@ -190,7 +190,7 @@ def edges_of(crf: bool, refine: Sequence[str], crf_size: Sequence[str]) -> tuple
         for word in given:
             if word not in known:
                 raise UsageError(f"{option} {word}: write {', '.join(known)}")
-    if "pydensecrf" in hows and (reason := densecrf.missing()):
+    if "pydensecrf" in hows and (reason := reference.missing()):
         raise UsageError(f"--refine pydensecrf: {reason}")
     return tuple(Edges(cast(How, how), cast(At, at)) for how in hows for at in sizes)
 

@@ -16,29 +16,31 @@ if __name__ == "__main__":  # the script's own folder comes first on the path, a
 
 import shlex
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor
 
-from models.assign import Assignment
 from models.bundle import Bundle
 from models.errors import TesseraError
-from models.nets.encoder import Encoder
-from training import datasets, loop, methods, report, weights
-from training import recipe as recipes
-from training.codes import cluster, input_spec
-from training.consensus import distill
-from training.datasets import DataError, Images
-from training.export import export
-from training.loop import Interrupted
-from training.methods import Method, UnknownMethod
-from training.recipe import RecipeError
-from training.run import Run, RunError, begin, require_same
-from training.survey import survey
+from training import methods
+from training.config import recipe as recipes
+from training.config.recipe import RecipeError
+from training.config.run import Run, RunError, begin, require_same
+from training.data import datasets
+from training.data.images import DataError, Images
+from training.data.preprocess import input_spec
+from training.discovery.discover import Discovery, discover
+from training.export.corpus_stats import survey
+from training.export.write_bundle import export
+from training.methods import UnknownMethod
+from training.methods.base import Method
+from training.pretraining import weights
+from training.report import training_page
+from training.trainer import loop
+from training.trainer.loop import Interrupted
 
 _DEFAULT_METHOD = "stego"
 _WRONG_USAGE = (RecipeError, RunError, DataError, UnknownMethod)
@@ -55,7 +57,7 @@ def train(run: Run) -> Bundle:
     seconds["prepare"] = time.monotonic() - began
     seconds["stages"] = loop.fit(method, method.stages(), run)
     bundle = finish(run, discover(run, method, seconds), method.temperature, run.folder / "bundle", seconds)
-    report.write_page(run.folder / "report.html", bundle, recipes.encode(asked), run)
+    training_page.write_page(run.folder / "report.html", bundle, recipes.encode(asked), run)
     return bundle
 
 
@@ -64,36 +66,6 @@ def build(run: Run) -> Method:
     kind = methods.method(run.recipe.method)
     loop.seed(run.recipe.seed)
     return kind(kind.Config.model_validate(run.recipe.options), run)
-
-
-@dataclass(frozen=True)
-class Discovery:
-    """What is exported: an encoder, the centroids float32 [K, D] its code meets, and how.
-
-    agreement  of the clusterings it was distilled from, where it was
-    """
-
-    encoder: Encoder
-    centroids: Tensor
-    assignment: Assignment
-    agreement: float | None = None
-
-
-def discover(run: Run, method: Method, seconds: dict[str, float]) -> Discovery:
-    """The method's own clusters, or the pipeline's, where the method has none or [clusters] asks for more."""
-    began, section = time.monotonic(), run.recipe.clusters
-    own = method.centroids() if section.unit == "pixel" and not section.distill_steps else None
-    encoder = method.encoder().eval()
-    if own is not None:
-        found = Discovery(encoder, own, method.assignment)
-    elif section.distill_steps:
-        distilled = distill(encoder, run)
-        found = Discovery(distilled.encoder, distilled.centroids, "cosine", distilled.agreement)
-    else:
-        encoder.position = section.position
-        found = Discovery(encoder, cluster(encoder, input_spec(encoder, run.recipe.input.size), run), "cosine")
-    seconds["clusters"] = time.monotonic() - began
-    return found
 
 
 def finish(run: Run, found: Discovery, temperature: float, folder: Path, seconds: dict[str, float]) -> Bundle:
@@ -109,7 +81,7 @@ def finish(run: Run, found: Discovery, temperature: float, folder: Path, seconds
         temperature=temperature,
         spec=spec,
         survey=seen,
-        report=report.facts(run, seen, seconds, found.agreement),
+        report=training_page.facts(run, seen, seconds, found.agreement),
         run=run,
         folder=folder,
     )

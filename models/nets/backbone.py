@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from models.errors import TesseraError
-from models.nets.foreign_checkpoint import ForeignCheckpointError, read_tensors
+from models.nets.checkpoints.reader import ForeignCheckpointError, read_tensors
 from models.nets.heads import FPNHead
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as every method here and its pretrained weights use them

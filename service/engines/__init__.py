@@ -13,7 +13,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from models.bundle import Bundle
-from service.engines.engine import Engine, EngineError, Kind
+from service.engines.base import Engine, EngineError, Kind
 from service.settings import Settings
 
 __all__ = ["Engine", "EngineError", "Kind", "kinds", "open_engine"]
@@ -32,7 +32,7 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
 
     Raises EngineError where it cannot run here, BundleError where the network is not the manifest's or none at all.
     """
-    from service.engines.choice import compared, fastest
+    from service.engines.autoselect import compared, fastest
 
     known = kinds()
     if settings.engine == "auto":

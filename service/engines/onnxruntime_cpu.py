@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from models import hardware
 from models.assign import Array
-from models.bundle import Bundle, Encoded
-from service.engines import machine
-from service.engines.engine import CpuEngine, Kind, Ports, check, unreadable
+from models.bundle import Bundle
+from models.inference import Encoded
+from service.engines.base import CpuEngine, Kind, Ports, check, unreadable
 from service.settings import Settings
 
 CPU = "CPUExecutionProvider"
@@ -33,12 +34,12 @@ class OnnxRuntime(CpuEngine):
         except Exception as error:
             raise unreadable(bundle, error) from None
         check(bundle, *ports(self._session))
-        machine.trim()
+        hardware.trim()
 
     def close(self) -> None:
         """Gives the network's memory back."""
         self._session = None
-        machine.trim()
+        hardware.trim()
 
     def _run(self, pixels: Array, code: bool) -> Encoded:
         answer = self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels})
@@ -51,7 +52,7 @@ def session(network: bytes, settings: Settings, providers: Sequence[Any]) -> Any
 
     ort.disable_telemetry_events()  # for Windows, and see __init__.py
     options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads or (machine.cores() if machine.restricted() else 0)
+    options.intra_op_num_threads = settings.threads or (hardware.cores() if hardware.restricted() else 0)
     options.log_severity_level = 3
     # Threads that find no work spin for 50 µs, then sleep. The default spins on: 1.4 times the processor time on a busy
     # machine, taken from decoding and encoding. Not spinning at all costs an image alone 4 %.

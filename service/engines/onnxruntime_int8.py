@@ -13,9 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from models import hardware
 from models.bundle import Bundle
-from service.engines import machine, quantize
-from service.engines.engine import EngineError, Kind, first_line
+from service.engines import quantize
+from service.engines.base import EngineError, Kind, first_line
 from service.engines.onnxruntime_cpu import OnnxRuntime
 from service.settings import Settings
 
@@ -29,7 +30,7 @@ def quantized(network: bytes) -> bytes:
 
     Done by a process of its own: the libraries it takes keep 0.3 GB, which the server has no further use for.
     """
-    bits = "8" if machine.flags() & _WIDE_SUMS else "7"
+    bits = "8" if hardware.flags() & _WIDE_SUMS else "7"
     with tempfile.TemporaryDirectory(prefix="tessera-int8-") as folder:
         source, target = Path(folder, "f32.onnx"), Path(folder, "int8.onnx")
         source.write_bytes(network)

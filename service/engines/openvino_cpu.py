@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from models import hardware
 from models.assign import Array
-from models.bundle import Bundle, BundleError, Encoded
-from service.engines import machine
-from service.engines.engine import CpuEngine, EngineError, Kind, Ports, check, unreadable
+from models.bundle import Bundle, BundleError
+from models.inference import Encoded
+from service.engines.base import CpuEngine, EngineError, Kind, Ports, check, unreadable
 from service.settings import Settings
 
 _SETTLED = 3  # runs after which every weight is laid out; the golden image and the warm-up are two of them
@@ -42,7 +43,7 @@ class OpenVino(CpuEngine):
         properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": settings.threads or machine.cores(),
+            "INFERENCE_NUM_THREADS": settings.threads or hardware.cores(),
         }
         with tempfile.TemporaryDirectory(prefix="tessera-openvino-", ignore_cleanup_errors=True) as self._folder:
             try:
@@ -57,19 +58,19 @@ class OpenVino(CpuEngine):
                 raise unreadable(bundle, error) from None
             del model
         self._runs = 0
-        machine.trim()
+        hardware.trim()
 
     def close(self) -> None:
         """Gives the network's memory back."""
         self._request = None
-        machine.trim()
+        hardware.trim()
 
     def _run(self, pixels: Array, code: bool) -> Encoded:
         self._request.infer({"pixels": pixels}, share_inputs=True, share_outputs=True)
         if self._runs < _SETTLED:
             self._runs += 1
-            machine.drop_mapped(self._folder)
-            machine.trim()
+            hardware.drop_mapped(self._folder)
+            hardware.trim()
         # Copied, because the next image's answer is written where this one's is.
         scores = np.array(self._request.get_tensor("scores").data, np.float32)
         return Encoded(scores, np.array(self._request.get_tensor("code").data, np.float32) if code else None)

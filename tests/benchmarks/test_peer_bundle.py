@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import peer_bundle
-from models.bundle import segment
-from training.export import Session
+from models.inference import segment
+from training.export.onnx import Session
 
 SIDE, CELLS, K = 320, 20, 4
 

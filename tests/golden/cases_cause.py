@@ -13,12 +13,12 @@ from models import assign
 from models.nets.codebook import CodebookDecoder, quantize
 from models.nets.heads import ProjectionHead
 from tests.golden.runner import Case
-from training.clusters import nearest
-from training.metrics import confusion, score
-from training.objectives.concepts import ConceptBank, concept_contrast, ema_update
-from training.objectives.correspondence import correlation, normalize
-from training.objectives.modularity import affinity, assignment, modularity, modularity_loss, thin
-from training.objectives.probes import ClusterProbe
+from training.clustering.kmeans import nearest
+from training.evaluation.metrics import confusion, score
+from training.losses.concepts import ConceptBank, concept_contrast, ema_update
+from training.losses.correspondence import correlation, normalize
+from training.losses.modularity import affinity, assignment, modularity, modularity_loss, thin
+from training.losses.probes import ClusterProbe
 
 
 def _maps(tokens: Tensor) -> Tensor:

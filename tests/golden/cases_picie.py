@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from models import assign
 from models.nets.heads import FPNHead
 from tests.golden.runner import Case
-from training import augment
-from training.augment import AugmentSection, Geometric
-from training.clusters import nearest
-from training.methods.picie import class_weights, label, view_losses
-from training.metrics import confusion, score
-from training.minibatch import MiniBatchKMeans
+from training.clustering.kmeans import nearest
+from training.clustering.minibatch_kmeans import MiniBatchKMeans
+from training.evaluation.metrics import confusion, score
+from training.methods.picie import augment
+from training.methods.picie.augment import AugmentSection, Geometric
+from training.methods.picie.method import class_weights, label, view_losses
 
 Array = NDArray[Any]
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import assign
-from models.crf import refine
+from models.crf.dense import refine
 from models.nets.backbone import MEAN, STD, VitBackbone, resample_positions
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
 from tests.golden.runner import Case
-from training.features import neighbors
-from training.metrics import EXTRA, Scores, confusion, match, score
-from training.objectives.affinity import Kernel, affinity_loss
-from training.objectives.correspondence import (
+from training.evaluation.metrics import EXTRA, Scores, confusion, match, score
+from training.features.store import neighbors
+from training.losses.affinity import Kernel, affinity_loss
+from training.losses.correspondence import (
     average_norm,
     correlation,
     correspondence,
@@ -29,7 +29,7 @@ from training.objectives.correspondence import (
     sample,
     shifted_permutation,
 )
-from training.objectives.probes import ClusterProbe
+from training.losses.probes import ClusterProbe
 
 AGREEMENT = 0.995  # of the CRF's labels: its lattice is an approximation, and ours was written anew
 _UPSTREAM_HEADS = 6  # that upstream cuts the keys into, whatever the network

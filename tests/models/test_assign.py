@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models import assign
+from models import assign, hierarchy
 
 
 class Step(NamedTuple):
@@ -118,9 +118,9 @@ def test_the_lower_id_wins_a_tie() -> None:
 
 def test_level_follows_the_hierarchy() -> None:
     tree = [Step(3, (1, 2), 1), Step(2, (0, 1), 1)]
-    assert assign.level(tree, 4, 4).tolist() == [0, 1, 2, 3]
-    assert assign.level(tree, 3, 4).tolist() == [0, 1, 1, 3]
-    assert assign.level(tree, 2, 4).tolist() == [1, 1, 1, 3]
+    assert hierarchy.level(tree, 4, 4).tolist() == [0, 1, 2, 3]
+    assert hierarchy.level(tree, 3, 4).tolist() == [0, 1, 1, 3]
+    assert hierarchy.level(tree, 2, 4).tolist() == [1, 1, 1, 3]
     for k in (1, 5):
         with pytest.raises(ValueError, match="between 2 and 4"):
-            assign.level(tree, k, 4)
+            hierarchy.level(tree, k, 4)

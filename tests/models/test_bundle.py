@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import bundle
-from models.bundle import Bundle, BundleError, Cluster, CodeSpec, Encoded, Golden, Merge, Provenance
-from models.image import InputSpec
+from models import bundle, inference
+from models.bundle import Bundle, BundleError, Golden
+from models.inference import Encoded
+from models.manifest import Cluster, CodeSpec, Merge, Provenance
+from models.preprocess import InputSpec
 
 K, D, STRIDE = 3, 3, 4
 CENTROIDS = np.eye(K, dtype=np.float32)
@@ -100,14 +102,14 @@ def test_saving_over_a_bundle_replaces_it_whole(saved: Bundle) -> None:
 
 
 def test_segment_and_self_test(saved: Bundle) -> None:
-    assert (bundle.segment(saved, Patches(), thirds().image) == thirds().labels).mean() > 0.99
-    assert bundle.self_test(saved, Patches()) > 0.99
+    assert (inference.segment(saved, Patches(), thirds().image) == thirds().labels).mean() > 0.99
+    assert inference.self_test(saved, Patches()) > 0.99
 
     def mirrored(pixels: np.ndarray, *, code: bool = False) -> Encoded:
         return Patches()(pixels[:, :, ::-1], code=code)
 
     with pytest.raises(BundleError, match="golden image"):
-        bundle.self_test(saved, mirrored)
+        inference.self_test(saved, mirrored)
 
 
 @pytest.mark.parametrize(

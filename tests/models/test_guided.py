@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models import guided
-from models.crf import CRFTimeout
+from models.deadline import CRFTimeout
 
 HERE = (0.1, 0.25, 0.8, 0.5)
 
@@ -92,5 +92,5 @@ def test_boxes_are_means() -> None:
 
 
 def test_no_numba_for_the_fast_way() -> None:
-    code = "import sys, models.refined; sys.exit('numba' in sys.modules)"
+    code = "import sys, models.refine; sys.exit('numba' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from models import image
+from models.io.encode import encode
 from tests.tiny import bands
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTO = bands(60, 100)
-PNG = image.encode(PHOTO, "png")
-JPEG = image.encode(PHOTO, "jpeg", 95)
+PNG = encode(PHOTO, "png")
+JPEG = encode(PHOTO, "jpeg", 95)
 B64 = base64.b64encode(PNG).decode()
 TEXT = b"this is a text file, not an image\n" * 40
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from models.assign import Array
-from models.crf import CRFError, check_time
+from models.crf.params import CRFError
+from models.deadline import check_time
 
 
 def number(scores: Array, code: Array | None, fitted: Any, *, deadline: float, **told: Any) -> Array:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from models.bundle import Encoded
-from service.batcher import Batched, Batcher
+from models.inference import Encoded
+from service.scheduling.batcher import Batched, Batcher
 
 
 class Gate:

@@ -10,15 +10,16 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from models import image
-from models.bundle import Bundle, Encoded
+from models.bundle import Bundle
+from models.inference import Encoded
+from models.preprocess import InputSpec, fit
 from service.metrics import Metrics
-from service.registry import Registry
+from service.repository.registry import Registry
 from service.settings import Settings
 from tests.tiny import MeanColor, bands
 
 T = TypeVar("T")
-PIXELS = image.fit(bands(), image.InputSpec(size=(64, 64), resize="short_side", multiple=8, max_side_px=512)).pixels
+PIXELS = fit(bands(), InputSpec(size=(64, 64), resize="short_side", multiple=8, max_side_px=512)).pixels
 
 
 class Wrong(MeanColor):

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from models import image
-from models.bundle import Encoded
-from service import render
+from models.inference import Encoded
+from models.io.encode import encode
 from service.app import create_app
-from service.registry import Registry
+from service.formats import registry as render
+from service.repository.registry import Registry
 from service.settings import Settings
 from tests.tiny import MeanColor, bands
 
-PNG = image.encode(bands(), "png")
+PNG = encode(bands(), "png")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/", "/clusters", "/nothing", "/segment", "/web/page.js", "/metrics"])
@@ -260,7 +260,7 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
 
 
 def test_the_service_never_meets_torch() -> None:
-    code = "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None; import service.app, service.commands"
+    code = "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None; import service.app, service.cli"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from models.errors import TesseraError
-from models.image import ImageError, ImageTooLarge, UnsupportedImage
-from service.errors import STATUS, BadOption, Busy, NotFound, explain, nearest, problem_of, status_of
+from models.io.samples import ImageError, ImageTooLarge, UnsupportedImage
+from service.api.problems import STATUS, problem_of, status_of
+from service.errors import BadOption, Busy, NotFound, explain, nearest
 
 
 class Narrower(ImageTooLarge):

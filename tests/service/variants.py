@@ -13,7 +13,8 @@ import onnx
 from onnx import numpy_helper
 
 from models import bundle
-from models.bundle import Bundle, Golden, Merge
+from models.bundle import Bundle, Golden
+from models.manifest import Merge
 
 
 def variant(

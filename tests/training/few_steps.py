@@ -11,7 +11,8 @@ from annotated_types import Ge, Gt
 
 from models.errors import TesseraError
 from tests.training.small_run import make, small_run
-from training import methods, recipe
+from training import methods
+from training.config import recipe
 
 SMALLEST_BACKBONES = ("test_resnet", "vit_tiny_patch16_224")  # of timm; a method takes the first it does not refuse
 

@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from training import methods, recipe
-from training.datasets import Images
-from training.methods import Method
-from training.run import Run
+from training import methods
+from training.config import recipe
+from training.config.run import Run
+from training.data.images import Images
+from training.methods.base import Method
 
 
 def draw(folder: Path, count: int = 8, side: int = 64) -> Images:
@@ -39,7 +40,7 @@ def draw(folder: Path, count: int = 8, side: int = 64) -> Images:
     return Images(folder, paths)
 
 
-RECIPES = Path(recipe.__file__).parent / "recipes"
+RECIPES = Path(recipe.__file__).parents[1] / "recipes"
 
 
 def small_run(folder: Path, *overrides: str, images: Images | None = None, page: Path | None = None) -> Run:

@@ -15,8 +15,8 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 from typer.testing import CliRunner
 
-from models import densecrf
-from tests.service.conftest import server_of
+from models.crf import reference
+from tests.service.server import server_of
 from tests.tiny import bands
 from training import evaluate
 from training.evaluation.label_maps import Edges
@@ -259,7 +259,7 @@ def test_wrong_usage(options: dict, wanted: str, tiny_bundle: Path, data: Path, 
 def test_a_package_that_is_not_there_is_told_first(
     tiny_bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(densecrf, "missing", lambda: "pydensecrf is not installed")
+    monkeypatch.setattr(reference, "missing", lambda: "pydensecrf is not installed")
     where = {"data": data / "images/val", "labels": data / "labels/val"}
     code, told = failing(tiny_bundle, tmp_path, refine="pydensecrf", **where)
     assert code == 2
@@ -268,7 +268,7 @@ def test_a_package_that_is_not_there_is_told_first(
 
 
 def test_edges_are_asked_for_in_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(densecrf, "missing", lambda: None)
+    monkeypatch.setattr(reference, "missing", lambda: None)
     assert evaluate.edges_of(False, [], []) == ()
     assert evaluate.edges_of(True, ["fast", "dense", "fast"], []) == (Edges("dense"), Edges("fast"))
     asked = evaluate.edges_of(False, ["pydensecrf"], ["source", "input"])

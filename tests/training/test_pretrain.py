@@ -1,4 +1,4 @@
-"""training/pretrain.py and training/views.py: what is drawn, what is minimized, what is written."""
+"""training/pretrain.py and training/data/augment.py: what is drawn, what is minimized, what is written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from models.nets.backbone import build
-from training.pretrain import PretrainError, PretrainOptions, contrast, draw, find_images, main, rate, save, train
-from training.regions import RegionCache, RegionOptions
-from training.views import ViewOptions, crop, draw_crops, relight
+from training.data.augment import ViewOptions, crop, draw_crops, relight
+from training.data.regions import RegionCache, RegionOptions
+from training.pretrain import find_images, main
+from training.pretraining.contrastive import PretrainError, PretrainOptions, contrast, draw, rate, save, train
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = Console(quiet=True)
@@ -107,7 +108,7 @@ def test_a_run_stopped_and_resumed_ends_at_the_same_weights(tmp_path: Path) -> N
         pass
 
     def stop_after(step: int) -> None:
-        import training.pretrain as module
+        from training.pretraining import contrastive as module
 
         real = module.draw
 

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from models.nets.backbone import Backbone
 from models.nets.encoder import Encoder
-from training.crops import square
-from training.methods import Batch, Method, Stage
-from training.recipe import Section
-from training.run import Run
+from training.config.recipe import Section
+from training.config.run import Run
+from training.data.crops import square
+from training.methods.base import Method
+from training.trainer.stage import Batch, Stage
 
 
 class ToyConfig(Section):

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.image import Box
-from training.datasets import IGNORED
-from training.objectives.correspondence import derangement
+from models.preprocess import Box
+from training.data.images import IGNORED
+from training.losses.correspondence import derangement
 
 Array = NDArray[Any]
 

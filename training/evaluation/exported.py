@@ -1,6 +1,6 @@
 """A bundle's network opened again for measuring: values inside it, and itself with and without flip averaging.
 
-Knows nothing of labels or scores. What the values inside are called is told by training/export.py.
+Knows nothing of labels or scores. What the values inside are called is told by training/export/write_bundle.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
 
-from models.bundle import Bundle, Encoded
+from models.bundle import Bundle
 from models.errors import TesseraError
-from models.image import InputSpec, fit
-from training.scene import street
+from models.inference import Encoded
+from models.preprocess import InputSpec, fit
+from training.data.synthetic import street
 
 Array = NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
@@ -47,7 +48,7 @@ Network = Callable[[Array], Answer]
 
 
 class Exported:
-    """An ONNX file as a `Network`, and as a models.bundle.Encoder.
+    """An ONNX file as a `Network`, and as a models.inference.Encoder.
 
     features  answer with the backbone's features too, where the graph names them
     threads   of one call; 0: as many as there are cores
@@ -64,7 +65,7 @@ class Exported:
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=_providers(device))
 
     def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
-        """See models.bundle.Encoder."""
+        """See models.inference.Encoder."""
         return Encoded(*self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels}))
 
     def answer(self, pixels: Array) -> Answer:

@@ -16,9 +16,9 @@ from PIL import Image
 
 from models import assign
 from models.bundle import Bundle
-from models.image import Fit, fit
-from models.refined import At, How, refined
-from training.crops import square
+from models.preprocess import Fit, fit
+from models.refine import At, How, refined
+from training.data.crops import square
 from training.evaluation.exported import Answer, Network
 from training.evaluation.linear_probe import LinearProbe
 
@@ -27,7 +27,7 @@ Protocol = Literal["served", "crop"]
 
 
 class Edges(NamedTuple):
-    """How a label map is refined along the photo's edges, and at whose size: see models.refined."""
+    """How a label map is refined along the photo's edges, and at whose size: see models.refine."""
 
     how: How = "dense"
     at: At = "input"

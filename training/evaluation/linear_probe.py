@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
-from models.image import Box
-from training.datasets import IGNORED
+from models.preprocess import Box
+from training.data.images import IGNORED
 from training.progress import Progress
 
 Array = NDArray[Any]

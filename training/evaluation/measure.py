@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from models import crf as dense_crf
-from models import loops
-from models.bundle import Bundle, self_test
-from training import metrics
-from training.datasets import Skipped
-from training.evaluation import scoring
+from models.bundle import Bundle
+from models.crf import dense as dense_crf
+from models.crf.cpu import jit_cache
+from models.inference import self_test
+from training.data.images import Skipped
+from training.evaluation import metrics, scoring
 from training.evaluation.correspondence_curve import Curve
 from training.evaluation.exported import Device, open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way
@@ -138,7 +138,7 @@ def evaluate(
     network = opened.networks[opened.served]
     mapper = Mapper(bundle, opened.networks)
     if any(edges.how == "dense" for edges in options.edges):
-        if not loops.ready():
+        if not jit_cache.ready():
             console.print("the CRF is being compiled, once on this machine: about half a minute")
         dense_crf.warm()  # compiling counts as nobody's seconds
     mapper(bundle.golden.image, mapper.ways(options.edges))  # nor does what else a first image waits for

@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from models.errors import TesseraError
-from models.image import fit
-from training import metrics
-from training.datasets import IGNORED, DataError, Images, Skipped
-from training.evaluation import linear_probe
+from models.preprocess import fit
+from training.data.images import IGNORED, DataError, Images, Skipped
+from training.data.prefetch import prefetch
+from training.evaluation import linear_probe, metrics
 from training.evaluation.correspondence_curve import IMAGES, Curve, Places, curves, places
 from training.evaluation.exported import Network
 from training.evaluation.label_maps import Mapper, Protocol, Way, enlarged, framed
 from training.evaluation.linear_probe import Lesson, LinearProbe
-from training.prefetch import prefetch
 from training.progress import Progress
 
 Array = NDArray[Any]

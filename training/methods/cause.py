@@ -1,7 +1,7 @@
 """CAUSE: a codebook of concepts found by modularity, a head that learns to tell them apart, clusters by modularity.
 
 Knows nothing of how an image is decoded or a bundle written. The backbone is frozen: its features are computed
-once (training/features.py). Three stages: `codebook` learns rows that stand for communities of tokens, `contrast`
+once (training/features/store.py). Three stages: `codebook` learns rows that stand for communities of tokens, `contrast`
 trains a head whose projections agree where the rows are alike, `probe` learns the cluster centers on the head's
 moving average, which is what is exported. `head = "mlp"` is CAUSE-MLP, `head = "tr"` CAUSE-TR.
 
@@ -33,16 +33,17 @@ from models.nets.codebook import CodebookDecoder, quantize
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
 from models.nets.tokens import TokenBackbone
-from training.clusters import kmeans
-from training.codes import input_spec
-from training.features import FeatureOptions, open_features
-from training.methods import Batch, Method, Stage
+from training.clustering.kmeans import kmeans
+from training.config.recipe import Section
+from training.config.run import Run
+from training.data.preprocess import input_spec
+from training.features.store import FeatureOptions, open_features
+from training.losses.concepts import ConceptBank, concept_contrast, ema_update
+from training.losses.modularity import draw_picks, modularity_loss, thin
+from training.losses.probes import ClusterProbe
+from training.methods.base import Method
 from training.methods.stego import mixed
-from training.objectives.concepts import ConceptBank, concept_contrast, ema_update
-from training.objectives.modularity import draw_picks, modularity_loss, thin
-from training.objectives.probes import ClusterProbe
-from training.recipe import Section
-from training.run import Run
+from training.trainer.stage import Batch, Stage
 
 _CLIP = {"mlp": 0.1, "tr": 2.0}  # COCO's; Cityscapes has 1
 _EPOCHS = {"mlp": (1, 2, 1), "tr": (1, 2, 5)}  # codebook, contrast, probe

@@ -7,7 +7,7 @@ embeddings with semantics of the whole batch; reconstruction and orthogonal sema
 
 Ours, in one step: two crops of each image under different light pass through `models/nets/semantics.py`. The
 images' semantics are averaged over the batch; a pixel's assignment is a softmax over its cosines with them.
-Regions of even color (training/regions.py) tie the views together and give a small sign the weight of a large
+Regions of even color (training/data/regions.py) tie the views together and give a small sign the weight of a large
 sky: a region's target is what its mean embedding in the other view is closest to, balanced over the batch, and
 every pixel of it is aligned with that. From the assigned semantics alone a small decoder must tell the image's
 colors and rows. A moving average of the batch's semantics is what is served as centroids.
@@ -32,13 +32,15 @@ from models.nets.backbone import CnnBackbone, build
 from models.nets.encoder import positions
 from models.nets.heads import FPNHead
 from models.nets.semantics import HEAD_DIM, SanEncoder, SemanticEncoder
-from training.consensus import four_by_three
-from training.methods import Batch, Method, Stage
-from training.objectives.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
-from training.recipe import Section
-from training.regions import RegionOptions, open_regions, pool
-from training.run import Run
-from training.views import ViewOptions, crop, draw_crops, relight
+from training.config.recipe import Section
+from training.config.run import Run
+from training.data.augment import ViewOptions, crop, draw_crops, relight
+from training.data.preprocess import four_by_three
+from training.data.regions import RegionOptions, open_regions
+from training.features.region_codes import pool
+from training.losses.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
+from training.methods.base import Method
+from training.trainer.stage import Batch, Stage
 
 _LEVELS = 3  # of the CNN's pyramid: strides 4, 8, 16
 _MOMENTUM = 0.95  # of the served semantics: the mean of the last twenty batches or so

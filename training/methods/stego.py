@@ -1,7 +1,7 @@
 """STEGO: distills the correspondences of frozen features into a small code, and clusters that.
 
 Knows nothing of how an image is decoded or a bundle written. The backbone is frozen: its features are
-computed once (training/features.py) and every step works on them; only the head and the cluster centers
+computed once (training/features/store.py) and every step works on them; only the head and the cluster centers
 learn.
 
 Where paper and published code disagree, the defaults follow the code, whose numbers were published, and
@@ -28,14 +28,15 @@ from torch import Tensor, nn
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
-from training.features import FeatureOptions, Features, open_features, thumbnails
-from training.methods import Batch, Method, Stage
-from training.objectives import correspondence
-from training.objectives.affinity import affinity_loss, draw_cells
-from training.objectives.correspondence import Centering
-from training.objectives.probes import ClusterProbe
-from training.recipe import Section
-from training.run import Run
+from training.config.recipe import Section
+from training.config.run import Run
+from training.features.store import FeatureOptions, Features, open_features, thumbnails
+from training.losses import correspondence
+from training.losses.affinity import affinity_loss, draw_cells
+from training.losses.correspondence import Centering
+from training.losses.probes import ClusterProbe
+from training.methods.base import Method
+from training.trainer.stage import Batch, Stage
 
 TERMS = ("self", "knn", "rand")
 _PUBLISHED_STEPS = 5000

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.image import InputSpec
 from models.nets.backbone import build
 from models.nets.codebook import MAX_TOKENS, Attention, CodebookDecoder, quantize
 from models.nets.encoder import Encoder
 from models.nets.tokens import TokenBackbone
-from training.export import Deployed, Session, to_onnx
+from models.preprocess import InputSpec
+from training.export.onnx import Deployed, Session, to_onnx
 
 
 def decoder(grid: tuple[int, int] = (4, 4)) -> CodebookDecoder:

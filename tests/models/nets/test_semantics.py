@@ -8,8 +8,8 @@ import torch
 
 from models.nets.backbone import CnnBackbone, build
 from models.nets.semantics import SanEncoder, SemanticAttention, SemanticEncoder
-from training.codes import input_spec
-from training.export import Deployed, Session, to_onnx
+from training.data.preprocess import input_spec
+from training.export.onnx import Deployed, Session, to_onnx
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from models.bundle import Bundle, BundleError, self_test
+from models.bundle import Bundle, BundleError
+from models.inference import self_test
 from service.engines.onnxruntime_cpu import CPU, OnnxRuntime, session
 from service.settings import Settings
 from tests.tiny import MeanColor, bands, mean_color_onnx
@@ -126,7 +127,7 @@ def test_rubbish_is_refused_in_one_line(make_bundle: Callable[..., Path]) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("package", ["service.engines", "training.export"])
+@pytest.mark.parametrize("package", ["service.engines", "training.export.write_bundle"])
 def test_onnxruntime_tells_nobody_of_its_use(package: str, tmp_path: Path) -> None:
     code = f"import {package}, onnxruntime; onnxruntime.SessionOptions()"
     quiet = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

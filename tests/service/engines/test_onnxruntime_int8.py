@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import Bundle
 from service.engines import onnxruntime_int8, open_engine
-from service.engines.engine import EngineError
+from service.engines.base import EngineError
 from service.engines.onnxruntime_int8 import quantized
 from service.settings import Settings
 from tests.tiny import CENTROIDS, bands, mean_color_onnx
@@ -67,7 +67,7 @@ def test_processors_that_sum_in_16_bits_get_7(monkeypatch: pytest.MonkeyPatch, f
         Path(command[-2]).write_bytes(b"network")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(onnxruntime_int8.machine, "flags", lambda: frozenset(features))
+    monkeypatch.setattr(onnxruntime_int8.hardware, "flags", lambda: frozenset(features))
     monkeypatch.setattr(onnxruntime_int8.subprocess, "run", run)
     assert quantized(b"") == b"network"
     assert asked[0][-1] == bits

@@ -9,9 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from models.bundle import Bundle, BundleError, self_test
-from service.engines import choice, open_engine
-from service.engines.engine import EngineError
+from models.bundle import Bundle, BundleError
+from models.inference import self_test
+from service.engines import autoselect, open_engine
+from service.engines.base import EngineError
 from service.engines.openvino_cpu import OpenVino
 from service.settings import Settings
 from tests.tiny import MeanColor, bands, mean_color_onnx
@@ -89,7 +90,7 @@ def test_bfloat16_says_how_far_it_agrees_or_that_the_processor_lacks_it(bundle: 
 
 
 def test_auto_measures_the_two_and_remembers(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "BUDGET_S", 0.02)
+    monkeypatch.setattr(autoselect, "BUDGET_S", 0.02)
     settings = Settings(engine="auto", threads=1, state=tmp_path)
     first = open_engine(bundle, settings)
     assert first.name in ("onnxruntime", "openvino")

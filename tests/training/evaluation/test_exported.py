@@ -7,10 +7,11 @@ import onnx
 import pytest
 import torch
 
-from models.image import InputSpec, fit
 from models.nets.encoder import Encoder
+from models.preprocess import InputSpec, fit
 from tests.tiny import mean_color_onnx, write_tiny_bundle
-from tests.training.test_export import deployed
+from tests.training.export.test_write_bundle import deployed
+from training.data.synthetic import street
 from training.evaluation.exported import (
     Exported,
     ExportedError,
@@ -21,8 +22,7 @@ from training.evaluation.exported import (
     values,
     without_averaging,
 )
-from training.export import Deployed, to_onnx
-from training.scene import street
+from training.export.onnx import Deployed, to_onnx
 
 Built = tuple[Deployed, InputSpec, bytes]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import bundle as bundles
-from models import densecrf
+from models import inference as bundles
 from models.bundle import Bundle
-from models.image import fit
-from models.refined import refined
+from models.crf import reference
+from models.preprocess import fit
+from models.refine import refined
 from tests.tiny import bands
 from training.evaluation.exported import open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way
@@ -61,7 +61,7 @@ def test_labels_are_those_of_the_bundle(tiny_bundle: Path, interpolation: str) -
 
 
 def test_the_published_code_agrees_with_ours(tiny_bundle: Path) -> None:
-    if reason := densecrf.missing():
+    if reason := reference.missing():
         pytest.skip(reason)
     found = opened(tiny_bundle)(photo(), [Way(edges=Edges()), Way(edges=Edges("pydensecrf"))])
     ours, theirs = (made.labels for made in found.values())

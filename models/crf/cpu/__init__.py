@@ -1,0 +1,1 @@
+"""The dense CRF on the CPU, compiled by numba."""

@@ -1,0 +1,281 @@
+"""A row of float32 at a time, for numba: the few vector operations that the CRF's inner loops need.
+
+Knows nothing of images, lattices or labels.
+
+numba leaves vectorizing to the compiler, which cannot keep a row of unknown length in registers and must suspect that
+any two rows overlap. Here 8, 16 or 32 floats are one value. The compiler lowers it to whatever the machine has: 32
+floats are two AVX-512 registers, four AVX, eight SSE or NEON. Loads need no alignment, and check no bounds.
+
+The width is part of the type, so each width is compiled by itself. A function learns it from an argument `unit`: a
+tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+log = logging.getLogger("tessera")
+
+UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
+ONE, FOUR = (), (0,) * 2  # for single numbers, and for as many as fit where rows are many
+
+
+def unit_for(channels: int) -> tuple[int, ...]:
+    """The smallest unit that holds so many channels, or the largest there is."""
+    return next((unit for unit in UNITS if channels <= 1 << len(unit)), UNITS[-1])
+
+
+class Lanes(types.Type):  # type: ignore[misc]
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"Lanes({width})")
+
+
+@register_model(Lanes)
+class LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
+        super().__init__(dmm, fe_type, _vector(fe_type.width))
+
+
+_f32 = ir.FloatType()
+_i32 = ir.IntType(32)
+_pointer = ir.PointerType()
+
+
+def _vector(width: int) -> ir.VectorType:
+    return ir.VectorType(_f32, width)
+
+
+def _integers(width: int, values: Any) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_i32, width), values)
+
+
+def _pointer_to(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+
+
+def _call(builder: Any, name: str, result: ir.Type, arguments: list[Any]) -> Any:
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    return builder.call(builder.module.declare_intrinsic(name, (), kind), arguments)
+
+
+def _broadcast(builder: Any, scalar: Any, width: int) -> Any:
+    empty = ir.Constant(_vector(width), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(empty, scalar, _i32(0)), empty, _integers(width, None))
+
+
+def _fused(builder: Any, width: int, a: Any, b: Any, c: Any) -> Any:
+    return _call(builder, f"llvm.fmuladd.v{width}f32", _vector(width), [a, b, c])
+
+
+def _larger(builder: Any, a: Any, b: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _fold(builder: Any, values: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    width = values.type.count
+    half = width // 2
+    while half:  # upper half onto lower half, until one is left
+        order = _integers(width, [(lane + half) % width for lane in range(width)])
+        values = combine(values, builder.shuffle_vector(values, values, order))
+        half //= 2
+    return builder.extract_element(values, _i32(0))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def at(typing: Any, array: Any, offset: Any) -> Any:
+    """One value of a contiguous array, counted flat. Plain indexing would first test every index for below zero."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer_to(context, builder, signature.args[0], *args))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
+    """Calls a row of a flat array into the cache, and does not wait for it."""
+    width, line = 1 << len(unit), 64 // (array.dtype.bitwidth // 8)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        for start in range(0, width, line):
+            offset = builder.add(args[1], ir.Constant(args[1].type, start))
+            address = builder.bitcast(_pointer_to(context, builder, signature.args[0], args[0], offset), _pointer)
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, _i32(0), _i32(3), _i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, unit), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
+    """One unit of a flat float32 array, from offset on."""
+    lanes = Lanes(1 << len(unit))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
+        return builder.load(builder.bitcast(address, _vector(lanes.width).as_pointer()), align=4)
+
+    return lanes(array, types.intp, unit), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store(typing: Any, array: Any, offset: Any, values: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
+        builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fill(typing: Any, value: Any, unit: Any) -> Any:
+    """The same value in every lane."""
+    lanes = Lanes(1 << len(unit))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _broadcast(builder, args[0], lanes.width)
+
+    return lanes(types.float32, unit), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fma(typing: Any, factor: Any, values: Any, addend: Any) -> Any:
+    """factor (a scalar) · values + addend, fused where the machine can."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _fused(builder, values.width, _broadcast(builder, args[0], values.width), args[1], args[2])
+
+    return values(types.float32, values, values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(*args)
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def maximum(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _larger(builder, *args)
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def subtract(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fsub(*args)
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def times(typing: Any, factor: Any, values: Any) -> Any:
+    """factor (a scalar) · values, rounded."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(_broadcast(builder, args[0], values.width), args[1])
+
+    return values(types.float32, values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def nearest(typing: Any, values: Any) -> Any:
+    """Each lane's nearest integer; the even one where two are as near."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, f"llvm.rint.v{values.width}f32", args[0].type, [args[0]])
+
+    return values(values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def less(typing: Any, a: Any, b: Any) -> Any:
+    """1 in each lane where a < b, else 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.uitofp(builder.fcmp_ordered("<", *args), _vector(a.width))
+
+    return a(a, a), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def where(typing: Any, key: Any, value: Any, found: Any, other: Any) -> Any:
+    """found in each lane where key is the scalar value, else other."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        same = builder.fcmp_ordered("==", args[0], _broadcast(builder, args[1], key.width))
+        return builder.select(same, args[2], args[3])
+
+    return key(key, types.float32, key, key), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def first_lane(typing: Any, values: Any, value: Any) -> Any:
+    """The first lane that is the scalar value; the width where none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        same = builder.fcmp_ordered("==", args[0], _broadcast(builder, args[1], values.width))
+        bits = builder.zext(builder.bitcast(same, ir.IntType(values.width)), ir.IntType(64))
+        bits = builder.or_(bits, ir.Constant(bits.type, 1 << values.width))
+        return builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(values, types.float32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def highest(typing: Any, values: Any) -> Any:
+    """The largest lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _fold(builder, args[0], lambda a, b: _larger(builder, a, b))
+
+    return types.float32(values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def total(typing: Any, values: Any) -> Any:
+    """The sum of the lanes, always added in the same order."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _fold(builder, args[0], builder.fadd)
+
+    return types.float32(values), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def exp(typing: Any, values: Any) -> Any:
+    """e to the power of each lane, for lanes ≤ 88; relative error below 3e-7, exactly 0 below −87.
+
+    e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ½ ln 2: n goes into the exponent bits, e^r is a Taylor series.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        width = values.width
+
+        def constant(value: float) -> ir.Constant:
+            return ir.Constant(_vector(width), [value] * width)
+
+        inside = builder.fcmp_ordered(">", args[0], constant(-87.0))
+        x = builder.select(inside, args[0], constant(-87.0))
+        n = _call(builder, f"llvm.rint.v{width}f32", x.type, [builder.fmul(x, constant(1 / math.log(2)))])
+        r = _fused(builder, width, n, constant(-0.693359375), x)  # ln 2 in two parts; n times the first is exact
+        r = _fused(builder, width, n, constant(0.693359375 - math.log(2)), r)
+        series = constant(1 / math.factorial(6))
+        for power in range(5, -1, -1):
+            series = _fused(builder, width, series, r, constant(1 / math.factorial(power)))
+        biased = builder.add(builder.fptosi(n, ir.VectorType(_i32, width)), _integers(width, [127] * width))
+        scale = builder.bitcast(builder.shl(biased, _integers(width, [23] * width)), x.type)
+        return builder.select(inside, builder.fmul(series, scale), constant(0.0))
+
+    return values(values), generate

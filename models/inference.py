@@ -1,0 +1,54 @@
+"""One image through one network, without a server: what a network answers, and whether it computes what training did.
+
+Knows nothing of HTTP, queues or runtimes: a network is handed in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from models import assign
+from models.bundle import Array, Bundle, BundleError
+from models.preprocess import fit
+
+AGREEMENT = 0.99  # of the golden image's pixels
+
+
+class Encoded(NamedTuple):
+    """What a network says of a batch: scores float32 [B, K, h, w]; code float32 [B, D, h, w] when asked."""
+
+    scores: Array
+    code: Array | None = None
+
+
+class Encoder(Protocol):
+    """Anything that turns pixels into scores: an onnxruntime session, a torch module, a test double."""
+
+    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
+        """pixels uint8 [B, H, W, 3] → Encoded; `code` is filled only when asked for."""
+        ...
+
+
+def segment(bundle: Bundle, encode: Encoder, image: Array) -> Array:
+    """The label map of one image: the whole way, without a server.
+
+    image    RGB uint8 [H, W, 3]
+    returns  uint8 [H, W]
+    """
+    fitted = fit(image, bundle.manifest.input)
+    scores = encode(fitted.pixels[None]).scores[0]
+    return assign.labels(scores, fitted.source, fitted.box, interpolation=bundle.manifest.code.interpolation)
+
+
+def self_test(bundle: Bundle, encode: Encoder, least: float = AGREEMENT) -> float:
+    """Replay the golden image: the share of its pixels that agree.
+
+    Raises BundleError below `least`: a wrong provider, a broken driver, a stale file.
+    """
+    agree = float((segment(bundle, encode, bundle.golden.image) == bundle.golden.labels).mean())
+    if agree < least:
+        raise BundleError(
+            f"{bundle.ref}: golden image: {agree:.1%} of the pixels agree, {least:.0%} are needed:"
+            " this machine does not compute what training computed"
+        )
+    return agree

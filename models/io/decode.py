@@ -1,0 +1,108 @@
+"""Bytes to pixels, and pixels to the size a network wants and back.
+
+Knows nothing of clusters, of networks, of HTTP. Sizes are (H, W) everywhere; Pillow's (W, H) stays in
+this file. Every limit is judged from the header, before a pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from models.io import jpeg
+from models.io.samples import Array, Decoded, Depth, ImageError, Limits, UnsupportedImage, _finish, _reason, _turn
+from models.io.tiff import _decode_tiff
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # and TIFF, by tifffile
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+Image.MAX_IMAGE_PIXELS = None  # our own limit stands before every decode, and is lower
+
+
+def decode(data: bytes, *, limits: Limits | None = None, depth: Depth = "percentile", page: int = 0) -> Decoded:
+    """The image in a file's bytes: RGB uint8 [H, W, 3], turned as a viewer shows it.
+
+    depth  how 16-bit, 32-bit and float samples become 8 bits: `percentile` (2–98 over the image),
+           `minmax`, or `full` (the type's whole range; floats: 0..1)
+    page   page of a multi-page TIFF; GIF and animated WebP or PNG give their first frame
+
+    Raises ImageError (unreadable), ImageTooLarge, UnsupportedImage.
+    """
+    limits = limits or Limits()
+    if not data:
+        raise ImageError("the image is empty: 0 bytes arrived")
+    limits.check_bytes(len(data))
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _decode_tiff(data, limits, depth, page)
+    if page:
+        raise ImageError(f"page {page}: only TIFF files have pages; leave `page` out")
+    if header := jpeg.plain_header(data):
+        limits.check_size(header.height, header.width)
+        if (pixels := jpeg.decode(data, header)) is not None:
+            return Decoded(pixels)
+    return _decode_pillow(data, limits, depth)
+
+
+def load(path: Path | str, *, limits: Limits | None = None, depth: Depth = "percentile") -> Decoded:
+    """`decode` of a file on disk. Raises the same, and OSError."""
+    return decode(Path(path).read_bytes(), limits=limits, depth=depth)
+
+
+def _decode_pillow(data: bytes, limits: Limits, depth: Depth) -> Decoded:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata we do not use
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+                limits.check_size(opened.height, opened.width)
+                if opened.format == "PNG" and _png_is_16_bit(data):
+                    return _finish(_png16(data), depth, _orientation(opened))
+                opened.load()
+                upright = _turn(np.asarray(_to_rgb(opened)), _orientation(opened))
+                return Decoded(np.ascontiguousarray(upright))
+        except ImageError:
+            raise
+        except UnidentifiedImageError:
+            raise _unknown(data) from None
+        except Exception as error:  # Pillow's plugins raise what their parsers meet: OSError, struct.error …
+            raise ImageError(f"the image is damaged or truncated: {_reason(error)}") from None
+
+
+def _unknown(data: bytes) -> ImageError:
+    kinds = {
+        b"%PDF": "a PDF", b"<svg": "an SVG", b"<?xm": "XML", b"PK\3\4": "a ZIP archive", b"<!DO": "HTML",
+        b"SIMP": "FITS", b"%!PS": "PostScript", b"8BPS": "a Photoshop file", b"\0\0\0\x0c": "JPEG 2000",
+    }  # fmt: skip
+    if kind := kinds.get(data[:4]):
+        return UnsupportedImage(f"this is {kind}; send JPEG, PNG, WebP, BMP, GIF or TIFF")
+    if data[4:8] == b"ftyp":
+        return UnsupportedImage("HEIC, AVIF and video are not opened; send JPEG, PNG, WebP, BMP, GIF or TIFF")
+    return ImageError("these bytes are not an image; send JPEG, PNG, WebP, BMP, GIF or TIFF")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any 8-bit mode as RGB; what is transparent is shown on white, as a viewer's page would."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, rgba)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _png_is_16_bit(data: bytes) -> bool:
+    return len(data) > 24 and data[12:16] == b"IHDR" and data[24] == 16
+
+
+def _png16(data: bytes) -> Array:
+    # Pillow cuts 16-bit RGB to its high byte and saturates 16-bit gray; imagecodecs keeps the samples.
+    from imagecodecs import png_decode
+
+    samples: Array = png_decode(data)
+    return samples
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(0x0112, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -1,0 +1,33 @@
+"""Pixels and label maps to the bytes of a file.
+
+Knows nothing of clusters, of networks, of HTTP.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from models.io import jpeg, png
+from models.io.samples import Array
+
+
+def encode(image: Array, kind: Literal["png", "jpeg", "webp"], quality: int = 90) -> bytes:
+    """A file's bytes: RGB or RGBA uint8 [H, W, 3|4], or gray [H, W]; JPEG takes no alpha."""
+    if kind == "jpeg":  # colors at full resolution: a cluster's ends where the cluster ends
+        return jpeg.encode(np.ascontiguousarray(image), quality)
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"compress_level": 3} if kind == "png" else {"quality": quality}
+    Image.fromarray(image).save(buffer, kind.upper(), **options)
+    return buffer.getvalue()
+
+
+def encode_labels(labels: Array, colors: Array) -> bytes:
+    """A palette PNG: mode P, the value of a pixel is its cluster id.
+
+    labels  uint8 [H, W];  colors  uint8 [K, 3]
+    """
+    return png.encode_palette(labels, colors)

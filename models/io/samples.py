@@ -1,0 +1,133 @@
+"""Samples of any depth and number of bands to RGB uint8, with the limits and refusals of every decoder.
+
+Knows nothing of file formats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import TesseraError
+
+Array = NDArray[Any]
+Depth = Literal["percentile", "minmax", "full"]
+
+
+class ImageError(TesseraError):
+    """Bytes that are no image we can read: empty, truncated, damaged."""
+
+
+class ImageTooLarge(ImageError):
+    """More bytes or pixels than the limits allow."""
+
+
+class UnsupportedImage(ImageError):
+    """An intact file of a kind we do not open."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What `decode` accepts: bytes, megapixels, longest side in pixels."""
+
+    max_bytes: int = 32 * 2**20
+    max_mpx: float = 50.0
+    max_side_px: int = 32768
+
+    def check_bytes(self, count: int) -> None:
+        """Raises ImageTooLarge when a file has more bytes than allowed."""
+        if count > self.max_bytes:
+            raise ImageTooLarge(
+                f"the image has {count / 2**20:.1f} MiB; the limit is {self.max_bytes / 2**20:.0f} MiB"
+                " (TESSERA_MAX_BYTES)"
+            )
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raises ImageTooLarge, or ImageError for an empty image, from the header's size."""
+        if height < 1 or width < 1:
+            raise ImageError(f"the header says {width}×{height} pixels: there is nothing to segment")
+        mpx = height * width / 1e6
+        if mpx > self.max_mpx:
+            raise ImageTooLarge(
+                f"{width}×{height} is {mpx:.1f} Mpx; the limit is {self.max_mpx:g} Mpx (TESSERA_MAX_MPX):"
+                " send a smaller image"
+            )
+        if max(height, width) > self.max_side_px:
+            raise ImageTooLarge(
+                f"{width}×{height}: the longest side allowed is {self.max_side_px} pixels:"
+                " send a smaller image or cut it"
+            )
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as a viewer shows it.
+
+    image       RGB uint8 [H, W, 3], orientation applied
+    depth_rule  how deeper than 8-bit samples were mapped to 8 bits, None when they were 8-bit
+    pages       how many pages the file has
+    """
+
+    image: Array
+    depth_rule: str | None = None
+    pages: int = 1
+
+
+def _reason(error: Exception) -> str:
+    """A library's message with nothing in it that names our memory or our disk."""
+    text = str(error).split("\n")[0]
+    return type(error).__name__ if not text or "0x" in text or "/" in text else text[:160]
+
+
+def _finish(samples: Array, depth: Depth, orientation: int) -> Decoded:
+    """Samples of any depth and band count as an upright RGB image."""
+    bands = 1 if samples.ndim == 2 else samples.shape[2]
+    rgb = samples if samples.ndim == 3 else samples[..., None]
+    alpha = rgb[..., 3] if bands == 4 else rgb[..., 1] if bands == 2 else None
+    rgb = rgb[..., :3] if bands >= 3 else rgb[..., :1]
+    image, rule = to_8_bit(rgb, depth)
+    if alpha is not None and alpha.dtype.kind == "u":
+        opacity = (alpha.astype(np.float32) / np.iinfo(alpha.dtype).max)[..., None]
+        image = np.rint(image * opacity + 255 * (1 - opacity)).astype(np.uint8)
+    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    return Decoded(np.ascontiguousarray(_turn(image, orientation)), rule)
+
+
+def _turn(image: Array, orientation: int) -> Array:
+    """The image as EXIF orientation 1..8 says a viewer shows it."""
+    if orientation in (2, 4, 5, 7):
+        image = image[:, ::-1]
+    quarter_turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
+    return np.rot90(image, quarter_turns)
+
+
+def to_8_bit(samples: Array, depth: Depth) -> tuple[Array, str | None]:
+    """Samples of any numeric type as uint8, and the rule that was used (None for 8-bit samples).
+
+    Values that are not finite count as the lowest one.
+    """
+    if samples.dtype == np.uint8:
+        return samples, None
+    if samples.dtype.kind not in "uif":
+        raise UnsupportedImage(f"samples of type {samples.dtype} are not opened; send integers or floats")
+    values = samples.astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ImageError("no sample of this image is finite")
+    if depth == "full" and samples.dtype.kind in "ui":
+        low, high = float(np.iinfo(samples.dtype).min), float(np.iinfo(samples.dtype).max)
+    elif depth == "full":
+        low, high = 0.0, 1.0
+    elif depth == "minmax":
+        low, high = float(values[finite].min()), float(values[finite].max())
+    else:
+        low, high = (float(v) for v in np.percentile(values[finite], (2, 98)))
+        if high <= low:  # a nearly constant image still has its extremes
+            low, high = float(values[finite].min()), float(values[finite].max())
+    values = np.where(finite, values, low)
+    scale = 255.0 / (high - low) if high > low else 0.0
+    name = "percentile 2–98" if depth == "percentile" else depth
+    return np.rint(np.clip((values - low) * scale, 0, 255)).astype(np.uint8), f"{name}: {low:g}..{high:g} → 0..255"

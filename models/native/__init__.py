@@ -1,0 +1,1 @@
+"""Loops in C, loaded with ctypes where the install had a compiler."""

@@ -1,0 +1,1 @@
+"""Tensors out of anybody's checkpoint; nothing in it is run."""

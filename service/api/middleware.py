@@ -1,0 +1,152 @@
+"""What every request gets around it: an id, a clock, a log line, and a problem document for what goes wrong.
+
+Knows nothing of routes, bodies or models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.api.problems import PROBLEM, internal, problem_of
+from service.errors import Busy
+from service.metrics import Metrics
+
+log = logging.getLogger("tessera")
+
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+LINGER_S = 2.0
+CLIENT_LEFT = 499  # nginx's number, in the metrics only: there is nobody to send it to
+_WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def request_id(headers: Headers) -> str:
+    """The caller's X-Request-ID or trace id where it is well formed, else a new one."""
+    given = headers.get("x-request-id", "")
+    if _WELL_FORMED.fullmatch(given):
+        return given
+    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return trace[1] if trace else uuid.uuid4().hex
+
+
+class Traffic:
+    """How many requests are being answered now."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+
+class LastWord(JSONResponse):
+    """An answer before the body was read to its end, after which the connection closes.
+
+    Closing on unread bytes resets the connection, and the client may lose the answer with it: so what still comes is
+    taken and thrown away for a moment first.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send, listen a little longer, end."""
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while (await receive()).get("more_body", False):
+                    pass
+        await send({"type": "http.response.body", "body": b""})
+
+
+def problem(
+    state: Mapping[str, Any], document: dict[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """The answer that carries a problem document. `state` is the request's, as Envelope keeps it."""
+    kind = LastWord if state["unread"] else JSONResponse
+    return kind(document, document["status"], headers, media_type=PROBLEM)
+
+
+class Envelope:
+    """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, and
+    `unread`, true until the body was read to its end."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, traffic: Traffic, max_requests: int, access_log: bool = True
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._traffic = traffic
+        self._max_requests = max_requests
+        self._access_log = access_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":  # what GET answers; the server leaves the body out, by its own copy of the scope
+            scope = {**scope, "method": "GET"}
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        state = scope.setdefault("state", {})
+        unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        state.update(request_id=request_id(headers), timings={}, model=None, unread=unread)
+        probe = scope["path"] in PROBES
+        status = CLIENT_LEFT
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                self._add_headers(message, state, started)
+            await send(message)
+
+        self._traffic.running += 1
+        try:
+            if self._traffic.running > self._max_requests and not probe:
+                raise Busy(f"{self._max_requests} requests are being answered", reason="too_many_requests")
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            self._metrics.refused.labels("client_left").inc()
+        except Busy as busy:
+            self._metrics.refused.labels(busy.reason).inc()
+            answer = problem(state, problem_of(busy, state["request_id"]), {"retry-after": str(busy.retry_after_s)})
+            await answer(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("%s %s failed, request %s", scope["method"], _path(scope), state["request_id"])
+            if status == CLIENT_LEFT:  # nothing was sent yet
+                await problem(state, internal(state["request_id"]))(scope, receive, send_with_headers)
+        finally:
+            self._traffic.running -= 1
+            took = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.answered(route, status, took)
+            if not probe and (self._access_log or status >= 400):
+                log.info("%s %s %d %.1f ms %s", scope["method"], _path(scope), status, took * 1000, state["request_id"])
+
+    @staticmethod
+    def _add_headers(message: Message, state: dict[str, Any], started: float) -> None:
+        total = (time.perf_counter() - started) * 1000
+        timings = "".join(f"{stage};dur={ms:.2f}, " for stage, ms in state["timings"].items())
+        message["headers"] += [
+            (b"x-request-id", state["request_id"].encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"server-timing", f"{timings}total;dur={total:.2f}".encode()),
+        ]
+        if state["model"]:
+            message["headers"].append((b"x-model", state["model"].encode()))
+
+
+def _path(scope: Scope) -> str:
+    """The path as it was sent, percent-encoded: nothing a client writes can break a log line."""
+    raw = scope.get("raw_path") or b""
+    return "".join(c if c.isprintable() else "?" for c in raw.decode("ascii", "replace"))[:200]

@@ -1,0 +1,46 @@
+"""The models a server holds, as `GET /models` and `/healthz` show them.
+
+Knows nothing of requests' bodies.
+"""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from service.api import responses
+from service.api.dependencies import rooms_of
+from service.repository.served_model import Served
+
+
+def _info(request: Request, served: Served) -> responses.ModelInfo:
+    registry = rooms_of(request).registry
+    return responses.ModelInfo(
+        name=served.name,
+        digest=served.bundle.digest[:12],
+        state="leaving" if served in registry.leaving else "ready",
+        default=served is next(iter(registry.served), None),
+        method=served.bundle.manifest.method,
+        k=served.clusters.count,
+        engine=served.engine,
+        provider=served.provider,
+        note=served.note,
+        memory_bytes=served.nbytes,
+    )
+
+
+def _absent(request: Request) -> list[responses.ModelInfo]:
+    """Folders that are not served: one being loaded, and those that failed."""
+    registry = rooms_of(request).registry
+    rows = [
+        responses.ModelInfo(name=name, digest=None, state="failed", default=False, reason=reason)
+        for name, reason in registry.failed.items()
+        if name != registry.loading
+    ]
+    if registry.loading is not None:
+        rows.append(responses.ModelInfo(name=registry.loading, digest=None, state="loading", default=False))
+    return rows
+
+
+def _all(request: Request) -> list[responses.ModelInfo]:
+    registry = rooms_of(request).registry
+    return [_info(request, served) for served in registry.served + registry.leaving] + _absent(request)

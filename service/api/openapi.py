@@ -1,0 +1,96 @@
+"""What FastAPI cannot read off the routes: bodies told apart by sniffing, several answer types, problems.
+
+Knows nothing of how requests are answered.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from service.api.problems import PROBLEM
+from service.api.responses import ImageBody, ImagesBody
+from service.formats import registry
+from service.inference.options import ImageOptions, descriptions
+from service.repository.cluster_names import Change
+
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+FORMATS = {r.media_type: BINARY for r in registry.RENDERERS if r.name != "json"}
+
+_PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+_ID = {"X-Request-ID": {"schema": {"type": "string"}, "description": "the caller's if well formed, else made"}}
+_LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+
+
+def images(options: type[ImageOptions]) -> dict[str, Any]:
+    """Parameters and body of an operation on images: options come in the query or as fields of the form."""
+    schema = options.model_json_schema()
+    fields = {name: {"type": "string", "description": text} for name, text in descriptions(options).items()}
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": {key: value for key, value in field.items() if key != "description"},
+            "description": field["description"],
+        }
+        for name, field in schema["properties"].items()
+    ]
+    form = {
+        "type": "object",
+        "required": ["image"],
+        "properties": {
+            "image": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
+            **fields,
+        },
+    }
+    return {
+        "parameters": parameters,
+        "requestBody": {
+            "required": True,
+            "description": "Told apart by the bytes, whatever Content-Type says. Options may be fields of the form.",
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "application/json": {
+                    "schema": {"anyOf": [ImageBody.model_json_schema(), ImagesBody.model_json_schema()]}
+                },
+                "application/octet-stream": BINARY,
+                "image/*": BINARY,
+            },
+        },
+    }
+
+
+def json_body(name: str) -> dict[str, Any]:
+    """The request body of `PATCH /clusters/{id}`, under a name."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {**Change.model_json_schema(), "title": name, "minProperties": 1}}
+            },
+        }
+    }
+
+
+def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The answers a route can give besides its model: other media types of 200, problems for `statuses`."""
+    problems: dict[int | str, dict[str, Any]] = {
+        status: {
+            **_PROBLEM,
+            "description": HTTPStatus(status).phrase,
+            "headers": {**_ID, **(_LATER if status in (429, 503) else {})},
+        }
+        for status in (*statuses, 500)
+    }
+    return {200: {"description": "OK", "content": ok or {}, "headers": _ID}, **problems}
+
+
+def secured(description: dict[str, Any]) -> dict[str, Any]:
+    """The description, with how a key travels; where no keys are configured none is needed."""
+    description["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    description["security"] = [{}, {"bearer": []}, {"header": []}]
+    return description

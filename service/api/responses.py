@@ -1,0 +1,223 @@
+"""What one request may choose and what answers look like: the shapes behind /openapi.json.
+
+Knows nothing of how an answer is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from models.manifest import Merge
+from service.inference.options import Frozen, ModelQuery
+
+
+class ImageBody(BaseModel):
+    """JSON with one image."""
+
+    image: str = Field(description="base64 of the file; a data: URL is read too")
+
+
+class ImagesBody(BaseModel):
+    """JSON with several images."""
+
+    images: list[str]
+
+
+class EncodedMap(Frozen):
+    """A map of the image's size, as a file in base64."""
+
+    encoding: Literal["png"] = "png"
+    data: str
+
+
+class Present(Frozen):
+    """One cluster in one image. `hidden` is there only where it is true."""
+
+    id: int
+    name: str
+    color: str
+    pixels: int
+    fraction: float = Field(description="of the image, 0 to 1")
+    bbox: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels")
+    confidence: float = Field(
+        description="mean margin over its pixels, 0 to 1; taken on the patch grid unless confidence=true"
+    )
+    hidden: bool | None = None
+
+
+class Segmentation(Frozen):
+    """The JSON answer for one image."""
+
+    model: str
+    digest: str
+    width: int
+    height: int
+    k: int
+    clusters: list[Present] = Field(description="largest first")
+    label_map: EncodedMap = Field(description="palette PNG; the value of a pixel is its cluster id")
+    confidence_map: EncodedMap | None = Field(
+        default=None, description="gray PNG, 0..255 for margins 0..1; when asked for"
+    )
+    depth_rule: str | None
+    refined: bool
+    warnings: list[str]
+    timings_ms: dict[str, float]
+
+
+class Problem(BaseModel):
+    """RFC 9457; `detail` says what to change."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class Segmentations(Frozen):
+    """The answer for several images, in their order; one bad image spoils none of the others."""
+
+    results: list[Segmentation | Problem]
+
+
+class Neighbor(Frozen):
+    """Another cluster and the cosine between the two centroids."""
+
+    id: int
+    cosine: float
+
+
+class ClusterInfo(Frozen):
+    """One cluster of a bundle."""
+
+    id: int
+    name: str
+    color: str
+    fraction: float = Field(description="share of the training pixels")
+    hidden: bool
+    merged_into: int | None
+    neighbors: list[Neighbor]
+    exemplars: list[str]
+    centroid: list[float] | None = Field(default=None, description="with include=centroids")
+
+
+class ClusterList(Frozen):
+    """All clusters of a bundle."""
+
+    model: str
+    digest: str
+    k: int
+    levels: list[int]
+    clusters: list[ClusterInfo]
+
+
+class ClusterTree(Frozen):
+    """The hierarchy: which clusters become one, in order."""
+
+    model: str
+    digest: str
+    k: int
+    merges: list[Merge]
+
+
+class ModelInfo(Frozen):
+    """One bundle as the server holds it."""
+
+    name: str
+    digest: str | None
+    state: Literal["ready", "loading", "failed", "leaving"] = Field(
+        description="leaving: replaced or unloaded, and still answering what it was asked before"
+    )
+    default: bool
+    method: str | None = None
+    k: int | None = None
+    engine: str | None = Field(default=None, description="what runs the network, as TESSERA_ENGINE names it")
+    provider: str | None = None
+    note: str | None = Field(default=None, description="what the engine has to say of itself")
+    memory_bytes: int | None = Field(default=None, description="about what the network takes")
+    reason: str | None = Field(default=None, description="why it failed")
+
+
+class ModelList(Frozen):
+    """All of them, the default first."""
+
+    models: list[ModelInfo]
+
+
+class ModelDetail(ModelInfo):
+    """With its manifest, and the (H, W) the network has run at."""
+
+    warm_shapes: list[tuple[int, int]] = Field(default=[])
+    drift: float | None = Field(
+        default=None, description="distance of the served cluster shares from the training shares, 0 to 1"
+    )
+    manifest: dict[str, Any] | None = None
+
+
+class LoadOptions(Frozen):
+    """What `POST /models/{name}/load` may be told."""
+
+    default: bool = Field(default=False, description="true: it answers who names no model")
+
+
+class FollowedCluster(Frozen):
+    """A cluster whose name, color, hiding or merge went to the cluster of the new model that is clearly the same."""
+
+    old: int
+    new: int
+    score: float = Field(description="cosine, or intersection over union: 0 to 1")
+
+
+class LostCluster(Frozen):
+    """A cluster of the old model whose changes could not follow."""
+
+    cluster: int
+    name: str
+    why: str
+
+
+class Followed(Frozen):
+    """What became of the names, colors and merges that people gave the old model's clusters."""
+
+    by: Literal["centroids", "overlap"] = Field(description="how clusters were told to be the same")
+    carried: list[FollowedCluster]
+    lost: list[LostCluster]
+
+
+class Loaded(Frozen):
+    """The answer of a load."""
+
+    model: ModelInfo
+    unchanged: bool = Field(description="this very bundle served already; nothing was done")
+    replaced: str | None = Field(description="name@digest12 of the model in whose place it serves")
+    followed: Followed | None = Field(description="null where nothing had been changed")
+
+
+class Unloaded(Frozen):
+    """The answer of an unload."""
+
+    unloaded: str = Field(description="name@digest12")
+    finishing: int = Field(description="requests it still answers")
+    default: str = Field(description="name@digest12 of the model that answers who names none, from now on")
+
+
+class Health(Frozen):
+    """Both probes with what is behind them."""
+
+    live: Literal[True] = True
+    ready: bool
+    reason: str | None
+    models: list[ModelInfo]
+    waiting: int
+    running: int
+    inside: int
+    names_kept: bool
+    compiled: bool = Field(description="whether the C kernels of the host path run; else numpy does their work, slower")
+
+
+class ClustersQuery(ModelQuery):
+    """What `GET /clusters` may be asked for besides."""
+
+    include: Literal["centroids"] | None = Field(default=None, description="centroids, to have them in the answer")

@@ -1,0 +1,133 @@
+"""GET and PATCH /clusters: what the model tells apart, and what people call it.
+
+Knows nothing of images; names and colors live in `service/repository/cluster_names.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse
+from pydantic import ValidationError
+
+from service.api import body, openapi, responses
+from service.api.dependencies import known_caller, rooms_of, served_of
+from service.errors import BadBody, BadOption, NotFound, explain
+from service.inference import options
+from service.repository.cluster_names import Change
+from service.repository.served_model import Served
+
+_PATCH_BYTES = 2**16
+
+router = APIRouter()
+
+
+@router.get(
+    "/clusters",
+    operation_id="clusters",
+    response_model=responses.ClusterList,
+    response_model_exclude_unset=True,
+    responses=openapi.responses(401, 404, 422, 503),
+)
+async def clusters(request: Request, query: Annotated[responses.ClustersQuery, Query()]) -> responses.ClusterList:
+    served = served_of(request, query.model)
+    return responses.ClusterList(
+        **_head(served),
+        levels=served.clusters.levels,
+        clusters=[_describe(request, served, i, query.include) for i in range(served.clusters.count)],
+    )
+
+
+@router.get(
+    "/clusters/tree",
+    operation_id="clusterTree",
+    response_model=responses.ClusterTree,
+    responses=openapi.responses(401, 404, 422, 503),
+)
+async def tree(request: Request, query: Annotated[options.ModelQuery, Query()]) -> responses.ClusterTree:
+    served = served_of(request, query.model)
+    return responses.ClusterTree(**_head(served), merges=list(served.bundle.manifest.hierarchy))
+
+
+@router.get(
+    "/clusters/{id}",
+    operation_id="cluster",
+    response_model=responses.ClusterInfo,
+    response_model_exclude_unset=True,
+    responses=openapi.responses(401, 404, 422, 503),
+)
+async def cluster(
+    id: int, request: Request, query: Annotated[responses.ClustersQuery, Query()]
+) -> responses.ClusterInfo:
+    return _describe(request, served_of(request, query.model), id, query.include)
+
+
+@router.patch(
+    "/clusters/{id}",
+    operation_id="changeCluster",
+    summary="Name, color, hide or merge a cluster; every answer shows it from now on",
+    response_model=responses.ClusterInfo,
+    response_model_exclude_unset=True,
+    responses=openapi.responses(400, 401, 404, 408, 413, 415, 422, 503),
+    openapi_extra=openapi.json_body("Change"),
+)
+async def change_cluster(
+    id: int, request: Request, query: Annotated[options.ModelQuery, Query()]
+) -> responses.ClusterInfo:
+    known_caller(request)
+    settings = rooms_of(request).settings
+    with rooms_of(request).house.admission.hold() as hold:
+        data = await body.read(request, hold, max_bytes=_PATCH_BYTES, timeout_s=settings.body_timeout_s)
+    try:
+        change = Change.model_validate_json(data)
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise BadBody('the body is not JSON; send for instance {"name": "road"}') from None
+        known = {name: field.description or "" for name, field in Change.model_fields.items()}
+        raise BadOption(explain(error.errors(), known)) from None
+    if not change.model_fields_set:
+        raise BadOption(f"nothing to change; give one of {', '.join(Change.model_fields)}")
+    served = served_of(request, query.model)  # only now: it may have been replaced while the body came
+    await served.clusters.patch(id, change)
+    return _describe(request, served, id, None)
+
+
+@router.get(
+    "/clusters/{id}/exemplars/{n}",
+    operation_id="exemplar",
+    response_class=FileResponse,
+    responses=openapi.responses(401, 404, 422, 503, ok={"image/webp": openapi.BINARY}),
+)
+async def exemplar(id: int, n: int, request: Request, query: Annotated[options.ModelQuery, Query()]) -> FileResponse:
+    served = served_of(request, query.model)
+    patches = served.bundle.exemplars(served.clusters.check(id))
+    if not 0 <= n < len(patches):
+        raise NotFound(f"no exemplar {n}: cluster {id} has {len(patches)}")
+    if not patches[n].is_file():
+        raise NotFound(
+            f"exemplar {n} of cluster {id} is gone: the folder of {served.bundle.ref} changed; load it again"
+        )
+    return FileResponse(patches[n], media_type="image/webp")
+
+
+def _head(served: Served) -> dict[str, Any]:
+    return {"model": served.name, "digest": served.bundle.digest[:12], "k": served.clusters.count}
+
+
+def _describe(request: Request, served: Served, id: int, include: str | None) -> responses.ClusterInfo:
+    look, change = served.clusters.appearance, served.clusters.change(served.clusters.check(id))
+    default = rooms_of(request).registry.served[0]
+    which = "" if served is default else f"?model={served.bundle.ref}"
+    extra = {"centroid": served.bundle.centroids[id].tolist()} if include == "centroids" else {}
+    return responses.ClusterInfo(
+        id=id,
+        name=look.names[id],
+        color="#" + look.colors[id].tobytes().hex(),
+        fraction=served.bundle.manifest.clusters[id].fraction,
+        hidden=id in look.hidden,
+        merged_into=change.merged_into,
+        neighbors=[responses.Neighbor(id=j, cosine=c) for j, c in served.clusters.neighbors[id]],
+        exemplars=[f"/clusters/{id}/exemplars/{n}{which}" for n in range(len(served.bundle.exemplars(id)))],
+        **extra,
+    )

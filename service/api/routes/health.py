@@ -1,0 +1,60 @@
+"""GET /livez, /readyz, /healthz and /metrics.
+
+A probe waits for nothing: it never stands behind a queue, or behind a load.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from models.native import bindings
+from service.api import openapi, responses
+from service.api.dependencies import rooms_of
+from service.api.model_views import _all
+from service.errors import Busy
+
+router = APIRouter()
+
+
+@router.get("/livez", operation_id="livez", responses=openapi.responses())
+async def livez() -> dict[str, bool]:
+    return {"live": True}
+
+
+@router.get("/readyz", operation_id="readyz", responses=openapi.responses(503))
+async def readyz(request: Request) -> Response:
+    if reason := _not_ready(request):
+        raise Busy(reason, reason="not_ready")
+    return JSONResponse({"ready": True})
+
+
+@router.get("/healthz", operation_id="healthz", response_model=responses.Health, responses=openapi.responses())
+async def healthz(request: Request) -> responses.Health:
+    rooms = rooms_of(request)
+    served = rooms.registry.served
+    reason = _not_ready(request)
+    return responses.Health(
+        ready=reason is None,
+        reason=reason,
+        models=_all(request),
+        waiting=sum(s.batcher.waiting for s in served),
+        running=sum(s.batcher.running for s in served),
+        inside=len(rooms.house.admission),
+        names_kept=all(s.clusters.persistent for s in served),
+        compiled=bindings.compiled(),
+    )
+
+
+@router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse, responses=openapi.responses())
+async def metrics(request: Request) -> Response:
+    rooms = rooms_of(request)
+    rooms.registry.show()
+    return Response(rooms.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _not_ready(request: Request) -> str | None:
+    rooms = rooms_of(request)
+    if rooms.registry.state != "ready":
+        return f"the server is {rooms.registry.state}"
+    return "the queue has been nearly full for a while" if rooms.house.admission.flooded() else None

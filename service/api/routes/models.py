@@ -1,0 +1,143 @@
+"""GET /models, loading and unloading, the probes, and the metrics: what this server holds and how it is.
+
+Knows nothing of images. A probe waits for nothing: it never stands behind a queue, or behind a load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+
+from service.api import body, openapi, responses
+from service.api.dependencies import known_caller, rooms_of, served_of
+from service.api.model_views import _absent, _all, _info
+from service.errors import BadBody, BadOption, NotAllowed, NotFound, explain, nearest
+from service.repository.cluster_names import Followed
+
+_LOAD_BYTES = 2**16
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_LOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": False,
+        "content": {"application/json": {"schema": responses.LoadOptions.model_json_schema()}},
+    }
+}
+
+router = APIRouter()
+
+
+@router.get("/models", operation_id="models", response_model=responses.ModelList, responses=openapi.responses(401, 503))
+async def models(request: Request) -> responses.ModelList:
+    known_caller(request)
+    return responses.ModelList(models=_all(request))
+
+
+@router.get(
+    "/models/{name}",
+    operation_id="model",
+    response_model=responses.ModelDetail,
+    responses=openapi.responses(401, 404, 422, 503),
+)
+async def model(name: str, request: Request) -> responses.ModelDetail:
+    known_caller(request)
+    registry = rooms_of(request).registry
+    if not any(name in (served.name, served.bundle.ref) for served in registry.served):
+        for absent in _absent(request):
+            if name == absent.name:
+                return responses.ModelDetail(**dict(absent))
+    served = served_of(request, name)
+    return responses.ModelDetail(
+        **dict(_info(request, served)),
+        warm_shapes=served.shapes,
+        drift=served.drift.distance(),
+        manifest=served.bundle.manifest.model_dump(mode="json"),
+    )
+
+
+@router.post(
+    "/models/{name}/load",
+    operation_id="loadModel",
+    summary="Serve the bundle in a folder under TESSERA_MODELS, in place of the one of its name",
+    response_model=responses.Loaded,
+    responses=openapi.responses(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
+    openapi_extra=_LOAD_BODY,
+)
+async def load(name: str, request: Request) -> responses.Loaded:
+    rooms = rooms_of(request)
+    rooms.registry.admit()
+    rooms.keys.admin(request.headers)
+    if request.query_params:
+        raise BadOption(f'{min(request.query_params)[:60]}: options of a load go into its body: {{"default": true}}')
+    options = await _load_options(request)
+    folder = await asyncio.to_thread(_folder, rooms.settings.models, name)
+    added = await rooms.registry.add(folder, default=options.default)
+    request.state.model = added.served.bundle.ref
+    return responses.Loaded(
+        model=_info(request, added.served),
+        unchanged=added.unchanged,
+        replaced=added.replaced,
+        followed=added.followed and _followed(added.followed),
+    )
+
+
+@router.post(
+    "/models/{name}/unload",
+    operation_id="unloadModel",
+    summary="Put a model away once it has answered what it was asked",
+    response_model=responses.Unloaded,
+    responses=openapi.responses(401, 403, 404, 409, 422, 503),
+)
+async def unload(name: str, request: Request) -> responses.Unloaded:
+    rooms = rooms_of(request)
+    rooms.keys.admin(request.headers)
+    served = await rooms.registry.remove(name)
+    default = rooms.registry.get(None)
+    return responses.Unloaded(unloaded=served.bundle.ref, finishing=served.users, default=default.bundle.ref)
+
+
+async def _load_options(request: Request) -> responses.LoadOptions:
+    rooms = rooms_of(request)
+    with rooms.house.admission.hold() as hold:
+        data = await body.read(request, hold, max_bytes=_LOAD_BYTES, timeout_s=rooms.settings.body_timeout_s)
+    try:
+        return responses.LoadOptions.model_validate_json(data.strip() or b"{}")
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise BadBody('the body is not JSON; send none, or {"default": true}') from None
+        known = {name: field.description or "" for name, field in responses.LoadOptions.model_fields.items()}
+        raise BadOption(explain(error.errors(), known)) from None
+
+
+def _folder(models: Path | None, name: str) -> Path:
+    """The bundle's folder, in `models` and nowhere else. Raises NotAllowed, BadOption, NotFound."""
+    if models is None:
+        raise NotAllowed(
+            "models are not loaded over HTTP here; set TESSERA_MODELS to the folder that holds the bundles"
+        )
+    if not _FOLDER.fullmatch(name):
+        raise BadOption(
+            f"{name[:60]!r} is no folder's name: letters, digits, dots, dashes and underscores, a letter or digit first"
+        )
+    try:
+        home = models.resolve(strict=True)
+        folder = (home / name).resolve()
+        if folder.parent == home and folder.is_dir():
+            return folder
+        there = sorted(file.parent.name for file in home.glob("*/manifest.json"))[:20]
+    except OSError as error:
+        raise NotFound(f"the folder in TESSERA_MODELS cannot be read: {error.strerror}; set it right") from None
+    hint = nearest(name, there) or f"; there is {', '.join(there) or 'nothing yet'}"
+    raise NotFound(f"no bundle folder {name!r} in TESSERA_MODELS{hint}")
+
+
+def _followed(followed: Followed) -> responses.Followed:
+    return responses.Followed(
+        by=followed.by,
+        carried=[responses.FollowedCluster(**pair._asdict()) for pair in followed.carried],
+        lost=[responses.LostCluster(**lost._asdict()) for lost in followed.lost],
+    )

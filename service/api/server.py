@@ -1,0 +1,65 @@
+"""uvicorn, with a drain: it says `not ready` and finishes its work before it closes its door.
+
+Knows nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from types import FrameType
+
+import uvicorn
+
+from service.api.state import Rooms
+from service.metrics import tessera_version
+
+log = logging.getLogger("tessera")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, that says `not ready` and finishes its work before it closes its door."""
+
+    def __init__(self, config: uvicorn.Config, rooms: Rooms) -> None:
+        super().__init__(config)
+        self._rooms = rooms
+        self._close_at: float | None = None
+        self._compiling: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Says where it listens once it does."""
+        if self._rooms.settings.crf == "dense":
+            self._rooms.house.compiling.look()
+        await super().startup(sockets)
+        if self.started and self._rooms.registry.state != "failed":
+            where = f"http://{self.config.host}:{self.config.port}/"
+            log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains; a second signal, or Ctrl-C, closes at once (running requests still finish)."""
+        if sig != signal.SIGTERM or self._close_at is not None:
+            super().handle_exit(sig, frame)
+            return
+        log.info("draining: new work is refused, what is in the house is finished")
+        self._rooms.registry.state = "draining"
+        self._close_at = time.monotonic() + self._rooms.settings.drain_s
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: is it time to close, or to compile the CRF, which waits until the models are there?"""
+        if self._rooms.registry.state == "failed":
+            return True
+        if self._rooms.registry.state == "ready" and self._compiling is None:
+            labels = [served.clusters.count for served in self._rooms.registry.served]
+            self._compiling = asyncio.create_task(self._rooms.house.compiling.run(labels))
+        if self._close_at is not None and (not self._rooms.traffic.running or time.monotonic() > self._close_at):
+            return True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """What waits for the CRF's code is answered without."""
+        if self._compiling is not None:
+            self._compiling.cancel()
+        await super().shutdown(sockets)

@@ -1,0 +1,95 @@
+"""A finished segmentation as bytes: one function for each output format.
+
+Knows nothing of HTTP, of networks, of where the image came from. To add a format write one function
+
+    @renders("image/x-thing", name="thing")
+    def thing(result: Result) -> bytes: ...
+
+here and one row in FORMATS of tests/service/formats/test_registry.py: `format=thing`, `Accept: image/x-thing`, the
+API description and the error texts know it then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from service.formats.result import Result
+
+F = TypeVar("F", bound="Callable[[Result], bytes]")
+
+
+class Renderer(NamedTuple):
+    """A format: its name for `format=`, its media type for `Accept`, whether it shows the photo, its function."""
+
+    name: str
+    media_type: str
+    accept: bool
+    photo: bool
+    render: Callable[[Result], bytes]
+
+
+RENDERERS: list[Renderer] = []
+
+
+def renders(media_type: str, *, name: str, accept: bool = True, photo: bool = False) -> Callable[[F], F]:
+    """Makes a function the renderer of a format.
+
+    accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
+    photo   whether it needs the image's pixels: `result.image` is None elsewhere
+
+    Raises ValueError at import when another function has the name and type, or the type's Accept.
+    """
+
+    def register(function: F) -> F:
+        for other in RENDERERS:
+            if other.media_type == media_type and (other.name == name or (accept and other.accept)):
+                raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
+        RENDERERS.append(Renderer(name, media_type, accept, photo, function))
+        return function
+
+    return register
+
+
+def names() -> tuple[str, ...]:
+    """What `format=` takes, in the order of this file."""
+    return tuple(dict.fromkeys(r.name for r in RENDERERS))
+
+
+def hint(format: str) -> str:
+    """For the name of a picture file that a format gives when asked: how to ask."""
+    for renderer in RENDERERS:
+        if renderer.accept and renderer.media_type == f"image/{format.lower().replace('jpg', 'jpeg')}":
+            return f"; did you mean {renderer.name!r}? format={renderer.name} with Accept: {renderer.media_type}"
+    return ""
+
+
+def choose(format: str | None, accept: str) -> Renderer:
+    """The renderer for `format=`, or for the Accept header in its absence; json when nothing fits.
+
+    A format with several media types gives the one that Accept prefers, else its first.
+    """
+    offered = [r for r in RENDERERS if (r.name == format if format else r.accept)]
+    for media_type in _preferences(accept):
+        for renderer in offered:
+            if media_type in (renderer.media_type, renderer.media_type.split("/")[0] + "/*"):
+                return renderer
+        if media_type == "*/*":
+            break
+    return offered[0]
+
+
+def _preferences(accept: str) -> list[str]:
+    """The media types of an Accept header, most wanted first; what cannot be read is passed over."""
+    wanted: list[tuple[float, str]] = []
+    for part in accept.split(",")[:32]:
+        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            weight = float(quality)
+        except ValueError:
+            continue
+        if media_type and 0 < weight <= 1:
+            wanted.append((weight, media_type))
+    return [media_type for _, media_type in sorted(wanted, key=lambda pair: -pair[0])]

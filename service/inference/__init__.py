@@ -1,0 +1,1 @@
+"""One image's way from bytes to label map."""

@@ -1,0 +1,114 @@
+"""What one request may choose: the query parameters and form fields of `POST /segment` and `/similar`.
+
+Knows nothing of how an answer is made.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from service.errors import nearest
+from service.formats import registry
+
+
+class Frozen(BaseModel):
+    """Values only; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ImageOptions(Frozen):
+    """What every request with an image may choose; each may come as a query parameter or a multipart field."""
+
+    model: str | None = Field(default=None, max_length=200, description="a bundle's name, or name@digest12")
+    depth: Literal["percentile", "minmax", "full"] = Field(
+        default="percentile", description="how deeper samples become 8 bits: percentile, minmax or full"
+    )
+    page: int = Field(default=0, ge=0, le=65535, description="page of a multi-page TIFF, from 0")
+    timeout_ms: int | None = Field(
+        default=None,
+        ge=1,
+        description="milliseconds from the last byte of the request; the server's own limit is the most",
+    )
+    priority: int = Field(
+        default=0,
+        ge=-10,
+        le=10,
+        description="-10 to 10: each step goes ahead of one second of waiting, among the caller's own images",
+    )
+
+
+class SimilarOptions(ImageOptions):
+    """The options of one `POST /similar`."""
+
+    x: int = Field(ge=0, description="column of the pixel that all others are compared with, from 0")
+    y: int = Field(ge=0, description="its row, from 0")
+    format: Literal["png", "npy"] = Field(
+        default="png", description="png (a heat map: pixel = 127.5 × (cosine + 1)) or npy (float32 cosines)"
+    )
+
+
+class Options(ImageOptions):
+    """The options of one `POST /segment`."""
+
+    format: str | None = Field(
+        default=None,
+        description=f"one of {', '.join(registry.names())}; absent, the Accept header chooses, else json",
+        json_schema_extra={"enum": [*registry.names()]},
+    )
+    crf: Literal["true", "fast", "false"] = Field(
+        default="false", description="true (dense CRF), fast (guided filter) or false: refine along the photo's edges"
+    )
+    crf_size: Literal["input", "source"] = Field(
+        default="input", description="input (the network's size, as the papers do) or source (the photo's own)"
+    )
+    crf_iterations: int = Field(default=10, ge=1, le=50, description="mean-field steps, 1 to 50")
+    crf_bilateral_sxy: float = Field(default=67.0, ge=1, le=500, description="pixels, 1 to 500")
+    crf_bilateral_srgb: float = Field(default=3.0, ge=1, le=255, description="color distance, 1 to 255")
+    crf_bilateral_compat: float = Field(default=4.0, ge=0, le=100, description="weight, 0 to 100")
+    crf_gaussian_compat: float = Field(default=3.0, ge=0, le=100, description="weight, 0 to 100")
+    k: int | None = Field(
+        default=None, ge=2, le=255, description="how many clusters to tell apart, 2 to the bundle's K"
+    )
+    alpha: float = Field(default=0.5, ge=0, le=1, description="opacity of the overlay, 0 to 1")
+    only: str | None = Field(
+        default=None,
+        pattern=r"^\d{1,3}(,\d{1,3}){0,254}$",
+        description="cluster ids to draw in overlay and color, separated by commas",
+    )
+    confidence: bool = Field(default=False, description="true or false: add the margin map to the JSON answer")
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and value not in registry.names():
+            raise ValueError(f"no such format{registry.hint(value) or nearest(value.lower(), registry.names())}")
+        return value
+
+    @field_validator("crf", mode="before")
+    @classmethod
+    def _truth(cls, value: object) -> object:
+        text = str(value).lower()
+        return {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}.get(text, text)
+
+    @property
+    def refine(self) -> Literal["dense", "fast"] | None:
+        """How edges are refined, or None."""
+        return {"true": "dense", "fast": "fast", "false": None}[self.crf]
+
+    def drawn(self) -> frozenset[int] | None:
+        """The ids of `only`, or None for all."""
+        return None if self.only is None else frozenset(int(i) for i in self.only.split(","))
+
+
+def descriptions(model: type[BaseModel]) -> dict[str, str]:
+    """What each field of a model takes."""
+    return {name: field.description or "" for name, field in model.model_fields.items()}
+
+
+class ModelQuery(Frozen):
+    """Which bundle is meant."""
+
+    model: str | None = Field(default=None, max_length=200, description="a bundle's name, or name@digest12")

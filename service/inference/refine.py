@@ -1,0 +1,148 @@
+"""Edges refined within the time there is: the dense CRF or the fast filter, on the GPU, in threads or in processes.
+
+Knows nothing of HTTP or answers: what the network said of an image goes in, a label map comes out, or none in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from models.assign import Array
+from models.deadline import CRFTimeout
+from models.errors import TesseraError
+from models.refine import refined
+from service.errors import BadOption, Busy
+from service.inference.options import Options
+from service.inference.results import Encoding, Refined
+from service.inference.task import Way
+from service.refiners.gpu_batcher import DeviceRefiner, NotOnDevice
+from service.refiners.process_pool import CRFProcesses, ProcessLost
+
+log = logging.getLogger("tessera")
+
+_KEPT_S = 0.25  # of an image's time, for what follows; at most a third of what is left
+
+
+class NotRefined(TesseraError):
+    """Time ran out first; says what would help."""
+
+
+async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float) -> Array:
+    """The network's own ids uint8 [H, W] at the source's size.
+
+    limit_s  the most it may take, waiting for a thread included
+
+    Raises NotRefined, and BadOption for parameters that do not go with this image.
+    """
+    house = way.order.house
+    began = time.monotonic()
+    left_s = way.order.deadline - began
+    late = began + min(limit_s, left_s - min(_KEPT_S, left_s / 3))
+    how = options.refine or "dense"
+    pool = house.workers if how == "fast" else house.crf_workers
+    compiling = house.compiling.note if how == "dense" else None
+
+    async def make() -> Refined:
+        if house.device is not None and house.device.alive and how == "dense" and options.crf_size == "input":
+            try:
+                return Refined(await _on_device(way, encoding, options, house.device, late))
+            except NotOnDevice as error:
+                log.info("%s; the CPU refines this image", error)
+        if house.processes is not None and how == "dense":
+            processes = house.processes
+            try:
+                return Refined(await way.job(lambda: _in_a_process(way, encoding, options, processes, late), pool))
+            except ProcessLost as error:
+                log.warning("%s; ours refines this image", error)
+        if how == "dense":
+            await house.compiling.wait()
+        with house.refining():
+            return Refined(await way.job(lambda: _work(way, encoding, options, late), pool))
+
+    key = None if way.key is None else (*way.key, how, options.crf_size, *_parameters(way, options).values())
+    try:
+        async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
+            return (await house.refined.get(key, make, again=(CRFTimeout,))).labels
+    except (TimeoutError, CRFTimeout):
+        now = house.compiling.note if compiling else None
+        raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, encoding.source)}") from None
+
+
+_LATE = "the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S"
+
+
+_FAST_PX = 2_000_000  # beyond it the fast way, which reads every pixel, takes as long as the CRF at the input's size
+
+
+def _cheaper(options: Options, source: tuple[int, int]) -> str:
+    """What costs less than what was asked for."""
+    if options.crf_size == "source":
+        return ", or use crf_size=input"
+    return ", or use crf=fast" if options.refine == "dense" and source[0] * source[1] <= _FAST_PX else ""
+
+
+async def _on_device(way: Way, encoding: Encoding, options: Options, device: DeviceRefiner, late: float) -> Array:
+    fitted = (await way.job(way.photo)).fitted
+    with way.timed("crf"), _as_bad_option():
+        return await device.refined(encoding.scores, encoding.code, fitted, deadline=late, **_parameters(way, options))
+
+
+def _in_a_process(way: Way, encoding: Encoding, options: Options, processes: CRFProcesses, late: float) -> Array:
+    photo = way.photo()
+    with way.timed("crf"), _as_bad_option():
+        return processes.refined(
+            encoding.scores,
+            encoding.code,
+            photo.fitted,
+            at=options.crf_size,
+            photo=photo.decoded.image if options.crf_size == "source" else None,  # it has to travel
+            deadline=late,
+            **_parameters(way, options),
+        )
+
+
+def _work(way: Way, encoding: Encoding, options: Options, late: float) -> Array:
+    photo = way.photo()
+    with way.timed("crf"), _as_bad_option():
+        return refined(
+            encoding.scores,
+            encoding.code,
+            photo.fitted,
+            how=options.refine or "dense",
+            at=options.crf_size,
+            photo=photo.decoded.image,
+            threads=way.order.house.crf_threads(),
+            deadline=late,
+            **_parameters(way, options),
+        )
+
+
+@contextmanager
+def _as_bad_option() -> Iterator[None]:
+    """Deviations that do not go with this image's size are the caller's to change."""
+    try:
+        yield
+    except (CRFTimeout, NotOnDevice, ProcessLost, Busy):
+        raise
+    except TesseraError as error:
+        raise BadOption(f"crf: {error}") from None
+
+
+def _parameters(way: Way, options: Options) -> dict[str, Any]:
+    """What the model and the request say of the CRF."""
+    code = way.manifest.code
+    return {
+        "temperature": code.temperature,
+        "assignment": code.assignment,
+        "interpolation": code.interpolation,
+        "iterations": options.crf_iterations,
+        "gaussian_compat": options.crf_gaussian_compat,
+        "bilateral_sxy": options.crf_bilateral_sxy,
+        "bilateral_srgb": options.crf_bilateral_srgb,
+        "bilateral_compat": options.crf_bilateral_compat,
+    }

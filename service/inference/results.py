@@ -1,0 +1,44 @@
+"""What the network and the CRF leave of an image, as it is kept for the same image asked again.
+
+Knows nothing of how either is computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.assign import Array
+from models.preprocess import Box
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What one pass of the network leaves of an image: scores [K, h, w], code [D, h, w] where asked for, and
+    what is needed to find the way back to the image's own size."""
+
+    scores: Array
+    code: Array | None
+    source: tuple[int, int]
+    box: Box
+    depth_rule: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """Held in memory."""
+        return self.scores.nbytes + (0 if self.code is None else self.code.nbytes)
+
+
+@dataclass(frozen=True)
+class Refined:
+    """The network's own ids uint8 [H, W] at the source's size, along the photo's edges."""
+
+    labels: Array
+
+    @property
+    def nbytes(self) -> int:
+        """Held in memory."""
+        return self.labels.nbytes

@@ -1,0 +1,1 @@
+"""The bundles that serve: loaded, verified, swapped, and the names people gave their clusters."""

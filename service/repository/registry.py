@@ -1,0 +1,307 @@
+"""The bundles this server holds, each with its network, its queue and its names; loaded, swapped and put away.
+
+Knows nothing of HTTP. A bundle is ready when its network has repeated the golden image and has run at the shapes it
+declares; until then whatever it replaces goes on, and a bundle that fails changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from prometheus_client import Gauge
+
+from models.assign import Array
+from models.bundle import Bundle
+from models.errors import TesseraError
+from models.inference import Encoded, Encoder, segment
+from models.preprocess import fit
+from service.engines import open_engine
+from service.errors import BadModel, Busy, Conflict, NotFound, nearest
+from service.metrics import Metrics
+from service.repository import cluster_matching
+from service.repository.cluster_names import Clusters, Followed
+from service.repository.served_model import Served
+from service.repository.verification import close, in_lane, network_bytes, prove, read
+from service.scheduling.batcher import Batcher
+from service.scheduling.fair_lock import Lane
+from service.settings import Settings
+
+log = logging.getLogger("tessera")
+
+GPU_BATCH = 16
+
+
+class NoBundle(TesseraError):
+    """A server without a model to serve."""
+
+
+class Added(NamedTuple):
+    """What a load did: who serves now, the ref it replaced, and what became of that one's names (None: it had none).
+
+    unchanged  the same bundle was there already
+    """
+
+    served: Served
+    replaced: str | None = None
+    followed: Followed | None = None
+    unchanged: bool = False
+
+
+class Registry:
+    """Loads bundles, hands them out by name, puts them away.
+
+    served   the default first;  leaving  replaced or unloaded, finishing what they were asked
+    loading  the folder being loaded;  failed  folder name → why it is not served; a failed default stops the server
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        open_encoder: Callable[[Bundle], Encoder] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._open = open_encoder or (lambda bundle: open_engine(bundle, settings))
+        self.served: list[Served] = []
+        self.leaving: list[Served] = []
+        self.loading: str | None = None
+        self.failed: dict[str, str] = {}
+        self.state: Literal["loading", "ready", "failed", "draining"] = "loading"
+        self._cpu = Lane()
+        self._one_load = asyncio.Lock()
+        self._batching: dict[Served, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._drift = Gauge(
+            "tessera_cluster_drift",
+            "Distance of the served cluster shares from the training shares, 0 to 1",
+            ["model"],
+            registry=metrics.registry,
+        )
+
+    async def load(self) -> None:
+        """Load the settings' bundles, the default first. Ends in state `ready`, or `failed` with a line in the log."""
+        folders = self._settings.bundles
+        try:
+            if not folders:
+                raise NoBundle("there is no bundle to serve; train one, or name its folder with --bundle")
+            async with self._one_load:
+                for i, folder in enumerate(folders):
+                    try:
+                        if (await self._add(folder, swap=False)).unchanged:
+                            self.failed[folder.name] = f"{folder.name} is given twice"
+                    except TesseraError:
+                        if i == 0:
+                            raise
+        except TesseraError as error:
+            where = f" ({folders[0]})" if folders else ""
+            log.error("cannot serve: %s%s", error, where)
+            self.state = "failed"
+            return
+        if self.state == "loading":
+            self.state = "ready"
+
+    async def add(self, folder: Path, *, default: bool = False) -> Added:
+        """Serve the bundle in a folder, in place of the one that its name finds. One load at a time.
+
+        default  make it the one that answers who names none
+
+        Raises BadModel, or Conflict for lack of memory: nothing has changed then.
+        """
+        async with self._one_load:
+            added = await self._add(folder, swap=True)
+            if default:
+                self.served.remove(added.served)
+                self.served.insert(0, added.served)
+            return added
+
+    async def remove(self, ref: str) -> Served:
+        """Put a bundle away once its last request is answered; the next becomes the default, where it was that.
+
+        Raises NotFound, Busy, and Conflict for the only one.
+        """
+        async with self._one_load:
+            served = self.get(ref)
+            if len(self.served) == 1:
+                raise Conflict(
+                    f"{served.bundle.ref} is the only model here; load another one first, or stop the server"
+                )
+            self.served.remove(served)
+            self._put_away(served)
+            log.info("%s is unloaded; the default is %s", served.bundle.ref, self.served[0].bundle.ref)
+            return served
+
+    def admit(self) -> None:
+        """Raises Busy when new work should go elsewhere; what is already in is not asked again."""
+        if self.state == "draining":
+            raise Busy("the server is shutting down; ask another, or again in a moment", reason="draining")
+
+    def get(self, ref: str | None) -> Served:
+        """The bundle called `name` or `name@digest12`; the default for None. Raises NotFound, Busy.
+
+        To look at it; who lets its network work says `use`.
+        """
+        if ref is None:
+            if self.served:
+                return self.served[0]
+            raise Busy(f"no model is ready yet: the server is {self.state}", reason="loading")
+        if served := self._find(ref):
+            return served
+        if self.state == "loading":
+            raise Busy(f"{ref[:100]!r} is not ready: the server is loading", reason="loading")
+        known = [served.name for served in self.served]
+        hint = nearest(ref, known) or f"; there is {', '.join(known)}"
+        raise NotFound(f"no model {ref[:100]!r}{hint}")
+
+    @contextmanager
+    def use(self, ref: str | None) -> Iterator[Served]:
+        """What `get` finds, kept until the block ends, whatever is loaded or unloaded meanwhile."""
+        served = self.get(ref)
+        served.users += 1
+        served.idle.clear()
+        try:
+            yield served
+        finally:
+            served.users -= 1
+            if not served.users:
+                served.idle.set()
+
+    async def close(self) -> None:
+        """Stop the queues, and give the networks' memory back."""
+        for served in self.served + self.leaving:
+            served.idle.set()
+        for served in self.served:
+            self._put_away(served)
+        await asyncio.gather(*self._closing)
+
+    def show(self) -> None:
+        """Bring `tessera_model_info` and the drift up to date: a provider can change while it runs."""
+        self._metrics.model.clear()
+        self._drift.clear()
+        for served in reversed(self.served):  # of two with one name, the one that the name finds is the last word
+            self._metrics.model.labels(served.name, served.bundle.digest[:12], served.provider).set(1)
+            if (distance := served.drift.distance()) is not None:
+                self._drift.labels(served.name).set(distance)
+
+    def _find(self, ref: str) -> Served | None:
+        return next((served for served in self.served if ref in (served.name, served.bundle.ref)), None)
+
+    async def _add(self, folder: Path, *, swap: bool) -> Added:
+        started = time.perf_counter()
+        self.loading = folder.name
+        try:
+            bundle = await asyncio.to_thread(read, folder)
+            if (same := self._find(bundle.ref)) is not None:
+                return Added(same, unchanged=True)
+            self._afford(bundle)
+            encoder, agreement = await asyncio.to_thread(prove, bundle, self._open, self._cpu)
+        except TesseraError as error:
+            log.error("%s is not served: %s", folder, error)
+            if isinstance(error, Conflict):  # nothing is wrong with the bundle
+                raise
+            self.failed[folder.name] = str(error)
+            raise BadModel(str(error)) from None
+        finally:
+            self.loading = None
+        served = self._queue(bundle, encoder)
+        old = self._find(served.name) if swap else None
+        followed = await self._follow(served, old)
+        self.failed.pop(folder.name, None)
+        if old is None:
+            self.served.append(served)
+        else:
+            self.served[self.served.index(old)] = served
+            self._put_away(old)
+        log.info(
+            "%s: %d clusters by %s on %s, golden image %.1f%%, ready in %.2f s%s",
+            bundle.ref,
+            len(bundle.manifest.clusters),
+            served.engine,
+            served.provider,
+            agreement * 100,
+            time.perf_counter() - started,
+            f", in place of {old.bundle.ref}" if old else "",
+        )
+        return Added(served, old.bundle.ref if old else None, followed)
+
+    def _afford(self, bundle: Bundle) -> None:
+        """Raises Conflict where there is no room for one more network: two of them are held during a swap."""
+        most, needed = self._settings.max_model_bytes, network_bytes(bundle)
+        held = [(served.bundle.ref, served.nbytes) for served in self.served + self.leaving]
+        if sum(nbytes for _, nbytes in held) + needed <= most:
+            return
+        who = ", ".join(f"{ref} ({_mb(nbytes)})" for ref, nbytes in held) or "nothing"
+        raise Conflict(
+            f"{bundle.ref} needs about {_mb(needed)}, and of the {_mb(most)} for networks some are held: {who}."
+            " Unload one of them, or raise TESSERA_MAX_MODEL_BYTES; a bundle and the one it replaces are held both"
+        )
+
+    def _queue(self, bundle: Bundle, encoder: Encoder) -> Served:
+        on_gpu = getattr(encoder, "provider", "cpu") == "cuda"
+        batcher = Batcher(
+            in_lane(encoder, self._cpu),
+            max_batch_size=self._settings.max_batch_size or (GPU_BATCH if on_gpu else 1),
+            max_batch_mpx=self._settings.max_batch_mpx,
+            on_batch=self._metrics.batched,
+        )
+        served = Served(bundle, encoder, batcher, Clusters(bundle, self._settings.state / "clusters"))
+        self._batching[served] = asyncio.create_task(batcher.serve(), name=f"batcher {bundle.ref}")
+        return served
+
+    async def _follow(self, served: Served, old: Served | None) -> Followed | None:
+        """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load."""
+        clusters = served.clusters
+        try:
+            past = old.clusters.past if old else None if clusters.known else await asyncio.to_thread(clusters.before)
+            if past is None or not (past.changes or clusters.past.changes):
+                return None
+            also = []
+            if old is not None:
+                with suppress(TesseraError):  # too busy: the old golden image alone has to do
+                    also.append((await _labels(old, served.bundle.golden.image), served.bundle.golden.labels))
+            encode = in_lane(served.encoder, self._cpu)
+            match = await asyncio.to_thread(cluster_matching.match, past.portrait, served.bundle, encode, also)
+            followed = await clusters.follow(past, match)
+            while old is not None and old.clusters.past.changes is not past.changes:  # a PATCH came meanwhile
+                past = old.clusters.past
+                followed = await clusters.follow(past, match)
+        except Exception:
+            log.exception("%s: names and colors could not follow", served.bundle.ref)
+            return None
+        log.info("%s: by %s, %d changes follow from %s", clusters.past.ref, match.by, len(followed.carried), past.ref)
+        for lost in followed.lost:
+            log.warning("%s: %r of %s does not follow: %s", clusters.past.ref, lost.name, past.ref, lost.why)
+        return followed
+
+    def _put_away(self, served: Served) -> None:
+        """Close a bundle that is not handed out any more, once nobody holds it."""
+        self.leaving.append(served)
+
+        async def away() -> None:
+            await served.idle.wait()
+            batching = self._batching.pop(served)
+            batching.cancel()
+            await asyncio.gather(batching, return_exceptions=True)
+            await served.batcher.ended()
+            await asyncio.to_thread(close, served.encoder)
+            self.leaving.remove(served)
+
+        task = asyncio.create_task(away(), name=f"putting away {served.bundle.ref}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _labels(served: Served, image: Array) -> Array:
+    """What a served bundle says of an image, in its turn: uint8 [H, W]."""
+    scores = (await served.batcher.submit(fit(image, served.bundle.manifest.input).pixels)).scores[None]
+    return segment(served.bundle, lambda pixels, *, code=False: Encoded(scores), image)
+
+
+def _mb(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.0f} MB"

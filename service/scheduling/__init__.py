@@ -1,0 +1,1 @@
+"""What waits, who goes first, what is refused, what is kept."""

@@ -1,0 +1,88 @@
+"""The page in a real browser: drop a photo, see the legend, rename a cluster. Skipped where there is no chromium."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from models.io.encode import encode
+from tests.service.test_cli import process
+from tests.tiny import bands
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_drop_see_rename(tiny_bundle: Path, tmp_path: Path, suffix: str) -> None:
+    photo = tmp_path / f"photo.{suffix}"
+    if suffix == "tif":
+        import tifffile
+
+        tifffile.imwrite(photo, bands(60, 100), photometric="rgb")
+    else:
+        photo.write_bytes(encode(bands(60, 100), "png"))
+    with process(tiny_bundle, tmp_path / "state") as (_, port), playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        asked: list[str] = []
+        wrong: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        home = f"http://127.0.0.1:{port}/"
+        page.goto(home)
+        page.set_input_files("#file", photo)
+        page.wait_for_selector("#clusters li")
+        assert sorted(page.locator("#clusters .name").all_text_contents()) == ["black", "blue", "green", "red", "white"]
+        assert page.locator("#clusters .share").first.text_content() == "21.0 %"
+        page.wait_for_function("document.getElementById('photo').naturalWidth === 100")
+        # The label canvas has each band's own color where the band is.
+        canvas = page.locator("#labels")
+        for x, color in ((10, [230, 30, 30]), (50, [30, 50, 220]), (90, [10, 10, 10])):
+            got = canvas.evaluate(f"c => [...c.getContext('2d').getImageData({x}, 30, 1, 1).data.slice(0, 3)]")
+            assert got == color
+        page.check("#alike")
+        canvas.click(position={"x": canvas.bounding_box()["width"] * 0.5, "y": 5})
+        page.locator("#status", has_text="The brighter").wait_for()
+        places = {x: canvas.evaluate(f"c => c.getContext('2d').getImageData({x}, 30, 1, 1).data[0]") for x in (50, 10)}
+        assert places[50] > 240 > places[10]  # the place itself is as hot as it gets
+        page.uncheck("#alike")
+        page.locator("#clusters .name", has_text="blue").click()
+        page.wait_for_selector("input.name:focus")
+        page.keyboard.type("lake <b>")
+        page.keyboard.press("Enter")
+        page.locator("#clusters button.name", has_text="lake <b>").wait_for()
+        page.reload()
+        page.set_input_files("#file", photo)
+        page.locator("#clusters button.name", has_text="lake <b>").wait_for()
+        (tmp_path / "bad.png").write_bytes(b"no image")
+        page.set_input_files("#file", tmp_path / "bad.png")
+        page.wait_for_selector("#status.bad")
+        assert "not an image" in (page.locator("#status").text_content() or "")
+        browser.close()
+        assert wrong == []
+        assert [url for url in asked if not url.startswith((home, "blob:", "data:"))] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+def test_where_keys_are_configured_the_page_asks_for_one(tiny_bundle: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(encode(bands(60, 100), "png"))
+    keys = {"TESSERA_KEYS": "alice=open sesame"}
+    with process(tiny_bundle, tmp_path / "state", **keys) as (_, port), playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: dialog.accept("open sesame"))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.locator("#about", has_text="clusters").wait_for()
+        page.set_input_files("#file", photo)
+        page.wait_for_selector("#clusters li")
+        page.wait_for_selector("#clusters img[src^='blob:']")
+        browser.close()

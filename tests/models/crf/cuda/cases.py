@@ -1,0 +1,146 @@
+"""Photos and probabilities drawn for the CRF's tests, and how near an answer must be to the CPU's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.crf import dense
+
+Array = NDArray[Any]
+
+
+def picture(height: int, width: int, seed: int = 0) -> Array:
+    """uint8 [H, W, 3]: a disk on a ground, a slope of brightness, a little noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    disk = (y - height / 2) ** 2 + (x - width / 2) ** 2 < (height / 3) ** 2
+    color = np.array([[200, 60, 40], [40, 90, 180]])[disk.astype(int)] + (x * 30 // width)[:, :, None]
+    return (color + rng.integers(-2, 3, (height, width, 3))).astype(np.uint8)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Array:
+    """Six lattice vertices for nearly every pixel: the most there can be."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def maps(k: int, height: int, width: int, seed: int = 0, spread: float = 1.0) -> Array:
+    """Scores float32 [K, h, w], smooth over about eight pixels."""
+    rng = np.random.default_rng(seed)
+    grid = rng.standard_normal((k, height // 8 + 2, width // 8 + 2)) * spread
+    for axis, size in ((1, height), (2, width)):
+        at = np.linspace(0, grid.shape[axis] - 1.001, size)
+        low, weight = at.astype(int), at - at.astype(int)
+        weight = weight[:, None] if axis == 1 else weight
+        grid = grid.take(low, axis) * (1 - weight) + grid.take(low + 1, axis) * weight
+    return grid.astype(np.float32)
+
+
+def probabilities(k: int, height: int, width: int, seed: int = 0, spread: float = 1.0) -> Array:
+    """float32 [K, H, W], a softmax over maps()."""
+    grown = np.exp(maps(k, height, width, seed, spread))
+    return np.asarray(grown / grown.sum(axis=0), np.float32)
+
+
+class Lattice:
+    """The permutohedral lattice of points float32 [N, d], in numpy: places in float32, all else in float64."""
+
+    def __init__(self, points: Array) -> None:
+        d = points.shape[1]
+        scales = [np.float32(np.sqrt(2 / 3) * (d + 1) / np.sqrt((i + 1) * (i + 2))) for i in range(d)]
+        place, above = np.zeros((d + 1, len(points)), np.float32), np.zeros(len(points), np.float32)
+        for i in range(d, 0, -1):
+            scaled = points[:, i - 1] * scales[i - 1]
+            place[i] = above - np.float32(i) * scaled
+            above = above + scaled
+        place[0] = above
+        whole = np.rint(place * np.float32(1 / (d + 1))).astype(np.int64)
+        near = whole * (d + 1)
+        apart = place - near.astype(np.float32)
+        rank = np.zeros_like(near)
+        for i in range(d + 1):
+            for j in range(i + 1, d + 1):
+                less = apart[i] < apart[j]
+                rank[i] += less
+                rank[j] += ~less
+        rank += whole.sum(axis=0)
+        turn = np.where(rank < 0, d + 1, np.where(rank > d, -d - 1, 0))
+        rank, near = rank + turn, near + turn
+        apart = (place - near.astype(np.float32)).astype(np.float64) / (d + 1)
+        bary = np.zeros((d + 2, len(points)))
+        for i in range(d + 1):
+            np.add.at(bary, (d - rank[i], np.arange(len(points))), apart[i])
+            np.subtract.at(bary, (d + 1 - rank[i], np.arange(len(points))), apart[i])
+        bary[0] += 1 + bary[d + 1]
+
+        shift = 12 * np.arange(d)
+        corners = np.stack([near + r - (d + 1) * (rank > d - r) for r in range(d + 1)])[:, :d]
+        keys, vertex = np.unique(((corners + 2048) << shift[:, None]).sum(axis=1), return_inverse=True)
+        self.vertex, self.weight, self.neighbors = vertex.reshape(d + 1, -1), bary[: d + 1], []
+        for axis in range(d + 1):
+            step = sum(1 << int(s) for s in shift) - ((d + 1) << 12 * axis if axis < d else 0)
+            sides = []
+            for wanted in (keys - step, keys + step):
+                found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+                sides.append(np.where(keys[found] == wanted, found, len(keys)))
+            self.neighbors.append(sides)
+        self.norm = np.ones((len(points), 1))
+        self.norm = 1 / np.sqrt(self(self.norm) + 1e-20)
+
+    def __call__(self, rows: Array) -> Array:
+        """Rows [N, C], filtered: symmetric-normalized once `norm` is known."""
+        values = np.zeros((int(self.vertex.max()) + 2, rows.shape[1]))  # the last stays zero
+        for vertex, weight in zip(self.vertex, self.weight, strict=True):
+            np.add.at(values, vertex, weight[:, None] * rows * self.norm)
+        for before, after in self.neighbors:
+            values[:-1] += (values[before] + values[after]) / 2
+        return sum(w[:, None] * values[v] for v, w in zip(self.vertex, self.weight, strict=True)) * self.norm
+
+
+def oracle(
+    given: Array,
+    image: Array,
+    *,
+    iterations: int = 10,
+    gaussian_sxy: float = 1.0,
+    gaussian_compat: float = 3.0,
+    bilateral_sxy: float = 67.0,
+    bilateral_srgb: float = 3.0,
+    bilateral_compat: float = 4.0,
+) -> Array:
+    """Marginals float64 [K, H, W] of models.crf.dense.refine, by the book: both kernels as lattices."""
+    k, height, width = given.shape
+    ys, xs = np.divmod(np.arange(height * width), width)
+    at = np.stack([xs, ys], axis=1).astype(np.float32)
+    colors = image.reshape(-1, 3)[:, ::-1] / np.float32(bilateral_srgb)
+    gaussian = Lattice(at / np.float32(gaussian_sxy))
+    bilateral = Lattice(np.concatenate([at / np.float32(bilateral_sxy), colors], axis=1))
+    unary = np.log(np.maximum(given.reshape(k, -1).T.astype(np.float64), 1e-5))
+    logits = unary
+    for turn in range(iterations + 1):
+        grown = np.exp(logits - logits.max(axis=1, keepdims=True))
+        q: Array = grown / grown.sum(axis=1, keepdims=True)
+        if turn < iterations:
+            logits = unary + gaussian_compat * gaussian(q) + bilateral_compat * bilateral(q)
+    return q.T.reshape(given.shape)
+
+
+def assert_near(
+    labels: Sequence[Array],
+    marginals: Sequence[Array],
+    cases: Sequence[tuple[Array, Array]],
+    within: float = 5e-6,
+    **changed: Any,
+) -> None:
+    """Marginals so near to the oracle's in the mean; and other labels at most where two are as good as equal."""
+    for ours, q, (given, image) in zip(labels, marginals, cases, strict=True):
+        exact = oracle(given, image, **changed)
+        expected = exact.argmax(axis=0)
+        assert np.abs(q - exact).mean() < within
+        other = ours != expected
+        y, x = np.nonzero(other)
+        assert (exact[expected[other], y, x] - exact[ours[other], y, x] < 1e-4).all()
+        assert (ours == dense.refine(given, image, **changed)).mean() > 0.998  # a pixel or two of these small ones

@@ -1,0 +1,24 @@
+"""The device of a test: this CPU behind the shim, and a GPU where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from models.crf.cuda import Device, available, open_device
+from tests.models.crf.cuda.emulator import Emulator, broken_fences, missing
+
+
+@pytest.fixture(params=["emulated", "gpu"])
+def device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """Whatever is written beyond an array's ends fails the test."""
+    if request.param == "gpu":
+        if reason := available():
+            pytest.skip(reason)
+        yield open_device()
+        return
+    if reason := missing():
+        pytest.skip(reason)
+    yield Emulator()
+    assert broken_fences() == 0

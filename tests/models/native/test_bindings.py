@@ -1,0 +1,106 @@
+"""The compiled kernels give what numpy gives; and without them everything works all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from models import assign, palette
+from models.native import bindings
+
+SIZES = [(1, 1), (1, 40), (47, 71), (96, 96), (15, 130)]
+BOXES = [assign.WHOLE, (0.25, 0.0, 0.5, 1.0), (0.1, 0.3, 0.57, 0.41)]
+
+needs_kernels = pytest.mark.skipif(not bindings.compiled(), reason="no compiler was there when this was installed")
+
+
+def score_maps(k: int, h: int, w: int) -> Iterator[np.ndarray]:
+    """Noise; smooth fields as of a trained network; near ties; exact ties; huge, tiny and no values."""
+    rng = np.random.default_rng(k * h + w)
+    noise = rng.normal(size=(k, h, w)).astype(np.float32)
+    yield noise
+    coarse = rng.normal(size=(k, 3, 3)).astype(np.float32)
+    smooth = np.concatenate([strip for _, strip in assign.upsampled(coarse, (h, w))], axis=1)
+    yield smooth + np.float32(0.02) * noise
+    yield 1 + np.float32(1e-7) * rng.integers(-2, 3, (k, h, w)).astype(np.float32)
+    yield rng.integers(0, 3, (k, h, w)).astype(np.float32)
+    yield noise * np.float32(1e30)
+    yield noise * np.float32(1e-30)
+    yield np.zeros((k, h, w), np.float32)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("k", "h", "w"), [(1, 2, 2), (2, 1, 1), (7, 5, 9), (27, 20, 20), (255, 4, 3), (11, 30, 40)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_labels_are_numpys_on_every_pixel(k: int, h: int, w: int, interpolation: assign.Interpolation) -> None:
+    different = pixels = 0
+    for scores in score_maps(k, h, w):
+        for size in SIZES:
+            for box in BOXES:
+                got = assign.labels(scores, size, box, interpolation=interpolation)
+                want = assign.plain_labels(scores, size, box, interpolation)
+                different, pixels = different + int((got != want).sum()), pixels + got.size
+    assert pixels > 200_000
+    assert different == 0
+
+
+@needs_kernels
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_scores_that_are_no_numbers_are_left_to_numpy(value: float) -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 4, 4)).astype(np.float32)
+    scores[3, 2, 1] = value
+    down, across = assign._axes(scores, (9, 9), assign.WHOLE, "bilinear")
+    assert bindings.labels(scores, down, across, np.arange(5, dtype=np.uint8)) is None
+    with np.errstate(all="ignore"):
+        assert (assign.labels(scores, (9, 9)) == assign.plain_labels(scores, (9, 9))).all()
+
+
+def colored(shape: tuple[int, int], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(k)
+    blocks = rng.integers(0, k, shape).astype(np.uint8)
+    ragged = np.where(rng.random(shape) < 0.7, blocks[:, :1], blocks)
+    return rng.integers(0, 256, (*shape, 3), dtype=np.uint8), ragged, rng.integers(0, 256, (k, 3), dtype=np.uint8)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 16), (40, 37), (64, 128)])
+@pytest.mark.parametrize("k", [1, 11, 255])
+def test_colors_are_numpys_on_every_pixel(shape: tuple[int, int], k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, labels, colors = colored(shape, k)
+    cases = [(alpha, only) for alpha in (0.0, 0.31, 0.5, 1.0) for only in (None, [0], [])]
+    compiled = [palette.overlay(image, labels, colors, alpha, only) for alpha, only in cases]
+    drawn = [palette.colorize(labels, colors, only) for only in (None, [0])]
+    with monkeypatch.context() as without:
+        without.setattr(bindings, "_library", lambda: None)
+        for (alpha, only), got in zip(cases, compiled, strict=True):
+            assert (got == palette.overlay(image, labels, colors, alpha, only)).all()
+        for only, got in zip((None, [0]), drawn, strict=True):
+            plain = palette.colorize(labels, colors, only)
+            assert got.shape == plain.shape
+            assert (got == plain).all()
+
+
+def test_an_id_without_a_color_is_refused_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, labels, colors = colored((4, 4), 3)
+    labels[2, 2] = 200
+    for library in (bindings._library, lambda: None):
+        monkeypatch.setattr(bindings, "_library", library)
+        with pytest.raises(IndexError):
+            palette.overlay(image, labels, colors)
+        with pytest.raises(IndexError):
+            palette.colorize(labels, colors)
+
+
+def test_without_a_compiler_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bindings, "_library", lambda: None)
+    assert not bindings.compiled()
+    scores = np.random.default_rng(0).normal(size=(5, 4, 4)).astype(np.float32)
+    table = np.array([0, 0, 1, 1, 4], np.uint8)
+    assert (assign.labels(scores, (30, 20), table=table) == table[assign.labels(scores, (30, 20))]).all()
+
+
+def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bindings, "_VERSION", -1)
+    assert bindings._library.__wrapped__() is None

@@ -1,0 +1,299 @@
+"""Batches: what goes together, cancellation, memory, threads. The network runs when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.inference import Encoded
+from service.errors import Busy
+from service.scheduling.batcher import Batched, Batcher
+from tests.service.gate import Clock, Gate, echo, held, picture, play, queued, until
+
+
+def batches_of(batcher: Batcher, gate: Gate, pictures: list[Any]) -> list[list[int]]:
+    """What goes together when picture 0 runs and these come meanwhile; every answer is its own picture's."""
+
+    async def scenario() -> None:
+        tasks = [await held(batcher), *await queued(batcher, pictures)]
+        assert (batcher.running, batcher.waiting) == (1, len(pictures))
+        gate.open.set()
+        answers = await asyncio.gather(*tasks)
+        assert [a.scores[0, 0, 0] for a in answers[1:]] == [pixels[0, 0, 0] for pixels in pictures]
+
+    play(batcher, scenario)
+    assert (batcher.running, batcher.waiting) == (0, 0)
+    return gate.batches
+
+
+def test_a_lone_image_does_not_wait_for_company() -> None:
+    batcher = Batcher(echo, max_batch_size=8)
+    got = play(batcher, lambda: batcher.submit(picture(7)))
+    assert got.scores[0, 0, 0] == 7
+    assert 0 <= got.queue_s < 0.5
+
+
+def test_first_in_first_out_and_one_at_a_time_without_batching() -> None:
+    gate = Gate()
+    assert batches_of(Batcher(gate), gate, [picture(i) for i in range(1, 6)]) == [[i] for i in range(6)]
+
+
+def test_what_is_queued_goes_together_and_the_reasons_are_told() -> None:
+    gate = Gate()
+    told: list[tuple[int, str]] = []
+    batcher = Batcher(gate, max_batch_size=4, on_batch=lambda size, reason: told.append((size, reason)))
+    pictures = [*(picture(i) for i in range(1, 6)), picture(6, side=16)]
+    assert batches_of(batcher, gate, pictures) == [[0], [1, 2, 3, 4], [5], [6]]
+    assert told == [(1, "drained"), (4, "full"), (1, "shape"), (1, "drained")]
+
+
+def test_only_equal_shapes_go_together_and_nobody_loses_a_turn() -> None:
+    gate = Gate()
+    pictures = [picture(1), picture(2, side=16), picture(3), picture(4, side=16)]
+    assert batches_of(Batcher(gate, max_batch_size=4), gate, pictures) == [[0], [1, 3], [2, 4]]
+
+
+def test_the_pixel_budget_bounds_a_batch_but_never_refuses_one_image() -> None:
+    gate = Gate()
+    told: list[str] = []
+    batcher = Batcher(
+        gate, max_batch_size=8, max_batch_mpx=2.5 * 64 / 1e6, on_batch=lambda size, reason: told.append(reason)
+    )
+    pictures = [*(picture(i) for i in range(1, 6)), picture(9, side=32)]
+    assert batches_of(batcher, gate, pictures) == [[0], [1, 2], [3, 4], [5], [9]]
+    assert told == ["drained", "budget", "budget", "shape", "budget"]
+
+
+def test_the_code_is_fetched_only_when_someone_asks() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch_size=4)
+
+    async def scenario() -> list[Batched]:
+        tasks = [await held(batcher)]
+        for i in (1, 2):
+            tasks += await queued(batcher, [picture(i)], code=i == 2)
+        gate.open.set()
+        return list(await asyncio.gather(*tasks))
+
+    answers = play(batcher, scenario)
+    assert gate.codes == [False, True]
+    assert answers[0].code is None
+    assert answers[2].code is not None
+    assert answers[2].code[0, 0, 0] == 2.5
+
+
+def test_a_single_image_is_not_copied() -> None:
+    seen: list[Any] = []
+
+    def look(pixels: Any, *, code: bool = False) -> Encoded:
+        seen.append(pixels)
+        return echo(pixels)
+
+    batcher = Batcher(look, max_batch_size=4)
+    pixels = picture(3)
+    play(batcher, lambda: batcher.submit(pixels))
+    assert np.shares_memory(seen[0], pixels)
+
+
+def test_keys_take_turns_and_priority_is_within_a_key() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, clock=Clock())
+
+    async def scenario() -> None:
+        tasks = [await held(batcher)]
+        tasks += await queued(batcher, [picture(1), picture(2)], key="a")
+        tasks += await queued(batcher, [picture(3)], key="a", priority=1)
+        tasks += await queued(batcher, [picture(4), picture(5)], key="b")
+        gate.open.set()
+        await asyncio.gather(*tasks)
+
+    play(batcher, scenario)
+    assert gate.batches == [[0], [3], [4], [1], [5], [2]]
+
+
+def test_who_gives_up_while_waiting_never_runs() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch_size=4)
+
+    async def scenario() -> None:
+        running = await held(batcher)
+        tasks = await queued(batcher, [picture(i) for i in range(1, 4)])
+        tasks[1].cancel()
+        await asyncio.gather(tasks[1], return_exceptions=True)
+        assert batcher.waiting == 2
+        running.cancel()  # it runs to its end, for nobody
+        gate.open.set()
+        await asyncio.gather(running, *tasks, return_exceptions=True)
+
+    play(batcher, scenario)
+    assert gate.batches == [[0], [1, 3]]
+
+
+def test_who_gave_up_leaves_no_pixels_behind() -> None:
+    gate = Gate()
+    batcher = Batcher(gate)
+
+    async def scenario() -> None:
+        running = [await held(batcher), *await queued(batcher, [picture(1, side=64)])]
+        pixels = picture(2, side=64)
+        gone = weakref.ref(pixels)
+        task = (await queued(batcher, [pixels]))[0]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del pixels, task
+        await asyncio.sleep(0)  # the loop lets go of the task
+        gc.collect()
+        assert gone() is None
+        gate.open.set()
+        await asyncio.gather(*running)
+
+    play(batcher, scenario)
+
+
+def test_an_idle_batcher_holds_neither_pixels_nor_answers() -> None:
+    held_by: list[Any] = []
+
+    def watched(pixels: Any, *, code: bool = False) -> Encoded:
+        scores = np.zeros((len(pixels), 1, 1, 1), np.float32)
+        held_by.extend((weakref.ref(pixels), weakref.ref(scores)))
+        return Encoded(scores)
+
+    batcher = Batcher(watched, max_batch_size=4)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(batcher.submit(picture(i)) for i in range(6)))
+        await until(lambda: batcher._idle)
+        await asyncio.sleep(0)  # the loop lets go of the tasks
+        gc.collect()
+        assert held_by
+        assert not [gone for gone in held_by if gone() is not None]
+
+    play(batcher, scenario)
+
+
+def test_an_error_reaches_its_batch_and_the_next_one_runs() -> None:
+    calls = 0
+
+    def fails_once(pixels: Any, *, code: bool = False) -> Encoded:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RuntimeError("the device is lost")
+        return echo(pixels)
+
+    batcher = Batcher(fails_once)
+
+    async def scenario() -> Batched:
+        with pytest.raises(RuntimeError, match="device is lost"):
+            await batcher.submit(picture(1))
+        return await batcher.submit(picture(2))
+
+    assert play(batcher, scenario).scores[0, 0, 0] == 2
+    assert batcher.running == 0
+
+
+class Small:
+    """An encoder with memory for so many images at once."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.gate = Gate()
+
+    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+        assert self.gate.open.wait(10)
+        if len(pixels) > self.room:
+            raise MemoryError("allocator gave up")
+        return self.gate(pixels, code=code)
+
+
+def test_without_memory_a_batch_is_halved_and_everybody_answered(caplog: pytest.LogCaptureFixture) -> None:
+    small = Small(2)
+    told: list[tuple[int, str]] = []
+    batcher = Batcher(small, max_batch_size=16, on_batch=lambda size, reason: told.append((size, reason)))
+    with caplog.at_level(logging.WARNING, "tessera"):
+        batches = batches_of(batcher, small.gate, [picture(i) for i in range(1, 8)])
+    assert batches == [[0], [1], [2, 3], [4, 5], [6, 7]]
+    assert told == [(1, "drained"), (1, "memory"), (2, "memory"), (2, "memory"), (2, "memory")]
+    assert "batch of 7" in caplog.text
+
+
+def test_one_image_without_memory_is_refused_and_the_next_one_runs() -> None:
+    small = Small(0)
+    small.gate.open.set()
+    batcher = Batcher(small, max_batch_size=4)
+
+    async def scenario() -> Batched:
+        with pytest.raises(Busy, match="8×8") as refused:
+            await batcher.submit(picture(1))
+        assert (refused.value.reason, refused.value.retry_after_s) == ("memory", 1)
+        small.room = 1
+        return await batcher.submit(picture(2))
+
+    assert play(batcher, scenario).scores[0, 0, 0] == 2
+
+
+def test_the_network_takes_the_next_batch_while_the_event_loop_is_busy() -> None:
+    gate = Gate()
+    ran = threading.Event()
+
+    def watched(pixels: Any, *, code: bool = False) -> Encoded:
+        encoded = gate(pixels)
+        if len(gate.batches) == 4:
+            ran.set()
+        return encoded
+
+    batcher = Batcher(watched)
+
+    async def scenario() -> None:
+        tasks = [await held(batcher), *await queued(batcher, [picture(i) for i in range(1, 4)])]
+        gate.open.set()
+        assert ran.wait(5)  # the event loop stands still here
+        assert not any(task.done() for task in tasks)
+        await asyncio.gather(*tasks)
+
+    play(batcher, scenario)
+
+
+def test_closed_it_finishes_what_runs_and_refuses_what_waits_and_comes() -> None:
+    gate = Gate()
+    batcher = Batcher(gate)
+
+    async def scenario() -> None:
+        serving = asyncio.create_task(batcher.serve())
+        running = await held(batcher)
+        waiting = await queued(batcher, [picture(1), picture(2)])
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        for task in (*waiting, batcher.submit(picture(3))):
+            with pytest.raises(Busy) as refused:
+                await task
+            assert refused.value.reason == "draining"
+        assert batcher._thread.is_alive()
+        gate.open.set()
+        assert (await running).scores[0, 0, 0] == 0
+        await batcher.ended()
+        assert not batcher._thread.is_alive()
+
+    asyncio.run(scenario())
+
+
+def test_the_loop_may_end_before_the_network_does() -> None:
+    gate = Gate()
+    batcher = Batcher(gate)
+
+    async def scenario() -> None:
+        task = asyncio.create_task(batcher.serve())
+        await held(batcher)
+        task.cancel()
+
+    asyncio.run(scenario())
+    gate.open.set()
+    batcher._thread.join(5)
+    assert not batcher._thread.is_alive()

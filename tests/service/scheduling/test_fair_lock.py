@@ -1,0 +1,62 @@
+"""A lane: one at a time, and nobody overtakes."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from service.scheduling.fair_lock import Lane
+
+
+def test_one_at_a_time() -> None:
+    lane, inside, most = Lane(), 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(200):
+            with lane.turn():
+                inside += 1
+                most = max(most, inside)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    with lane.turn():  # it is free again
+        pass
+
+
+def test_who_waits_is_not_overtaken_by_who_was_just_in() -> None:
+    lane, order = Lane(), []
+
+    def other(name: str) -> None:
+        with lane.turn():
+            order.append(name)
+
+    with lane.turn():
+        threads = []
+        for i in range(4):
+            threads.append(threading.Thread(target=other, args=(f"waited {i}",)))
+            threads[-1].start()
+            deadline = time.monotonic() + 5
+            while len(lane._waiting) <= i:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+    with lane.turn():
+        order.append("came back")
+    for thread in threads:
+        thread.join()
+    assert order == ["waited 0", "waited 1", "waited 2", "waited 3", "came back"]
+
+
+def test_a_failure_frees_the_lane() -> None:
+    lane = Lane()
+    with pytest.raises(RuntimeError), lane.turn():
+        raise RuntimeError
+    with lane.turn():
+        pass

@@ -1,0 +1,34 @@
+"""A server in this process, ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from models.bundle import Bundle
+from models.inference import Encoder
+from service.app import create_app
+from service.settings import Settings
+
+Serve = Callable[..., AbstractContextManager[TestClient]]
+
+
+def server_of(bundle: Path, state: Path) -> Serve:
+    """`with server_of(…)(max_mpx=1) as client`: a ready server of a bundle with these settings."""
+
+    @contextmanager
+    def start(open_encoder: Callable[[Bundle], Encoder] | None = None, **settings: Any) -> Iterator[TestClient]:
+        given = Settings(**{"bundles": (bundle,), "state": state, "threads": 1, **settings})
+        with TestClient(create_app(given, open_encoder)) as client:
+            deadline = time.monotonic() + 20
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() < deadline, client.get("/healthz").text
+                time.sleep(0.01)
+            yield client
+
+    return start

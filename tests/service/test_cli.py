@@ -1,0 +1,260 @@
+"""`tessera serve` as a process: it starts, refuses a bad bundle in one line, finishes its work when told to go."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks import machine
+from models.crf import reference
+from models.io.encode import encode
+from tests.tiny import bands
+
+ROOT = Path(__file__).parents[2]
+PNG = encode(bands(), "png")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-c", "from service.cli import serve; serve()", *arguments]
+
+
+@contextmanager
+def process(bundle: Path, state: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    port = free_port()
+    running = subprocess.Popen(
+        command("--bundle", str(bundle), "--port", str(port)),
+        cwd=ROOT,
+        env={**os.environ, "TESSERA_STATE": str(state), "TESSERA_THREADS": "1", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for _ in range(200):
+            try:
+                if ask(port, "GET", "/readyz")[0] == 200:
+                    break
+            except OSError:
+                time.sleep(0.05)
+        yield running, port
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_sigterm_finishes_what_is_inside_and_turns_readiness_off(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path) as (running, port):
+        # A request whose body is still coming in: accepted, so it has to be answered.
+        slow = socket.create_connection(("127.0.0.1", port))
+        slow.sendall(b"POST /segment?format=png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(PNG))
+        slow.sendall(PNG[:50])
+        time.sleep(0.3)
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        assert ask(port, "GET", "/readyz")[0] == 503
+        assert ask(port, "POST", "/segment", PNG)[0] == 503
+        assert ask(port, "GET", "/livez")[0] == 200
+        slow.sendall(PNG[50:])
+        slow.settimeout(10)
+        assert slow.recv(12) == b"HTTP/1.1 200"
+        slow.close()
+        assert running.wait(10) == 0
+
+
+@pytest.mark.skipif(reference.missing() is not None, reason=reference.missing() or "")
+def test_its_own_processes_end_with_it(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, TESSERA_CRF="pydensecrf", TESSERA_WORKERS="2") as (running, port):
+        assert b'"refined":true' in ask(port, "POST", "/segment?crf=true", PNG)[1]
+        of_crf = machine.children(running.pid)
+        assert len(of_crf) >= 2
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+        deadline = time.monotonic() + 5
+        while any("python" in name_of(child) for child in of_crf):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def name_of(pid: int) -> str:
+    """The command of a process; empty when it is gone or has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def test_a_body_that_stalls_is_cut_off_while_others_are_served(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, TESSERA_BODY_TIMEOUT_S="1") as (_, port):
+        stalled = socket.create_connection(("127.0.0.1", port))
+        stalled.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n0123456789")
+        for _ in range(5):
+            assert ask(port, "POST", "/segment", PNG)[0] == 200
+        stalled.settimeout(10)
+        received = b""
+        while chunk := stalled.recv(4096):  # until the server closes
+            received += chunk
+        assert received.startswith(b"HTTP/1.1 408")
+        assert b"10 bytes had" in received
+        stalled.close()
+
+
+def test_a_client_that_leaves_costs_nothing_more(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path) as (_, port):
+        for _ in range(5):
+            left = socket.create_connection(("127.0.0.1", port))
+            left.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n0123456789")
+            left.close()
+        for _ in range(100):
+            if b'tessera_refused_total{reason="client_left"} 5.0' in ask(port, "GET", "/metrics")[1]:
+                break
+            time.sleep(0.05)
+        else:
+            raise AssertionError(ask(port, "GET", "/metrics")[1].decode())
+        assert ask(port, "POST", "/segment", PNG)[0] == 200
+
+
+def test_names_survive_a_kill(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path) as (running, port):
+        assert ask(port, "PATCH", "/clusters/2", b'{"name": "lake"}')[0] == 200
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    with process(tiny_bundle, tmp_path) as (_, port):
+        assert b'"name":"lake"' in ask(port, "POST", "/segment", PNG)[1]
+
+
+def test_a_large_declared_body_is_refused_unread(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path) as (_, port):
+        greedy = socket.create_connection(("127.0.0.1", port))
+        greedy.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        greedy.settimeout(5)
+        assert greedy.recv(12) == b"HTTP/1.1 413"
+        greedy.close()
+
+
+def test_a_client_in_the_middle_of_a_large_upload_hears_why_it_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, TESSERA_MAX_BODY_BYTES="4096") as (_, port):
+        for body in (bytes(20_000_000), (bytes(100_000) for _ in range(200))):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("POST", "/segment", body)
+            answer = connection.getresponse()
+            assert answer.status == 413
+            assert b"TESSERA_MAX_BODY_BYTES" in answer.read()
+            connection.close()
+
+
+def test_a_bad_bundle_ends_the_start_in_one_line(tmp_path: Path) -> None:
+    started = time.monotonic()
+    ended = subprocess.run(
+        command("--bundle", str(tmp_path / "absent"), "--port", str(free_port())),
+        cwd=ROOT,
+        env={**os.environ, "TESSERA_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 1
+    assert "cannot serve: absent: no such bundle folder" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert time.monotonic() - started < 20
+
+
+def test_wrong_usage_is_2(tmp_path: Path) -> None:
+    ended = subprocess.run(command("--prot", "1"), cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+
+
+def test_many_clients_over_real_sockets(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path) as (_, port):
+        statuses: list[int] = []
+
+        def client() -> None:
+            statuses.extend(ask(port, "POST", "/segment?format=png", PNG)[0] for _ in range(3))
+
+        threads = [threading.Thread(target=client) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 120
+
+
+def test_slow_headers_end_the_connection_and_nobody_elses(tiny_bundle: Path, tmp_path: Path) -> None:
+    with process(tiny_bundle, tmp_path, TESSERA_HEADER_TIMEOUT_S="0.5") as (_, port):
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        kept.request("GET", "/livez")
+        kept.getresponse().read()
+        slow = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(20)]
+        began = time.monotonic()
+        for connection in slow[1:]:  # the first never says a word
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        for connection in slow:
+            assert connection.recv(100) == b""
+            connection.close()
+        assert 0.3 < time.monotonic() - began < 5
+        kept.request("GET", "/livez")  # between two requests a connection may rest
+        assert kept.getresponse().status == 200
+        kept.close()
+
+
+@pytest.mark.skipif(reference.missing() is not None, reason=reference.missing() or "")
+def test_nothing_is_compiled_where_pydensecrf_answers(tiny_bundle: Path, tmp_path: Path) -> None:
+    settings = {"NUMBA_CACHE_DIR": str(tmp_path / "code"), "TESSERA_CRF": "pydensecrf"}
+    with process(tiny_bundle, tmp_path, **settings) as (running, port):
+        assert json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])["refined"]
+        running.terminate()
+        assert "being compiled" not in running.communicate(timeout=20)[1]
+    assert not list(tmp_path.glob("code/*/*"))
+
+
+@pytest.mark.slow
+def test_a_fresh_install_compiles_the_crf_beside_the_server(tiny_bundle: Path, tmp_path: Path) -> None:
+    for room in ("models", "service"):  # code is another install's where the sources lie elsewhere
+        ignored = shutil.ignore_patterns("__pycache__", "pretrained")
+        shutil.copytree(ROOT / room, tmp_path / "install" / room, ignore=ignored)
+    fresh = {"PYTHONPATH": str(tmp_path / "install"), "NUMBA_CACHE_DIR": str(tmp_path / "code")}
+    with process(tiny_bundle, tmp_path, **fresh) as (running, port):
+        told = [json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])]
+        while not told[-1]["refined"] and len(told) < 12:  # ten seconds each
+            told.append(json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1]))
+        assert told[-1]["refined"]
+        assert all("being compiled, once on this machine" in one["warnings"][0] for one in told[:-1])
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "code").glob("crf-*/ready")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        running.terminate()
+        log = running.communicate(timeout=20)[1]
+    assert log.count("the CRF is being compiled") == 1
+    assert log.count("the CRF is compiled for the models served") == 1
+    with process(tiny_bundle, tmp_path, **fresh) as (running, port):
+        assert json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])["refined"]
+        running.terminate()
+        assert "compiled" not in running.communicate(timeout=20)[1]

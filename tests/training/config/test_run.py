@@ -1,0 +1,64 @@
+"""A run's folder: begun once, resumed as it began."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from training.config import recipe
+from training.config.run import Run, RunError, begin, require_same
+from training.data.images import Images, Skipped
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in "abc":
+        (root / name).write_text(name)
+    return Images(root, [root / n for n in "ab"], skipped=[Skipped(root / "c", "no image")])
+
+
+def begun(folder: Path, images: Images) -> Run:
+    assert begin(folder, resume=False) is None
+    run = Run(recipe.parse({}), images, folder, torch.device("cpu"), Console(file=io.StringIO()))
+    run.write_facts()
+    return run
+
+
+def test_a_run_says_what_it_was_asked(tmp_path: Path, images: Images) -> None:
+    run = begun(tmp_path / "run", images)
+    facts = begin(tmp_path / "run", resume=True)
+    assert facts is not None
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == facts
+    require_same(facts, run.recipe, images)
+    assert recipe.load(tmp_path / "run" / "recipe.toml") == run.recipe
+    assert (tmp_path / "run" / "skipped.txt").read_text() == "c\tno image\n"
+
+
+def test_an_empty_folder_may_be_used_and_a_full_one_not(tmp_path: Path, images: Images) -> None:
+    (tmp_path / "empty").mkdir()
+    begun(tmp_path / "empty", images)
+    with pytest.raises(RunError, match="holds a run already: add --resume"):
+        begin(tmp_path / "empty", resume=False)
+    with pytest.raises(RunError, match="is not empty"):
+        begin(images.root, resume=False)
+    with pytest.raises(RunError, match="is not empty"):
+        begin(images.root / "a", resume=False)
+    with pytest.raises(RunError, match="leave --resume out"):
+        begin(tmp_path / "absent", resume=True)
+
+
+def test_a_run_goes_on_only_as_it_began(tmp_path: Path, images: Images) -> None:
+    run = begun(tmp_path / "run", images)
+    facts = begin(tmp_path / "run", resume=True)
+    assert facts is not None
+    with pytest.raises(RunError, match=r"seed: 0, here 1\): --resume without --recipe"):
+        require_same(facts, recipe.parse({"seed": 1}), images)
+    with pytest.raises(RunError, match="now has 1 images of other names"):
+        require_same(facts, run.recipe, images.subset([0]))

@@ -1,0 +1,114 @@
+"""training/data/regions.py: cutting, caching, averaging."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from training.data.regions import RegionError, RegionOptions, cover, equalize, open_regions, segment
+from training.features.region_codes import coarse, pool, region_codes
+
+OPTIONS = RegionOptions(size=(32, 48), scales=(50.0,))
+QUIET = Console(quiet=True)
+
+
+def halves(left: int, right: int) -> np.ndarray:
+    image = np.full((32, 48, 3), left, np.uint8)
+    image[:, 24:] = right
+    return image
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i in range(3):
+        Image.fromarray(halves(10 + i, 240)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def test_two_even_halves_are_two_regions() -> None:
+    ids = segment(halves(0, 255), scale=50, min_size_px=20, sigma=0)
+    assert ids.dtype == np.uint16
+    assert ids.shape == (32, 48)
+    assert len(np.unique(ids)) == 2
+    assert ids[0, 0] != ids[0, -1]
+
+
+def test_equalizing_widens_what_little_contrast_there_is() -> None:
+    dark = np.random.default_rng(0).integers(5, 30, (32, 48, 3), dtype=np.uint8)
+    even = equalize(dark, 0.05)
+    assert even.shape == dark.shape
+    assert even.std() > 2 * dark.std()
+
+
+def test_cover_fills_the_size_and_keeps_the_center() -> None:
+    image = np.zeros((40, 100, 3), np.uint8)
+    image[:, 45:55] = 200
+    out = cover(image, (20, 20))
+    assert out.shape == (20, 20, 3)
+    assert out[:, 9:11].min() > 100
+    assert out[:, 0].max() == 0
+
+
+def test_pool_is_the_mean_over_each_region() -> None:
+    maps = torch.randn(2, 3, 4, 5)
+    ids = torch.randint(-1, 3, (2, 4, 5))
+    means, cells = pool(maps, ids, 4)
+    assert cells[:, 3].eq(0).all()
+    assert means[:, 3].eq(0).all()
+    for b in range(2):
+        for r in range(3):
+            inside = ids[b] == r
+            assert cells[b, r] == inside.sum()
+            if inside.any():
+                torch.testing.assert_close(means[b, r], maps[b][:, inside].mean(1))
+
+
+def test_coarse_takes_the_id_at_the_middle_of_a_cell() -> None:
+    ids = np.zeros((1, 4, 4), np.uint16)
+    ids[0, 1:, 1:] = 7
+    assert coarse(ids, (2, 2)).tolist() == [[[7, 7], [7, 7]]]
+
+
+def test_regions_are_cut_once_and_read_from_disk_afterwards(folder: Path, tmp_path: Path) -> None:
+    paths = sorted(folder.glob("*.png"), reverse=True)
+    first = open_regions(paths, OPTIONS, tmp_path / "cache", QUIET, workers=1)
+    assert [p.name for p in first.paths] == ["0.png", "1.png", "2.png"]
+    assert first.images.shape == (3, 32, 48, 3)
+    assert first.regions.shape == (3, 1, 32, 48)
+    assert first.counts.tolist() == [[2], [2], [2]]
+    (home,) = (tmp_path / "cache").iterdir()
+    stamp = (home / "regions.npy").stat().st_mtime_ns
+    again = open_regions(paths, OPTIONS, tmp_path / "cache", QUIET, workers=1)
+    assert (home / "regions.npy").stat().st_mtime_ns == stamp
+    assert np.array_equal(first.regions, again.regions)
+    codes = region_codes(lambda pixels: pixels.movedim(-1, 1).float()[:, :, ::4, ::4], again, batch_size=2)
+    assert codes.codes.shape == (6, 3)
+    assert codes.image.tolist() == [0, 0, 1, 1, 2, 2]
+    torch.testing.assert_close(codes.area, torch.full((6,), 0.5))
+    torch.testing.assert_close(codes.center[:, 0], torch.full((6,), 0.5))
+    assert codes.codes[:, 0].sort().values.tolist() == [10, 11, 12, 240, 240, 240]
+
+
+def test_other_scales_are_other_regions(folder: Path, tmp_path: Path) -> None:
+    paths = sorted(folder.glob("*.png"))
+    open_regions(paths[:1], OPTIONS, tmp_path / "cache", QUIET, workers=1)
+    other = OPTIONS.model_copy(update={"scales": (60.0,)})
+    open_regions(paths[:1], other, tmp_path / "cache", QUIET, workers=1)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_broken_image_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    (folder / "3.png").write_bytes(b"no image")
+    with pytest.raises(Exception, match=r".+"):
+        open_regions(sorted(folder.glob("*.png")), OPTIONS, tmp_path / "cache", QUIET, workers=1)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_what_cannot_be_cut_says_why(tmp_path: Path) -> None:
+    with pytest.raises(RegionError, match="--data"):
+        open_regions([], OPTIONS, tmp_path, QUIET)

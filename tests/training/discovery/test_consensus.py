@@ -1,0 +1,138 @@
+"""training/discovery/consensus.py: matching clusterings, averaging them, teaching the mean to a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.data.augment import ViewOptions
+from training.data.regions import RegionCache
+from training.discovery.consensus import (
+    ConsensusError,
+    DistillOptions,
+    Student,
+    agreement,
+    cluster_regions,
+    consensus,
+    match,
+    place,
+)
+from training.features.region_codes import RegionCodes
+
+TRUTH = torch.arange(4).repeat_interleave(6).reshape(1, 4, 6).repeat(3, 1, 1)
+
+
+def renamed(labels: Tensor, seed: int) -> Tensor:
+    return torch.randperm(4, generator=torch.Generator().manual_seed(seed))[labels]
+
+
+def test_the_same_clustering_under_other_names_agrees_fully() -> None:
+    assert agreement(TRUTH, renamed(TRUTH, 1), 4) == 1.0
+    found = match(renamed(TRUTH, 1), torch.nn.functional.one_hot(TRUTH, 4).movedim(-1, 1).float())
+    assert torch.equal(found[renamed(TRUTH, 1)], TRUTH)
+
+
+def test_consensus_outvotes_one_bad_run() -> None:
+    bad = TRUTH.clone()
+    bad[:, 0, :3] = 1
+    made = consensus([renamed(TRUTH, 1), renamed(bad, 2), renamed(TRUTH, 3)], 4)
+    assert agreement(made.soft.argmax(1), TRUTH, 4) == 1.0
+    torch.testing.assert_close(made.soft.sum(1), torch.ones(3, 4, 6))
+    assert made.soft.amax(1)[:, 0, 0].tolist() == pytest.approx([2 / 3] * 3)
+    # The bad run differs from each of the two others in 3 of 24 cells.
+    assert made.agreement == pytest.approx((1 + 2 * (1 - 3 / 24)) / 3)
+
+
+def test_one_run_is_its_own_consensus() -> None:
+    made = consensus([TRUTH], 4)
+    assert made.agreement == 1.0
+    assert torch.equal(made.soft.argmax(1), TRUTH)
+
+
+def test_what_cannot_be_averaged_says_why() -> None:
+    with pytest.raises(ConsensusError, match="at least one"):
+        consensus([], 4)
+    with pytest.raises(ConsensusError, match="one size"):
+        consensus([TRUTH, TRUTH[:, :2]], 4)
+
+
+def test_place_folds_left_onto_right() -> None:
+    codes = RegionCodes(
+        codes=torch.randn(1, 5).repeat(2, 1),
+        center=torch.tensor([[0.5, 0.1], [0.5, 0.9]]),
+        area=torch.ones(2),
+        image=torch.zeros(2, dtype=torch.int64),
+        scale=torch.zeros(2, dtype=torch.int64),
+        region=torch.arange(2),
+    )
+    left, right = place(codes, 2.0)
+    torch.testing.assert_close(left, right)
+    torch.testing.assert_close(left[:5].norm(), torch.tensor(1.0))
+
+
+def test_regions_weigh_the_same_whatever_their_size() -> None:
+    n = 6
+    ids = np.zeros((n, 1, 8, 8), np.uint16)
+    ids[:, :, 7, 7] = 1
+    cache = RegionCache((), np.zeros((n, 8, 8, 3), np.uint8), ids, np.full((n, 1), 2))
+    one = torch.arange(2).repeat(n)
+    codes = RegionCodes(
+        codes=nn.functional.one_hot(one, 3).float(),
+        center=torch.full((2 * n, 2), 0.5),
+        area=torch.ones(2 * n),
+        image=torch.arange(n).repeat_interleave(2),
+        scale=torch.zeros(2 * n, dtype=torch.int64),
+        region=one,
+    )
+    found = cluster_regions(codes, cache, 2, (8, 8), position=0.0, seed=0)
+    assert found.shape == (n, 8, 8)
+    assert torch.equal(found == found[0, 7, 7], torch.from_numpy(ids[:, 0] == 1))
+
+
+class Colors(nn.Module):
+    """A network of one 1×1 convolution at a quarter of the size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 8, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        code: Tensor = self.mix(pixels.movedim(-1, 1)[:, :, ::4, ::4].float() / 127.5 - 1)
+        return code
+
+
+def test_a_student_learns_the_soft_labels_and_its_rate_falls_to_nothing() -> None:
+    torch.manual_seed(0)
+    labels = torch.randint(2, (8, 4, 4))
+    images = (labels * 255).to(torch.uint8).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    soft = nn.functional.one_hot(labels, 2).movedim(-1, 1).float()
+    views = ViewOptions(size=(32, 32), area=(1, 1), aspect=1, jitter=0.1, hue=0, gray=0, blur=0)
+    options = DistillOptions(steps=60, lr=0.05, batch_size=4, views=views)
+    student = Student(Colors(), 2)
+    stage = student.stage(images[..., None].repeat(1, 1, 1, 3).numpy(), soft, options, seed=0)
+    optimizer = torch.optim.Adam(list(stage.groups))
+    epoch = 0
+    while student.step < stage.steps:
+        for batch in stage.batches(epoch):
+            optimizer.zero_grad()
+            out = stage.loss(batch)
+            out["distill"].backward()
+            optimizer.step()
+            stage.after_step()
+        epoch += 1
+    assert out["log/agreement"] > 0.95
+    assert stage.groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+    torch.testing.assert_close(student.unit_centroids().norm(dim=1), torch.ones(2))
+
+
+def test_an_epoch_is_the_same_however_often_it_is_asked_for() -> None:
+    options = DistillOptions(steps=2, batch_size=2, views=ViewOptions(size=(16, 16)))
+    images = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
+    stage = Student(Colors(), 2).stage(images, torch.rand(4, 2, 4, 4), options, seed=3)
+    for one, other in zip(stage.batches(1), stage.batches(1), strict=True):
+        assert torch.equal(one["pixels"], other["pixels"])
+        assert torch.equal(one["soft"], other["soft"])
+    first, second = next(iter(stage.batches(0))), next(iter(stage.batches(1)))
+    assert not torch.equal(first["pixels"], second["pixels"])

@@ -1,0 +1,202 @@
+"""ONNX computes what torch computes, at every size, and a bundle says what it holds."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from models.bundle import Bundle
+from models.inference import segment, self_test
+from models.nets.backbone import build
+from models.nets.encoder import Encoder
+from models.nets.heads import FPNHead, ProjectionHead
+from training.config.recipe import ClusterSection, ExportSection, Recipe
+from training.config.run import Run
+from training.data.images import Images
+from training.data.preprocess import input_spec
+from training.data.synthetic import street
+from training.discovery.cluster_codes import cluster
+from training.export import provenance, write_bundle
+from training.export.corpus_stats import survey
+from training.export.onnx import Deployed, ExportError, Session, check, to_onnx
+from training.export.write_bundle import export
+
+KINDS = ["vit", "keys", "cnn", "neck", "position", "flip"]
+
+
+def encoder(kind: str) -> Encoder:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    if kind in ("vit", "keys"):
+        backbone = build("vit_tiny_patch16_224", "random", features="keys" if kind == "keys" else "tokens")
+        return Encoder(backbone, ProjectionHead(backbone.channels, 12), flip_average=True).eval()
+    backbone = build("resnet10t", "random", levels=3, neck=16 if kind == "neck" else 0)
+    if kind == "neck":
+        return Encoder(backbone, ProjectionHead(backbone.channels, 12)).eval()
+    head = FPNHead(backbone.pyramid_channels, 12)
+    if kind == "position":
+        return Encoder(backbone, head, position=0.5).eval()
+    return Encoder(backbone, head, normalize=True, flip_average=kind == "flip").eval()
+
+
+def centroids(dim: int, k: int = 6) -> Tensor:
+    return nn.functional.normalize(torch.randn(k, dim, generator=torch.Generator().manual_seed(1)), dim=1)
+
+
+def deployed(kind: str) -> tuple[Deployed, write_bundle.InputSpec]:
+    network = encoder(kind)
+    return Deployed(network, centroids(14 if kind == "position" else 12)).eval(), input_spec(network, 64)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_is_torch_at_every_batch_and_size(kind: str) -> None:
+    network, spec = deployed(kind)
+    session = Session(to_onnx(network, spec))
+    generator = torch.Generator().manual_seed(0)
+    for batch, height, width in [(1, 2, 3), (3, 4, 2), (1, 1, 7), (2, 5, 5), (1, 1, 1)]:
+        size = (batch, height * spec.multiple, width * spec.multiple, 3)
+        pixels = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
+        with torch.inference_mode():
+            scores, code = network(pixels)
+        got = session(pixels.numpy(), code=True)
+        assert got.scores.shape == scores.shape
+        assert got.code is not None
+        np.testing.assert_allclose(got.scores, scores.numpy(), atol=2e-4, rtol=1e-4)
+        np.testing.assert_allclose(got.code, code.numpy(), atol=2e-4, rtol=1e-4)
+
+
+def test_the_file_is_the_same_every_time_and_names_no_path() -> None:
+    network, spec = deployed("cnn")
+    first = to_onnx(network, spec)
+    assert first == to_onnx(network, spec)
+    assert str(Path.home()).encode() not in first
+    assert b".py" not in first
+    model = onnx.load_from_string(first)
+    onnx.checker.check_model(model)
+    assert model.opset_import[0].version >= 17
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+def test_a_graph_of_another_network_is_refused() -> None:
+    network, spec = deployed("cnn")
+    other = to_onnx(Deployed(network.encoder, centroids(12).flip(0)), spec)
+    with pytest.raises(ExportError, match=r"agree on .* no bundle is written"):
+        check(network, other, [street((60, 90))], spec)
+
+
+class Streets(Images):
+    """Drawn images, with the sky as ground truth."""
+
+    def __init__(self, root: Path, count: int) -> None:
+        super().__init__(root, [root / f"{i}.png" for i in range(count)], class_names=("sky", "else"))
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return street((64, 64 + 8 * i), seed=i)
+
+    def labels(self, i: int) -> np.ndarray:
+        image = self[i]
+        return (np.arange(64)[:, None] > 28).astype(np.uint8) + np.zeros(image.shape[:2], np.uint8)
+
+    @property
+    def labelled(self) -> bool:
+        return True
+
+    def subset(self, indices: object) -> Images:
+        raise AssertionError("ten images need no subset")
+
+    digest = "0" * 64  # type: ignore[assignment]
+
+
+def run_of(folder: Path, exemplars: int, k: int = 5) -> Run:
+    recipe = Recipe(workers=0, clusters=ClusterSection(k=k), export=ExportSection(exemplars=exemplars, name="streets"))
+    images = Streets(folder / "My Photos & <b>", 10)
+    return Run(recipe, images, folder, torch.device("cpu"), Console(file=io.StringIO()))
+
+
+def exported(run: Run, kind: str = "cnn") -> Bundle:
+    network = encoder(kind)
+    spec = input_spec(network, 64)
+    found = cluster(network, spec, run)
+    seen = survey(network, found, "cosine", spec, run)
+    bundle, checked = export(
+        network, found, assignment="cosine", temperature=2.0, spec=spec, survey=seen, report={"x": 1}, run=run,
+        folder=run.folder / "bundle",
+    )  # fmt: skip
+    assert checked.agreement >= 0.999
+    return bundle
+
+
+def test_a_bundle_holds_what_it_should(tmp_path: Path) -> None:
+    bundle = exported(run_of(tmp_path, exemplars=3))
+    again = Bundle.load(tmp_path / "bundle")
+    assert again.digest == bundle.digest
+    manifest = bundle.manifest
+    assert manifest.name == "streets"
+    assert len(manifest.clusters) == 5
+    assert sum(c.fraction for c in manifest.clusters) == pytest.approx(1)
+    assert [m.k for m in manifest.hierarchy] == [4, 3, 2]
+    assert len({c.color for c in manifest.clusters}) == 5
+    assert {"x", "onnx"} <= bundle.report().keys()
+    session = Session(bundle.encoder_bytes())
+    assert self_test(bundle, session) >= 0.99
+    labels = segment(bundle, session, street((50, 70), seed=3))
+    assert labels.shape == (50, 70)
+    assert all(len(bundle.exemplars(k)) == 3 for k in range(5) if manifest.clusters[k].fraction > 0.05)
+
+
+def test_the_golden_image_is_one_of_the_photos_only_where_that_is_allowed(tmp_path: Path) -> None:
+    shown = exported(run_of(tmp_path, exemplars=3)).golden.image
+    photos = [street((64, 64 + 8 * i), seed=i) for i in range(10)]
+    assert any(photo.shape == shown.shape and (photo == shown).all() for photo in photos)
+    private = exported(run_of(tmp_path / "private", exemplars=0))
+    assert (private.golden.image == street()).all()
+    assert all(len(private.exemplars(k)) <= 1 for k in range(5))
+    assert self_test(private, Session(private.encoder_bytes())) >= 0.99
+
+
+def test_provenance_names_no_path_of_this_machine(tmp_path: Path) -> None:
+    run = run_of(tmp_path, exemplars=0)
+    backbone = run.recipe.backbone.model_copy(update={"weights": str(tmp_path / "secret" / "w.safetensors")})
+    run = replace(run, recipe=run.recipe.model_copy(update={"backbone": backbone}))
+    bundle = exported(run)
+    text = (bundle.path / "manifest.json").read_text() + (bundle.path / "NOTICE").read_text()
+    assert str(tmp_path) not in text
+    assert json.loads((bundle.path / "manifest.json").read_text())["provenance"]["recipe"]["backbone"]["weights"] == (
+        "w.safetensors"
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "wanted"),
+    [
+        ("photos", "photos-stego"),
+        ("My Photos (2)", "my-photos-2-stego"),
+        ("фото", "images-stego"),
+        ("x" * 90, "x" * 63),
+    ],
+)
+def test_a_bundle_is_named_after_its_folder(folder: str, wanted: str, tmp_path: Path) -> None:
+    run = Run(Recipe(), Images(tmp_path / folder, []), tmp_path, torch.device("cpu"), Console(file=io.StringIO()))
+    assert provenance.bundle_name(run) == wanted
+
+
+def test_ground_truth_is_scored_where_there_is_any(tmp_path: Path) -> None:
+    run = run_of(tmp_path, exemplars=0, k=4)
+    network = encoder("position")
+    spec = input_spec(network, 64)
+    seen = survey(network, cluster(network, spec, run), "cosine", spec, run)
+    assert seen.scores is not None
+    assert seen.scores.confusion.sum() == sum(64 * (64 + 8 * i) for i in range(10))
+    assert seen.scores.accuracy > 0.5
+    assert 0 < seen.entropy <= 1
+    assert -1 <= seen.stability <= 1
+    assert all(sum(values) == pytest.approx(1, abs=1e-3) for values in seen.similarity.values())

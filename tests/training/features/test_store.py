@@ -1,0 +1,113 @@
+"""Features on disk: computed once, whatever happens, and never mistaken for others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.nets.backbone import Backbone
+from models.nets.encoder import Encoder
+from tests.training.small_run import draw, small_run
+from training.features.store import FeatureError, FeatureOptions, neighbors, open_features
+
+OPTIONS = FeatureOptions(size=64, batch_size=3, precision="float32")
+
+
+class Patches(Backbone):
+    """Mean colors of 16×16 pixels; counts the crops it saw, and fails after `patience` of them."""
+
+    channels, stride = 3, 16
+
+    def __init__(self, patience: int = 10**6) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.seen, self.patience = 0, patience
+
+    def forward(self, x):
+        if self.seen + len(x) > self.patience:
+            raise KeyboardInterrupt
+        self.seen += len(x)
+        return self.scale * nn.functional.avg_pool2d(x, 16)
+
+
+def encoder(backbone: Backbone) -> Encoder:
+    return Encoder(backbone, nn.Identity())
+
+
+@pytest.mark.parametrize("five_crop", [False, True])
+def test_the_backbone_never_sees_a_crop_twice(tmp_path, five_crop):
+    run, options = small_run(tmp_path), replace(OPTIONS, five_crop=five_crop)
+    first, second = Patches(), Patches()
+    found = open_features(encoder(first), run.images, options, run)
+    again = open_features(encoder(second), run.images, options, run)
+    assert first.seen == len(found) == (40 if five_crop else 8)
+    assert second.seen == 0
+    assert np.array_equal(found.maps, again.maps)
+    assert np.array_equal(found.neighbors, again.neighbors)
+
+
+@pytest.mark.parametrize("five_crop", [False, True])
+def test_a_killed_computation_goes_on_where_it_was(tmp_path, five_crop):
+    options = replace(OPTIONS, five_crop=five_crop)
+    whole_run, run = small_run(tmp_path / "whole"), small_run(tmp_path / "killed")
+    whole = open_features(encoder(Patches()), whole_run.images, options, whole_run)
+    killed, rest = Patches(patience=len(whole) // 2), Patches()
+    with pytest.raises(KeyboardInterrupt):
+        open_features(encoder(killed), run.images, options, run)
+    resumed = open_features(encoder(rest), run.images, options, run)
+    assert 0 < killed.seen < len(whole)
+    assert killed.seen + rest.seen == len(whole)
+    assert np.array_equal(whole.maps, resumed.maps)
+    assert np.array_equal(whole.neighbors, resumed.neighbors)
+
+
+def test_other_weights_sizes_or_images_are_other_features(tmp_path):
+    run = small_run(tmp_path)
+    open_features(encoder(Patches()), run.images, OPTIONS, run)
+    other = Patches()
+    other.scale.data += 1
+    changes = (
+        (other, run.images, OPTIONS),
+        (Patches(), run.images, replace(OPTIONS, size=32)),
+        (Patches(), run.images, replace(OPTIONS, interpolation="nearest")),
+        (Patches(), draw(tmp_path / "images", count=9), OPTIONS),
+    )
+    for backbone, images, options in changes:
+        found = open_features(encoder(backbone), images, options, run)
+        assert backbone.seen == len(found)
+
+
+def test_batches_are_float32_whatever_the_disk_holds(tmp_path):
+    run = small_run(tmp_path)
+    exact = open_features(encoder(Patches()), run.images, OPTIONS, run)
+    half = open_features(encoder(Patches()), run.images, replace(OPTIONS, precision="float16"), run)
+    picked = half.batch([5, 0], torch.device("cpu"))
+    assert half.maps.dtype == np.float16
+    assert picked.dtype == torch.float32
+    assert torch.allclose(picked, exact.batch([5, 0], torch.device("cpu")), atol=5e-3)
+
+
+def test_a_size_that_does_not_divide_names_one_that_does(tmp_path):
+    run = small_run(tmp_path)
+    with pytest.raises(FeatureError, match=r"input.train_size to 64"):
+        open_features(encoder(Patches()), run.images, replace(OPTIONS, size=72), run)
+
+
+@pytest.mark.parametrize("n", [1, 3, 16, 100])
+def test_neighbors_of_any_number_of_images(n):
+    means = torch.randn(n, 5, generator=torch.Generator().manual_seed(0))
+    found = neighbors(means)
+    assert found.shape == (n, min(30, n - 1) + 1)
+    assert found[:, 0].tolist() == list(range(n))
+    cosines = torch.nn.functional.cosine_similarity(means[:, None], means[None], dim=2)
+    if n > 2:
+        cosines.fill_diagonal_(-2)
+        assert torch.equal(found[:, 1], cosines.argmax(1))
+
+
+def test_an_image_is_its_own_first_neighbor_even_beside_a_copy():
+    assert neighbors(torch.ones(4, 3))[:, 0].tolist() == [0, 1, 2, 3]

@@ -1,0 +1,156 @@
+"""PiCIE on eight small images: its labels, its losses, its variants, and going on in mid-epoch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tests.training.small_run import RECIPES, make, small_run
+from training.methods.picie.method import PicieError, class_weights, label, level_shares, view_losses
+from training.trainer import loop
+
+SMALL = ["method=picie", "backbone.name=test_resnet", "picie.code_dim=8", "picie.epochs=1", "picie.batch_size=4"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "terms"),
+    [
+        ([], {"within", "across"}),
+        (["picie.overcluster=6"], {"within", "across"}),
+        (["picie.views=1"], {"classify"}),
+        (["picie.batch_norm=upstream", "picie.class_weights=inverse"], {"within", "across"}),
+        (["picie.kmeans_points=600", "picie.cluster_batch=3", "picie.init_batches=1"], {"within", "across"}),
+    ],
+)
+def test_two_steps(tmp_path, overrides, terms):
+    run = small_run(tmp_path, *SMALL, *overrides)
+    method = make(run)
+    assert method.stages()[0].steps == 2
+    loop.fit(method, method.stages(), run)
+    line = loop.read_log(run.folder / "log.jsonl")[-1]
+    assert terms <= line.keys()
+    centroids = method.centroids()
+    assert centroids.shape == (3, 8)
+    lengths = centroids.norm(dim=1)  # means of unit vectors, left as short as they are
+    assert bool((lengths <= 1 + 1e-5).all())
+    method.eval()
+    with torch.inference_mode():
+        code = method.encoder()(torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8))
+    assert code.shape == (2, 8, 16, 24)
+    assert torch.allclose(code.norm(dim=1), torch.ones(2, 16, 24), atol=1e-5)
+    assert not (run.cache / "labels").exists()  # only needed while training
+
+
+def test_labels_are_the_nearest_clusters_of_what_training_sees(tmp_path):
+    method = make(small_run(tmp_path, *SMALL))
+    method._cluster(0)
+    method.eval()
+    for batch in method._batches(0):
+        method.eval()
+        for view in range(2):
+            with torch.no_grad():
+                code = method._code(batch["items"], view, cropped=view == 1)
+            wanted = label(code, method.means(0)[view])
+            agree = (wanted == batch["labels"][:, 0, view].long()).float().mean()
+            assert agree > 0.999  # batches of another size round otherwise
+
+
+def test_going_on_in_mid_epoch_meets_the_same_labels_and_views(tmp_path):
+    first = make(small_run(tmp_path, *SMALL))
+    first._cluster(0)
+    state = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    rest = list(first._batches(0))[1:]
+    second = make(small_run(tmp_path, *SMALL))
+    second.load_state_dict(state)
+    with torch.no_grad():
+        for parameter in second.network.parameters():
+            parameter += 0.1  # half an epoch of training: labels must not be made anew with these weights
+    for a, b in zip(rest, list(second._batches(0))[1:], strict=True):
+        assert torch.equal(a["labels"], b["labels"])
+        assert all(torch.equal(x.views[1], y.views[1]) for x, y in zip(a["items"], b["items"], strict=True))
+
+
+def test_labels_lost_from_the_cache_are_made_anew(tmp_path):
+    method = make(small_run(tmp_path, *SMALL))
+    method._cluster(0)
+    wanted = [batch["labels"] for batch in method._batches(0)]
+    method._labels_path(0).unlink()
+    found = [batch["labels"] for batch in method._batches(0)]
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
+def test_carried_centroids_keep_their_places(tmp_path):
+    shift = {}
+    for carry in ("true", "false"):
+        method = make(small_run(tmp_path / carry, *SMALL, f"picie.carry_centroids={carry}"))
+        method._cluster(0)
+        before = method.means(0).clone()
+        method._cluster(1)
+        shift[carry] = float((method.means(0) - before).norm(dim=2).mean())
+    assert shift["true"] < shift["false"]
+
+
+def test_the_two_views_share_what_they_show(tmp_path):
+    """Without changes of light, view 1 through a pixel-wise network is view 2 cropped after it."""
+    quiet = [f"picie.augment.{name}=0" for name in ("jitter", "hue", "gray", "blur")]
+    method = make(small_run(tmp_path, *SMALL, *quiet))
+    item = method.loader.load(0, "both", 3)
+    first = F.avg_pool2d(item.views[0][None], 4)
+    from training.methods.picie.augment import crop
+
+    second = crop(F.avg_pool2d(item.views[1][None], 4), [item.crop], method.side)
+    assert float((first - second).abs().mean()) < 12  # of 255; sharp borders move by part of a cell
+    other = crop(F.avg_pool2d(item.views[1][None], 4), [method.loader.load(1, "both", 3).crop], method.side)
+    assert float((first - other).abs().mean()) > 2 * float((first - second).abs().mean())
+
+
+def test_agreeing_views_have_within_equal_across():
+    code = F.normalize(torch.randn(2, 5, 4, 4), dim=1)
+    means = torch.randn(3, 5).expand(2, 3, 5)
+    truth = label(code, means[0])
+    within, across = view_losses([code, code], (truth, truth), means, torch.ones(2, 3))
+    assert torch.allclose(within, across)
+
+
+def test_class_weights():
+    counts = torch.tensor([[60.0, 30.0, 10.0, 0.0]])
+    assert class_weights(counts, "proportional").tolist()[0] == pytest.approx([0.6, 0.3, 0.1, 0.0])
+    assert class_weights(counts, "none").tolist() == [[1, 1, 1, 1]]
+    inverse = class_weights(counts, "inverse")[0]
+    assert (inverse * counts[0])[:3].tolist() == pytest.approx([100.0] * 3)
+    assert inverse[3] == 0
+
+
+def test_the_finer_clustering_counts_less():
+    assert level_shares([27]) == [1.0]
+    coarse, fine = level_shares([27, 100])
+    assert coarse == pytest.approx(math.log(100) / (math.log(27) + math.log(100)))
+    assert coarse + fine == pytest.approx(1)
+
+
+def test_batches_shrink_with_the_folder_and_hold_every_image_once(tmp_path):
+    method = make(small_run(tmp_path, "method=picie", "backbone.name=test_resnet"))
+    order = method.loader.order(0)
+    assert sorted(i for batch in order for i in batch) == list(range(8))
+    assert {len(batch) for batch in order} == {4}
+    method.loader.batch_size = 7  # one would be left over
+    assert [len(batch) for batch in method.loader.order(0)] == [8]
+
+
+def test_a_vit_is_refused_with_a_way_out(tmp_path):
+    with pytest.raises(PicieError, match=r"set backbone.name to resnet18"):
+        make(small_run(tmp_path, "method=picie", "backbone.name=vit_tiny_patch16_224"))
+
+
+@pytest.mark.parametrize("page", sorted(RECIPES.glob("*picie*.toml")), ids=lambda page: page.stem)
+def test_recipes_say_how_they_are_run_and_run(tmp_path, page):
+    head = page.read_text().split("\nmethod")[0]
+    assert "python training/train.py" in head
+    assert page.stem.startswith("folder") or f"--recipe training/recipes/{page.name}" in head
+    run = small_run(tmp_path, "backbone.name=test_resnet", "picie.epochs=1", page=page)
+    method = make(run)
+    loop.fit(method, method.stages(), run)
+    assert method.centroids().shape[0] == 3

@@ -1,0 +1,107 @@
+"""One training run: its recipe, its images, its folder, its device.
+
+Knows nothing of methods. What a method may ask of its surroundings is here and nowhere else.
+
+    RUN/run.json                 what was asked, of which images: what --resume is held to
+    RUN/recipe.toml              the recipe with every value spelled out; `--recipe` takes it
+    RUN/skipped.txt              images that could not be read, one a line, with the reason
+    RUN/log.jsonl                losses and speed
+    RUN/checkpoint.safetensors   weights, optimizer, random generators
+    RUN/cache/                   features, neighbors, regions; may be deleted
+    RUN/bundle/, report.html     the result
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from models.errors import TesseraError
+from training.config import recipe as recipes
+from training.config.recipe import Recipe
+from training.data.images import Images
+
+
+class RunError(TesseraError):
+    """A run's folder that cannot be used as asked."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every part of the training shares.
+
+    folder   where the run writes; `cache` below it keeps features and neighbors between runs
+    """
+
+    recipe: Recipe
+    images: Images
+    folder: Path
+    device: torch.device
+    console: Console
+
+    @property
+    def cache(self) -> Path:
+        """Folder for what is computed once (features, neighbors, regions)."""
+        path = self.folder / "cache"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_facts(self) -> None:
+        """run.json, recipe.toml and skipped.txt. Done once, before the first step."""
+        facts = {
+            "data": {"folder": str(self.images.root), "digest": self.images.digest, "images": len(self.images)},
+            "recipe": recipes.page_of(self.recipe),
+        }
+        write(self.folder / "recipe.toml", recipes.encode(self.recipe))
+        lines = [f"{s.path.relative_to(self.images.root)}\t{s.reason}\n" for s in self.images.skipped]
+        write(self.folder / "skipped.txt", "".join(lines))
+        write(self.folder / "run.json", json.dumps(facts, indent=1))  # last: its presence says the run began
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    scratch = path.with_name(f".{path.name}.part")
+    scratch.write_text(text, encoding="utf-8", errors="surrogateescape")
+    os.replace(scratch, path)
+
+
+def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Makes a run's folder; answers with the facts of the run that began there, None for a new one.
+
+    Raises RunError: a folder in use without --resume, or --resume where there is nothing to go on with.
+    """
+    facts = folder / "run.json"
+    if resume:
+        if not facts.is_file():
+            raise RunError(f"{folder} holds no run to go on with; leave --resume out to start one")
+        found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
+        return found
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if facts.is_file():
+            raise RunError(f"{folder} holds a run already: add --resume to go on with it, or name another --out")
+        raise RunError(f"{folder} is not empty: name a new folder as --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    return None
+
+
+def require_same(facts: dict[str, Any], recipe: Recipe, images: Images) -> None:
+    """Raises RunError when a run would go on with another recipe or other images; names what differs."""
+    before = recipes.parse(facts["recipe"])
+    if differences := before.differences(recipe):
+        raise RunError(
+            f"the run was started with another recipe ({'; '.join(differences)}): --resume without --recipe,"
+            " --method and --set goes on as it began; for another recipe name a new --out"
+        )
+    data = facts["data"]
+    if data["digest"] != images.digest:
+        where = f"{data['folder']} with {data['images']} images"
+        raise RunError(
+            f"the run was started on {where}; {images.root} now has {len(images)} images of other names or sizes:"
+            " a run goes on with the images it began with"
+        )

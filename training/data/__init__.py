@@ -1,0 +1,1 @@
+"""Images and label maps of a run, found, read and cut."""

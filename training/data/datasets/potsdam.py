@@ -1,0 +1,95 @@
+"""Potsdam with three classes: aerial photos cut into patches of 200×200.
+
+Knows nothing of how it is scored. Layout, as IIC's scripts cut the set:
+
+    imgs/*.mat     img: uint8 [200, 200, 4], red, green, blue, infrared, which is dropped
+    gt/*.mat       gt: 0 road, 1 building, 2 low vegetation, 3 tree, 4 car, 5 clutter, 255 none
+    labelled_train.txt, labelled_test.txt, unlabelled_train.txt    stems, one a line
+
+PNG or TIFF files of the same names and samples do as well. Roads and cars become one class, buildings and
+clutter another, low vegetation and trees the third. STEGO trains on labelled_train ("train") and reports on
+labelled_test ("val").
+
+Source: IIC (arXiv:1807.06653).
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from training.data import images as datasets
+from training.data.files import by_stem, listed
+from training.data.images import IGNORED, LABEL_SUFFIXES, DataError, Found
+
+CLASS_NAMES = ("roads and cars", "buildings and clutter", "vegetation and trees")
+CLASS_OF_VALUE = (0, 1, 2, 2, 0, 1)
+LISTS = {
+    "train": ("labelled_train.txt",),
+    "val": ("labelled_test.txt",),
+    "unlabelled": ("unlabelled_train.txt", "unlabelled.txt"),
+}
+SUFFIXES = (".mat", *LABEL_SUFFIXES)
+BANDS = 3
+
+
+def find(folder: Path, split: str) -> Found:
+    """Patches of "train", "val" or "unlabelled"."""
+    if split not in LISTS:
+        raise DataError(f"Potsdam has no split {split!r}: there are {', '.join(LISTS)}; join two by a +")
+    list_file = next((folder / name for name in LISTS[split] if (folder / name).is_file()), None)
+    if list_file is None or not (folder / "imgs").is_dir():
+        lacking = LISTS[split][0] if list_file is None else "imgs"
+        raise DataError(
+            f"{folder / lacking} is missing; Potsdam is laid out as imgs/*.mat, gt/*.mat"
+            " and the lists labelled_train.txt, labelled_test.txt and unlabelled_train.txt"
+        )
+    images = listed(list_file, by_stem(folder / "imgs", SUFFIXES))
+    maps = by_stem(folder / "gt", SUFFIXES)
+    table = np.full(256, IGNORED, np.uint8)
+    table[: len(CLASS_OF_VALUE)] = CLASS_OF_VALUE
+    labels = {path: maps[stem] for stem, path in images.items() if stem in maps}
+    return Found(list(images.values()), labels, CLASS_NAMES, table, read_image, read_labels)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """RGB uint8 [H, W, 3] of a patch, without the infrared. Raises DataError."""
+    if path.suffix.lower() == ".mat":
+        samples = _mat(path, "img")
+    else:
+        try:
+            with Image.open(path) as opened:  # not models.io.decode: it would take a fourth band for transparency
+                samples = np.asarray(opened)
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise DataError(f"{path}: the patch cannot be read: {error}") from None
+    if samples.ndim != 3 or samples.shape[2] < BANDS or samples.dtype != np.uint8:
+        raise DataError(
+            f"{path}: {samples.dtype} of shape {list(samples.shape)}; a patch is uint8 [H, W, 4] or [H, W, 3]"
+        )
+    return np.ascontiguousarray(samples[..., :BANDS])
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """Values of a patch's label map, uint8 [H, W]. Raises DataError."""
+    if path.suffix.lower() != ".mat":
+        return datasets.read_labels(path)
+    values = _mat(path, "gt")
+    if values.ndim != 2 or not values.size or not (values.min() >= 0 and values.max() <= IGNORED):
+        raise DataError(f"{path}: shape {list(values.shape)}; a label map is [H, W] with values 0 to 5, 255 for none")
+    return values.astype(np.uint8)
+
+
+def _mat(path: Path, name: str) -> NDArray[np.uint8]:
+    try:
+        found = loadmat(path, variable_names=[name])
+    except (MatReadError, NotImplementedError, IndexError, ValueError, TypeError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: damaged, or no .mat file up to version 7: {error}") from None
+    if name not in found:
+        raise DataError(f"{path}: no variable {name!r} in it")
+    return np.asarray(found[name])

@@ -1,0 +1,52 @@
+"""How a folder's images reach an encoder.
+
+Knows nothing of methods or bundles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from models.nets.backbone import CnnBackbone
+from models.nets.encoder import Encoder
+from models.nets.tokens import TokenBackbone
+from models.preprocess import Fit, InputSpec, fit
+from training.data.images import Images
+from training.data.prefetch import prefetch
+
+_LONGEST_SIDES = 4  # short sides: a panorama beyond 4:1 is squeezed rather than let it take all memory
+
+
+def input_spec(encoder: Encoder, size: int) -> InputSpec:
+    """How images reach this encoder: short side `size`, sides that are whole cells of its coarsest map.
+
+    The long side ends where the head has as many tokens as it may have, if it says so (`max_tokens`).
+    """
+    backbone = encoder.backbone
+    multiple, longest = backbone.stride, _LONGEST_SIDES * size
+    inner = backbone.inner if isinstance(backbone, TokenBackbone) else backbone
+    if isinstance(inner, CnnBackbone):
+        multiple = math.lcm(multiple, *inner.body.feature_info.reduction())
+    most = getattr(encoder.head, "max_tokens", None)
+    if most is not None:
+        rows = math.ceil(size / multiple) * multiple // encoder.stride
+        longest = min(longest, most // rows * encoder.stride // multiple * multiple)
+    return InputSpec(size=(size, size), multiple=multiple, max_side_px=max(longest, multiple))
+
+
+def fitted(images: Images, spec: InputSpec, workers: int) -> Iterator[tuple[np.ndarray, Fit]]:
+    """Every image as it is, and as the encoder gets it; decoded ahead in threads."""
+
+    def both(i: int) -> tuple[np.ndarray, Fit]:
+        image = images[i]
+        return image, fit(image, spec)
+
+    return prefetch(both, range(len(images)), workers)
+
+
+def four_by_three(short_side: int) -> tuple[int, int]:
+    """(H, W) of a 4:3 image, the commonest shape of a photo, in whole cells of 16 pixels."""
+    return short_side // 16 * 16, round(short_side / 12) * 16

@@ -1,0 +1,61 @@
+"""Codes of a whole corpus, and clusters of them for methods that learn none themselves.
+
+Knows nothing of methods or bundles: an encoder and images in, centroids out.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.nets.encoder import Encoder
+from models.preprocess import InputSpec
+from training.clustering.kmeans import kmeans
+from training.config.run import Run
+from training.data.preprocess import fitted, four_by_three
+from training.data.regions import RegionOptions, open_regions
+from training.features.region_codes import region_codes
+from training.progress import Progress
+
+_POINTS = 400_000  # k-means of more finds the same centroids
+_IMAGES = 5000
+
+
+@torch.inference_mode()
+def sample(encoder: Encoder, spec: InputSpec, run: Run, *, points: int = _POINTS) -> Tensor:
+    """Codes of cells drawn evenly from all images: float32 [n, D] on the CPU, n at most about `points`."""
+    generator = torch.Generator().manual_seed(run.recipe.seed)
+    count = len(run.images)
+    images = run.images
+    if count > _IMAGES:
+        images = images.subset(sorted(torch.randperm(count, generator=generator)[:_IMAGES].tolist()))
+    each = max(1, points // len(images))
+    encoder.eval().to(run.device)
+    found = []
+    with Progress(run.console, "codes", len(images)) as bar:
+        for _, one in fitted(images, spec, run.recipe.workers):
+            pixels = torch.tensor(one.pixels)[None].to(run.device)
+            code = encoder(pixels)[0].flatten(1).T.float().cpu()
+            found.append(code[torch.randperm(len(code), generator=generator)[:each]])
+            bar.advance()
+    return torch.cat(found)
+
+
+def cluster(encoder: Encoder, spec: InputSpec, run: Run) -> Tensor:
+    """Centroids of the codes as [clusters] asks, by cosine: float32 [K, D], rows of length 1.
+
+    With `unit = "region"` every region of an image is one point, whatever its size.
+    """
+    section = run.recipe.clusters
+    points = _regions(encoder, run) if section.unit == "region" else sample(encoder, spec, run)
+    centroids, _ = kmeans(points, section.k, seed=run.recipe.seed, restarts=section.restarts, metric="cosine")
+    return centroids
+
+
+def _regions(encoder: Encoder, run: Run) -> Tensor:
+    size = four_by_three(run.recipe.input.size)
+    options = RegionOptions(size=size, scales=run.recipe.clusters.region_scales)
+    paths, folder = run.images.paths, run.cache / "regions"
+    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers, read=run.images.read)
+    encoder.eval().to(run.device)
+    return region_codes(lambda pixels: encoder(pixels.to(run.device)), cache).codes

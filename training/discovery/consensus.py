@@ -1,0 +1,290 @@
+"""Makes one clustering of several, and teaches it to one network.
+
+Knows nothing of any method or bundle: an encoder and images in; a network, centroids and how far the
+clusterings agreed out.
+
+A k-means answers differently for every seed and every region scale. What the runs agree on is right more
+often than any of them, and their mean agreement, which needs no label, tells how far to trust a pipeline.
+The mean itself is several clusterings of a whole corpus; to serve it, one network learns it.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.errors import TesseraError
+from models.nets.encoder import Encoder
+from training.clustering.kmeans import kmeans
+from training.config.run import Run
+from training.data.augment import ViewOptions, crop, draw_crops, relight
+from training.data.preprocess import four_by_three
+from training.data.regions import RegionCache, RegionOptions, open_regions
+from training.features.region_codes import RegionCodes, coarse, region_codes
+from training.progress import Progress
+from training.trainer import loop
+from training.trainer.stage import Batch, Stage
+
+IMAGES = 2000  # drawn evenly from more: their soft labels are held in memory, 0.2 MB each at 11 clusters
+GRID_PX = 4  # a cell of the clusterings, as fine as the finest map of the backbones
+
+
+class ConsensusError(TesseraError):
+    """Clusterings that cannot be brought together."""
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """What several clusterings of the same cells make together.
+
+    soft       float32 [n, K, h, w]   share of the runs that give a cell to a cluster; sums to 1 over K
+    agreement  0..1, mean share of cells on which two runs agree, after matching their clusters
+    """
+
+    soft: Tensor
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """One network that answers like the consensus.
+
+    encoder    pixels uint8 [B, H, W, 3] → code float [B, D, h, w]
+    centroids  float32 [K, D], rows of length 1; compared by cosine
+    agreement  of the clusterings it learned from, 0..1
+    """
+
+    encoder: Encoder
+    centroids: Tensor
+    agreement: float
+
+
+def distill(encoder: Encoder, run: Run) -> Distilled:
+    """What [clusters] with `distill_steps` asks for: regions, several clusterings, one network.
+
+    encoder  of a trained method; stays as it is. Its copy is trained on, backbone and all.
+
+    The clusterings take the region scales in turn, each with a seed of its own. Interrupted, it goes on in
+    the stage; what comes before is computed again, to the same result.
+    """
+    section, seed = run.recipe.clusters, run.recipe.seed
+    options = RegionOptions(size=four_by_three(run.recipe.input.size), scales=section.region_scales)
+    paths, folder = run.images.paths[:: math.ceil(len(run.images) / IMAGES)], run.cache / "regions"
+    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers, read=run.images.read)
+    encoder.eval().to(run.device)
+
+    def code(pixels: Tensor) -> Tensor:
+        answer: Tensor = encoder(pixels.to(run.device))
+        return answer
+
+    codes = region_codes(code, cache)
+    grid = (options.size[0] // GRID_PX, options.size[1] // GRID_PX)
+    clusterings = []
+    with Progress(run.console, "clusterings", section.runs) as progress:
+        for i in range(section.runs):
+            rows = codes.at(i % len(options.scales))
+            clusterings.append(
+                cluster_regions(
+                    rows, cache, section.k, grid, position=section.position, seed=seed + i, restarts=section.restarts
+                )
+            )
+            progress.advance()
+    found = consensus(clusterings, section.k)
+    run.console.print(f"{section.runs} clusterings agree on {found.agreement:.1%} of the pixels", highlight=False)
+
+    network = copy.deepcopy(encoder)
+    network.requires_grad_(True)
+    network.flip_average = False  # views are mirrored while it learns; averaging would double the time of serving
+    network.position = section.position
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        student = Student(network, section.k).to(run.device)
+    # Views a fifth smaller each way than the image: at their mean area of 0.75 nothing changes its size much.
+    smaller = (options.size[0] * 4 // 5 // 16 * 16, options.size[1] * 4 // 5 // 16 * 16)
+    views = DistillOptions().views.model_copy(update={"size": smaller})
+    lesson = DistillOptions(steps=section.distill_steps, lr=section.distill_lr, views=views)
+    student.train()
+    loop.fit(student, [student.stage(cache.images, found.soft, lesson, seed)], run, name="consensus")
+    student.eval()
+    return Distilled(network, student.unit_centroids().detach().cpu(), found.agreement)
+
+
+def place(codes: RegionCodes, weight: float, mean: Tensor | None = None) -> Tensor:
+    """Codes of length 1 with two position columns, weight × (row, |column|) about −1..1: float32 [R, D + 2].
+
+    The column is folded at the middle: pretraining mirrors its views, so left and right are the same to the
+    code, and should be to the place. `mean` is taken from the codes first.
+    """
+    unit = F.normalize(codes.codes if mean is None else codes.codes - mean, dim=1)
+    row = 2 * codes.center[:, :1] - 1
+    column = 2 * (2 * codes.center[:, 1:] - 1).abs() - 1
+    return torch.cat([unit, weight * row, weight * column], dim=1)
+
+
+def cluster_regions(
+    codes: RegionCodes,
+    cache: RegionCache,
+    k: int,
+    grid: tuple[int, int],
+    *,
+    position: float,
+    seed: int,
+    restarts: int = 2,
+) -> Tensor:
+    """Cluster of every cell, by k-means of the regions of one scale, each with the same weight.
+
+    codes    the regions of one scale, `RegionCodes.at`
+    grid     (h, w) of the answer
+    returns  uint8 [n, h, w]
+    """
+    scale = int(codes.scale[0])
+    _, cluster = kmeans(place(codes, position, codes.codes.mean(0)), k, seed=seed, restarts=restarts)
+    table = torch.zeros(len(cache.counts), int(cache.counts[:, scale].max()), dtype=torch.uint8)
+    table[codes.image, codes.region] = cluster.to(torch.uint8)
+    ids = coarse(cache.regions[:, scale], grid)
+    return table.gather(1, ids.flatten(1)).reshape(ids.shape)
+
+
+def match(labels: Tensor, reference: Tensor) -> Tensor:
+    """The cluster of the reference that each cluster of `labels` shares most with: int64 [K], one to one.
+
+    labels     int [n, h, w];  reference  float [n, K, h, w], soft labels
+
+    Source: Hungarian method (scipy's linear_sum_assignment).
+    """
+    k = reference.shape[1]
+    shared = torch.zeros(k, k, dtype=torch.float64)
+    for own, other in zip(labels, reference, strict=True):  # image by image: a corpus' one-hots are large
+        shared += F.one_hot(own.flatten().long(), k).T.double() @ other.flatten(1).T.double()
+    rows, columns = linear_sum_assignment(-shared.numpy())
+    found = torch.empty(k, dtype=torch.int64)
+    found[torch.from_numpy(rows)] = torch.from_numpy(columns)
+    return found
+
+
+def agreement(left: Tensor, right: Tensor, k: int) -> float:
+    """Share of cells on which two clusterings agree once their clusters are matched: 0..1."""
+    table = torch.bincount(left.flatten().long() * k + right.flatten().long(), minlength=k * k).reshape(k, k)
+    rows, columns = linear_sum_assignment(-table.numpy())
+    return float(table[rows, columns].sum() / table.sum())
+
+
+def consensus(runs: Sequence[Tensor], k: int, *, passes: int = 3) -> Consensus:
+    """The mean of several clusterings, each matched to it: from the most typical run, a few passes.
+
+    runs  int [n, h, w] each, ids 0..k-1 of the same cells
+    """
+    if not runs:
+        raise ConsensusError("a consensus needs at least one clustering: set clusters.runs to 1 or more")
+    if len({run.shape for run in runs}) > 1:
+        raise ConsensusError("the clusterings are of different grids: cluster all of them at one size")
+    pairs = torch.eye(len(runs), dtype=torch.float64)
+    for i, j in combinations(range(len(runs)), 2):
+        pairs[i, j] = pairs[j, i] = agreement(runs[i], runs[j], k)
+    mean = _one_hot(runs[int(pairs.sum(1).argmax())], k)
+    for _ in range(passes):
+        total = torch.zeros_like(mean)
+        for run in runs:
+            total += _one_hot(match(run, mean)[run.long()], k)
+        mean = total / len(runs)
+    others = len(runs) * (len(runs) - 1)
+    return Consensus(mean, float((pairs.sum() - len(runs)) / others) if others else 1.0)
+
+
+class DistillOptions(BaseModel):
+    """How the consensus is taught to one network."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(default=400, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    batch_size: int = Field(default=12, ge=1)
+    scale: float = Field(default=10.0, gt=0, description="what cosines are multiplied by before the softmax")
+    views: ViewOptions = ViewOptions(
+        size=(192, 256), area=(0.5, 1.0), aspect=1.15, jitter=0.3, hue=0.05, gray=0.1, blur=0.2
+    )
+
+
+class Student(nn.Module):
+    """A network and centroids that learn soft labels as a cosine classifier; what is exported afterwards.
+
+    network    pixels uint8 [B, H, W, 3] → code float [B, D, h, w]
+    centroids  float [K, D]; rows have length 1 when asked for by `unit_centroids`
+    """
+
+    step: Tensor
+
+    def __init__(self, network: nn.Module, k: int) -> None:
+        super().__init__()
+        self.network = network
+        device = next(network.parameters()).device
+        with torch.inference_mode():
+            dim = network.eval()(torch.zeros(1, 64, 64, 3, dtype=torch.uint8, device=device)).shape[1]
+        self.centroids = nn.Parameter(F.normalize(torch.randn(k, dim), dim=1))
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # a resumed run finds its rate by it
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Cosine of every cell with every centroid: float [B, K, h, w]."""
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.training):
+            code = self.network(pixels)
+        return torch.einsum("kd,bdhw->bkhw", self.unit_centroids(), F.normalize(code.float(), dim=1))
+
+    def unit_centroids(self) -> Tensor:
+        """float32 [K, D], rows of length 1."""
+        return F.normalize(self.centroids, dim=1)
+
+    def stage(self, images: NDArray[np.uint8], soft: Tensor, options: DistillOptions, seed: int) -> Stage:
+        """The stage in which the soft labels are learned, at a rate that falls to 0 by half a cosine.
+
+        images  uint8 [n, H, W, 3], may be memory-mapped
+        soft    float [n, K, h, w]
+
+        A cell counts by its largest share: where the runs disagree there is little to learn.
+        """
+        batches_per_epoch = max(1, len(images) // options.batch_size)
+        views = options.views
+        grid = tuple(views.size[i] * soft.shape[2 + i] // images.shape[1 + i] for i in (0, 1))
+        group: dict[str, Any] = {"params": list(self.parameters()), "lr": options.lr}
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            order = torch.randperm(len(images), generator=generator)
+            for rows in torch.split(order, options.batch_size)[:batches_per_epoch]:
+                crops = draw_crops(len(rows), views, generator)
+                pixels = torch.from_numpy(images[rows.numpy()]).movedim(-1, 1).float() / 255
+                seen = relight(crop(pixels, crops, views.size), views, generator)
+                wanted = crop(soft[rows].float(), crops, (grid[0], grid[1]))
+                yield {"pixels": (255 * seen).round().to(torch.uint8).movedim(1, -1), "soft": wanted}
+
+        def loss(batch: Batch) -> dict[str, Tensor]:
+            device = self.centroids.device
+            wanted = batch["soft"].to(device)
+            scores = self(batch["pixels"].to(device))
+            scores = F.interpolate(scores, size=wanted.shape[-2:], mode="bilinear", align_corners=False)
+            cost = -(wanted * (options.scale * scores).log_softmax(1)).sum(1)
+            sure = wanted.amax(1)
+            hit = (scores.argmax(1) == wanted.argmax(1)).float().mean()
+            return {"distill": (cost * sure).sum() / sure.sum(), "log/agreement": hit.detach()}
+
+        def after_step() -> None:
+            self.step += 1
+            done = min(1.0, float(self.step) / options.steps)
+            group["lr"] = options.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+        return Stage("consensus", options.steps, [group], batches, loss, after_step=after_step)
+
+
+def _one_hot(labels: Tensor, k: int) -> Tensor:
+    return F.one_hot(labels.long(), k).movedim(-1, 1).float()

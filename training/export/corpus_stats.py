@@ -1,0 +1,163 @@
+"""What the finished network makes of its training images, in one pass over them.
+
+Knows nothing of training or bundles: encoder and centroids in; shares, patches and scores out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from models import assign
+from models.assign import Assignment
+from models.bundle import Golden
+from models.nets.encoder import Encoder
+from models.preprocess import Fit, InputSpec, fit, resize
+from training.clustering.agreement import agreement
+from training.clustering.kmeans import kmeans
+from training.config.run import Run
+from training.data.preprocess import fitted
+from training.data.synthetic import street
+from training.evaluation import metrics
+from training.export.exemplars import Gallery
+from training.progress import Progress
+
+Array = NDArray[Any]
+
+_IMAGES = 2000  # drawn evenly from more; shares then move by less than a percent
+_GOLDEN_AMONG = 32
+_COMPARED_IMAGES, _CELLS, _BINS = 200, 64, 40
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen.
+
+    fractions   float64 [K], share of the pixels of every cluster; sums to 1
+    presence    float64 [K], share of the images that hold it
+    exemplars   WebP files by cluster
+    golden      an image of about the network's own size, with its labels
+    scores      against ground truth, where the data set has any; None elsewhere
+    similarity  histograms (40 bins, −1..1, sum 1) of the cosine between two cells of one image ("within") and
+                of two images ("between"); a code that has found something is crowded near 0 and near 1
+    stability   how alike three k-means of the codes with other seeds are: 1 the same, 0 as by chance
+    """
+
+    fractions: Array
+    presence: Array
+    exemplars: dict[int, list[bytes]]
+    golden: Golden
+    scores: metrics.Scores | None
+    images: int
+    similarity: dict[str, list[float]]
+    stability: float
+
+    @property
+    def entropy(self) -> float:
+        """Evenness of cluster use: 1 when all are used alike, 0 when one takes everything."""
+        used = self.fractions[self.fractions > 0]
+        return float(-(used * np.log(used)).sum() / math.log(len(self.fractions)))
+
+
+@torch.inference_mode()
+def survey(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: InputSpec, run: Run) -> Survey:
+    """One pass over the training images, at most about two thousand of them.
+
+    With export.exemplars = 0 nothing in the answer shows a training image: mean patches, a drawn golden image.
+    """
+    encoder.eval().to(run.device)
+    centroids = centroids.to(run.device)
+    k, keep = len(centroids), run.recipe.export.exemplars
+    every = max(1, math.ceil(len(run.images) / _IMAGES))
+    images = run.images.subset(range(0, len(run.images), every)) if every > 1 else run.images
+    pixels, holds = np.zeros(k), np.zeros(k)
+    gallery = Gallery(k, keep)
+    table = np.zeros((k, len(run.images.class_names)), np.int64) if images.labelled else None
+    golden: tuple[float, Array] | None = None
+    cells: list[Tensor] = []
+    generator = torch.Generator().manual_seed(run.recipe.seed)
+    with Progress(run.console, "measuring", len(images)) as bar:
+        for i, (image, one) in enumerate(fitted(images, spec, run.recipe.workers)):
+            scores, sure, code = _scores(encoder, centroids, assignment, one, run.device)
+            if len(cells) < _COMPARED_IMAGES:
+                flat = F.normalize(code.flatten(1).T, dim=1)
+                cells.append(flat[torch.randint(len(flat), (_CELLS,), generator=generator)])
+            size = one.pixels.shape[:2]
+            labels = assign.labels(scores, (size[0], size[1]))
+            counts = np.bincount(labels.ravel(), minlength=k)
+            pixels += counts / labels.size  # every image weighs the same, whatever its size
+            holds += counts > 0
+            gallery.show(i, image, labels, _enlarged(sure, labels.shape))
+            if i < _GOLDEN_AMONG and (golden is None or sure.mean() > golden[0]):
+                # The surest image: rounding on another machine moves the fewest of its labels.
+                golden = float(sure.mean()), image
+            if table is not None:
+                source = (image.shape[0], image.shape[1])
+                predicted = assign.labels(scores, source, one.box)
+                table += metrics.confusion(predicted, images.labels(i), k, table.shape[1])
+            bar.advance()
+    shown = street() if golden is None or not keep else _small(golden[1], min(spec.size))
+    one = fit(shown, spec)
+    scores, _, _ = _scores(encoder, centroids, assignment, one, run.device)
+    return Survey(
+        fractions=pixels / pixels.sum(),
+        presence=holds / len(images),
+        exemplars=gallery.encode(),
+        golden=Golden(shown, assign.labels(scores, one.source, one.box)),
+        scores=metrics.score(table) if table is not None else None,
+        images=len(images),
+        similarity=_similarity(torch.stack(cells)),
+        stability=_stability(torch.cat(cells), k),
+    )
+
+
+def _scores(
+    encoder: Encoder, centroids: Tensor, assignment: Assignment, one: Fit, device: torch.device
+) -> tuple[Array, Array, Tensor]:
+    """Scores float32 [K, h, w] of one image, by how much the best beats the second [h, w], the code [D, h, w]."""
+    code = encoder(torch.tensor(one.pixels)[None].to(device))[0].float()
+    scores = torch.einsum("kd,dhw->khw", centroids, code)
+    similarity = scores / code.norm(dim=0).clamp(min=1e-10) if assignment == "cosine" else scores
+    best = similarity.topk(2, dim=0).values
+    return scores.cpu().numpy(), (best[0] - best[1]).cpu().numpy(), code.cpu()
+
+
+def _similarity(cells: Tensor) -> dict[str, list[float]]:
+    """cells  float32 [n, m, D], length 1."""
+    within = cells @ cells.transpose(1, 2)
+    alone = ~torch.eye(cells.shape[1], dtype=torch.bool)
+    between = torch.einsum("nmd,nmd->nm", cells, cells.roll(1, 0))
+    found = {"within": within[:, alone], "between": between}
+    return {
+        name: (torch.histc(values.float(), _BINS, -1, 1) / values.numel()).tolist() for name, values in found.items()
+    }
+
+
+def _stability(points: Tensor, k: int) -> float:
+    if len(points) <= k:
+        return 1.0
+    runs = [kmeans(points, k, seed=seed, restarts=1)[1] for seed in (101, 102, 103)]
+    return float(np.mean([agreement(a, b) for a, b in combinations(runs, 2)]))
+
+
+def _small(image: Array, short_side: int) -> Array:
+    """The image with a short side of at most so many pixels: a bundle carries it to every machine."""
+    scale = short_side / min(image.shape[:2])
+    if scale >= 1:
+        return image
+    return resize(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
+
+
+def _enlarged(sure: Array, size: tuple[int, ...]) -> Array:
+    rows = np.arange(size[0]) * sure.shape[0] // size[0]
+    columns = np.arange(size[1]) * sure.shape[1] // size[1]
+    grown: Array = sure[rows][:, columns]
+    return grown

@@ -1,0 +1,173 @@
+"""A trained encoder and its centroids as one ONNX file, held against torch.
+
+Knows nothing of methods or of how the network was trained. The classic exporter is used because the graph it
+writes is the same on every run, holds no path of this machine, and keeps batch, height and width free
+for every backbone here (tests/training/export/test_write_bundle.py tries them).
+
+Inside the graph three values have names that measuring can rely on (training/evaluation/exported.py); none is an
+output:
+
+    features    float32 [B, C, h, w]   the backbone's answer; its coarsest map where the head takes a pyramid
+    code_once   float32 [B, D, h, w]   the head's answer, before it is averaged with the mirrored image's
+    code_mean   float32 [B, D, h, w]   after it; where nothing follows the averaging, this is `code` itself
+
+The last two are there only where the encoder averages.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import load_from_string
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import assign
+from models.errors import TesseraError
+from models.inference import Encoded
+from models.nets.backbone import CnnBackbone
+from models.nets.encoder import Encoder
+from models.nets.heads import FPNHead
+from models.preprocess import InputSpec, fit
+
+Array = NDArray[Any]
+
+OPSET = 17
+AGREEMENT = 0.999  # of the labels, ONNX against torch
+
+
+class ExportError(TesseraError):
+    """The exported network does not compute what the trained one does."""
+
+
+class Deployed(nn.Module):
+    """What is exported: pixels uint8 [B, H, W, 3] → scores [B, K, h, w] and code [B, D, h, w]."""
+
+    def __init__(self, encoder: Encoder, centroids: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("centroids", centroids.float()[:, :, None, None])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        code = self.encoder(pixels)
+        return F.conv2d(code, self.get_buffer("centroids")), code
+
+
+class _Watched(nn.Module):
+    """`Deployed` with the values inside it that get a name; `names` is known after the first call."""
+
+    def __init__(self, network: Deployed) -> None:
+        super().__init__()
+        self.network = network
+        self.names: list[str] = []
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        encoder, seen = self.network.encoder, dict[str, Tensor]()
+
+        def features(module: nn.Module, given: Any, answer: Tensor | list[Tensor]) -> None:
+            coarsest = answer[-1] if isinstance(answer, list) else answer
+            seen.setdefault("features", coarsest)  # the first call's: the second one sees the mirrored image
+
+        def average(module: nn.Module, given: tuple[Tensor, ...], answer: Tensor) -> None:
+            seen.update(code_once=given[0], code_mean=answer)
+
+        source: nn.Module = encoder.backbone
+        if isinstance(encoder.backbone, CnnBackbone) and isinstance(encoder.head, FPNHead):
+            source = encoder.backbone.body
+        hooks = [source.register_forward_hook(features), encoder.average.register_forward_hook(average)]
+        try:
+            scores, code = self.network(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if seen.get("code_mean") is code:
+            del seen["code_mean"]  # one value, one name
+        self.names = list(seen)
+        return (scores, code, *seen.values())
+
+
+@dataclass(frozen=True)
+class Check:
+    """ONNX against torch: share of equal labels, largest difference of a score, images compared."""
+
+    agreement: float
+    difference: float
+    images: int
+
+
+def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
+    """The network as one ONNX file; batch, height and width free. The same bytes every time."""
+    watched = _Watched(network.cpu()).eval()
+    example = torch.zeros(2, 2 * spec.multiple, 3 * spec.multiple, 3, dtype=torch.uint8)
+    with torch.inference_mode():
+        watched(example)
+    names = ["scores", "code", *watched.names]
+    free = {name: {0: "batch", 2: "h", 3: "w"} for name in names}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        file = Path(folder) / "encoder.onnx"
+        warnings.simplefilter("ignore")  # tracing warns of what the check below proves right
+        torch.onnx.export(
+            watched,
+            (example,),
+            file,
+            input_names=["pixels"],
+            output_names=names,
+            dynamic_axes={"pixels": {0: "batch", 1: "height", 2: "width"}, **free},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        model = load_from_string(file.read_bytes())
+    del model.graph.output[2:]  # the values keep their names
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+class Session:
+    """An ONNX file as an encoder, on the CPU."""
+
+    def __init__(self, onnx: bytes) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
+        """See models.inference.Encoder."""
+        found = self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels})
+        return Encoded(*found)
+
+
+def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSpec) -> Check:
+    """Compares both on real images, turned as well as upright, alone and in a batch of two.
+
+    Raises ExportError when fewer than 99.9 % of the labels are equal.
+    """
+    session, network = Session(onnx), network.cpu().eval()
+    equal, difference = [], 0.0
+    for image in images:
+        for turned in (image, np.rot90(image)):
+            one = fit(np.ascontiguousarray(turned), spec)
+            pixels = np.stack([one.pixels, one.pixels[:, ::-1]])
+            with torch.inference_mode():
+                wanted = network(torch.from_numpy(pixels))[0].numpy()
+            for got, want in zip(session(pixels).scores, wanted, strict=True):
+                same = assign.labels(got, one.source, one.box) == assign.labels(want, one.source, one.box)
+                equal.append(float(same.mean()))
+                difference = max(difference, float(np.abs(got - want).max()))
+            alone = session(pixels[:1]).scores[0]
+            difference = max(difference, float(np.abs(alone - wanted[0]).max()))
+    found = Check(float(np.mean(equal)), difference, len(images))
+    if not found.agreement >= AGREEMENT:
+        raise ExportError(
+            f"ONNX and torch agree on {found.agreement:.2%} of the labels, {AGREEMENT:.1%} are needed"
+            f" (largest score difference {found.difference:.2g}): no bundle is written. Other versions of torch or"
+            " onnxruntime may help; so may more training, if the clusters are still nearly tied"
+        )
+    return found

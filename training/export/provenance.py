@@ -1,0 +1,95 @@
+"""What a bundle is called, where it comes from, under which licences.
+
+Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import timm
+
+from models.manifest import Provenance
+from training.config import recipe as recipes
+from training.config.run import Run
+from training.pretraining import weights as pretrained
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a bundle is called and where it comes from."""
+
+    name: str
+    method: str
+    provenance: Provenance
+    notice: str
+
+
+def bundle_name(run: Run) -> str:
+    """export.name, or the data folder's name as a bundle can be called."""
+    if run.recipe.export.name:
+        return run.recipe.export.name
+    return f"{plain_name(run.images.root.name) or 'images'}-{run.recipe.method}"[:63]
+
+
+def plain_name(text: str) -> str:
+    """The part of a text that a bundle can be called; may be empty."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:63]
+
+
+def tessera_version() -> str:
+    """Of the installed package."""
+    try:
+        return version("tessera-segmentation")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def licence(run: Run) -> str:
+    """Of the pretrained weights: as the recipe says, or as timm knows it."""
+    said, weights = run.recipe.export.licence, run.recipe.backbone.weights
+    if said != "unknown":
+        return said
+    if weights == "random":
+        return "none used: trained from random weights"
+    if weights.endswith(pretrained.FILE):
+        return "trained from random weights on the images themselves"
+    if weights == "timm":
+        known = timm.get_pretrained_cfg(run.recipe.backbone.name, allow_unregistered=True)
+        if known is not None and known.license:
+            return f"{known.license} ({run.recipe.backbone.name}, by timm)"
+    return said
+
+
+def provenance(run: Run) -> Provenance:
+    """Where the bundle comes from. Paths of this machine are left out."""
+    backbone = run.recipe.backbone
+    backbone = backbone.model_copy(update={"weights": Path(backbone.weights).name})
+    recipe = run.recipe.model_copy(update={"backbone": backbone})
+    skipped = f", {len(run.images.skipped)} unreadable ones skipped" if run.images.skipped else ""
+    return Provenance(
+        tessera=tessera_version(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=recipes.page_of(recipe),
+        recipe_sha256=recipe.sha256,
+        seed=run.recipe.seed,
+        images=len(run.images),
+        data=f"{len(run.images)} images of {run.images.root.name}{skipped}",
+        data_sha256=run.images.digest,
+        licence=licence(run),
+    )
+
+
+def notice(run: Run) -> str:
+    """The NOTICE file."""
+    shown = "real patches of them" if run.recipe.export.exemplars else "no single one of them"
+    return (
+        f"Segmentation bundle {bundle_name(run)}, made by Tessera with the method {run.recipe.method}.\n\n"
+        f"Pretrained weights: {run.recipe.backbone.name}, licence: {licence(run)}.\n"
+        f"Training images: {len(run.images)} of {run.images.root.name}, licence: whatever their owner gave."
+        f" The bundle holds {shown}.\n"
+    )

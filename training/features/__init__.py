@@ -1,0 +1,1 @@
+"""What frozen networks say of images, computed once and kept."""

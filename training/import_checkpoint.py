@@ -1,0 +1,250 @@
+"""`tessera import`: the checkpoints that a method's authors published → a bundle, ready to serve.
+
+    tessera import cocostuff27_vit_base_5.ckpt --out models/stego-coco
+    tessera import checkpoint.pth.tar --out models/picie --data photos
+    tessera import segment_tr.pth cluster_tr.pth modular.npy --backbone dino_vitbase8_pretrain.pth --out models/cause
+
+Knows nothing of what such a checkpoint looks like inside (training/published/). Only tensors are read, nothing in a
+file is executed. What training would have measured, the clusters' shares and their patches, needs images: --data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+from torch.nn import functional as F
+
+from models import assign
+from models.bundle import Bundle, Golden
+from models.errors import TesseraError
+from models.manifest import Provenance
+from models.nets.checkpoints.reader import read_tensors
+from models.nets.encoder import Encoder
+from models.preprocess import InputSpec, fit
+from training import importers
+from training.config.recipe import ExportSection, Recipe
+from training.config.run import Run
+from training.data import datasets
+from training.data.images import DataError, Images
+from training.data.preprocess import input_spec
+from training.data.synthetic import street
+from training.export.corpus_stats import survey
+from training.export.provenance import Origin, plain_name, tessera_version
+from training.export.write_bundle import write_bundle
+from training.importers import OptionError, Options, Parts, Published
+from training.report import training_page
+
+_CHECKED_IMAGES = 4
+_SMALLEST, _LARGEST = 32, 2048  # --size
+
+
+class UsageError(TesseraError):
+    """A combination of options that cannot be followed."""
+
+
+_WRONG_USAGE = (UsageError, OptionError, DataError)
+
+
+def import_checkpoints(
+    paths: Sequence[Path],
+    out: Path,
+    options: Options,
+    *,
+    data: Path | None = None,
+    name: str = "",
+    size: int = 320,
+    kind: str = "",
+    exemplars: int = 5,
+    console: Console,
+) -> Bundle:
+    """The bundle of one published model, written to `out`.
+
+    paths      its files; for CAUSE several
+    data       photos that the clusters are shown and measured on
+    kind       the format; empty: what the tensors' names say
+    exemplars  patches per cluster; 0: nothing of a photo is shown
+
+    Raises TesseraError; nothing is written then.
+    """
+    parts = open_parts(paths)
+    kind = kind or importers.recognized(parts)
+    found = importers.read(parts, kind, options)
+    encoder = found.encoder.eval()
+    spec = input_spec(encoder, size)
+    images = None if data is None else datasets.open("folder", data, console=console)
+    origin = origin_of(found, kind, paths, options, images, name, exemplars)
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    k = len(found.centroids)
+    facts: dict[str, Any] = {"imported": origin.provenance.recipe, "notes": list(found.notes)}
+    if images is None:
+        console.print(
+            f"without --data: the {k} clusters' shares are unknown and set equal, they get no patches, and the golden"
+            " image is a drawn street",
+            soft_wrap=True,
+        )
+        fractions, patches = [1 / k] * k, dict[int, list[bytes]]()
+        golden = drawn(encoder, found, spec)
+        shown = [street(seed=1)]
+    else:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        run = Run(Recipe(method=kind, export=ExportSection(exemplars=exemplars)), images, out, device, console)
+        seen = survey(encoder, met(found), found.assignment, spec, run)
+        fractions, patches, golden = seen.fractions.tolist(), seen.exemplars, seen.golden
+        shown = [images[i * len(images) // _CHECKED_IMAGES] for i in range(_CHECKED_IMAGES)]
+        facts = training_page.facts(run, seen, {}) | facts
+    console.print("exporting, and holding ONNX against torch; of a ViT with patches of 8 this takes minutes")
+    bundle, _ = write_bundle(
+        encoder,
+        found.centroids,
+        assignment=found.assignment,
+        temperature=found.temperature,
+        spec=spec,
+        fractions=fractions,
+        golden=golden,
+        exemplars=patches,
+        images=shown,
+        report=facts,
+        origin=origin,
+        console=console,
+        folder=out,
+    )
+    return bundle
+
+
+def open_parts(paths: Sequence[Path]) -> Parts:
+    """All tensors of all files. One that is a whole file is taken for a codebook. Raises ForeignCheckpointError."""
+    tensors: dict[str, Tensor] = {}
+    for number, path in enumerate(paths):
+        for name, tensor in read_tensors(path).items():
+            tensors[f"{number}.{name or 'codebook'}"] = tensor
+    return Parts(tensors)
+
+
+def met(found: Published) -> Tensor:
+    """The centroids as codes meet them: of length 1 where only their direction counts."""
+    return F.normalize(found.centroids, dim=1) if found.assignment == "cosine" else found.centroids
+
+
+@torch.inference_mode()
+def drawn(encoder: Encoder, found: Published, spec: InputSpec) -> Golden:
+    """A street drawn by a program, and what the network says of it."""
+    image: NDArray[np.uint8] = street()
+    one = fit(image, spec)
+    code = encoder(torch.tensor(one.pixels)[None])[0]
+    scores = torch.einsum("kd,dhw->khw", met(found), code)
+    return Golden(image, assign.labels(scores.numpy(), one.source, one.box))
+
+
+def origin_of(
+    found: Published,
+    kind: str,
+    paths: Sequence[Path],
+    options: Options,
+    images: Images | None,
+    name: str,
+    exemplars: int,
+) -> Origin:
+    """Name, provenance and NOTICE. Paths of this machine are left out. Raises UsageError for a bad name."""
+    named = plain_name(name) or f"{plain_name(paths[0].name.split('.')[0]) or 'imported'}-{kind}"[:63]
+    if name and named != name:
+        raise UsageError(f"--name {name}: lower-case letters, digits, dots and dashes, for instance {named}")
+    backbone = Path(options.backbone)
+    files = [*paths, *([backbone] if options.backbone and backbone.is_file() else [])]
+    digests = [(path.name, digest(path)) for path in files]
+    page: Mapping[str, Any] = {
+        "import": {"format": kind, "files": digests, "backbone": found.backbone, "classifier": options.classifier or 0}
+    }
+    measured = f"{len(images)} images of {images.root.name}" if images else "no image: nothing was measured"
+    provenance = Provenance(
+        tessera=tessera_version(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        recipe=dict(page),
+        recipe_sha256=hashlib.sha256(json.dumps(page, sort_keys=True).encode()).hexdigest(),
+        seed=0,
+        images=len(images) if images else 0,
+        data=f"its authors' training images; here {measured}",
+        data_sha256=images.digest if images else hashlib.sha256(b"").hexdigest(),
+        licence=found.licence,
+    )
+    lines = [f"Segmentation bundle {named}, made by Tessera from a published {kind.upper()} checkpoint.", ""]
+    lines += [f"{file}  sha256 {value}" for file, value in digests]
+    lines += ["", f"Licence of the weights: {found.licence}.", f"Backbone: {found.backbone}."]
+    lines += [f"Note: {note}." for note in found.notes]
+    if images:
+        held = "real patches of them" if exemplars else "no single one of them"
+        lines.append(f"Shown images: {measured}, licence: whatever their owner gave. The bundle holds {held}.")
+    return Origin(named, kind, provenance, "\n".join(lines) + "\n")
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def command(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT", help="The published file; of CAUSE head, clusters, codebook.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; new.")],
+    backbone: Annotated[
+        str, typer.Option(help="CAUSE's: DINO's file, or a timm name. Of STEGO only where it is not in the file.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of photos to measure the clusters on and show them.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What the bundle is called; default: after the file.")] = "",
+    size: Annotated[int, typer.Option(help="Short side when serving, in pixels; the papers' is 320.")] = 320,
+    kind: Annotated[
+        str, typer.Option("--format", help=f"One of: {', '.join(importers.names())}; default: what is recognized.")
+    ] = "",
+    heads: Annotated[int | None, typer.Option(min=1, help="Attention heads of the ViT.")] = None,
+    classifier: Annotated[int | None, typer.Option(min=1, max=2, help="PiCIE's, 1 or 2.")] = None,
+    no_exemplars: Annotated[
+        bool, typer.Option("--no-exemplars", help="Private photos: no part of one is in the bundle.")
+    ] = False,
+) -> None:
+    """Make a bundle of a checkpoint that the authors of STEGO, PiCIE or CAUSE published."""
+    console = Console(stderr=True)
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} is not empty: name a new folder as --out")
+        if missing := [path for path in checkpoints if not path.is_file()]:
+            raise UsageError(f"{missing[0]}: no such file")
+        if not _SMALLEST <= size <= _LARGEST:
+            raise UsageError(f"--size {size}: take {_SMALLEST} to {_LARGEST} pixels")
+        bundle = import_checkpoints(
+            checkpoints,
+            out.resolve(),
+            Options(backbone, heads, classifier),
+            data=data,
+            name=name,
+            size=size,
+            kind=kind,
+            exemplars=0 if no_exemplars else 5,
+            console=console,
+        )
+    except TesseraError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
+    print(f"{len(bundle.manifest.clusters)} clusters, licence: {bundle.manifest.provenance.licence}")
+    print(f"bundle  {out}")
+    print(f"serve   tessera serve --bundle {shlex.quote(str(out))}")
+
+
+def main() -> None:
+    """`tessera import`."""
+    typer.run(command)

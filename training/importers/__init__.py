@@ -1,0 +1,196 @@
+"""Checkpoints that the methods' authors published: which of their tensors is what.
+
+Know nothing of files or bundles: tensors by name in, an encoder and its centroids out. The folder is the registry: a
+further format is one file here with `recognizes(parts)` and `read(parts, options)`. Names are matched from their end,
+because what stands before them (`module.`, `state_dict.net.`) differs from release to release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from models.assign import Assignment
+from models.errors import TesseraError
+from models.nets.backbone import Backbone, BackboneError, VitBackbone, build, read_weights, vit_from
+from models.nets.encoder import Encoder
+from models.nets.heads import ProjectionHead
+
+
+class PublishedError(TesseraError):
+    """Checkpoints that lack a part, or whose parts do not fit; the message names it."""
+
+
+class OptionError(TesseraError):
+    """An option that these checkpoints need or cannot follow."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is not in the checkpoints.
+
+    backbone    a file or a timm name; empty: the one inside
+    heads       of the ViT's attention; None: as the format's authors had it
+    classifier  PiCIE's first or second
+    """
+
+    backbone: str = ""
+    heads: int | None = None
+    classifier: int | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was found.
+
+    centroids  float32 [K, D]
+    backbone   what it is, for people
+    licence    of the weights
+    notes      what whoever serves it should know, a sentence each
+    """
+
+    encoder: Encoder
+    centroids: Tensor
+    assignment: Assignment
+    temperature: float
+    backbone: str
+    licence: str
+    notes: tuple[str, ...] = ()
+
+
+class Parts:
+    """Tensors by dotted name, asked for by the end of it."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+
+    def names(self, end: str) -> list[str]:
+        """All names that are `end` or end in it after a dot."""
+        return [name for name in self._tensors if name == end or name.endswith(f".{end}")]
+
+    def has(self, end: str) -> bool:
+        """Whether there is such a tensor."""
+        return bool(self.names(end))
+
+    def one(self, end: str, what: str) -> Tensor:
+        """The tensor of that name, as float32. Raises PublishedError: none, or several that differ."""
+        names = self.names(end)
+        if not names:
+            raise PublishedError(f"{what} is not in it: no tensor's name ends in {end}{self._held()}")
+        first, *others = (self._tensors[name] for name in names)
+        if any(first.shape != other.shape or not torch.equal(first, other) for other in others):
+            raise PublishedError(f"{what} is in it more than once, and differs: {', '.join(names[:3])}; name one file")
+        return first.float()
+
+    def around(self, end: str, what: str) -> dict[str, Tensor]:
+        """The network that has a tensor of that name: everything beside it, under its own names, as float32."""
+        names = self.names(end)
+        if len(names) != 1:
+            found = f"more than once: {', '.join(names[:3])}" if names else f"not: no name ends in {end}{self._held()}"
+            raise PublishedError(f"{what} is in it {found}")
+        before = names[0].removesuffix(end)
+        inside = {name.removeprefix(before): t for name, t in self._tensors.items() if name.startswith(before)}
+        return {name: t.float() if t.is_floating_point() else t for name, t in inside.items()}
+
+    def _held(self) -> str:
+        names = list(self._tensors)
+        return f" (it holds {len(names)} tensors, {', '.join(names[:3])} …)"
+
+
+def names() -> list[str]:
+    """Every format there is a file for."""
+    return sorted(module.name for module in iter_modules(__path__))
+
+
+def recognized(parts: Parts) -> str:
+    """The format whose parts these are. Raises PublishedError."""
+    found = [name for name in names() if import_module(f"training.importers.{name}").recognizes(parts)]
+    if len(found) != 1:
+        said = f"several formats at once ({', '.join(found)})" if found else f"none of {', '.join(names())}"
+        raise PublishedError(f"these tensors are {said}: --format names the one to read them as")
+    return found[0]
+
+
+def read(parts: Parts, name: str, options: Options) -> Published:
+    """The checkpoints as one format says. Raises PublishedError, OptionError, BackboneError."""
+    if name not in names():
+        raise OptionError(f"--format {name}: there are {', '.join(names())}")
+    found: Published = import_module(f"training.importers.{name}").read(parts, options)
+    numbers = [*found.encoder.state_dict().values(), found.centroids]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
+        raise PublishedError("it holds values that are not finite: the file is damaged, or its training diverged")
+    return found
+
+
+def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tuple[VitBackbone, str]:
+    """The ViT, and what it is for people: from options.backbone, or else from the checkpoints.
+
+    small_heads  how many heads a ViT-S has where --heads does not say; None: six
+    """
+    asked = options.backbone
+    if not asked:
+        state, source = parts.around("cls_token", "the backbone, a ViT,"), "of the checkpoint"
+    elif Path(asked).is_file():
+        state, source = read_weights(Path(asked)), Path(asked).name
+    elif timm.is_model(asked.split(".")[0]):
+        try:
+            network = build(asked, "timm")
+        except BackboneError as error:
+            cause = type(error.__cause__ or error).__name__
+            raise PublishedError(
+                f"--backbone {asked}: not to be had ({cause}); download its file and name that"
+            ) from None
+        if not isinstance(network, VitBackbone):
+            raise OptionError(f"--backbone {asked}: it is no ViT")
+        state, source = network.vit.state_dict(), asked
+    else:
+        raise OptionError(f"--backbone {asked}: neither a file nor a name of timm's")
+    heads = options.heads
+    if heads is None and small_heads is not None and state.get("cls_token", torch.empty(0)).shape[-1:] == (384,):
+        heads = small_heads
+    found = vit_from(state, heads, source=source)
+    attention = found.vit.blocks[0].attn.num_heads
+    return found, f"ViT, {found.channels} channels, patches of {found.stride}, {attention} heads ({source})"
+
+
+def convolution(parts: Parts, name: str, channels: int, dim: int | None, what: str) -> nn.Conv2d:
+    """A 1×1 convolution from `channels` to `dim` (None: as many as it has). Raises PublishedError."""
+    weight, bias = parts.one(f"{name}.weight", what), parts.one(f"{name}.bias", what)
+    dim = dim or len(weight)
+    if weight.shape != (dim, channels, 1, 1) or bias.shape != (dim,):
+        raise PublishedError(
+            f"{what} ({name}) is {tuple(weight.shape)}, where {(dim, channels, 1, 1)} fits the rest: parts of two"
+            " networks?"
+        )
+    layer = nn.Conv2d(channels, dim, 1)
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer
+
+
+def projection(parts: Parts, linear: str, mlp: str, backbone: Backbone) -> ProjectionHead:
+    """STEGO's and CAUSE's head: `linear`, and `mlp`.0 and .2 where there are such. Raises PublishedError."""
+    channels, what = backbone.channels, "the segmentation head"
+    first = convolution(parts, linear, channels, None, what)
+    head = ProjectionHead(channels, first.out_channels, nonlinear=parts.has(f"{mlp}.0.weight"))
+    head.linear = first
+    if head.mlp is not None:
+        head.mlp[0] = convolution(parts, f"{mlp}.0", channels, channels, what)
+        head.mlp[2] = convolution(parts, f"{mlp}.2", channels, first.out_channels, what)
+    return head
+
+
+def centers(parts: Parts, name: str, dim: int) -> Tensor:
+    """The cluster centers, float32 [K, D]. Raises PublishedError."""
+    found = parts.one(name, "the cluster centers")
+    if found.ndim != 2 or found.shape[1] != dim:
+        raise PublishedError(
+            f"the cluster centers ({name}) are {tuple(found.shape)}, where the head gives {dim} numbers"
+        )
+    return found

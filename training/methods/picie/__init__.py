@@ -1,0 +1,5 @@
+"""PiCIE."""
+
+from training.methods.picie.method import METHOD
+
+__all__ = ["METHOD"]

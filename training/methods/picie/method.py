@@ -1,0 +1,359 @@
+"""PiCIE: a network whose codes of a pixel agree between two views, under clusters found on the way.
+
+Knows nothing of files or bundles. Each epoch clusters the codes of both views separately, labels every
+pixel of each view by its own clusters, and trains each view's codes towards its own and the other's labels.
+
+`overcluster = 100` is PiCIE+H: a second, finer clustering that only helps. `views = 1` is MDC, the
+baseline: one view, a learned classifier.
+
+Where paper and published code disagree, the defaults follow the code, whose numbers were published
+(`class_weights`); three slips of it are not copied (training/methods/picie/augment.py; and `batch_norm`: it clusters
+under one kind of statistics and labels under another). Ours: batches shrink with the folder so that an epoch has
+at least eight steps, k-means sees at most `kmeans_points` pixels at a time, `carry_centroids`.
+
+Source: Cho et al., PiCIE: Unsupervised Semantic Segmentation using Invariance and Equivariance in Clustering
+(arXiv:2103.17070).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.errors import TesseraError
+from models.nets.backbone import CnnBackbone, build
+from models.nets.encoder import Encoder
+from models.nets.heads import FPNHead
+from training.clustering.kmeans import nearest
+from training.clustering.minibatch_kmeans import MiniBatchKMeans
+from training.config.recipe import Section
+from training.config.run import Run
+from training.methods.base import Method
+from training.methods.picie import augment
+from training.methods.picie.augment import AugmentSection
+from training.methods.picie.view_loader import Item, ViewLoader, Which
+from training.trainer.stage import Batch, Stage
+
+ClassWeights = Literal["proportional", "none", "inverse"]
+
+_VIEWS: tuple[Which, ...] = ("first", "second")
+_STEPS_PER_EPOCH = 8  # a folder of 50 photos in one batch of 50 would make ten steps in all
+_SMALLEST_BATCH = 4
+_CALIBRATION_BATCHES = 16
+_KEPT_NUMBERS = 2**28  # 1 GB: codes of both views of 150 images of 320 pixels, or of 600 of 160
+
+
+Codes = tuple[list[int], Tensor]  # image numbers, and their codes float32 [B, D, h, w] of length 1
+
+
+class PicieError(TesseraError):
+    """The recipe asks for what PiCIE cannot do."""
+
+
+class PicieConfig(Section):
+    """The table [picie]; the published COCO values."""
+
+    code_dim: int = Field(128, ge=2)
+    epochs: int = Field(10, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    batch_size: int = Field(128, ge=2)  # at most an eighth of the images, at least 4
+    views: Literal[1, 2] = 2  # 1: MDC
+    overcluster: int = Field(0, ge=0, le=255)  # 100: PiCIE+H
+    class_weights: ClassWeights = "proportional"  # to the clusters' pixels; counterintuitive, but published
+    batch_norm: Literal["consistent", "upstream"] = "consistent"  # upstream clusters in training mode
+    carry_centroids: bool = False  # k-means starts from the last epoch's: steadier on few images or from scratch
+    cluster_batch: int = Field(256, ge=1)  # images per batch of k-means
+    init_batches: int = Field(20, ge=1)
+    update_batches: int = Field(1, ge=1)
+    kmeans_iterations: int = Field(20, ge=1)
+    kmeans_points: int = Field(4_000_000, ge=0)  # pixels of its start, drawn evenly from the images; 0: all
+    augment: AugmentSection = AugmentSection()
+
+
+class Picie(Method):
+    """CNN, feature pyramid, k-means on the way."""
+
+    kmeans_loss: Tensor
+
+    Config = PicieConfig
+    assignment: ClassVar[Literal["cosine", "dot"]] = "dot"
+    temperature: ClassVar[float] = 1.0
+
+    def __init__(self, config: PicieConfig, run: Run) -> None:
+        super().__init__(config, run)
+        self.config, self.run = config, run
+        self.seed, self.size = run.recipe.seed, run.recipe.input.train_size
+        self.ks = [run.recipe.clusters.k, *([config.overcluster] if config.overcluster else [])]
+        count = len(run.images)
+        self.loader = ViewLoader(
+            run.images,
+            config.augment,
+            size=self.size,
+            batch_size=min(config.batch_size, max(_SMALLEST_BATCH, count // _STEPS_PER_EPOCH), count),
+            seed=self.seed,
+            workers=run.recipe.workers,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            asked = run.recipe.backbone
+            backbone = build(asked.name, asked.weights, features=asked.features)
+            if not isinstance(backbone, CnnBackbone):
+                raise PicieError(
+                    f"PiCIE needs a CNN's pyramid of maps, and {asked.name} is none:"
+                    " set backbone.name to resnet18 or another ResNet"
+                )
+            backbone.neck = None  # of pretraining; PiCIE's head takes its place
+            self.network = Encoder(backbone, FPNHead(backbone.pyramid_channels, config.code_dim), normalize=True)
+        self.side = self.size // self.network.stride
+        for level, k in enumerate(self.ks):
+            self.register_buffer(f"means_{level}", torch.zeros(config.views, k, config.code_dim))
+            self.register_buffer(f"weights_{level}", torch.ones(config.views, k))
+        self.register_buffer("kmeans_loss", torch.zeros(config.views))
+        self.classifiers = nn.ModuleList([nn.Linear(config.code_dim, k) for k in self.ks] if config.views == 1 else [])
+        self.to(run.device)
+
+    def stages(self) -> list[Stage]:
+        """One; every epoch of it begins with clusters and labels."""
+        steps = self.config.epochs * len(self.loader.order(0))
+        parameters = [*self.network.parameters(), *self.classifiers.parameters()]
+        groups = [{"params": parameters, "lr": self.config.lr}]
+        return [Stage("cluster", steps, groups, self._batches, self._loss, before_epoch=self._cluster)]
+
+    def encoder(self) -> Encoder:
+        """Backbone, pyramid head, length 1."""
+        return self.network
+
+    @torch.no_grad()
+    def centroids(self) -> Tensor:
+        """float32 [K, D]: k-means of the plain images' codes, as the last thing; lengths are the means' own."""
+        init = self.means(0)[0] if self.config.carry_centroids else None
+        self.eval()
+        (found,), _ = self._kmeans(self.config.epochs, self._codes(self.config.epochs, "plain"), [init])
+        shutil.rmtree(self._labels_folder(), ignore_errors=True)
+        return found
+
+    def means(self, level: int) -> Tensor:
+        """Centroids of this epoch: float32 [views, K, D]."""
+        found: Tensor = getattr(self, f"means_{level}")
+        return found
+
+    def weights(self, level: int) -> Tensor:
+        """Class weights of this epoch: float32 [views, K]."""
+        found: Tensor = getattr(self, f"weights_{level}")
+        return found
+
+    @torch.no_grad()
+    def _cluster(self, epoch: int) -> None:
+        """Clusters and labels of one epoch: means and weights into buffers, label maps into a file."""
+        began = time.monotonic()
+        if epoch == 0 and self.run.recipe.backbone.weights == "random":
+            self._calibrate()
+        kept: dict[int, list[Codes]] = {}
+        for view in range(self.config.views):
+            carried = epoch > 0 and self.config.carry_centroids
+            init = [self.means(i)[view].clone() if carried else None for i in range(len(self.ks))]
+            self.train(self.config.batch_norm == "upstream")
+            codes: Iterable[Codes] = self._codes(epoch, _VIEWS[view])
+            if self._codes_fit():
+                codes = kept[view] = list(codes)
+            found, self.kmeans_loss[view] = self._kmeans(epoch, codes, init)
+            for level, means in enumerate(found):
+                self.means(level)[view] = means
+        self._label(epoch, kept)
+        generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
+        for classifier in self.classifiers:  # MDC: cluster ids mean something else now
+            for parameter in classifier.parameters():
+                drawn = torch.randn(parameter.shape, generator=generator) * 0.01
+                parameter.copy_(drawn if parameter.ndim == 2 else torch.zeros_like(parameter))
+        self.train()
+        fit = ", ".join(f"{loss:.4f}" for loss in self.kmeans_loss.tolist())
+        self.run.console.print(
+            f"epoch {epoch + 1} of {self.config.epochs}: clustered and labelled in {time.monotonic() - began:.0f} s,"
+            f" mean squared distance {fit}",
+            highlight=False,
+        )
+
+    def _codes_fit(self) -> bool:
+        """Whether one pass over the images can serve clustering and labelling."""
+        numbers = len(self.run.images) * self.config.views * self.side**2 * self.config.code_dim
+        return self.config.batch_norm == "consistent" and numbers <= _KEPT_NUMBERS
+
+    def _kmeans(self, epoch: int, codes: Iterable[Codes], init: list[Tensor | None]) -> tuple[list[Tensor], float]:
+        """Means of one view's codes, for as many levels as `init` has, and the loss of the first."""
+        config = self.config
+        solvers = [
+            MiniBatchKMeans(
+                k,
+                init_batches=config.init_batches,
+                update_batches=config.update_batches,
+                iterations=config.kmeans_iterations,
+                seed=self.seed * 1000 + epoch,
+                init=start,
+            )
+            for k, start in zip(self.ks, init, strict=False)
+        ]
+        at_start = min(len(self.run.images), config.init_batches * config.cluster_batch)
+        per_image = config.kmeans_points // at_start if config.kmeans_points else self.side**2
+        generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
+        waiting: list[Tensor] = []
+        for _, code in codes:
+            for one in code.flatten(2).transpose(1, 2):
+                some = torch.randperm(len(one), generator=generator)[:per_image] if per_image < len(one) else None
+                waiting.append(one if some is None else one[some.to(one.device)])
+                if len(waiting) == config.cluster_batch:
+                    self._feed(solvers, waiting)
+        if waiting:
+            self._feed(solvers, waiting)
+        return [solver.centroids() for solver in solvers], solvers[0].loss
+
+    @staticmethod
+    def _feed(solvers: list[MiniBatchKMeans], waiting: list[Tensor]) -> None:
+        points = torch.cat(waiting)
+        waiting.clear()
+        for solver in solvers:
+            solver.add(points)
+
+    def _label(self, epoch: int, kept: Mapping[int, Iterable[Codes]]) -> None:
+        """Writes the nearest cluster of every pixel of every view: uint8 [n, levels, views, h, w]."""
+        levels, views = len(self.ks), self.config.views
+        shape = (len(self.run.images), levels, views, self.side, self.side)
+        path = self._labels_path(epoch)
+        scratch = path.with_suffix(".part")
+        labels = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.uint8, shape=shape)
+        counts = [torch.zeros(views, k, dtype=torch.float64) for k in self.ks]
+        self.eval()
+        for view in range(views):
+            for indices, code in kept.get(view) or self._codes(epoch, _VIEWS[view]):
+                for level, k in enumerate(self.ks):
+                    found = label(code, self.means(level)[view]).cpu()
+                    labels[indices, level, view] = found.numpy().astype(np.uint8)
+                    counts[level][view] += torch.bincount(found.flatten(), minlength=k)
+        labels.flush()
+        scratch.replace(path)
+        for level, count in enumerate(counts):
+            self.weights(level).copy_(class_weights(count, self.config.class_weights))
+
+    def _labels_folder(self) -> Path:
+        return self.run.cache / "labels"
+
+    def _labels_path(self, epoch: int) -> Path:
+        """Named by the clusters as well: a resumed run finds its own labels and nobody else's."""
+        seen = hashlib.sha256()
+        for level in range(len(self.ks)):
+            seen.update(self.means(level).cpu().numpy().tobytes())
+        self._labels_folder().mkdir(parents=True, exist_ok=True)
+        return self._labels_folder() / f"{epoch:04d}-{seen.hexdigest()[:16]}.npy"
+
+    def _calibrate(self) -> None:
+        """Running statistics for a network that has none yet: random weights come with 0 and 1."""
+        self.train()
+        for _ in islice(self._codes(0, "plain"), _CALIBRATION_BATCHES):
+            pass
+
+    def _codes(self, epoch: int, which: Which) -> Iterator[Codes]:
+        """Codes of one view, in the mode the network is in when each batch is asked for."""
+        for items in self.loader.batches(epoch, which):
+            yield [item.number for item in items], self._code(items, 0, cropped=which == "second")
+
+    def _code(self, items: list[Item], which: int, *, cropped: bool) -> Tensor:
+        """One view's codes; the second view is cropped here, after the network: that is the equivariance."""
+        pixels = torch.stack([item.views[which] for item in items]).to(self.run.device)
+        code = self.network.code((pixels - self.network.mean) / self.network.std)
+        if cropped:
+            code = augment.crop(code, [item.crop for item in items], self.side)
+        return F.normalize(code, dim=1)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        """index int64 [B]; items; labels uint8 [B, levels, views, h, w]."""
+        path = self._labels_path(epoch)
+        if not path.exists():
+            self.run.console.print(f"{path.name} is gone from the cache: labelling epoch {epoch} anew")
+            with torch.no_grad():
+                self._label(epoch, {})
+        labels = np.load(path, mmap_mode="r")
+        self.train()
+        for items in self.loader.batches(epoch, "both" if self.config.views == 2 else "first"):
+            index = [item.number for item in items]
+            yield {"index": torch.tensor(index), "items": items, "labels": torch.from_numpy(labels[index])}
+
+    def _loss(self, batch: Batch) -> dict[str, Tensor]:
+        labels = batch["labels"].to(self.run.device).long()
+        codes = [self._code(batch["items"], view, cropped=view == 1) for view in range(self.config.views)]
+        losses: dict[str, Tensor] = {}
+        for level, share in enumerate(level_shares(self.ks)):
+            truth, weights = labels[:, level].unbind(1), self.weights(level)
+            if self.config.views == 1:
+                logits = self.classifiers[level](codes[0].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+                found = {"classify": F.cross_entropy(logits, truth[0], weight=weights[0])}
+            else:
+                within, across = view_losses(codes, truth, self.means(level), weights)
+                found = {"within": within / 2, "across": across / 2}
+            for name, value in found.items():
+                losses[name] = losses.get(name, torch.zeros_like(value)) + share * value
+        return losses | {f"log/kmeans_{view + 1}": loss for view, loss in enumerate(self.kmeans_loss)}
+
+
+def label(code: Tensor, means: Tensor) -> Tensor:
+    """The nearest mean of every pixel, by Euclidean distance: code [B, D, h, w], means [K, D] → int64 [B, h, w]."""
+    flat = code.permute(0, 2, 3, 1)
+    return nearest(flat.reshape(-1, flat.shape[-1]), means)[1].reshape(flat.shape[:-1])
+
+
+def class_weights(counts: Tensor, how: ClassWeights) -> Tensor:
+    """Weights float32 [..., K] for the cross-entropy from pixels per cluster [..., K]. An empty cluster's is 0.
+
+    proportional  the cluster's share of the pixels, as the published code
+    inverse       one over it: every cluster weighs the same in all
+    """
+    share = (counts / counts.sum(-1, keepdim=True)).float()
+    if how == "none":
+        return torch.ones_like(share)
+    return share if how == "proportional" else torch.where(share > 0, 1 / share.clamp(min=1e-12), 0.0)
+
+
+def level_shares(ks: list[int]) -> list[float]:
+    """How much each clustering counts: the finer, the less, by the logarithm of its size. Sums to 1.
+
+    Source: PiCIE §4.2, the auxiliary over-clustering of PiCIE+H.
+    """
+    if len(ks) == 1:
+        return [1.0]
+    logs = [math.log(k) for k in reversed(ks)]
+    return [value / sum(logs) for value in logs]
+
+
+def view_losses(
+    codes: list[Tensor], labels: tuple[Tensor, ...], means: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(within, across): each view's codes against its own clusters, and against the other's.
+
+    codes    two float [B, D, h, w], length 1
+    labels   two int64 [B, h, w]
+    means    float [2, K, D];  weights  float [2, K]
+
+    Logits are plain dot products with the means, whose lengths are their own; no temperature.
+    Source: PiCIE §3.2, eq. 5 and 6.
+    """
+
+    def against(code: Tensor, view: int) -> Tensor:
+        logits = torch.einsum("bdhw,kd->bkhw", code, means[view])
+        return F.cross_entropy(logits, labels[view], weight=weights[view])
+
+    within = (against(codes[0], 0) + against(codes[1], 1)) / 2
+    across = (against(codes[0], 1) + against(codes[1], 0)) / 2
+    return within, across
+
+
+METHOD = Picie

@@ -1,0 +1,88 @@
+"""Decoded images → batches of views, in an order the seed and the epoch decide.
+
+Knows nothing of networks, clusters or labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.preprocess import resize
+from training.data import crops
+from training.data.images import Images
+from training.data.prefetch import prefetch
+from training.methods.picie import augment
+from training.methods.picie.augment import AugmentSection, Geometric
+
+Array = NDArray[Any]
+Which = Literal["plain", "first", "second", "both"]
+
+
+class Item(NamedTuple):
+    """One image, ready for the network.
+
+    views  float32 [3, S, S], 0..255: the views asked for; the second is cropped after the network, by `crop`
+    """
+
+    number: int
+    views: tuple[Tensor, ...]
+    crop: Geometric
+
+
+class ViewLoader:
+    """Every image once an epoch, in shuffled batches; the same epoch always gives the same pixels.
+
+    size  S, the side of every view in pixels
+    """
+
+    def __init__(
+        self, images: Images, options: AugmentSection, *, size: int, batch_size: int, seed: int, workers: int
+    ) -> None:
+        self.images, self.options = images, options
+        self.size, self.batch_size, self.seed, self.workers = size, batch_size, seed, workers
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """Image numbers of every batch."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.images)).tolist()
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        # Batch norm of a lone image has little to average over: it joins the batch before it.
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            lone = batches.pop()
+            batches[-1] += lone
+        return batches
+
+    def batches(self, epoch: int, which: Which) -> Iterator[list[Item]]:
+        """The epoch's batches of the plain images, of one view, or of both."""
+        order = self.order(epoch)
+        indices = [index for batch in order for index in batch]
+        loaded = prefetch(lambda index: self.load(epoch, which, index), indices, self.workers)
+        for batch in order:
+            yield list(islice(loaded, len(batch)))
+
+    def load(self, epoch: int, which: Which, index: int) -> Item:
+        """One image of the epoch."""
+        image = self.images[index]
+        if which == "plain":
+            return Item(index, (_planes(crops.square(image, self.size)),), Geometric())
+        drawn = augment.draw(self.options, self.seed, epoch, index)
+        # Twice the size: a crop of half the side still has a pixel of its own for every pixel shown.
+        large = crops.square(image, 2 * self.size)
+        views = []
+        if which != "second":
+            lit = _planes(augment.relight(large, drawn.first))
+            views.append(augment.crop(lit[None], [drawn.crop], self.size)[0])
+        if which != "first":
+            views.append(_planes(resize(augment.relight(large, drawn.second), (self.size, self.size))))
+        return Item(index, tuple(views), drawn.crop)
+
+
+def _planes(image: Array) -> Tensor:
+    """uint8 [H, W, 3] → float32 [3, H, W], 0..255."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()

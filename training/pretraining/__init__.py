@@ -1,0 +1,1 @@
+"""Weights for the backbone, where no hub has them."""

@@ -1,0 +1,90 @@
+"""Backbone weights "auto": from timm's hub where it answers, else pretrained on the images themselves.
+
+Knows nothing of methods. What was settled is written to the run, so that resuming does not depend on the network
+of the day.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import huggingface_hub
+import timm
+
+from training.config.recipe import BackboneSection, Recipe
+from training.config.run import Run
+from training.data.images import Images
+from training.data.regions import open_regions
+from training.pretraining import contrastive
+from training.pretraining.contrastive import PretrainOptions
+
+_PATIENCE_S = 8.0  # for the hub's answer; a firewall that drops packets would otherwise take minutes
+FILE = "backbone.safetensors"
+
+
+def settle(run: Run) -> BackboneSection:
+    """The backbone to use, with weights that this machine has or can fetch.
+
+    "auto" becomes "timm", or a small network trained on the run's images and kept in RUN/backbone.safetensors.
+    """
+    asked = run.recipe.backbone
+    if asked.weights != "auto":
+        return asked
+    file = run.folder / FILE
+    if not file.exists() and hub_has(asked.name):
+        return asked.model_copy(update={"weights": "timm"})
+    options = options_for(run.recipe, run.images)
+    if not file.exists():
+        run.console.print(
+            f"{asked.name} is neither here nor at a hub that answers: a small {options.backbone} is pretrained on"
+            f" your images first, {options.steps} steps (--set backbone.weights=FILE to use other weights)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        _pretrain(run, options, file)
+    return asked.model_copy(update={"name": options.backbone, "weights": str(file.resolve())})
+
+
+def options_for(recipe: Recipe, images: Images) -> PretrainOptions:
+    """Options suited to so many images: of 50 photos, every one is seen thirty times in 120 steps."""
+    steps = max(120, min(600, 2 * len(images)))
+    return PretrainOptions(steps=steps, batch_size=max(4, min(12, len(images))), seed=recipe.seed)
+
+
+def _pretrain(run: Run, options: PretrainOptions, file: Path) -> None:
+    regions = open_regions(
+        run.images.paths,
+        options.regions,
+        run.cache / "regions",
+        run.console,
+        workers=run.recipe.workers,
+        read=run.images.read,
+    )
+    partial = file.with_suffix(".partial")
+    network, history = contrastive.train(regions, options, run.device, run.console, resume=partial, save_every=20)
+    contrastive.save(network, options, history, len(run.images), file)
+    partial.unlink(missing_ok=True)
+
+
+def hub_has(name: str, patience_s: float = _PATIENCE_S) -> bool:
+    """Whether timm can load this network's weights: from this machine's cache, or from a hub that answers in time."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if config is None or not config.hf_hub_id:
+        return False
+    repository, file = config.hf_hub_id, "model.safetensors"
+    if isinstance(huggingface_hub.try_to_load_from_cache(repository, file), str):
+        return True
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            url = huggingface_hub.hf_hub_url(repository, file)
+            answers.append(huggingface_hub.get_hf_file_metadata(url, timeout=patience_s).size is not None)
+        except Exception:  # no network, no such file, a proxy's page: all of them mean no
+            answers.append(False)
+
+    asking = threading.Thread(target=ask, daemon=True)  # name lookups have no timeout of their own
+    asking.start()
+    asking.join(patience_s)
+    return bool(answers) and answers[0]

@@ -1,0 +1,1 @@
+"""Pages for people: a run's report, an evaluation's."""

@@ -1,0 +1,350 @@
+"""Runs stages: seeds, steps, log lines, checkpoints, and going on exactly where it stopped.
+
+Knows stages, never methods. A run killed at any moment and resumed ends, on the CPU, with the same bits
+as one that was never stopped. For that a stage keeps two promises: `batches(epoch)` depends on the seed and
+the epoch alone, and what `before_epoch` leaves behind is in the module's state_dict, because a run
+resumed within an epoch does not call it again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from models.errors import TesseraError
+from training.config.run import Run
+from training.progress import Progress
+from training.trainer import checkpoint
+from training.trainer.stage import Batch, Stage
+
+_LEAST_SECONDS_BETWEEN_SAVES = 5.0
+_LARGEST_SHARE_OF_SAVES = 0.025  # of all time: a big model on a slow disk is saved less often
+_LINES_PER_STAGE = 200  # in the log
+
+
+class LossError(TesseraError):
+    """The loss, or what it did to the weights, is no number any more."""
+
+
+class Interrupted(TesseraError):
+    """Stopped by a signal, after a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come: `step` steps of stage `stage` and `batch` batches of its epoch `epoch`.
+
+    seconds  spent training, over all resumptions
+    """
+
+    stage: int = 0
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+
+
+def fit(module: nn.Module, stages: Sequence[Stage], run: Run, *, name: str = "checkpoint") -> float:
+    """Trains `module` stage by stage, from RUN/<name>.safetensors where there is one; returns the seconds spent.
+
+    Writes that file as it goes, and RUN/log.jsonl: a line holds stage, step, epoch, seconds, images_per_s and
+    the mean of every loss since the line before.
+
+    Raises LossError when the loss is not finite, Interrupted after SIGINT or SIGTERM. A checkpoint stands
+    after both.
+    """
+    path = run.folder / f"{name}.safetensors"
+    saved = _Saved.load(path, stages)
+    position = Position()
+    if saved is not None:
+        position = saved.position
+        _load_module(module, saved, path)
+        if position.stage < len(stages):
+            where = f"stage {stages[position.stage].name}, step {position.step}"
+            run.console.print(f"going on at {where}", highlight=False)
+    _cut_log(run.folder / "log.jsonl", stages, position)
+    with _Stop(run.folder) as stop:
+        for index in range(position.stage, len(stages)):
+            resumed = saved if saved is not None and position.step else None
+            position = _Training(module, stages[index], position, path, run, stop).run(resumed)
+    return position.seconds
+
+
+def seed(value: int) -> None:
+    """Seeds Python's, numpy's and torch's generators."""
+    random.seed(value)
+    np.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+class _Training:
+    """One stage under way."""
+
+    def __init__(self, module: nn.Module, stage: Stage, position: Position, path: Path, run: Run, stop: _Stop) -> None:
+        self.module, self.stage, self.path, self.task, self.stop = module, stage, path, run, stop
+        self.index, self.step = position.stage, position.step
+        self.epoch, self.batch = position.epoch, position.batch
+        self.began = time.monotonic() - position.seconds
+        # The groups are handed over as they are: a stage that changes its rate does so in its own groups.
+        self.optimizer = Adam(list(stage.groups))
+        self.meter = _Meter(run.folder / "log.jsonl", stage)
+        self.last_save, self.save_cost = time.monotonic(), 0.0
+
+    def run(self, saved: _Saved | None) -> Position:
+        """From `saved`, or from the stage's beginning, to its end; the position after it."""
+        if saved is None:
+            seed(self.task.recipe.seed + 7919 * self.index)
+        with Progress(self.task.console, self.stage.name, self.stage.steps, done=self.step) as bar:
+            while self.step < self.stage.steps:
+                for batch in self._batches(saved):
+                    self._train(batch, bar)
+                    if self.step == self.stage.steps:
+                        break
+                    if self.stop.asked or self._save_is_due():
+                        self._save(Position(self.index, self.step, self.epoch, self.batch, self._seconds()))
+                        self.stop.leave_if_asked(f"stage {self.stage.name}, step {self.step}")
+                saved = None
+                if self.batch == 0:
+                    raise TesseraError(
+                        f"stage {self.stage.name} has no batch in epoch {self.epoch}: there are fewer images than"
+                        " one batch needs; lower the batch size or add images"
+                    )
+                self.epoch, self.batch = self.epoch + 1, 0
+        after = Position(stage=self.index + 1, seconds=self._seconds())
+        self._save(after)
+        self.stop.leave_if_asked(f"the end of stage {self.stage.name}")
+        return after
+
+    def _batches(self, saved: _Saved | None) -> Iterator[Batch]:
+        """What is left of the epoch, with every generator as it was when `saved` was written."""
+        if self.batch:  # resumed within an epoch
+            batches = iter(self.stage.batches(self.epoch))
+            for _ in range(self.batch):
+                next(batches, None)
+            if saved is not None:
+                saved.restore(self.optimizer)
+            return batches
+        if saved is not None:
+            saved.restore(self.optimizer)
+        self.stage.before_epoch(self.epoch)
+        return iter(self.stage.batches(self.epoch))
+
+    def _train(self, batch: Batch, bar: Progress) -> None:
+        losses = self.stage.loss(batch)
+        total = torch.stack([value for name, value in losses.items() if not name.startswith("log/")]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        if self.stage.clip < math.inf:
+            trained = (p for group in self.optimizer.param_groups for p in group["params"])
+            nn.utils.clip_grad_norm_(trained, self.stage.clip)
+        self.optimizer.step()
+        self.stage.after_step()
+        self.step += 1
+        self.batch += 1
+        self.meter.add(losses, total, batch)
+        note = self.meter.flush(self.step, self.epoch, self._seconds()) if self.meter.due(self.step) else None
+        bar.advance(1, note)
+
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self.began, 3)
+
+    def _save_is_due(self) -> bool:
+        pause = max(_LEAST_SECONDS_BETWEEN_SAVES, self.save_cost / _LARGEST_SHARE_OF_SAVES)
+        return time.monotonic() - self.last_save > pause
+
+    def _save(self, position: Position) -> None:
+        start = time.monotonic()
+        self.meter.flush(self.step, self.epoch, self._seconds())
+        for group in self.optimizer.param_groups:
+            if not all(bool(torch.isfinite(p).all()) for p in group["params"]):
+                raise LossError(
+                    f"stage {self.stage.name}: weights are not finite after step {self.step}, though the loss"
+                    " was: lower the learning rate. The last checkpoint still holds finite weights"
+                )
+        tensors, facts = _snapshot(self.optimizer, position, self.stage.name)
+        for name, value in self.module.state_dict().items():
+            tensors[f"module/{name}"] = value
+        checkpoint.save(self.path, tensors, facts)
+        self.last_save = time.monotonic()
+        self.save_cost = self.last_save - start
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a checkpoint holds."""
+
+    position: Position
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    @classmethod
+    def load(cls, path: Path, stages: Sequence[Stage]) -> _Saved | None:
+        if not path.exists():
+            return None
+        tensors, facts = checkpoint.load(path)
+        position = Position(**facts["position"])
+        at = position.stage - (position.step == 0)  # a finished stage is the one before
+        if at >= len(stages) or stages[at].name != facts["stage"]:
+            raise checkpoint.CheckpointError(
+                f"{path} stands in stage {facts['stage']!r}; this recipe has"
+                f" {', '.join(s.name for s in stages)}: start a new run"
+            )
+        return cls(position, tensors, facts)
+
+    def restore(self, optimizer: Adam) -> None:
+        """The optimizer's moments and rates, and every random generator."""
+        # Not by load_state_dict, which would put copies in the place of the stage's own groups.
+        for group, rate in zip(optimizer.param_groups, self.facts["rates"], strict=True):
+            group["lr"] = rate
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for name, tensor in self.tensors.items():
+            if name.startswith("optimizer/"):
+                _, number, key = name.split("/")
+                parameter = parameters[int(number)]
+                optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
+        version, numbers, gauss = self.facts["python_rng"]
+        random.setstate((version, tuple(numbers), gauss))
+        kind, position, has_gauss, cached = self.facts["numpy_rng"]
+        np.random.set_state((kind, self.tensors["rng/numpy"].numpy(), position, has_gauss, cached))
+        torch.set_rng_state(self.tensors["rng/torch"])
+        if torch.cuda.is_available() and "rng/cuda" in self.tensors:
+            torch.cuda.set_rng_state(self.tensors["rng/cuda"])
+
+
+def _snapshot(optimizer: Adam, position: Position, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    kind, numbers, at, has_gauss, cached = np.random.get_state(legacy=True)
+    tensors = {"rng/torch": torch.get_rng_state(), "rng/numpy": torch.from_numpy(np.asarray(numbers))}
+    if torch.cuda.is_available():
+        tensors["rng/cuda"] = torch.cuda.get_rng_state()
+    if position.step:  # the next stage begins with an optimizer of its own
+        for parameter, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer/{parameter}/{key}"] = value
+    facts = {
+        "position": asdict(position),
+        "stage": stage,
+        "rates": [group["lr"] for group in optimizer.param_groups],
+        "python_rng": random.getstate(),
+        "numpy_rng": [kind, int(at), int(has_gauss), float(cached)],
+    }
+    return tensors, facts
+
+
+def _load_module(module: nn.Module, saved: _Saved, path: Path) -> None:
+    mark = "module/"
+    weights = {n.removeprefix(mark): t for n, t in saved.tensors.items() if n.startswith(mark)}
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise checkpoint.CheckpointError(f"{path} does not fit this network: {error}") from None
+
+
+class _Meter:
+    """Means of the losses between two log lines."""
+
+    def __init__(self, path: Path, stage: Stage) -> None:
+        self.path, self.stage = path, stage
+        self.every = max(1, min(10, stage.steps // _LINES_PER_STAGE))
+        self._clear()
+
+    def _clear(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count, self.images, self.since = 0, 0, time.monotonic()
+
+    def add(self, losses: dict[str, Tensor], total: Tensor, batch: Batch) -> None:
+        """One step's losses; kept on the device, so that the step does not wait for them."""
+        for name, value in {"loss": total, **losses}.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=value.device)) + value.detach()
+        self.count += 1
+        self.images += next((len(v) for v in batch.values() if isinstance(v, Tensor) and v.ndim), 0)
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def flush(self, step: int, epoch: int, seconds: float) -> str | None:
+        """Writes a line; returns what stands behind the progress bar. Raises LossError."""
+        if not self.count:
+            return None
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        if not math.isfinite(means["loss"]):
+            broken = ", ".join(name for name, value in means.items() if not math.isfinite(value))
+            raise LossError(
+                f"stage {self.stage.name}: not finite within the {self.count} steps before step {step}: {broken}."
+                " Lower the learning rate; the last checkpoint holds the weights before"
+            )
+        rate = self.images / max(time.monotonic() - self.since, 1e-9)
+        line = {"stage": self.stage.name, "step": step, "epoch": epoch, "seconds": seconds}
+        with self.path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({**line, "images_per_s": round(rate, 2), **means}) + "\n")
+        self._clear()
+        return f"loss {means['loss']:.4g}, {rate:.1f} images/s"
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl; a last line cut short by a crash is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def _cut_log(path: Path, stages: Sequence[Stage], position: Position) -> None:
+    """Drops the lines of steps that are about to be done again."""
+    order = {stage.name: i for i, stage in enumerate(stages)}
+
+    def stands(line: dict[str, Any]) -> bool:
+        stage = order.get(line["stage"])  # None: of another module's training
+        if stage is None or stage == position.stage:
+            return stage is None or line["step"] <= position.step
+        return stage < position.stage
+
+    kept = [line for line in read_log(path) if stands(line)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+class _Stop:
+    """Remembers that someone asked to stop; a second Ctrl-C stops at once, without a checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked, self.folder = False, folder
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, self._before[number])
+
+    def leave_if_asked(self, where: str) -> None:
+        if self.asked:
+            raise Interrupted(
+                f"stopped at {where}; the checkpoint is written. To go on:"
+                f" python training/train.py --out {self.folder} --resume"
+            )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
