@@ -30,7 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import Bundle, Golden, save
 from models.errors import TesseraError
-from models.inference import Encoder, segment
+from models.inference import Predictor, segment
 from models.manifest import CodeSpec, Provenance
 from models.preprocess import InputSpec
 from training.clustering.hierarchy import hierarchy
@@ -182,7 +182,7 @@ def write(name: str, models: Path, folder: Path) -> tuple[Bundle, float]:
     return bundle, agreement(bundle, Session(network), golden, labels)
 
 
-def agreement(bundle: Bundle, encode: Encoder, image: Array, labels: Array) -> float:
+def agreement(bundle: Bundle, encode: Predictor, image: Array, labels: Array) -> float:
     """The share of pixels that a bundle's own way labels as given."""
     return float((segment(bundle, encode, image) == labels).mean())
 

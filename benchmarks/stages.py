@@ -83,7 +83,7 @@ def stages(of: Case) -> Iterator[Stage]:
     if (torch_labels := _torch_labels(scores, size)) is not None:
         yield Stage("labels", "torch", lambda: assign.labels(scores, size), torch_labels)
     yield Stage(
-        "areas", "numpy", lambda: region_stats.measure(labels, K, margin), lambda: _plain_areas(labels, margin), _pixels
+        "areas", "numpy", lambda: region_stats.compute(labels, K, margin), lambda: _plain_areas(labels, margin), _pixels
     )
     yield Stage(
         "label PNG", "Pillow", lambda: png.encode_palette(labels, COLORS), lambda: _pillow_labels(labels), _opened

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from models import assign
 from models.assign import WHOLE, Box
 from models.deadline import check_time
-from models.parallel import Crew
+from models.parallel import ThreadTeam
 from models.preprocess import resize
 
 Array = NDArray[Any]
@@ -145,8 +145,8 @@ def _compiled_labels(
             photo[rows].ctypes.data, labels[rows].ctypes.data,
         ))  # fmt: skip
 
-    with Crew(threads) as crew:
-        failed = crew.do(*(partial(strip, start) for start in range(0, height, step)))
+    with ThreadTeam(threads) as team:
+        failed = team.run(*(partial(strip, start) for start in range(0, height, step)))
     return None if any(failed) else labels
 
 

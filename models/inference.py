@@ -14,22 +14,22 @@ from models.preprocess import fit
 AGREEMENT = 0.99  # of the golden image's pixels
 
 
-class Encoded(NamedTuple):
+class Prediction(NamedTuple):
     """What a network says of a batch: scores float32 [B, K, h, w]; code float32 [B, D, h, w] when asked."""
 
     scores: Array
     code: Array | None = None
 
 
-class Encoder(Protocol):
+class Predictor(Protocol):
     """Anything that turns pixels into scores: an onnxruntime session, a torch module, a test double."""
 
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
-        """pixels uint8 [B, H, W, 3] → Encoded; `code` is filled only when asked for."""
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
+        """pixels uint8 [B, H, W, 3] → Prediction; `code` is filled only when asked for."""
         ...
 
 
-def segment(bundle: Bundle, encode: Encoder, image: Array) -> Array:
+def segment(bundle: Bundle, encode: Predictor, image: Array) -> Array:
     """The label map of one image: the whole way, without a server.
 
     image    RGB uint8 [H, W, 3]
@@ -40,7 +40,7 @@ def segment(bundle: Bundle, encode: Encoder, image: Array) -> Array:
     return assign.labels(scores, fitted.source, fitted.box, interpolation=bundle.manifest.code.interpolation)
 
 
-def self_test(bundle: Bundle, encode: Encoder, least: float = AGREEMENT) -> float:
+def self_test(bundle: Bundle, encode: Predictor, least: float = AGREEMENT) -> float:
     """Replay the golden image: the share of its pixels that agree.
 
     Raises BundleError below `least`: a wrong provider, a broken driver, a stale file.

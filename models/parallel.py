@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 
-class Crew:
+class ThreadTeam:
     """So many threads, of which the caller's own is one. A context: the others end with it."""
 
     def __init__(self, threads: int) -> None:
@@ -34,11 +34,11 @@ class Crew:
         """The bounds of equal parts, one a thread."""
         return [start + (stop - start) * part // self.threads for part in range(self.threads + 1)]
 
-    def each(self, function: Callable[..., Any], *before: Any, parts: Sequence[int]) -> list[Any]:
+    def map_ranges(self, function: Callable[..., Any], *before: Any, parts: Sequence[int]) -> list[Any]:
         """function(*before, start, stop) of every part; what each gave, in order, when all are done."""
-        return self.do(*(partial(function, *before, *bounds) for bounds in pairwise(parts)))
+        return self.run(*(partial(function, *before, *bounds) for bounds in pairwise(parts)))
 
-    def do(self, *jobs: Callable[[], Any]) -> list[Any]:
+    def run(self, *jobs: Callable[[], Any]) -> list[Any]:
         """Every job, each by the next thread that is free; what each gave, in order, when all are done."""
         if self._others is None:
             return [job() for job in jobs]

@@ -17,14 +17,14 @@ from models.crf import dense, reference, tiled
 from models.crf.tiled import Span
 from models.preprocess import Fit, resize
 
-How = Literal["dense", "fast", "pydensecrf"]
-At = Literal["input", "source"]
+Method = Literal["dense", "fast", "pydensecrf"]
+Resolution = Literal["input", "source"]
 
 SHARPNESS = 10.0  # times the temperature: the guided filter averages, so that what it is given must be decided
 MAX_SMOOTH_SXY = 2  # of the smoothing term at the photo's size: its cost grows with the square
 
 
-def refined(
+def refine(
     scores: Array,
     code: Array | None,
     fitted: Fit,
@@ -32,8 +32,8 @@ def refined(
     temperature: float,
     assignment: Assignment = "cosine",
     interpolation: Interpolation = "bilinear",
-    how: How = "dense",
-    at: At = "input",
+    method: Method = "dense",
+    resolution: Resolution = "input",
     photo: Array | None = None,
     iterations: int = 10,
     gaussian_compat: float = 3.0,
@@ -47,29 +47,29 @@ def refined(
 
     scores    float32 [K, h, w];  code  float32 [D, h, w], needed where assignment is `cosine`
     fitted    what the network was given, and the photo's size
-    how       `dense`: the CRF; `pydensecrf`: the same by that package (models.crf.reference); `fast`: the guided
+    method       `dense`: the CRF; `pydensecrf`: the same by that package (models.crf.reference); `fast`: the guided
               filter, which takes none of the parameters after photo
-    at        `input`: edges are those of the fitted image; `source`: those of the photo, which must be given
+    resolution `input`: edges are those of the fitted image; `source`: those of the photo, which must be given
     photo     uint8 [H, W, 3] RGB
     deadline  time.monotonic() after which the CRF raises CRFTimeout
     returns   uint8 [H, W] at the photo's size
 
     `input` is what the papers do. What is interpolated to the photo's size are the CRF's marginals, not its labels:
     edges stay smooth. At the source, distances in pixels grow with the photo, and a large one is refined in windows.
-    Raises CRFError and LatticeError (see models.crf.dense.refine), and densecrf.NotInstalled.
+    Raises CRFError and LatticeError (see models.crf.dense.refine), and reference.NotInstalled.
     """
-    if at == "source" and (photo is None or photo.shape[:2] != fitted.source):
+    if resolution == "source" and (photo is None or photo.shape[:2] != fitted.source):
         raise ValueError("to refine at the source's size, its pixels are needed")
     height, width = fitted.pixels.shape[:2]
     top, left = round(fitted.box[0] * height), round(fitted.box[1] * width)
     inner = (round(fitted.box[2] * height), round(fitted.box[3] * width))
     picture = fitted.pixels[top : top + inner[0], left : left + inner[1]]
 
-    if how == "fast":
+    if method == "fast":
         decided = assign.probabilities(
             scores, code, scores.shape[1:], temperature=SHARPNESS * temperature, assignment=assignment
         )
-        guide = photo if at == "source" and photo is not None else resize(picture.copy(), fitted.source)
+        guide = photo if resolution == "source" and photo is not None else resize(picture.copy(), fitted.source)
         return guided.refine(decided, fitted.pixels, guide, fitted.box, threads=threads, deadline=deadline)
 
     def probabilities(rows: Span, columns: Span, size: tuple[int, int]) -> Array:
@@ -84,8 +84,8 @@ def refined(
             scores, code, shape, temperature=temperature, assignment=assignment, box=part, interpolation=interpolation
         )
 
-    refine: Callable[..., Any] = reference.refine if how == "pydensecrf" else partial(dense.refine, threads=threads)
-    if at == "source" and photo is not None:
+    refine: Callable[..., Any] = reference.refine if method == "pydensecrf" else partial(dense.refine, threads=threads)
+    if resolution == "source" and photo is not None:
         scale = math.sqrt(fitted.source[0] * fitted.source[1] / (inner[0] * inner[1]))
         return tiled.refine(
             lambda rows, columns: probabilities(rows, columns, fitted.source),

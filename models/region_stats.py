@@ -26,7 +26,7 @@ class Area(NamedTuple):
     confidence: float
 
 
-def measure(labels: Array, k: int, margin: Array | None = None) -> list[Area]:
+def compute(labels: Array, k: int, margin: Array | None = None) -> list[Area]:
     """The clusters of a label map uint8 [H, W] of ids below k, largest first, with their boxes and mean margins.
 
     margin  float32 of any size that shows the same image; None counts as 0
@@ -72,7 +72,7 @@ def plain_count(labels: Array, margin: Array | None) -> Counted:
     return Counted(pixels, boxes, sums)
 
 
-def together(areas: list[Area], table: Array) -> list[Area]:
+def merge(areas: list[Area], table: Array) -> list[Area]:
     """The same image's areas once clusters are merged: largest first, boxes around both, confidence by pixels.
 
     table  uint8 [K]: the id that stands for each one

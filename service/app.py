@@ -22,17 +22,17 @@ from starlette.types import Scope
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from models.inference import Encoder
+from models.inference import Predictor
 from service.api import body, openapi, responses
-from service.api.auth import Keys
-from service.api.dependencies import rooms_of
-from service.api.middleware import Envelope, Traffic, problem
+from service.api.auth import ApiKeys
+from service.api.dependencies import state_of
+from service.api.middleware import InFlight, RequestMiddleware, problem
 from service.api.problems import plain, problem_of
 from service.api.routes import clusters, health, models, segment
-from service.api.state import Rooms
+from service.api.state import AppState
 from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest
 from service.inference import options
-from service.inference.runtime import House
+from service.inference.runtime import Runtime
 from service.metrics import Metrics, tessera_version
 from service.repository.registry import Registry
 from service.settings import Settings
@@ -45,27 +45,29 @@ _PAGE_HEADERS = {
 _QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery}
 
 
-def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle], Encoder] | None = None) -> FastAPI:
-    """The application. `open_encoder` puts another runtime under it, as tests do."""
+def create_app(
+    settings: Settings | None = None, open_predictor: Callable[[Bundle], Predictor] | None = None
+) -> FastAPI:
+    """The application. `open_predictor` puts another runtime under it, as tests do."""
     settings = settings or Settings.from_env(os.environ)
     metrics = Metrics()
-    house = House.of(settings, metrics)
-    registry = Registry(settings, metrics, open_encoder)
-    rooms = Rooms(settings, metrics, registry, house, Traffic(), Keys.from_settings(settings))
-    served = rooms.registry.served
+    runtime = Runtime.of(settings, metrics)
+    registry = Registry(settings, metrics, open_predictor)
+    state = AppState(settings, metrics, registry, runtime, InFlight(), ApiKeys.from_settings(settings))
+    served = state.registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
-    metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", house.admission.oldest_s)
-    metrics.watch("cache_bytes", "Held for images asked again", lambda: house.seen.nbytes)
+    metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", runtime.admission.oldest_s)
+    metrics.watch("cache_bytes", "Held for images asked again", lambda: runtime.seen.nbytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(rooms.registry.load())  # /livez answers meanwhile, /readyz says 503
+        loading = asyncio.create_task(state.registry.load())  # /livez answers meanwhile, /readyz says 503
         yield
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        await rooms.registry.close()
-        rooms.house.close()
+        await state.registry.close()
+        state.runtime.close()
 
     app = FastAPI(
         title="Tessera",
@@ -76,7 +78,7 @@ def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle]
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.rooms = rooms
+    app.state.tessera = state
     describe = app.openapi
     app.openapi = lambda: openapi.secured(describe())  # type: ignore[method-assign]
     for room in (segment, clusters, models, health):
@@ -86,9 +88,9 @@ def create_app(settings: Settings | None = None, open_encoder: Callable[[Bundle]
     app.add_api_route("/", _page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
     app.add_middleware(
-        Envelope,
+        RequestMiddleware,
         metrics=metrics,
-        traffic=rooms.traffic,
+        in_flight=state.in_flight,
         max_requests=settings.max_requests,
         access_log=settings.access_log,
     )
@@ -116,11 +118,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if isinstance(error, Busy):
         headers["retry-after"] = str(error.retry_after_s)
         if error.reason != "not_ready":
-            rooms_of(request).metrics.refused.labels(error.reason).inc()
+            state_of(request).metrics.refused.labels(error.reason).inc()
     if isinstance(error, KeyMissing):
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, DeadlinePassed):
-        rooms_of(request).metrics.refused.labels("deadline").inc()
+        state_of(request).metrics.refused.labels("deadline").inc()
     document = problem_of(error, request.state.request_id)
     return problem(request.scope["state"], document, headers)
 

@@ -57,8 +57,8 @@ def run(
             limit_concurrency=_CONNECTIONS * settings.max_requests,
             backlog=2048,
         ),
-        app.state.rooms,
+        app.state.tessera,
     )
     server.run()
-    if app.state.rooms.registry.state == "failed":
+    if app.state.tessera.registry.state == "failed":
         raise typer.Exit(1)

@@ -66,7 +66,7 @@ class BadModel(TesseraError):
 
 
 class Conflict(TesseraError):
-    """Asked for at the wrong moment: what the server holds has to change first."""
+    """InferenceRequest for at the wrong moment: what the server holds has to change first."""
 
 
 class DeadlinePassed(TesseraError):

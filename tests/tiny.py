@@ -40,11 +40,11 @@ def bands(height: int = 60, width: int = 100, order: tuple[int, ...] = (0, 1, 2,
 class MeanColor:
     """An Encoder in numpy: the mean color of every 8×8 block, −1..1, against CENTROIDS."""
 
-    def __call__(self, pixels: NDArray[np.uint8], *, code: bool = False) -> inference.Encoded:
+    def __call__(self, pixels: NDArray[np.uint8], *, code: bool = False) -> inference.Prediction:
         b, height, width, _ = pixels.shape
         blocks = pixels.reshape(b, height // STRIDE, STRIDE, width // STRIDE, STRIDE, 3).astype(np.float32)
         means = (blocks.mean(axis=(2, 4)) / 127.5 - 1).transpose(0, 3, 1, 2)
-        return inference.Encoded(np.einsum("kd,bdhw->bkhw", CENTROIDS, means), means if code else None)
+        return inference.Prediction(np.einsum("kd,bdhw->bkhw", CENTROIDS, means), means if code else None)
 
 
 def mean_color_onnx() -> bytes:

@@ -21,7 +21,7 @@ from rich.console import Console
 from models.bundle import Bundle
 from models.crf import reference
 from models.errors import TesseraError
-from models.refine import At, How
+from models.refine import Method, Resolution
 from training.config.run import write
 from training.data import datasets
 from training.data.images import DataError, Images, Skipped
@@ -101,11 +101,11 @@ def command(
     split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
     crf: Annotated[bool, typer.Option("--crf", help="Rows with the dense CRF, too: --refine dense.")] = False,
     refine: Annotated[
-        list[str] | None, typer.Option(metavar="|".join(get_args(How)), help="Rows refined like this; repeatable.")
+        list[str] | None, typer.Option(metavar="|".join(get_args(Method)), help="Rows refined like this; repeatable.")
     ] = None,
     crf_size: Annotated[
         list[str] | None,
-        typer.Option(metavar="|".join(get_args(At)), help="Refined at whose size; repeatable. Default: input."),
+        typer.Option(metavar="|".join(get_args(Resolution)), help="Refined at whose size; repeatable. Default: input."),
     ] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Rows with and without flip averaging.")] = False,
     protocol: Annotated[
@@ -186,18 +186,18 @@ def edges_of(crf: bool, refine: Sequence[str], crf_size: Sequence[str]) -> tuple
     if crf_size and not hows:
         raise UsageError("--crf-size belongs to --crf or --refine: add one")
     sizes = dict.fromkeys(crf_size or ["input"])
-    for option, given, known in (("--refine", hows, get_args(How)), ("--crf-size", sizes, get_args(At))):
+    for option, given, known in (("--refine", hows, get_args(Method)), ("--crf-size", sizes, get_args(Resolution))):
         for word in given:
             if word not in known:
                 raise UsageError(f"{option} {word}: write {', '.join(known)}")
     if "pydensecrf" in hows and (reason := reference.missing()):
         raise UsageError(f"--refine pydensecrf: {reason}")
-    return tuple(Edges(cast(How, how), cast(At, at)) for how in hows for at in sizes)
+    return tuple(Edges(cast(Method, how), cast(Resolution, at)) for how in hows for at in sizes)
 
 
 def default_workers(edges: Sequence[Edges]) -> int:
     """Images at once. pydensecrf holds Python's lock: beside it every row's seconds would be those of waiting."""
-    return 1 if any(one.how == "pydensecrf" for one in edges) else min(8, os.cpu_count() or 1)
+    return 1 if any(one.method == "pydensecrf" for one in edges) else min(8, os.cpu_count() or 1)
 
 
 def overlap(learning: Images, evaluated: Images, *, told: bool) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ from training.data import datasets
 from training.data.images import DataError, Images
 from training.data.preprocess import input_spec
 from training.data.synthetic import street
-from training.export.corpus_stats import survey
+from training.export.corpus_stats import measure
 from training.export.provenance import Origin, plain_name, tessera_version
 from training.export.write_bundle import write_bundle
 from training.importers import OptionError, Options, Parts, Published
@@ -101,7 +101,7 @@ def import_checkpoints(
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         run = Run(Recipe(method=kind, export=ExportSection(exemplars=exemplars)), images, out, device, console)
-        seen = survey(encoder, met(found), found.assignment, spec, run)
+        seen = measure(encoder, met(found), found.assignment, spec, run)
         fractions, patches, golden = seen.fractions.tolist(), seen.exemplars, seen.golden
         shown = [images[i * len(images) // _CHECKED_IMAGES] for i in range(_CHECKED_IMAGES)]
         facts = training_page.facts(run, seen, {}) | facts

@@ -33,7 +33,7 @@ from training.data import datasets
 from training.data.images import DataError, Images
 from training.data.preprocess import input_spec
 from training.discovery.discover import Discovery, discover
-from training.export.corpus_stats import survey
+from training.export.corpus_stats import measure
 from training.export.write_bundle import export
 from training.methods import UnknownMethod
 from training.methods.base import Method
@@ -72,7 +72,7 @@ def finish(run: Run, found: Discovery, temperature: float, folder: Path, seconds
     """Measures on the training images and writes the bundle."""
     began = time.monotonic()
     spec = input_spec(found.encoder, run.recipe.input.size)
-    seen = survey(found.encoder, found.centroids, found.assignment, spec, run)
+    seen = measure(found.encoder, found.centroids, found.assignment, spec, run)
     seconds["measuring"] = time.monotonic() - began
     bundle, _ = export(
         found.encoder,
@@ -80,7 +80,7 @@ def finish(run: Run, found: Discovery, temperature: float, folder: Path, seconds
         assignment=found.assignment,
         temperature=temperature,
         spec=spec,
-        survey=seen,
+        stats=seen,
         report=training_page.facts(run, seen, seconds, found.agreement),
         run=run,
         folder=folder,

@@ -86,11 +86,11 @@ def refine(
     _check_range("threads", threads, 1, 64)
     from models.crf.cpu import mean_field
     from models.crf.cpu.stencil import smoothing_taps
-    from models.parallel import Crew
+    from models.parallel import ThreadTeam
 
     k, height, width = probabilities.shape
     check_time(deadline)
-    with Crew(int(threads)) as crew:
+    with ThreadTeam(int(threads)) as team:
         unary: list[mean_field.Unary] = []
 
         def enter() -> None:
@@ -99,10 +99,10 @@ def refine(
             del probabilities  # as much memory as the marginals will take
 
         bilateral = mean_field.bilateral_lattice(
-            image, bilateral_sxy, bilateral_srgb, bilateral_compat, crew, enter if crew.threads > 1 else None
+            image, bilateral_sxy, bilateral_srgb, bilateral_compat, team, enter if team.threads > 1 else None
         )
         check_time(deadline)
-        if crew.threads == 1:  # not earlier: the lattice's own tables take as much memory, and are gone now
+        if team.threads == 1:  # not earlier: the lattice's own tables take as much memory, and are gone now
             enter()
             check_time(deadline)
         taps = smoothing_taps(height, width, float(gaussian_sxy))
@@ -113,7 +113,7 @@ def refine(
             taps,
             gaussian_compat,
             int(iterations),
-            crew,
+            team,
             marginals=return_marginals,
             check=None if deadline is None else lambda: check_time(deadline),
         )
@@ -129,16 +129,16 @@ def warm(labels: int | None = None) -> None:
     from models.crf.cpu import mean_field
     from models.crf.cpu.jit import FOLDER
     from models.crf.cpu.stencil import smoothing_taps
-    from models.parallel import Crew
+    from models.parallel import ThreadTeam
 
     k = labels or 33  # of which a row is more than one unit: the lattice then holds it in every way there is
     flat = np.full((k, 8, 8), 1 / k, np.float32)
     widths = mean_field.widths(mean_field.row_size(k))
     for threads in (2, 1):
-        with Crew(threads) as crew:
-            bilateral = mean_field.bilateral_lattice(np.zeros((8, 8, 3), np.uint8), 67.0, 3.0, 4.0, crew)
+        with ThreadTeam(threads) as team:
+            bilateral = mean_field.bilateral_lattice(np.zeros((8, 8, 3), np.uint8), 67.0, 3.0, 4.0, team)
             unary, taps = mean_field.log_rows(flat, MIN_PROBABILITY), smoothing_taps(8, 8, 1.0)
             for channels in widths[:1] if labels else widths:
-                mean_field.infer(unary, k, bilateral, taps, 3.0, 1, crew, marginals=True, channels=channels)
+                mean_field.infer(unary, k, bilateral, taps, 3.0, 1, team, marginals=True, channels=channels)
     if labels is None:
         jit_cache.mark_ready(FOLDER)

@@ -33,7 +33,7 @@ class Caller(NamedTuple):
 _ANYBODY = Caller("", frozenset({"infer"}))
 
 
-class Keys:
+class ApiKeys:
     """The keys of one server."""
 
     def __init__(self, secrets: Mapping[str, str], admin_secret: str = "") -> None:
@@ -45,10 +45,10 @@ class Keys:
             self._callers.append((_digest(admin_secret), Caller(_ADMIN, frozenset({"infer", "admin"}))))
 
     def __repr__(self) -> str:
-        return f"Keys({', '.join(caller.name for _, caller in self._callers)})"
+        return f"ApiKeys({', '.join(caller.name for _, caller in self._callers)})"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Keys:
+    def from_settings(cls, settings: Settings) -> ApiKeys:
         """The keys of TESSERA_KEYS and TESSERA_ADMIN_KEY. Raises SettingsError, showing no part of them."""
         secrets: dict[str, str] = {}
         entries = settings.keys.split(",") if settings.keys.strip() else []
@@ -74,7 +74,7 @@ class Keys:
             )
         return cls(secrets, admin)
 
-    def caller(self, headers: Mapping[str, str]) -> Caller:
+    def authenticate(self, headers: Mapping[str, str]) -> Caller:
         """Who sent a request with these headers (names in any case, as starlette's, or in lower case).
 
         Raises KeyMissing where keys are configured and none of them came.
@@ -96,7 +96,7 @@ class Keys:
         """Who sent a request that only an admin may. Raises KeyMissing, NotAllowed."""
         if not self._has_admin:
             raise NotAllowed("nobody may do this here; set TESSERA_ADMIN_KEY and restart the server to open it")
-        caller = self.caller(headers)
+        caller = self.authenticate(headers)
         if "admin" in caller.scopes:
             return caller
         if caller is _ANYBODY:

@@ -27,7 +27,7 @@ _BOUNDARY_LINE = re.compile(rb"--([^\r\n]{1,200})\r\ncontent-", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Sent:
+class ParsedBody:
     """What a body brought.
 
     images  the files' bytes, at least one;  fields  options given beside them
@@ -68,7 +68,7 @@ async def read(request: Request, hold: Callable[[int], None], *, max_bytes: int,
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def parse(data: bytes, content_type: str, *, max_images: int) -> Sent:
+def parse(data: bytes, content_type: str, *, max_images: int) -> ParsedBody:
     """What a body holds: a form, JSON, or the image file itself.
 
     Raises BadBody (damaged), BadOption (parts that have no meaning), BodyTooLarge (too many images).
@@ -90,7 +90,7 @@ def parse(data: bytes, content_type: str, *, max_images: int) -> Sent:
         raise BadBody(f"an image does not travel form-encoded; use -F in place of -d: {CURL} …")
     if kind == b"multipart/form-data" and parameters.get(b"boundary", b"\0") in data:
         raise BadBody("the multipart body is malformed: it does not begin with its boundary")
-    return Sent((data,))
+    return ParsedBody((data,))
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:
@@ -105,7 +105,7 @@ def _check_count(count: int, max_images: int) -> None:
         raise BodyTooLarge(f"more than {max_images} images in one request (TESSERA_MAX_IMAGES); send them in several")
 
 
-def _json(data: bytes, max_images: int) -> Sent:
+def _json(data: bytes, max_images: int) -> ParsedBody:
     try:
         document = from_json(data.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False)
     except ValueError as error:
@@ -120,7 +120,7 @@ def _json(data: bytes, max_images: int) -> Sent:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise BadBody('"image" is a base64 text, "images" a list of at least one')
     _check_count(len(texts), max_images)
-    return Sent(tuple(_base64(text, i) for i, text in enumerate(texts)), many=many)
+    return ParsedBody(tuple(_base64(text, i) for i, text in enumerate(texts)), many=many)
 
 
 def _base64(text: str, index: int) -> bytes:
@@ -138,7 +138,7 @@ class _Part:
         self.data: list[bytes] = []
 
 
-def _form(data: bytes, boundary: bytes, max_images: int) -> Sent:
+def _form(data: bytes, boundary: bytes, max_images: int) -> ParsedBody:
     try:
         parts = _parts(data.lstrip(b"\r\n"), boundary, max_images + _MAX_FIELDS)
     except FormParserError:
@@ -162,7 +162,7 @@ def _form(data: bytes, boundary: bytes, max_images: int) -> Sent:
             fields[name] = value.decode("utf-8", "replace")
     if not images:
         raise BadBody(f"the form has no part called 'image': {CURL} …")
-    return Sent(tuple(images), fields, many=len(images) > 1)
+    return ParsedBody(tuple(images), fields, many=len(images) > 1)
 
 
 def _file(value: bytes, *, named: bool) -> bytes:

@@ -41,14 +41,14 @@ def request_id(headers: Headers) -> str:
     return trace[1] if trace else uuid.uuid4().hex
 
 
-class Traffic:
+class InFlight:
     """How many requests are being answered now."""
 
     def __init__(self) -> None:
         self.running = 0
 
 
-class LastWord(JSONResponse):
+class DrainingResponse(JSONResponse):
     """An answer before the body was read to its end, after which the connection closes.
 
     Closing on unread bytes resets the connection, and the client may lose the answer with it: so what still comes is
@@ -70,21 +70,21 @@ class LastWord(JSONResponse):
 def problem(
     state: Mapping[str, Any], document: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The answer that carries a problem document. `state` is the request's, as Envelope keeps it."""
-    kind = LastWord if state["unread"] else JSONResponse
+    """The answer that carries a problem document. `state` is the request's, as RequestMiddleware keeps it."""
+    kind = DrainingResponse if state["unread"] else JSONResponse
     return kind(document, document["status"], headers, media_type=PROBLEM)
 
 
-class Envelope:
+class RequestMiddleware:
     """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, and
     `unread`, true until the body was read to its end."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, traffic: Traffic, max_requests: int, access_log: bool = True
+        self, app: ASGIApp, *, metrics: Metrics, in_flight: InFlight, max_requests: int, access_log: bool = True
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self._traffic = traffic
+        self._traffic = in_flight
         self._max_requests = max_requests
         self._access_log = access_log
 

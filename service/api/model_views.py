@@ -8,12 +8,12 @@ from __future__ import annotations
 from fastapi import Request
 
 from service.api import responses
-from service.api.dependencies import rooms_of
+from service.api.dependencies import state_of
 from service.repository.served_model import Served
 
 
-def _info(request: Request, served: Served) -> responses.ModelInfo:
-    registry = rooms_of(request).registry
+def model_info(request: Request, served: Served) -> responses.ModelInfo:
+    registry = state_of(request).registry
     return responses.ModelInfo(
         name=served.name,
         digest=served.bundle.digest[:12],
@@ -28,9 +28,9 @@ def _info(request: Request, served: Served) -> responses.ModelInfo:
     )
 
 
-def _absent(request: Request) -> list[responses.ModelInfo]:
+def absent_models(request: Request) -> list[responses.ModelInfo]:
     """Folders that are not served: one being loaded, and those that failed."""
-    registry = rooms_of(request).registry
+    registry = state_of(request).registry
     rows = [
         responses.ModelInfo(name=name, digest=None, state="failed", default=False, reason=reason)
         for name, reason in registry.failed.items()
@@ -41,6 +41,6 @@ def _absent(request: Request) -> list[responses.ModelInfo]:
     return rows
 
 
-def _all(request: Request) -> list[responses.ModelInfo]:
-    registry = rooms_of(request).registry
-    return [_info(request, served) for served in registry.served + registry.leaving] + _absent(request)
+def all_models(request: Request) -> list[responses.ModelInfo]:
+    registry = state_of(request).registry
+    return [model_info(request, served) for served in registry.served + registry.leaving] + absent_models(request)

@@ -20,8 +20,8 @@ from starlette.requests import ClientDisconnect
 
 from models.io.samples import ImageError
 from service.api import body
-from service.api.dependencies import known_caller, rooms_of
-from service.api.state import Rooms
+from service.api.dependencies import known_caller, state_of
+from service.api.state import AppState
 from service.errors import BadOption, DeadlinePassed, explain
 from service.inference.options import ImageOptions, descriptions
 from service.inference.task import Order
@@ -32,14 +32,14 @@ _INLINE_BYTES = 2**18  # parsing more than this is worth a thread
 
 
 @dataclass(frozen=True)
-class Asked(Generic[O]):
+class InferenceRequest(Generic[O]):
     """What came.
 
     images  the files' bytes, at least one;  many  whether the answer is a list
     """
 
     request: Request
-    rooms: Rooms
+    state: AppState
     options: O
     images: tuple[bytes, ...]
     many: bool
@@ -49,7 +49,7 @@ class Asked(Generic[O]):
 
     def order(self, image: bytes, timings: dict[str, float]) -> Order:
         """One of the images, for the pipeline."""
-        return Order(image, self.options, self.served, self.rooms.house, timings, self.caller, self.deadline)
+        return Order(image, self.options, self.served, self.state.runtime, timings, self.caller, self.deadline)
 
     @asynccontextmanager
     async def image(self, data: bytes) -> AsyncIterator[Order]:
@@ -68,26 +68,26 @@ class Asked(Generic[O]):
 
 
 @asynccontextmanager
-async def asked(request: Request, model: type[O]) -> AsyncIterator[Asked[O]]:
+async def read_request(request: Request, model: type[O]) -> AsyncIterator[InferenceRequest[O]]:
     """What a request asks, read within limits; the block ends when its time is up or its client leaves.
 
     Raises Busy, KeyMissing, BadBody and its kin, BadOption, NotFound, DeadlinePassed, ClientDisconnect.
     """
-    rooms = rooms_of(request)
-    rooms.registry.admit()
+    state = state_of(request)
+    state.registry.admit()
     caller = known_caller(request)
     given, options = _query(model, request.scope["query_string"])
-    with rooms.house.admission.hold() as hold:
-        sent = await _read(request, rooms, hold)
-        if twice := given.keys() & sent.fields.keys():
+    with state.runtime.admission.hold() as hold:
+        parsed = await _read(request, state, hold)
+        if twice := given.keys() & parsed.fields.keys():
             raise BadOption(f"{min(twice)}: given twice, in the query and in the form")
-        if sent.fields or options is None:
-            options = _checked(model, {**given, **sent.fields})
-        with rooms.registry.use(options.model) as served:
-            limit_s = min(rooms.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
+        if parsed.fields or options is None:
+            options = _checked(model, {**given, **parsed.fields})
+        with state.registry.use(options.model) as served:
+            limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
             async with _while_connected(request, limit_s):
                 deadline = time.monotonic() + limit_s
-                yield Asked(request, rooms, options, sent.images, sent.many, served, caller, deadline)
+                yield InferenceRequest(request, state, options, parsed.images, parsed.many, served, caller, deadline)
     request.state.model = served.bundle.ref
 
 
@@ -113,15 +113,15 @@ def _checked(model: type[O], given: Mapping[str, str]) -> O:
         raise BadOption(explain(error.errors(), descriptions(model))) from None
 
 
-async def _read(request: Request, rooms: Rooms, hold: Callable[[int], None]) -> body.Sent:
-    settings = rooms.settings
+async def _read(request: Request, state: AppState, hold: Callable[[int], None]) -> body.ParsedBody:
+    settings = state.settings
     data = await body.read(request, hold, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
 
-    def parse() -> body.Sent:
+    def parse() -> body.ParsedBody:
         return body.parse(data, request.headers.get("content-type", ""), max_images=settings.max_images)
 
     big = len(data) > _INLINE_BYTES
-    return await asyncio.get_running_loop().run_in_executor(rooms.house.workers, parse) if big else parse()
+    return await asyncio.get_running_loop().run_in_executor(state.runtime.workers, parse) if big else parse()
 
 
 @asynccontextmanager
@@ -146,7 +146,7 @@ async def _while_connected(request: Request, limit_s: float) -> AsyncIterator[No
     except TimeoutError:
         if left:
             raise ClientDisconnect from None
-        most = rooms_of(request).settings.timeout_s * 1000
+        most = state_of(request).settings.timeout_s * 1000
         raise DeadlinePassed(
             f"no answer within {limit_s:g} s, the work was dropped; allow more with timeout_ms (the server's limit is"
             f" {most:.0f}) or send a smaller image"

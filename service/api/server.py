@@ -14,7 +14,7 @@ from types import FrameType
 
 import uvicorn
 
-from service.api.state import Rooms
+from service.api.state import AppState
 from service.metrics import tessera_version
 
 log = logging.getLogger("tessera")
@@ -23,16 +23,16 @@ log = logging.getLogger("tessera")
 class Server(uvicorn.Server):
     """uvicorn, that says `not ready` and finishes its work before it closes its door."""
 
-    def __init__(self, config: uvicorn.Config, rooms: Rooms) -> None:
+    def __init__(self, config: uvicorn.Config, state: AppState) -> None:
         super().__init__(config)
-        self._rooms = rooms
+        self._rooms = state
         self._close_at: float | None = None
         self._compiling: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens once it does."""
         if self._rooms.settings.crf == "dense":
-            self._rooms.house.compiling.look()
+            self._rooms.runtime.compiling.look()
         await super().startup(sockets)
         if self.started and self._rooms.registry.state != "failed":
             where = f"http://{self.config.host}:{self.config.port}/"
@@ -53,8 +53,8 @@ class Server(uvicorn.Server):
             return True
         if self._rooms.registry.state == "ready" and self._compiling is None:
             labels = [served.clusters.count for served in self._rooms.registry.served]
-            self._compiling = asyncio.create_task(self._rooms.house.compiling.run(labels))
-        if self._close_at is not None and (not self._rooms.traffic.running or time.monotonic() > self._close_at):
+            self._compiling = asyncio.create_task(self._rooms.runtime.compiling.run(labels))
+        if self._close_at is not None and (not self._rooms.in_flight.running or time.monotonic() > self._close_at):
             return True
         return await super().on_tick(counter)
 

@@ -23,7 +23,7 @@ from models.inference import segment
 from models.preprocess import fit
 from service.engines import onnxruntime_cuda
 from service.engines.base import Engine, EngineError, Kind
-from service.engines.selection_cache import Memory
+from service.engines.selection_cache import SelectionCache
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -39,16 +39,16 @@ def fastest(bundle: Bundle, settings: Settings, kinds: Sequence[Kind]) -> Engine
         return gpu
     if len(installed) == 1:
         return installed[0].open(bundle, settings)
-    memory = Memory(settings.state / "engines.json")
+    memory = SelectionCache(settings.state / "engines.json")
     key = _key(bundle, settings, installed)
-    name, note = memory.recall(key)
+    name, note = memory.get(key)
     for kind in installed:
         if kind.name == name:
             engine = kind.open(bundle, settings)
             engine.note = note
             return engine
     engine = measured(bundle, settings, installed)
-    memory.keep(key, engine.name, engine.note or "")
+    memory.put(key, engine.name, engine.note or "")
     return engine
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from models.assign import Array
 from models.bundle import Bundle, BundleError
 from models.errors import TesseraError
-from models.inference import Encoded
+from models.inference import Prediction
 from service.settings import Settings
 
 Shape = tuple[int, int]
@@ -30,7 +30,7 @@ class EngineError(TesseraError):
 
 
 class Engine(Protocol):
-    """An Encoder that says what it is.
+    """A Predictor that says what it is.
 
     name      the engine, as TESSERA_ENGINE names it
     provider  "cuda" or "cpu": what really runs it now
@@ -45,7 +45,7 @@ class Engine(Protocol):
     note: str | None
     exact: bool
 
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
         """pixels uint8 [B, H, W, 3] → scores float32 [B, K, h, w] and, when asked for, code [B, D, h, w].
 
         Raises MemoryError where the device has no room for so large a batch.
@@ -101,7 +101,7 @@ class CpuEngine:
         self.shapes: dict[Shape, None] = {}
         self._turn = threading.Lock()  # several runs at once only cost memory
 
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
         """uint8 [B, H, W, 3] → scores float32 [B, K, h, w] and, when asked for, code [B, D, h, w]."""
         pixels = np.ascontiguousarray(pixels)
         with self._turn:
@@ -110,7 +110,9 @@ class CpuEngine:
         if len(answers) == 1:
             return answers[0]
         codes = [answer.code for answer in answers if answer.code is not None]
-        return Encoded(np.concatenate([answer.scores for answer in answers]), np.concatenate(codes) if codes else None)
+        return Prediction(
+            np.concatenate([answer.scores for answer in answers]), np.concatenate(codes) if codes else None
+        )
 
     def warm(self, shapes: Iterable[Shape]) -> None:
         """Runs once at each (H, W)."""
@@ -121,7 +123,7 @@ class CpuEngine:
         """Gives the network's memory back."""
         raise TypeError(f"{type(self).__name__} must define close()")
 
-    def _run(self, pixels: Array, code: bool) -> Encoded:
+    def _run(self, pixels: Array, code: bool) -> Prediction:
         raise TypeError(f"{type(self).__name__} must define _run()")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from models import hardware
 from models.assign import Array
 from models.bundle import Bundle
-from models.inference import Encoded
+from models.inference import Prediction
 from service.engines.base import CpuEngine, Kind, Ports, check, unreadable
 from service.settings import Settings
 
@@ -41,9 +41,9 @@ class OnnxRuntime(CpuEngine):
         self._session = None
         hardware.trim()
 
-    def _run(self, pixels: Array, code: bool) -> Encoded:
+    def _run(self, pixels: Array, code: bool) -> Prediction:
         answer = self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels})
-        return Encoded(np.asarray(answer[0], np.float32), np.asarray(answer[1], np.float32) if code else None)
+        return Prediction(np.asarray(answer[0], np.float32), np.asarray(answer[1], np.float32) if code else None)
 
 
 def session(network: bytes, settings: Settings, providers: Sequence[Any]) -> Any:

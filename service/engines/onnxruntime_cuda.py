@@ -23,7 +23,7 @@ import numpy as np
 
 from models.assign import Array
 from models.bundle import Bundle, BundleError
-from models.inference import Encoded
+from models.inference import Prediction
 from service.engines.base import Engine, Kind, Shape, check, first_line, remember
 from service.engines.onnxruntime_cpu import CPU, OnnxRuntime, ports, session
 from service.settings import Settings
@@ -60,7 +60,7 @@ class Cuda:
             raise RuntimeError("the provider did not start; see onnxruntime's own message above")
         check(bundle, *ports(self._session))
 
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
         """uint8 [B, H, W, 3] → scores float32 [B, K, h, w] and, when asked for, code [B, D, h, w].
 
         Raises MemoryError where the device has no room for this batch.
@@ -95,14 +95,16 @@ class Cuda:
         if self._cpu is not None:
             self._cpu.close()
 
-    def _batches(self, pixels: Array, code: bool) -> Encoded:
+    def _batches(self, pixels: Array, code: bool) -> Prediction:
         answers = [self._run(part, code) for part in _parts(pixels)]
         if len(answers) == 1:
             return answers[0]
         codes = [answer.code for answer in answers if answer.code is not None]
-        return Encoded(np.concatenate([answer.scores for answer in answers]), np.concatenate(codes) if codes else None)
+        return Prediction(
+            np.concatenate([answer.scores for answer in answers]), np.concatenate(codes) if codes else None
+        )
 
-    def _run(self, pixels: Array, code: bool) -> Encoded:
+    def _run(self, pixels: Array, code: bool) -> Prediction:
         count, height, width = pixels.shape[:3]
         size = next(size for size in SIZES if size >= count)
         host, device = self._buffer((size, height, width))
@@ -117,7 +119,7 @@ class Cuda:
             binding.bind_output(name, DEVICE)
         self._session.run_with_iobinding(binding)
         answer = [np.asarray(array[:count], np.float32) for array in binding.copy_outputs_to_cpu()]
-        return Encoded(answer[0], answer[1] if code else None)
+        return Prediction(answer[0], answer[1] if code else None)
 
     def _buffer(self, key: tuple[int, int, int]) -> tuple[Array, Any]:
         """The host's and the device's memory for a batch of this size and shape; the least used make room."""

@@ -3,7 +3,7 @@
 Weights are quantized per channel when the network is opened, activations while it runs, image by image. Convolutions
 stay in float32 (8-bit ones are slower here), so a network without matrix products gains nothing.
 
-Knows nothing of how far the labels differ: `choice.py` measures it.
+Knows nothing of how far the labels differ: `autoselect.py` measures it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import numpy as np
 from models import hardware
 from models.assign import Array
 from models.bundle import Bundle, BundleError
-from models.inference import Encoded
+from models.inference import Prediction
 from service.engines.base import CpuEngine, EngineError, Kind, Ports, check, unreadable
 from service.settings import Settings
 
@@ -65,7 +65,7 @@ class OpenVino(CpuEngine):
         self._request = None
         hardware.trim()
 
-    def _run(self, pixels: Array, code: bool) -> Encoded:
+    def _run(self, pixels: Array, code: bool) -> Prediction:
         self._request.infer({"pixels": pixels}, share_inputs=True, share_outputs=True)
         if self._runs < _SETTLED:
             self._runs += 1
@@ -73,7 +73,7 @@ class OpenVino(CpuEngine):
             hardware.trim()
         # Copied, because the next image's answer is written where this one's is.
         scores = np.array(self._request.get_tensor("scores").data, np.float32)
-        return Encoded(scores, np.array(self._request.get_tensor("code").data, np.float32) if code else None)
+        return Prediction(scores, np.array(self._request.get_tensor("code").data, np.float32) if code else None)
 
 
 def _ports(ends: Any) -> Ports:

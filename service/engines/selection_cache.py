@@ -17,13 +17,13 @@ log = logging.getLogger("tessera")
 _KEPT = 100
 
 
-class Memory:
+class SelectionCache:
     """Choices in a file, the newest 100."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def recall(self, key: str) -> tuple[str | None, str | None]:
+    def get(self, key: str) -> tuple[str | None, str | None]:
         """The engine and the note kept under a key; None and None where there is nothing."""
         found = self._read().get(key)
         if not isinstance(found, dict):
@@ -31,7 +31,7 @@ class Memory:
         name, note = found.get("engine"), found.get("note")
         return (name if isinstance(name, str) else None), (note if isinstance(note, str) else None)
 
-    def keep(self, key: str, engine: str, note: str) -> None:
+    def put(self, key: str, engine: str, note: str) -> None:
         """Writes a choice in one move. Where that cannot be done, it is only logged."""
         choices = self._read()
         choices.pop(key, None)

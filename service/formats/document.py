@@ -25,7 +25,7 @@ def json(result: Result) -> bytes:
     """Everything in words and numbers, the label map inside as a palette PNG: `schemas.Segmentation`."""
     started = time.perf_counter()
     height, width = result.labels.shape
-    look = result.appearance
+    look = result.style
     answer: dict[str, Any] = {
         "model": result.model,
         "digest": result.digest,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @renders("image/png", name="png")
 def png(result: Result) -> bytes:
     """Palette PNG: one byte a pixel, the pixel's value is the cluster id."""
-    return encode_labels(result.labels, result.appearance.colors)
+    return encode_labels(result.labels, result.style.colors)
 
 
 @renders("image/jpeg", name="overlay", photo=True)
@@ -40,7 +40,7 @@ def overlay_webp(result: Result) -> bytes:
 @renders("image/png", name="color", accept=False)
 def color(result: Result) -> bytes:
     """The clusters' colors alone: RGB, or RGBA where some clusters are not drawn."""
-    return encode(palette.colorize(result.labels, result.appearance.colors, _drawn(result)), "png")
+    return encode(palette.colorize(result.labels, result.style.colors, _drawn(result)), "png")
 
 
 def heat(cosines: Array, format: Literal["png", "npy"]) -> bytes:
@@ -52,12 +52,12 @@ def heat(cosines: Array, format: Literal["png", "npy"]) -> bytes:
 
 def _overlaid(result: Result) -> Array:
     assert result.image is not None
-    return palette.overlay(result.image, result.labels, result.appearance.colors, result.options.alpha, _drawn(result))
+    return palette.overlay(result.image, result.labels, result.style.colors, result.options.alpha, _drawn(result))
 
 
 def _drawn(result: Result) -> frozenset[int] | None:
     """The clusters to draw, None for all: those asked for by name, hidden or not; else all but the hidden."""
     if (only := result.options.drawn()) is not None:
         return frozenset(int(result.table[i]) for i in only)
-    hidden = result.appearance.hidden
-    return frozenset(range(len(result.appearance.names))) - hidden if hidden else None
+    hidden = result.style.hidden
+    return frozenset(range(len(result.style.names))) - hidden if hidden else None

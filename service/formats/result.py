@@ -13,7 +13,7 @@ from service.inference.options import Options
 
 
 @dataclass(frozen=True)
-class Appearance:
+class ClusterStyle:
     """One moment's view of a bundle's clusters: an answer is made with one of these, whatever PATCH does meanwhile.
 
     names    K words;  colors  uint8 [K, 3];  hidden  ids
@@ -47,7 +47,7 @@ class Result:
     table: Array
     found: list[Area]
     areas: list[Area]
-    appearance: Appearance
+    style: ClusterStyle
     margin: Array | None
     depth_rule: str | None
     refined: bool

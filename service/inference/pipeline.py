@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models import assign
+from models import assign, region_stats
 from models.assign import Array
-from models.region_stats import measure, together
 from models.similarity import similarity
 from service.errors import BadOption
 from service.formats.pictures import heat
@@ -20,7 +19,7 @@ from service.formats.registry import Renderer
 from service.formats.result import Result
 from service.inference.options import Options, SimilarOptions
 from service.inference.refine import NotRefined, refine
-from service.inference.results import Encoding
+from service.inference.results import NetworkOutput
 from service.inference.task import Order, Way
 
 
@@ -40,29 +39,29 @@ async def segment(order: Order, options: Options, renderer: Renderer) -> Answer:
     for cluster in options.drawn() or ():
         if cluster >= served.clusters.count:
             raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {served.clusters.count - 1}")
-    table, look = served.clusters.table(options.k), served.clusters.appearance
-    house = order.house
-    wants_margin = renderer.name == "json" or house.sampled()
+    table, look = served.clusters.table(options.k), served.clusters.style
+    runtime = order.runtime
+    wants_margin = renderer.name == "json" or runtime.sampled()
     needs_photo = renderer.photo or options.refine is not None
-    with house.admission.place(order.caller) as place:
-        way = Way(order, place, wants_code=wants_margin or options.refine is not None)
-        encoding = await way.encoding()
+    with runtime.admission.ticket(order.caller) as ticket:
+        way = Way(order, ticket, wants_code=wants_margin or options.refine is not None)
+        output = await way.output()
         if needs_photo:
-            way.weigh(encoding.source)
-        warnings = _warnings(encoding.source, way.manifest.code.stride)
+            way.set_megapixels(output.source)
+        warnings = _warnings(output.source, way.manifest.code.stride)
         refined = None
         if options.refine:
             try:
-                refined = await refine(way, encoding, options, house.crf_timeout_s)
+                refined = await refine(way, output, options, runtime.crf_timeout_s)
             except NotRefined as error:
                 warnings.append(str(error))
 
         def finish() -> Answer:
             photo = way.photo() if renderer.photo else None
             with way.timed("assign"):
-                labels = _labels(way, encoding) if refined is None else refined
-                margin = _margin(way, encoding, full=options.confidence) if wants_margin else None
-                found = measure(labels, len(table), margin)
+                labels = _labels(way, output) if refined is None else refined
+                margin = _margin(way, output, full=options.confidence) if wants_margin else None
+                found = region_stats.compute(labels, len(table), margin)
                 merged = bool((table != np.arange(len(table))).any())
             result = Result(
                 model=way.manifest.name,
@@ -73,17 +72,17 @@ async def segment(order: Order, options: Options, renderer: Renderer) -> Answer:
                 labels=table[labels] if merged else labels,
                 table=table,
                 found=found,
-                areas=together(found, table) if merged else found,
-                appearance=look,
+                areas=region_stats.merge(found, table) if merged else found,
+                style=look,
                 margin=margin,
-                depth_rule=encoding.depth_rule,
+                depth_rule=output.depth_rule,
                 refined=refined is not None,
                 warnings=warnings,
                 timings={stage: ms for stage, ms in order.timings.items() if stage != "encode"},
             )
             with way.timed("encode"):
                 body = renderer.render(result)
-            house.metrics.segmented(served, replace(result, timings=order.timings))
+            runtime.metrics.segmented(served, replace(result, timings=order.timings))
             return Answer(body, tuple(warnings))
 
         return await way.job(finish)
@@ -93,17 +92,17 @@ async def similar(order: Order, options: SimilarOptions) -> bytes:
     """How like one pixel every other is, as `options.format` says. Raises what `Way` raises, and BadOption."""
     if order.served.bundle.manifest.code.assignment != "cosine":
         raise BadOption(f"{order.served.bundle.ref} compares by dot products; similarity needs a model with cosines")
-    with order.house.admission.place(order.caller) as place:
-        way = Way(order, place, wants_code=True)
-        encoding = await way.encoding()
+    with order.runtime.admission.ticket(order.caller) as ticket:
+        way = Way(order, ticket, wants_code=True)
+        output = await way.output()
 
         def finish() -> bytes:
-            assert encoding.code is not None
+            assert output.code is not None
             how = way.manifest.code.interpolation
             with way.timed("assign"):
                 try:
                     at = (options.y, options.x)
-                    cosines = similarity(encoding.code, at, encoding.source, encoding.box, how)
+                    cosines = similarity(output.code, at, output.source, output.box, how)
                 except ValueError as error:
                     raise BadOption(f"x, y: {error}") from None
             with way.timed("encode"):
@@ -112,20 +111,20 @@ async def similar(order: Order, options: SimilarOptions) -> bytes:
         return await way.job(finish)
 
 
-def _labels(way: Way, encoding: Encoding) -> Array:
+def _labels(way: Way, output: NetworkOutput) -> Array:
     """The network's own ids uint8 [H, W] at the source's size."""
     how = way.manifest.code.interpolation
-    return assign.labels(encoding.scores, encoding.source, encoding.box, interpolation=how)
+    return assign.labels(output.scores, output.source, output.box, interpolation=how)
 
 
-def _margin(way: Way, encoding: Encoding, *, full: bool) -> Array:
+def _margin(way: Way, output: NetworkOutput, *, full: bool) -> Array:
     """How clearly each place was decided: at the source's size when asked for, else on the patch grid."""
-    grid, box, code = encoding.scores.shape[1:], encoding.box, way.manifest.code
+    grid, box, code = output.scores.shape[1:], output.box, way.manifest.code
     small = (max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3])))
     return assign.margin(
-        encoding.scores,
-        encoding.code,
-        encoding.source if full else small,
+        output.scores,
+        output.code,
+        output.source if full else small,
         assignment=code.assignment,
         box=box,
         interpolation=code.interpolation,

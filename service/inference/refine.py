@@ -12,16 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from models import refine as refinement
 from models.assign import Array
 from models.deadline import CRFTimeout
 from models.errors import TesseraError
-from models.refine import refined
 from service.errors import BadOption, Busy
 from service.inference.options import Options
-from service.inference.results import Encoding, Refined
+from service.inference.results import NetworkOutput, Refined
 from service.inference.task import Way
-from service.refiners.gpu_batcher import DeviceRefiner, NotOnDevice
-from service.refiners.process_pool import CRFProcesses, ProcessLost
+from service.refiners.gpu_batcher import GpuBatcher, NotOnDevice
+from service.refiners.process_pool import ProcessLost, ProcessPoolRefiner
 
 log = logging.getLogger("tessera")
 
@@ -32,45 +32,45 @@ class NotRefined(TesseraError):
     """Time ran out first; says what would help."""
 
 
-async def refine(way: Way, encoding: Encoding, options: Options, limit_s: float) -> Array:
+async def refine(way: Way, output: NetworkOutput, options: Options, limit_s: float) -> Array:
     """The network's own ids uint8 [H, W] at the source's size.
 
     limit_s  the most it may take, waiting for a thread included
 
     Raises NotRefined, and BadOption for parameters that do not go with this image.
     """
-    house = way.order.house
+    runtime = way.order.runtime
     began = time.monotonic()
     left_s = way.order.deadline - began
     late = began + min(limit_s, left_s - min(_KEPT_S, left_s / 3))
     how = options.refine or "dense"
-    pool = house.workers if how == "fast" else house.crf_workers
-    compiling = house.compiling.note if how == "dense" else None
+    pool = runtime.workers if how == "fast" else runtime.crf_workers
+    compiling = runtime.compiling.note if how == "dense" else None
 
     async def make() -> Refined:
-        if house.device is not None and house.device.alive and how == "dense" and options.crf_size == "input":
+        if runtime.device is not None and runtime.device.alive and how == "dense" and options.crf_size == "input":
             try:
-                return Refined(await _on_device(way, encoding, options, house.device, late))
+                return Refined(await _on_device(way, output, options, runtime.device, late))
             except NotOnDevice as error:
                 log.info("%s; the CPU refines this image", error)
-        if house.processes is not None and how == "dense":
-            processes = house.processes
+        if runtime.processes is not None and how == "dense":
+            processes = runtime.processes
             try:
-                return Refined(await way.job(lambda: _in_a_process(way, encoding, options, processes, late), pool))
+                return Refined(await way.job(lambda: _in_a_process(way, output, options, processes, late), pool))
             except ProcessLost as error:
                 log.warning("%s; ours refines this image", error)
         if how == "dense":
-            await house.compiling.wait()
-        with house.refining():
-            return Refined(await way.job(lambda: _work(way, encoding, options, late), pool))
+            await runtime.compiling.wait()
+        with runtime.refining():
+            return Refined(await way.job(lambda: _work(way, output, options, late), pool))
 
     key = None if way.key is None else (*way.key, how, options.crf_size, *_parameters(way, options).values())
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
-            return (await house.refined.get(key, make, again=(CRFTimeout,))).labels
+            return (await runtime.refined.get(key, make, retry_on=(CRFTimeout,))).labels
     except (TimeoutError, CRFTimeout):
-        now = house.compiling.note if compiling else None
-        raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, encoding.source)}") from None
+        now = runtime.compiling.note if compiling else None
+        raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, output.source)}") from None
 
 
 _LATE = "the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S"
@@ -86,37 +86,39 @@ def _cheaper(options: Options, source: tuple[int, int]) -> str:
     return ", or use crf=fast" if options.refine == "dense" and source[0] * source[1] <= _FAST_PX else ""
 
 
-async def _on_device(way: Way, encoding: Encoding, options: Options, device: DeviceRefiner, late: float) -> Array:
+async def _on_device(way: Way, output: NetworkOutput, options: Options, device: GpuBatcher, late: float) -> Array:
     fitted = (await way.job(way.photo)).fitted
     with way.timed("crf"), _as_bad_option():
-        return await device.refined(encoding.scores, encoding.code, fitted, deadline=late, **_parameters(way, options))
+        return await device.refine(output.scores, output.code, fitted, deadline=late, **_parameters(way, options))
 
 
-def _in_a_process(way: Way, encoding: Encoding, options: Options, processes: CRFProcesses, late: float) -> Array:
+def _in_a_process(
+    way: Way, output: NetworkOutput, options: Options, processes: ProcessPoolRefiner, late: float
+) -> Array:
     photo = way.photo()
     with way.timed("crf"), _as_bad_option():
-        return processes.refined(
-            encoding.scores,
-            encoding.code,
+        return processes.refine(
+            output.scores,
+            output.code,
             photo.fitted,
-            at=options.crf_size,
+            resolution=options.crf_size,
             photo=photo.decoded.image if options.crf_size == "source" else None,  # it has to travel
             deadline=late,
             **_parameters(way, options),
         )
 
 
-def _work(way: Way, encoding: Encoding, options: Options, late: float) -> Array:
+def _work(way: Way, output: NetworkOutput, options: Options, late: float) -> Array:
     photo = way.photo()
     with way.timed("crf"), _as_bad_option():
-        return refined(
-            encoding.scores,
-            encoding.code,
+        return refinement.refine(
+            output.scores,
+            output.code,
             photo.fitted,
-            how=options.refine or "dense",
-            at=options.crf_size,
+            method=options.refine or "dense",
+            resolution=options.crf_size,
             photo=photo.decoded.image,
-            threads=way.order.house.crf_threads(),
+            threads=way.order.runtime.crf_threads(),
             deadline=late,
             **_parameters(way, options),
         )

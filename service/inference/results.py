@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class NetworkOutput:
     """What one pass of the network leaves of an image: scores [K, h, w], code [D, h, w] where asked for, and
     what is needed to find the way back to the image's own size."""
 

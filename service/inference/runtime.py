@@ -15,41 +15,41 @@ from typing import TYPE_CHECKING
 
 from models.io.samples import Limits
 from service.metrics import Metrics
-from service.refiners.gpu_batcher import DeviceRefiner
-from service.refiners.jit_warmup import Compiling
-from service.refiners.process_pool import CRFProcesses
+from service.refiners.gpu_batcher import GpuBatcher
+from service.refiners.jit_warmup import JitWarmup
+from service.refiners.process_pool import ProcessPoolRefiner
 from service.scheduling.admission import Admission
-from service.scheduling.result_cache import Seen
+from service.scheduling.result_cache import SingleFlightCache
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from service.inference.results import Encoding, Refined
+    from service.inference.results import NetworkOutput, Refined
 
 _SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
 
 
 @dataclass
-class House:
+class Runtime:
     """Made once a server; `close` lets its threads and processes go."""
 
     admission: Admission
     metrics: Metrics
     limits: Limits
-    seen: Seen[Encoding]
-    refined: Seen[Refined]
+    seen: SingleFlightCache[NetworkOutput]
+    refined: SingleFlightCache[Refined]
     workers: ThreadPoolExecutor
     # The CRF takes a second where the rest takes milliseconds: it must not stand in front of decoding.
     crf_workers: ThreadPoolExecutor
     cores: int
     crf_timeout_s: float
-    device: DeviceRefiner | None  # the CRF's GPU
-    processes: CRFProcesses | None  # pydensecrf's, where that is the CRF
-    compiling: Compiling = field(default_factory=Compiling)  # our CRF, where an install has it not ready yet
+    device: GpuBatcher | None  # the CRF's GPU
+    processes: ProcessPoolRefiner | None  # pydensecrf's, where that is the CRF
+    compiling: JitWarmup = field(default_factory=JitWarmup)  # our CRF, where an install has it not ready yet
     _count: itertools.count[int] = field(default_factory=itertools.count)
     _refining: int = 0
 
     @classmethod
-    def of(cls, settings: Settings, metrics: Metrics) -> House:
+    def of(cls, settings: Settings, metrics: Metrics) -> Runtime:
         """As the settings say; 0 workers = one per core, and as many for the CRF. Raises SettingsError."""
         cores = (os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()) or 1
         workers = settings.workers or cores
@@ -62,14 +62,14 @@ class House:
             ),
             metrics,
             Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px),
-            Seen(settings.cache_bytes, metrics.asked),
-            Seen(settings.cache_bytes // 4),
+            SingleFlightCache(settings.cache_bytes, metrics.asked),
+            SingleFlightCache(settings.cache_bytes // 4),
             ThreadPoolExecutor(workers, thread_name_prefix="worker"),
             ThreadPoolExecutor(workers, thread_name_prefix="crf"),
             cores,
             settings.crf_timeout_s,
-            DeviceRefiner.open(settings) if settings.crf == "dense" else None,
-            CRFProcesses.open(settings, workers),
+            GpuBatcher.open(settings) if settings.crf == "dense" else None,
+            ProcessPoolRefiner.open(settings, workers),
         )
 
     def sampled(self) -> bool:

@@ -1,7 +1,8 @@
 """One image's way to the network and what comes back: decode → fit → batch.
 
 Knows nothing of HTTP, of clusters, of answers. Decoding runs as a job in a thread pool, so the event loop only waits.
-What the network says of an image is kept for a while (`seen.py`): other options for the same image begin after it.
+What the network says of an image is kept for a while (`result_cache.py`): other options for the same image begin after
+it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from models.manifest import Manifest
 from models.preprocess import Fit, fit
 from service.errors import Busy, DeadlinePassed
 from service.inference.options import ImageOptions
-from service.inference.results import Encoding
-from service.inference.runtime import House
-from service.scheduling.admission import Place
+from service.inference.results import NetworkOutput
+from service.inference.runtime import Runtime
+from service.scheduling.admission import Ticket
 
 if TYPE_CHECKING:
     from service.repository.served_model import Served
@@ -53,7 +54,7 @@ class Order:
     data: bytes
     options: ImageOptions
     served: Served
-    house: House
+    runtime: Runtime
     timings: dict[str, float]
     caller: str
     deadline: float
@@ -62,24 +63,24 @@ class Order:
 class Way:
     """One image's way through the house. Raises ImageError and its kin for the bytes, Busy, DeadlinePassed."""
 
-    def __init__(self, order: Order, place: Place, *, wants_code: bool) -> None:
+    def __init__(self, order: Order, ticket: Ticket, *, wants_code: bool) -> None:
         self.order = order
         self.manifest: Manifest = order.served.bundle.manifest
-        self._place = place
+        self._place = ticket
         self._wants_code = wants_code
         self._photo: Photo | None = None
         self.key: tuple[Hashable, ...] | None = None  # of the image in this model, where answers are kept
         order.timings.update(dict.fromkeys(STAGES, 0.0))
 
-    async def encoding(self) -> Encoding:
+    async def output(self) -> NetworkOutput:
         """What the network says of the image, from this pass or an earlier one."""
-        data, seen = self.order.data, self.order.house.seen
+        data, seen = self.order.data, self.order.runtime.seen
         if not seen.on:
             return await seen.get(None, self._encode)
         digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.job(lambda: hashlib.sha256(data))
         options = self.order.options
         self.key = (digest.digest(), options.page, options.depth, self.order.served.bundle.digest)
-        return await seen.get(self.key, self._encode, again=(Busy, DeadlinePassed))
+        return await seen.get(self.key, self._encode, retry_on=(Busy, DeadlinePassed))
 
     async def job(self, work: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         """Work done in a thread, of the house's workers where no pool is named."""
@@ -88,19 +89,19 @@ class Way:
             self._check_deadline()
             return work()
 
-        return await asyncio.get_running_loop().run_in_executor(pool or self.order.house.workers, checked)
+        return await asyncio.get_running_loop().run_in_executor(pool or self.order.runtime.workers, checked)
 
-    def weigh(self, source: tuple[int, int]) -> None:
+    def set_megapixels(self, source: tuple[int, int]) -> None:
         """An image of this size (H, W) will be decoded. Raises Busy where its pixels do not fit."""
         if self._photo is None:
-            self._place.weigh(source[0] * source[1] / 1e6)
+            self._place.set_megapixels(source[0] * source[1] / 1e6)
 
     def photo(self) -> Photo:
         """The image's pixels; decoded once a request, by a thread's job."""
         if self._photo is None:
             options = self.order.options
             with self.timed("decode"):
-                limits = self.order.house.limits
+                limits = self.order.runtime.limits
                 decoded = decode(self.order.data, limits=limits, depth=options.depth, page=options.page)
                 self._photo = Photo(decoded, fit(decoded.image, self.manifest.input))
         return self._photo
@@ -114,13 +115,13 @@ class Way:
         finally:
             self.order.timings[stage] += (time.perf_counter() - started) * 1000
 
-    async def _encode(self) -> Encoding:
+    async def _encode(self) -> NetworkOutput:
         decoded, fitted = await self.job(self.photo)
-        self._place.weigh(fitted.source[0] * fitted.source[1] / 1e6)
+        self._place.set_megapixels(fitted.source[0] * fitted.source[1] / 1e6)
         cosine = self.manifest.code.assignment == "cosine"
         batched = await self.order.served.batcher.submit(
             fitted.pixels,
-            code=cosine and (self._wants_code or self.order.house.seen.on),
+            code=cosine and (self._wants_code or self.order.runtime.seen.on),
             key=self.order.caller,
             priority=self.order.options.priority,
             deadline=self.order.deadline,
@@ -128,7 +129,7 @@ class Way:
         self.order.timings["queue"] = batched.queue_s * 1000
         self.order.timings["encoder"] = batched.encoder_s * 1000
         scores, code = _alone(batched.scores), None if batched.code is None else _alone(batched.code)
-        return Encoding(scores, code, fitted.source, fitted.box, decoded.depth_rule)
+        return NetworkOutput(scores, code, fitted.source, fitted.box, decoded.depth_rule)
 
     def _check_deadline(self) -> None:
         if time.monotonic() > self.order.deadline:

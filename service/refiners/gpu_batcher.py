@@ -28,7 +28,7 @@ from models.preprocess import Fit
 from service.engines.base import first_line
 from service.errors import Busy
 from service.refiners.gpu_worker import ENGINES, Image, Parameters, Worker, open_worker
-from service.scheduling.completions import Delivery
+from service.scheduling.completions import CompletionQueue
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -60,7 +60,7 @@ class Job:
         return len(self.image.scores), self.parameters
 
 
-class DeviceRefiner:
+class GpuBatcher:
     """First in, first out; what has the first one's group goes along.
 
     worker  where a batch is refined
@@ -74,12 +74,12 @@ class DeviceRefiner:
         self._changed = threading.Condition()  # of what waits, and of the next two
         self._closed = False
         self._lost: str | None = None
-        self._delivery: Delivery[Array] = Delivery()
+        self._delivery: CompletionQueue[Array] = CompletionQueue()
         self._thread = threading.Thread(target=self._work, name="crf on the device")
         self._thread.start()
 
     @classmethod
-    def open(cls, settings: Settings) -> DeviceRefiner | None:
+    def open(cls, settings: Settings) -> GpuBatcher | None:
         """The GPU's, once it has refined a drawn photo as the CPU does; None, and why in the log, where that fails."""
         worker = open_worker(settings)
         if isinstance(worker, str):
@@ -102,7 +102,7 @@ class DeviceRefiner:
         """Images that no launch has taken yet."""
         return len(self._waiting)
 
-    async def refined(
+    async def refine(
         self,
         scores: Array,
         code: Array | None,
@@ -118,7 +118,7 @@ class DeviceRefiner:
         bilateral_compat: float = 4.0,
         deadline: float | None = None,
     ) -> Array:
-        """models.refine.refined, at the network's size: uint8 [H, W]. Cancelled while it waits, it never runs.
+        """models.refine.refine, at the network's size: uint8 [H, W]. Cancelled while it waits, it never runs.
 
         Raises CRFTimeout at the deadline, CRFError and LatticeError as the CPU does; NotOnDevice where the CPU should
         be asked; Busy when the server ends.

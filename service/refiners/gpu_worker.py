@@ -22,7 +22,7 @@ import numpy as np
 from models.assign import Array, Assignment, Interpolation
 from models.crf.cuda import Device, Refiner, available, open_device
 from models.preprocess import Fit
-from models.refine import refined
+from models.refine import refine
 from service.engines.base import first_line
 from service.settings import Settings
 
@@ -65,7 +65,7 @@ class Worker(Protocol):
     """Where batches are refined, from one thread."""
 
     def __call__(self, images: Sequence[Image], parameters: Parameters) -> Sequence[Array]:
-        """models.refine.refined of images of one K: labels uint8 [H, W], each at its photo's size.
+        """models.refine.refine of images of one K: labels uint8 [H, W], each at its photo's size.
 
         Raises TesseraError or ValueError for an image that cannot be refined, MemoryError or OutOfMemory where a batch
         is too large. Anything else is the device's fault.
@@ -135,4 +135,4 @@ def proof(worker: Worker, side: int = 64) -> float:
     scores, code = random((27, side // 8, side // 8)), random((9, side // 8, side // 8))
     image = Image(scores.astype(np.float32), code.astype(np.float32), Fit(color.astype(np.uint8), (side, side)))
     parameters = Parameters(temperature=2.0)
-    return float((worker([image], parameters)[0] == refined(*image, **asdict(parameters))).mean())
+    return float((worker([image], parameters)[0] == refine(*image, **asdict(parameters))).mean())

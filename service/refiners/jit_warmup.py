@@ -26,7 +26,7 @@ log = logging.getLogger("tessera")
 _CHILD = "from service.refiners.jit_warmup import compile_all; compile_all()"
 
 
-class Compiling:
+class JitWarmup:
     """Of one server: it looks once, before it is asked anything, and compiles when it is ready to serve."""
 
     def __init__(self, child: str = _CHILD) -> None:

@@ -26,7 +26,7 @@ from models.crf import reference
 from models.deadline import check_time
 from models.errors import TesseraError
 from models.preprocess import Fit
-from models.refine import refined
+from models.refine import refine
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("tessera")
@@ -41,10 +41,10 @@ class ProcessLost(TesseraError):
 
 def by_pydensecrf(*given: Any, **options: Any) -> Array:
     """What a process does with an image."""
-    return refined(*given, how="pydensecrf", **options)
+    return refine(*given, method="pydensecrf", **options)
 
 
-class CRFProcesses:
+class ProcessPoolRefiner:
     """Ready once made.
 
     count  processes
@@ -68,7 +68,7 @@ class CRFProcesses:
             raise
 
     @classmethod
-    def open(cls, settings: Settings, count: int) -> CRFProcesses | None:
+    def open(cls, settings: Settings, count: int) -> ProcessPoolRefiner | None:
         """Those that the settings ask for. Raises SettingsError where pydensecrf does not work here."""
         if settings.crf != "pydensecrf":
             return None
@@ -78,8 +78,8 @@ class CRFProcesses:
         log.info("pydensecrf is the CRF, in processes: %d", count)
         return processes
 
-    def refined(self, scores: Array, code: Array | None, fitted: Fit, *, deadline: float, **options: Any) -> Array:
-        """models.refine.refined by pydensecrf, and what it raises; blocks. Raises ProcessLost when two have died."""
+    def refine(self, scores: Array, code: Array | None, fitted: Fit, *, deadline: float, **options: Any) -> Array:
+        """models.refine.refine by pydensecrf, and what it raises; blocks. Raises ProcessLost when two have died."""
         process = self._idle.get()
         try:
             for _ in range(2):

@@ -19,7 +19,7 @@ import numpy as np
 
 from models.assign import Array
 from models.bundle import Bundle, Golden
-from models.inference import AGREEMENT, Encoded, Encoder, segment
+from models.inference import AGREEMENT, Prediction, Predictor, segment
 from models.preprocess import fit
 
 COSINE = 0.9
@@ -42,14 +42,14 @@ class Match(NamedTuple):
     pairs: dict[int, Pair]
 
 
-class Portrait(NamedTuple):
+class Fingerprint(NamedTuple):
     """What is left of a network when it is gone: centroids float32 [K, D], an image and the labels it gave."""
 
     centroids: Array
     golden: Golden
 
 
-def match(old: Portrait, new: Bundle, encode: Encoder, also: Sequence[tuple[Array, Array]] = ()) -> Match:
+def match(old: Fingerprint, new: Bundle, encode: Predictor, also: Sequence[tuple[Array, Array]] = ()) -> Match:
     """The clusters of a bundle, whose network is `encode`, against the old one's.
 
     also  further images both have seen: old and new labels uint8 [H, W] of each
@@ -58,7 +58,7 @@ def match(old: Portrait, new: Bundle, encode: Encoder, also: Sequence[tuple[Arra
     encoded = encode(fit(image, new.manifest.input).pixels[None], code=True)
 
     def labels(scores: Array) -> Array:
-        return segment(new, lambda pixels, *, code=False: Encoded(scores), image)
+        return segment(new, lambda pixels, *, code=False: Prediction(scores), image)
 
     if encoded.code is not None and encoded.code.shape[1] == old.centroids.shape[1]:
         scores = np.einsum("kd,bdhw->bkhw", old.centroids, encoded.code)

@@ -2,7 +2,7 @@
 
 Knows nothing of HTTP, and runs no network. A change is kept in the state folder under the bundle's digest, so that it
 meets the same clusters again after a restart. Beside it lies the bundle's portrait: when a newer bundle of the same
-name takes its place, what people changed follows to the clusters that are clearly the same (`matching.py`).
+name takes its place, what people changed follows to the clusters that are clearly the same (`cluster_matching.py`).
 
     DIGEST.json  `_Kept`
     DIGEST.npz   `centroids` float32 [K, D], `image` uint8 [H, W, 3], `labels` uint8 [H, W]: the golden image's
@@ -28,8 +28,8 @@ from models.assign import Array
 from models.bundle import Bundle, Golden
 from models.manifest import HexColor
 from service.errors import BadOption, NotFound
-from service.formats.result import Appearance
-from service.repository.cluster_matching import Match, Pair, Portrait
+from service.formats.result import ClusterStyle
+from service.repository.cluster_matching import Fingerprint, Match, Pair
 
 log = logging.getLogger("tessera")
 
@@ -66,15 +66,15 @@ class _Kept(BaseModel):
     clusters: dict[int, Change]
 
 
-class Past(NamedTuple):
+class PreviousNames(NamedTuple):
     """What people changed about an older bundle's clusters, and what is needed to find these again."""
 
     ref: str
     changes: Mapping[int, Change]
-    portrait: Portrait
+    fingerprint: Fingerprint
 
 
-class Lost(NamedTuple):
+class Dropped(NamedTuple):
     """A change that could not follow: of which old cluster, what it was called, why."""
 
     cluster: int
@@ -82,12 +82,12 @@ class Lost(NamedTuple):
     why: str
 
 
-class Followed(NamedTuple):
+class TransferReport(NamedTuple):
     """What became of an older bundle's changes: `carried` to the new ids of the pairs, or lost."""
 
     by: Literal["centroids", "overlap"]
     carried: list[Pair]
-    lost: list[Lost]
+    lost: list[Dropped]
 
 
 class Clusters:
@@ -103,7 +103,7 @@ class Clusters:
         self.known = False
         self._writing = asyncio.Lock()
         self.persistent = self._file is not None and self._read(self._file)
-        self.appearance = self._view(self._changes)
+        self.style = self._view(self._changes)
 
     @property
     def count(self) -> int:
@@ -130,11 +130,11 @@ class Clusters:
             await self._take(changes)
 
     @property
-    def past(self) -> Past:
+    def past(self) -> PreviousNames:
         """All of this, for the bundle that comes next. `changes` is another object after every change."""
-        return Past(self._bundle.ref, self._changes, Portrait(self._bundle.centroids, self._bundle.golden))
+        return PreviousNames(self._bundle.ref, self._changes, Fingerprint(self._bundle.centroids, self._bundle.golden))
 
-    def before(self) -> Past | None:
+    def before(self) -> PreviousNames | None:
         """What was last kept of another bundle with this one's name; None where there is nothing."""
         if self._file is None:
             return None
@@ -146,19 +146,19 @@ class Clusters:
                 if kept.bundle.rpartition("@")[0] == name and kept.clusters:
                     with np.load(file.with_suffix(".npz"), allow_pickle=False) as seen:
                         golden = Golden(seen["image"], seen["labels"])
-                        return Past(kept.bundle, kept.clusters, Portrait(seen["centroids"], golden))
+                        return PreviousNames(kept.bundle, kept.clusters, Fingerprint(seen["centroids"], golden))
             except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 log.warning("%s: names kept in %s cannot follow: %s", self._bundle.ref, file.name, error)
         return None
 
-    async def follow(self, past: Past, match: Match) -> Followed:
+    async def follow(self, past: PreviousNames, match: Match) -> TransferReport:
         """Take over and keep what was changed about the matched clusters of an older bundle.
 
         What was kept of this very bundle stays where no old cluster is matched.
         """
         async with self._writing:
             changes = dict(self._changes)
-            followed = Followed(match.by, [], [])
+            followed = TransferReport(match.by, [], [])
             for old, pair in match.pairs.items():
                 changes[pair.new] = past.changes.get(old, Change())
             for old, change in past.changes.items():
@@ -166,12 +166,14 @@ class Clusters:
                     continue
                 name = change.name or f"cluster {old}"
                 if old not in match.pairs:
-                    followed.lost.append(Lost(old, name, "no cluster is clearly the same"))
+                    followed.lost.append(Dropped(old, name, "no cluster is clearly the same"))
                     continue
                 pair, target = match.pairs[old], change.merged_into
                 into = match.pairs[target].new if target in match.pairs else None
                 if target is not None and into is None:
-                    followed.lost.append(Lost(old, name, f"no cluster is clearly {target}, into which it was merged"))
+                    followed.lost.append(
+                        Dropped(old, name, f"no cluster is clearly {target}, into which it was merged")
+                    )
                 changes[pair.new] = change.model_copy(update={"merged_into": into})
                 followed.carried.append(pair)
             for cluster in sorted(changes):
@@ -187,7 +189,7 @@ class Clusters:
 
         Raises BadOption when the hierarchy has no such level.
         """
-        becomes = self.appearance.becomes
+        becomes = self.style.becomes
         if k is None or k == self.count:
             return becomes
         if k not in self.levels:
@@ -214,7 +216,7 @@ class Clusters:
         if self.persistent:
             self.persistent = await asyncio.to_thread(self._write, changes)
         self._changes = changes
-        self.appearance = self._view(changes)
+        self.style = self._view(changes)
 
     def _follow(self, changes: dict[int, Change], cluster: int) -> int:
         """Where a cluster's merges lead. Raises BadOption for an unknown target or a circle."""
@@ -229,10 +231,10 @@ class Clusters:
             path.append(target)
         return path[-1]
 
-    def _view(self, changes: dict[int, Change]) -> Appearance:
+    def _view(self, changes: dict[int, Change]) -> ClusterStyle:
         own = self._bundle.manifest.clusters
         said = [changes.get(i, Change()) for i in range(self.count)]
-        return Appearance(
+        return ClusterStyle(
             names=tuple(c.name or cluster.name for c, cluster in zip(said, own, strict=True)),
             colors=np.stack([palette.from_hex(c.color or cluster.color) for c, cluster in zip(said, own, strict=True)]),
             hidden=frozenset(i for i, c in enumerate(said) if c.hidden),
@@ -265,12 +267,14 @@ class Clusters:
         """Whether it could be kept."""
         assert self._file is not None
         kept = _Kept(bundle=self._bundle.ref, clusters=changes).model_dump_json(indent=1, exclude_defaults=True)
-        portrait = self._file.with_suffix(".npz")
+        fingerprint = self._file.with_suffix(".npz")
         image, labels = self._bundle.golden
         try:
-            if not portrait.exists():
+            if not fingerprint.exists():
                 centroids = self._bundle.centroids
-                _put(portrait, lambda file: np.savez_compressed(file, centroids=centroids, image=image, labels=labels))
+                _put(
+                    fingerprint, lambda file: np.savez_compressed(file, centroids=centroids, image=image, labels=labels)
+                )
             _put(self._file, lambda file: file.write(kept.encode()))
         except OSError as error:
             self._warn(error)

@@ -19,17 +19,17 @@ from prometheus_client import Gauge
 from models.assign import Array
 from models.bundle import Bundle
 from models.errors import TesseraError
-from models.inference import Encoded, Encoder, segment
+from models.inference import Prediction, Predictor, segment
 from models.preprocess import fit
 from service.engines import open_engine
 from service.errors import BadModel, Busy, Conflict, NotFound, nearest
 from service.metrics import Metrics
 from service.repository import cluster_matching
-from service.repository.cluster_names import Clusters, Followed
+from service.repository.cluster_names import Clusters, TransferReport
 from service.repository.served_model import Served
-from service.repository.verification import close, in_lane, network_bytes, prove, read
+from service.repository.verification import close, exclusive, network_bytes, read, verify
 from service.scheduling.batcher import Batcher
-from service.scheduling.fair_lock import Lane
+from service.scheduling.fair_lock import FairLock
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -49,7 +49,7 @@ class Added(NamedTuple):
 
     served: Served
     replaced: str | None = None
-    followed: Followed | None = None
+    followed: TransferReport | None = None
     unchanged: bool = False
 
 
@@ -64,17 +64,17 @@ class Registry:
         self,
         settings: Settings,
         metrics: Metrics,
-        open_encoder: Callable[[Bundle], Encoder] | None = None,
+        open_predictor: Callable[[Bundle], Predictor] | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._open = open_encoder or (lambda bundle: open_engine(bundle, settings))
+        self._open = open_predictor or (lambda bundle: open_engine(bundle, settings))
         self.served: list[Served] = []
         self.leaving: list[Served] = []
         self.loading: str | None = None
         self.failed: dict[str, str] = {}
         self.state: Literal["loading", "ready", "failed", "draining"] = "loading"
-        self._cpu = Lane()
+        self._cpu = FairLock()
         self._one_load = asyncio.Lock()
         self._batching: dict[Served, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -200,7 +200,7 @@ class Registry:
             if (same := self._find(bundle.ref)) is not None:
                 return Added(same, unchanged=True)
             self._afford(bundle)
-            encoder, agreement = await asyncio.to_thread(prove, bundle, self._open, self._cpu)
+            encoder, agreement = await asyncio.to_thread(verify, bundle, self._open, self._cpu)
         except TesseraError as error:
             log.error("%s is not served: %s", folder, error)
             if isinstance(error, Conflict):  # nothing is wrong with the bundle
@@ -242,10 +242,10 @@ class Registry:
             " Unload one of them, or raise TESSERA_MAX_MODEL_BYTES; a bundle and the one it replaces are held both"
         )
 
-    def _queue(self, bundle: Bundle, encoder: Encoder) -> Served:
+    def _queue(self, bundle: Bundle, encoder: Predictor) -> Served:
         on_gpu = getattr(encoder, "provider", "cpu") == "cuda"
         batcher = Batcher(
-            in_lane(encoder, self._cpu),
+            exclusive(encoder, self._cpu),
             max_batch_size=self._settings.max_batch_size or (GPU_BATCH if on_gpu else 1),
             max_batch_mpx=self._settings.max_batch_mpx,
             on_batch=self._metrics.batched,
@@ -254,7 +254,7 @@ class Registry:
         self._batching[served] = asyncio.create_task(batcher.serve(), name=f"batcher {bundle.ref}")
         return served
 
-    async def _follow(self, served: Served, old: Served | None) -> Followed | None:
+    async def _follow(self, served: Served, old: Served | None) -> TransferReport | None:
         """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load."""
         clusters = served.clusters
         try:
@@ -265,8 +265,8 @@ class Registry:
             if old is not None:
                 with suppress(TesseraError):  # too busy: the old golden image alone has to do
                     also.append((await _labels(old, served.bundle.golden.image), served.bundle.golden.labels))
-            encode = in_lane(served.encoder, self._cpu)
-            match = await asyncio.to_thread(cluster_matching.match, past.portrait, served.bundle, encode, also)
+            encode = exclusive(served.encoder, self._cpu)
+            match = await asyncio.to_thread(cluster_matching.match, past.fingerprint, served.bundle, encode, also)
             followed = await clusters.follow(past, match)
             while old is not None and old.clusters.past.changes is not past.changes:  # a PATCH came meanwhile
                 past = old.clusters.past
@@ -300,7 +300,7 @@ class Registry:
 async def _labels(served: Served, image: Array) -> Array:
     """What a served bundle says of an image, in its turn: uint8 [H, W]."""
     scores = (await served.batcher.submit(fit(image, served.bundle.manifest.input).pixels)).scores[None]
-    return segment(served.bundle, lambda pixels, *, code=False: Encoded(scores), image)
+    return segment(served.bundle, lambda pixels, *, code=False: Prediction(scores), image)
 
 
 def _mb(nbytes: int) -> str:

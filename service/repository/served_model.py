@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from models.bundle import Bundle
-from models.inference import Encoder
+from models.inference import Predictor
 from service.repository.cluster_names import Clusters
 from service.repository.drift import Drift
 from service.repository.verification import network_bytes
@@ -23,7 +23,7 @@ class Served:
     users     requests that hold it now (`Registry.use`);  idle  set while there are none
     """
 
-    def __init__(self, bundle: Bundle, encoder: Encoder, batcher: Batcher, clusters: Clusters) -> None:
+    def __init__(self, bundle: Bundle, encoder: Predictor, batcher: Batcher, clusters: Clusters) -> None:
         self.bundle, self.encoder, self.batcher, self.clusters = bundle, encoder, batcher, clusters
         self.name = bundle.manifest.name
         self.drift = Drift([cluster.fraction for cluster in bundle.manifest.clusters])

@@ -12,8 +12,8 @@ from pathlib import Path
 from models.assign import Array
 from models.bundle import Bundle, BundleError
 from models.errors import TesseraError
-from models.inference import AGREEMENT, Encoded, Encoder, self_test
-from service.scheduling.fair_lock import Lane
+from models.inference import AGREEMENT, Prediction, Predictor, self_test
+from service.scheduling.fair_lock import FairLock
 
 log = logging.getLogger("tessera")
 
@@ -38,19 +38,19 @@ def read(folder: Path) -> Bundle:
         raise BundleError(f"{folder.name}: a file cannot be read: {error.strerror}") from None
 
 
-def prove(bundle: Bundle, open_encoder: Callable[[Bundle], Encoder], lane: Lane) -> tuple[Encoder, float]:
+def verify(bundle: Bundle, open_predictor: Callable[[Bundle], Predictor], lock: FairLock) -> tuple[Predictor, float]:
     """An encoder that repeats the golden image and has run at the declared size, and how well it agrees, 0..1.
 
-    Raises BundleError, or what `open_encoder` says of this machine, whatever goes wrong: nothing is held then.
+    Raises BundleError, or what `open_predictor` says of this machine, whatever goes wrong: nothing is held then.
     """
     encoder = None
     try:
-        encoder = open_encoder(bundle)
+        encoder = open_predictor(bundle)
         least = AGREEMENT if getattr(encoder, "exact", True) else _LEAST
-        agreement = self_test(bundle, in_lane(encoder, lane), least)
+        agreement = self_test(bundle, exclusive(encoder, lock), least)
         warm = getattr(encoder, "warm", None)
         if warm is not None and (size := bundle.manifest.input.size) not in getattr(encoder, "shapes", ()):
-            with lane.turn():
+            with lock:
                 warm([size])
         return encoder, agreement
     except Exception as error:
@@ -63,19 +63,19 @@ def prove(bundle: Bundle, open_encoder: Callable[[Bundle], Encoder], lane: Lane)
         raise BundleError(f"{bundle.ref}: its network does not run here: {reason}") from None
 
 
-def in_lane(encoder: Encoder, lane: Lane) -> Encoder:
+def exclusive(encoder: Predictor, lock: FairLock) -> Predictor:
     """The encoder, taking turns while it runs on the CPU."""
 
-    def encode(pixels: Array, *, code: bool = False) -> Encoded:
+    def encode(pixels: Array, *, code: bool = False) -> Prediction:
         if getattr(encoder, "provider", "cpu") != "cpu":
             return encoder(pixels, code=code)
-        with lane.turn():
+        with lock:
             return encoder(pixels, code=code)
 
     return encode
 
 
-def close(encoder: Encoder) -> None:
+def close(encoder: Predictor) -> None:
     """Gives an encoder's memory back, where it has some of its own."""
     if (end := getattr(encoder, "close", None)) is not None:
         end()

@@ -23,7 +23,7 @@ FLOODED_S = 10.0
 _LATEST = 64  # images whose pace counts
 
 
-class Pace:
+class ServiceRate:
     """How many images are inside, and the seconds from one that leaves to the next, while there are others.
 
     images   inside now
@@ -64,7 +64,7 @@ class Pace:
             self._sum -= self._latest.popleft()
 
 
-class Place:
+class Ticket:
     """One image's place in the house, from `with` to the end of its block."""
 
     __slots__ = ("_admission", "_inside", "_key", "mpx")
@@ -74,7 +74,7 @@ class Place:
         self._inside = False
         self.mpx = 0.0
 
-    def weigh(self, mpx: float) -> None:
+    def set_megapixels(self, mpx: float) -> None:
         """Say how large the image turned out to be; said again, the last counts. Raises Busy without room for it.
 
         Said by work that outlives the block, as work shared with others does, it counts nothing.
@@ -84,7 +84,7 @@ class Place:
             self._admission.mpx += mpx - self.mpx
             self.mpx = mpx
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> Ticket:
         self._admission._enter(self, self._key)
         self._inside = True
         return self
@@ -113,21 +113,21 @@ class Admission:
         self._max_images, self._max_mpx, self._max_bytes = max_images, max_mpx, max_bytes
         self._max_key_images = max_images if max_key_images is None else max_key_images
         self._clock = clock
-        self._inside: dict[Place, float] = {}  # in order of arrival
-        self._pace = Pace()
-        self._keys: dict[str, Pace] = {}  # those with images inside
+        self._inside: dict[Ticket, float] = {}  # in order of arrival
+        self._pace = ServiceRate()
+        self._keys: dict[str, ServiceRate] = {}  # those with images inside
         self.mpx = 0.0
         self.bytes = 0
         self._high_since: float | None = None
 
-    def place(self, key: str = "") -> Place:
+    def ticket(self, key: str = "") -> Ticket:
         """A place for one image for as long as its block runs.
 
         key  whose it is; "" where keys are not in use
 
         The block's start raises TooMany when this key's places are taken, Busy when all are.
         """
-        return Place(self, key)
+        return Ticket(self, key)
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[int], None]]:
@@ -146,9 +146,9 @@ class Admission:
         finally:
             self.bytes -= held
 
-    def check_mpx(self, mpx: float, place: Place | None = None) -> None:
+    def check_mpx(self, mpx: float, ticket: Ticket | None = None) -> None:
         """Raises Busy when an image of `mpx`, in its `place` if it has one, does not fit beside the others."""
-        others = self.mpx - (place.mpx if place else 0.0)
+        others = self.mpx - (ticket.mpx if ticket else 0.0)
         if others + mpx > self._max_mpx and others > 0:  # alone, any image within the limits fits
             raise self._busy(f"{others:.0f} megapixels are in the queue", "pixels_full")
 
@@ -167,7 +167,7 @@ class Admission:
         """Whether the house has been nearly full for more than FLOODED_S seconds."""
         return self._high_since is not None and self._clock() - self._high_since > FLOODED_S
 
-    def _enter(self, place: Place, key: str) -> None:
+    def _enter(self, ticket: Ticket, key: str) -> None:
         pace = self._keys.get(key) if key else None
         if pace is not None and pace.images >= self._max_key_images:
             raise self._too_many(key, pace)
@@ -176,17 +176,17 @@ class Admission:
         now = self._clock()
         if key:
             if pace is None:
-                pace = self._keys[key] = Pace()
+                pace = self._keys[key] = ServiceRate()
             pace.enter(now)
         self._pace.enter(now)
-        self._inside[place] = now
+        self._inside[ticket] = now
         self._watch(now)
 
-    def _leave(self, place: Place, key: str) -> None:
+    def _leave(self, ticket: Ticket, key: str) -> None:
         now = self._clock()
-        del self._inside[place]
-        self.mpx = self.mpx - place.mpx if self._inside else 0.0  # sums of fractions do not end at 0 by themselves
-        place.mpx = 0.0
+        del self._inside[ticket]
+        self.mpx = self.mpx - ticket.mpx if self._inside else 0.0  # sums of fractions do not end at 0 by themselves
+        ticket.mpx = 0.0
         self._pace.leave(now)
         if key:
             pace = self._keys[key]
@@ -199,7 +199,7 @@ class Admission:
         wait = self.retry_after_s()
         return Busy(f"{what}; come back in {wait} s", reason=reason, retry_after_s=wait)
 
-    def _too_many(self, key: str, pace: Pace) -> TooMany:
+    def _too_many(self, key: str, pace: ServiceRate) -> TooMany:
         """At the key's own speed; at the house's until one of the key's images has left."""
         wait = _whole(pace.images * (pace.seconds or self._pace.seconds))
         return TooMany(

@@ -5,7 +5,7 @@ while something is queued; answers go back with one wake-up of the loop for as m
 made to wait for company: what is queued when the network is free goes.
 
 Knows nothing of HTTP, of image files, of clusters: arrays in, arrays out. How many may wait is bounded at
-the door (`admission.py`), who goes first is decided in `turns.py`.
+the door (`admission.py`), who goes first is decided in `fair_queue.py`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from models.assign import Array
-from models.inference import Encoder
+from models.inference import Predictor
 from service.errors import Busy, DeadlinePassed
-from service.scheduling.completions import Delivery
-from service.scheduling.fair_queue import Shape, Turns, Waiter
+from service.scheduling.completions import CompletionQueue
+from service.scheduling.fair_queue import Entry, FairQueue, Shape
 
 log = logging.getLogger("tessera")
 
@@ -53,7 +53,7 @@ class Batched(NamedTuple):
 
 
 @dataclass(eq=False, slots=True)
-class Job(Waiter):
+class Job(Entry):
     """One image at the network's size, uint8 [H, W, 3], and where its answer goes."""
 
     pixels: Array
@@ -63,7 +63,7 @@ class Job(Waiter):
 
 
 class Batcher:
-    """Fair between keys, by priority within one, first in, first out between equals (`turns.py`).
+    """Fair between keys, by priority within one, first in, first out between equals (`fair_queue.py`).
 
     max_batch_size  images;  max_batch_mpx  megapixels of a batch at the network's size; one image is never too large
     on_batch        told size and reason of every batch that ran, on the event loop
@@ -74,7 +74,7 @@ class Batcher:
 
     def __init__(
         self,
-        encode: Encoder,
+        encode: Predictor,
         *,
         max_batch_size: int = 1,
         max_batch_mpx: float = 8.0,
@@ -89,13 +89,13 @@ class Batcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name="encoder")
         self._lock = threading.Lock()  # of the line, the times, `_idle` and `_closed`
-        self._turns: Turns[Job] = Turns()
+        self._turns: FairQueue[Job] = FairQueue()
         self._times: deque[float] = deque(maxlen=_LATEST)  # seconds of the latest batches since it was last idle
         self._idle = False
         self._closed = False
         self._awake = threading.Lock()  # held while there is nothing to do
         self._awake.acquire()
-        self._delivery: Delivery[Batched] = Delivery()
+        self._delivery: CompletionQueue[Batched] = CompletionQueue()
         self.running = 0
 
     @property

@@ -14,7 +14,7 @@ A = TypeVar("A")
 Answers = Iterable[tuple["asyncio.Future[A]", "A | Exception"]]
 
 
-class Delivery(Generic[A]):
+class CompletionQueue(Generic[A]):
     """For one thread that works and one loop that waits."""
 
     def __init__(self) -> None:

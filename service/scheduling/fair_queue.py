@@ -22,7 +22,7 @@ _SPARE = 64  # withdrawn entries that may lie around before they are swept out
 
 
 @dataclass(eq=False, slots=True)
-class Waiter:
+class Entry:
     """Something that waits for its turn.
 
     key       whose it is
@@ -39,8 +39,8 @@ class Waiter:
     waits: bool = field(default=True, init=False)
 
 
-W = TypeVar("W", bound=Waiter)
-Entry = tuple[float, int, W]  # rank, number of arrival, who
+W = TypeVar("W", bound=Entry)
+HeapItem = tuple[float, int, W]  # rank, number of arrival, who
 
 
 class Taken(NamedTuple, Generic[W]):
@@ -50,17 +50,17 @@ class Taken(NamedTuple, Generic[W]):
     late: list[W]
 
 
-class _Lane(Generic[W]):
+class _KeyQueue(Generic[W]):
     """What waits of one key: a heap for each shape. Withdrawn entries stay until they come up or are swept out."""
 
     __slots__ = ("heaps", "waiting")
 
     def __init__(self) -> None:
-        self.heaps: dict[Shape, list[Entry[W]]] = {}
+        self.heaps: dict[Shape, list[HeapItem[W]]] = {}
         self.waiting = 0
 
 
-class Turns(Generic[W]):
+class FairQueue(Generic[W]):
     """The line. Adding, withdrawing and taking one cost O(log n), however many wait.
 
     waiting  how many are in it
@@ -68,7 +68,7 @@ class Turns(Generic[W]):
 
     def __init__(self) -> None:
         self.waiting = 0
-        self._lanes: OrderedDict[str, _Lane[W]] = OrderedDict()  # who leads next comes first; none is empty
+        self._lanes: OrderedDict[str, _KeyQueue[W]] = OrderedDict()  # who leads next comes first; none is empty
         self._arrivals = 0
         self._gone = 0  # withdrawn entries that still lie in a heap
 
@@ -76,7 +76,7 @@ class Turns(Generic[W]):
         """Join: behind its equals."""
         lane = self._lanes.get(waiter.key)
         if lane is None:
-            lane = self._lanes[waiter.key] = _Lane()
+            lane = self._lanes[waiter.key] = _KeyQueue()
         self._arrivals += 1
         heappush(lane.heaps.setdefault(waiter.shape, []), (waiter.rank, self._arrivals, waiter))
         lane.waiting += 1
@@ -150,7 +150,7 @@ class Turns(Generic[W]):
                 self._pop(lane, entry[2])
                 batch.append(entry[2])
 
-    def _first(self, lane: _Lane[W], now: float, late: list[W]) -> Entry[W] | None:
+    def _first(self, lane: _KeyQueue[W], now: float, late: list[W]) -> HeapItem[W] | None:
         """Who is first of a key, of whatever shape."""
         shapes = list(lane.heaps)
         if len(shapes) == 1:
@@ -158,7 +158,7 @@ class Turns(Generic[W]):
         heads = [self._head(lane, shape, now, late) for shape in shapes]
         return min((head for head in heads if head is not None), default=None)
 
-    def _head(self, lane: _Lane[W], shape: Shape, now: float, late: list[W]) -> Entry[W] | None:
+    def _head(self, lane: _KeyQueue[W], shape: Shape, now: float, late: list[W]) -> HeapItem[W] | None:
         """Who is first of a key and a shape, once the withdrawn and the late are out of the way."""
         heap = lane.heaps.get(shape)
         while heap:
@@ -174,7 +174,7 @@ class Turns(Generic[W]):
         lane.heaps.pop(shape, None)
         return None
 
-    def _pop(self, lane: _Lane[W], head: W) -> None:
+    def _pop(self, lane: _KeyQueue[W], head: W) -> None:
         heappop(lane.heaps[head.shape])
         self._leave(head)
 

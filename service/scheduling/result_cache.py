@@ -29,7 +29,7 @@ class _Making(Generic[V]):
     waiting: int = 0
 
 
-class Seen(Generic[V]):
+class SingleFlightCache(Generic[V]):
     """Least recently used goes first, once `max_bytes` are held.
 
     max_bytes  0 keeps nothing and shares nothing: every call makes its own
@@ -56,7 +56,7 @@ class Seen(Generic[V]):
         key: Hashable,
         make: Callable[[], Coroutine[Any, Any, V]],
         *,
-        again: tuple[type[Exception], ...] = (),
+        retry_on: tuple[type[Exception], ...] = (),
     ) -> V:
         """What `make` gives, or gave before, for this key.
 
@@ -77,7 +77,7 @@ class Seen(Generic[V]):
         while True:
             try:
                 return await self._wait(key, make)
-            except again:
+            except retry_on:
                 if own:
                     raise
                 own = key not in self._making

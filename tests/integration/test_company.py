@@ -13,7 +13,7 @@ import pytest
 
 from models import assign
 from models.bundle import Bundle
-from models.inference import Encoded
+from models.inference import Prediction
 from models.preprocess import fit
 from service.engines import open_engine
 from service.errors import DeadlinePassed
@@ -33,7 +33,7 @@ def test_everybody_gets_their_own_answer_once_whatever_comes(seed: int) -> None:
     def number(pixels: Any) -> int:
         return int(pixels[0, 0, 0]) + 256 * int(pixels[0, 0, 1])
 
-    def network(pixels: Any, *, code: bool = False) -> Encoded:
+    def network(pixels: Any, *, code: bool = False) -> Prediction:
         numbers = [number(pixels) for pixels in pixels]
         if len(pixels) > room:
             raise MemoryError
@@ -41,7 +41,7 @@ def test_everybody_gets_their_own_answer_once_whatever_comes(seed: int) -> None:
         if any(n % 97 == 0 for n in numbers):
             raise RuntimeError(str(numbers))
         scores = np.array(numbers, np.float32)[:, None, None, None]
-        return Encoded(scores, -scores if code else None)
+        return Prediction(scores, -scores if code else None)
 
     sizes: list[int] = []
     clock = Clock()
@@ -104,9 +104,9 @@ def alone_and_together(engine: Any, pictures: list[Any], most: int) -> tuple[lis
         sizes: list[int] = []
         go = threading.Event()
 
-        def network(pixels: Any, *, code: bool = False) -> Encoded:
+        def network(pixels: Any, *, code: bool = False) -> Prediction:
             assert go.wait(10)
-            encoded: Encoded = engine(pixels, code=code)
+            encoded: Prediction = engine(pixels, code=code)
             return encoded
 
         batcher = Batcher(network, max_batch_size=most, on_batch=lambda size, reason: sizes.append(size))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from models.inference import Encoded
+from models.inference import Prediction
 from models.io.encode import encode
 from tests.service.answers import PNG, labels, problem
 from tests.tiny import MeanColor
@@ -30,7 +30,7 @@ class Slow(MeanColor):
         self.ran: list[int] = []
         self.go.set()
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         assert self.go.wait(20)
         self.ran.extend(int(pixels[0, 0, 0]) for pixels in pixels)
         return super().__call__(pixels, code=code)
@@ -49,7 +49,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def order_of(client: TestClient, slow: Slow, asked: list[tuple[dict[str, str], str, int]]) -> list[int]:
     """The order in which these run, (headers, query, brightness) each, that come while one image is held inside."""
-    batcher = client.app.state.rooms.registry.served[0].batcher  # type: ignore[attr-defined]
+    batcher = client.app.state.tessera.registry.served[0].batcher  # type: ignore[attr-defined]
     slow.go.clear()
     slow.ran.clear()
     answers: list[Future[Any]] = []
@@ -85,7 +85,7 @@ def test_one_key_fills_its_share_and_others_are_served(serve: Any) -> None:
         serve(lambda bundle: slow, **KEYS, max_key_images=2, max_queue_size=3) as client,
         ThreadPoolExecutor(3) as pool,
     ):
-        admission = client.app.state.rooms.house.admission
+        admission = client.app.state.tessera.runtime.admission
         slow.go.clear()
         inside = [pool.submit(client.post, "/segment?format=npy", content=PNG, headers=ANNA) for _ in range(2)]
         until(lambda: len(admission) == 2)
@@ -113,7 +113,7 @@ def test_without_keys_the_bound_is_the_house_s_alone(serve: Any) -> None:
     with serve(lambda bundle: slow, **limits) as client, ThreadPoolExecutor(3) as pool:
         slow.go.clear()
         inside = [pool.submit(client.post, "/segment?format=npy", content=PNG) for _ in range(3)]
-        until(lambda: len(client.app.state.rooms.house.admission) == 3)
+        until(lambda: len(client.app.state.tessera.runtime.admission) == 3)
         problem(client.post("/segment", content=PNG), 503)
         slow.go.set()
         for answer in inside:
@@ -149,7 +149,7 @@ def test_more_than_fits_is_refused_and_both_keys_are_served(serve: Any) -> None:
         got = Counter(pool.map(ask, range(120)))
         assert {status for _, status in got} <= {200, 429, 503}
         assert min(got["anna", 200], got["bert", 200]) > 0
-        admission = client.app.state.rooms.house.admission
+        admission = client.app.state.tessera.runtime.admission
         assert (len(admission), admission.mpx, admission.bytes) == (0, 0, 0)
 
 

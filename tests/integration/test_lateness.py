@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.inference import Encoded
+from models.inference import Prediction
 from service.errors import Busy, DeadlinePassed
 from service.scheduling.batcher import Batcher
 from tests.service.gate import Clock, Gate, echo, held, picture, play, queued, until
@@ -45,7 +45,7 @@ class Paced:
         self.start.set()
         self.ran: list[int] = []
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         assert self.start.wait(10)
         if (first := int(pixels[0, 0, 0, 0])) == self.held:
             assert self.go.wait(10)

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import refine
+from models import refine as refinement
 from models.crf import reference
 from models.deadline import CRFTimeout
 from models.io.encode import encode
 from models.preprocess import InputSpec, fit
-from service.inference import refine as refining
-from service.refiners.process_pool import CRFProcesses, ProcessLost
+from service.refiners.process_pool import ProcessLost, ProcessPoolRefiner
 from tests.service.answers import labels, problem
 from tests.tiny import MeanColor, bands
 
@@ -27,16 +26,16 @@ def expected(**how: Any) -> Any:
     fitted = fit(photo, InputSpec(size=(64, 64), resize="short_side", multiple=8, max_side_px=512))
     encoded = MeanColor()(fitted.pixels[None], code=True)
     assert encoded.code is not None
-    return refine.refined(encoded.scores[0], encoded.code[0], fitted, temperature=2.0, photo=photo, **how)
+    return refinement.refine(encoded.scores[0], encoded.code[0], fitted, temperature=2.0, photo=photo, **how)
 
 
 @pytest.mark.parametrize(
     ("query", "how"),
     [
         ("crf=true", {}),
-        ("crf=true&crf_size=source", {"at": "source"}),
-        ("crf=fast", {"how": "fast"}),
-        ("crf=fast&crf_size=source", {"how": "fast", "at": "source"}),
+        ("crf=true&crf_size=source", {"resolution": "source"}),
+        ("crf=fast", {"method": "fast"}),
+        ("crf=fast&crf_size=source", {"method": "fast", "resolution": "source"}),
         ("crf=true&crf_iterations=3&crf_bilateral_srgb=9", {"iterations": 3, "bilateral_srgb": 9}),
     ],
 )
@@ -51,20 +50,24 @@ def test_each_way_is_the_one_of_models(client: Any, query: str, how: dict[str, A
 @pytest.mark.skipif(reference.missing() is not None, reason=reference.missing() or "")
 def test_the_operator_may_have_pydensecrf_answer(serve: Any) -> None:
     with serve(crf="pydensecrf", workers=1) as client:
-        for query, how in (("", {}), ("&crf_size=source", {"at": "source"}), ("&crf_iterations=3", {"iterations": 3})):
+        for query, how in (
+            ("", {}),
+            ("&crf_size=source", {"resolution": "source"}),
+            ("&crf_iterations=3", {"iterations": 3}),
+        ):
             answer = client.post(f"/segment?format=npy&crf=true{query}", content=PNG)
-            assert (labels(answer) == expected(how="pydensecrf", **how)).all()
+            assert (labels(answer) == expected(method="pydensecrf", **how)).all()
             assert "x-warning" not in answer.headers
             assert "crf;dur=0.00" not in answer.headers["server-timing"]
         assert client.post("/segment?crf=true", content=PNG).json()["refined"] is True
         answer = client.post("/segment?format=npy&crf=fast", content=PNG)
-        assert (labels(answer) == expected(how="fast")).all()
+        assert (labels(answer) == expected(method="fast")).all()
 
 
 class Dying:
     """Processes that die of every image."""
 
-    def refined(self, *args: Any, **more: Any) -> Any:
+    def refine(self, *args: Any, **more: Any) -> Any:
         raise ProcessLost("a process of the CRF has died (exit code -9)")
 
     def close(self) -> None:
@@ -74,7 +77,7 @@ class Dying:
 def test_what_no_process_survives_ours_refines(
     serve: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(CRFProcesses, "open", lambda settings, count: Dying())
+    monkeypatch.setattr(ProcessPoolRefiner, "open", lambda settings, count: Dying())
     with serve() as client:
         answer = client.post("/segment?format=npy&crf=true", content=PNG)
         assert (labels(answer) == expected()).mean() > 0.999
@@ -89,7 +92,7 @@ def slow(*args: Any, deadline: float, **more: Any) -> Any:
 
 
 def test_rather_unrefined_than_late(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refining, "refined", slow)
+    monkeypatch.setattr(refinement, "refine", slow)
     with serve(crf_timeout_s=0.2) as client:
         plain = labels(client.post("/segment?format=npy", content=PNG))
         answer = client.post("/segment?format=npy&crf=true", content=PNG)
@@ -108,7 +111,7 @@ def test_rather_unrefined_than_late(serve: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_requests_own_time_bounds_it_too(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refining, "refined", slow)
+    monkeypatch.setattr(refinement, "refine", slow)
     with serve() as client:
         client.post("/segment?format=npy", content=PNG)
         began = time.monotonic()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from models import palette
-from models.inference import Encoded
+from models.inference import Prediction
 from models.io.encode import encode
 from tests.service.answers import B64, JPEG, PHOTO, PNG, labels, problem
 from tests.tiny import CENTROIDS, MeanColor, bands
@@ -26,7 +26,7 @@ class Counted(MeanColor):
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         self.images += len(pixels)
         assert self.go.wait(20)
         return super().__call__(pixels, code=code)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle
-from models.inference import Encoded
+from models.inference import Prediction
 from service.errors import BadModel, NotFound
 from service.repository import cluster_matching
 from service.repository.cluster_names import Change, Clusters
@@ -38,7 +38,7 @@ def test_names_colors_and_merges_follow_a_swap_to_the_right_clusters(bundle: Bun
         added = await registry.add(turned.path)
         assert (added.replaced, added.unchanged) == (bundle.ref, False)
         assert registry.get(None) is registry.get("tiny") is added.served
-        look = added.served.clusters.appearance
+        look = added.served.clusters.style
         assert look.names == ("white", "red", "black", "grass", "blue")
         assert look.colors[3].tolist() == [0, 255, 0]
         assert look.becomes.tolist() == [0, 1, 2, 3, 3]
@@ -55,16 +55,16 @@ def test_without_a_common_code_names_follow_what_both_networks_see(bundle: Bundl
     turned = variant(bundle, tmp_path / "turned", order=order)
 
     class Foreign(Engine):
-        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+        def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
             scores, codes = super().__call__(pixels, code=code)
-            return Encoded(scores[:, order], None if codes is None else np.ones_like(codes))
+            return Prediction(scores[:, order], None if codes is None else np.ones_like(codes))
 
     async def work(registry: Registry) -> None:
         await registry.get("tiny").clusters.patch(1, Change(name="grass"))
         added = await registry.add(turned.path)
         assert added.followed is not None
         assert added.followed.by == "overlap"
-        assert added.served.clusters.appearance.names[3] == "grass"
+        assert added.served.clusters.style.names[3] == "grass"
 
     within(settings_of(bundle, tmp_path), work, lambda of: Engine() if of.digest == bundle.digest else Foreign())
 
@@ -75,8 +75,8 @@ def test_names_follow_at_a_restart_with_a_newer_bundle(bundle: Bundle, tmp_path:
     turned = variant(bundle, tmp_path / "turned", order=[3, 0, 4, 1, 2])
     for _ in range(2):
         registry = load(settings_of(turned, tmp_path))
-        assert registry.served[0].clusters.appearance.names[3] == "grass"
-    assert load(settings).served[0].clusters.appearance.names[1] == "grass"
+        assert registry.served[0].clusters.style.names[3] == "grass"
+    assert load(settings).served[0].clusters.style.names[1] == "grass"
 
 
 def test_a_change_that_comes_during_a_swap_is_not_lost(
@@ -91,12 +91,12 @@ def test_a_change_that_comes_during_a_swap_is_not_lost(
 
         async def slow(self: Clusters, *given: Any) -> Any:
             followed = await follow(self, *given)
-            if old.appearance.names[0] == "red":
+            if old.style.names[0] == "red":
                 await old.patch(0, Change(name="brick"))
             return followed
 
         monkeypatch.setattr(Clusters, "follow", slow)
-        look = (await registry.add(turned.path)).served.clusters.appearance
+        look = (await registry.add(turned.path)).served.clusters.style
         assert look.names == ("white", "brick", "black", "grass", "blue")
 
     within(settings_of(bundle, tmp_path), work)
@@ -143,7 +143,7 @@ def test_who_holds_the_old_one_finishes_on_it(bundle: Bundle, tmp_path: Path) ->
 class Fails(Engine):
     """Dies of its first image."""
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         raise RuntimeError("out of luck\nat line 7")
 
 
@@ -192,10 +192,10 @@ def test_ten_swaps_leave_one_network(bundle: Bundle, tmp_path: Path) -> None:
             super().__init__()
             self.order = [of.manifest.clusters[i].name == "red" for i in range(2)].index(True)
 
-        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+        def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
             scores, codes = super().__call__(pixels, code=code)
             order = [self.order, 1 - self.order, 2, 3, 4]
-            return Encoded(scores[:, order], codes)
+            return Prediction(scores[:, order], codes)
 
     def opens(of: Bundle) -> Engine:
         engine = Turned(of)
@@ -208,7 +208,7 @@ def test_ten_swaps_leave_one_network(bundle: Bundle, tmp_path: Path) -> None:
             await registry.add(pair[(i + 1) % 2].path)
             await registry.get(None).batcher.submit(PIXELS)
         await settled(registry)
-        assert registry.get(None).clusters.appearance.names[0] == "brick"
+        assert registry.get(None).clusters.style.names[0] == "brick"
 
         def alive() -> int:
             gc.collect()

@@ -13,7 +13,7 @@ import pytest
 
 from models import bundle, inference
 from models.bundle import Bundle, BundleError, Golden
-from models.inference import Encoded
+from models.inference import Prediction
 from models.manifest import Cluster, CodeSpec, Merge, Provenance
 from models.preprocess import InputSpec
 
@@ -24,11 +24,11 @@ CENTROIDS = np.eye(K, dtype=np.float32)
 class Patches:
     """An encoder whose code is each 4×4 patch's mean color: labels are known by hand."""
 
-    def __call__(self, pixels: np.ndarray, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: np.ndarray, *, code: bool = False) -> Prediction:
         b, h, w, _ = pixels.shape
         means = pixels.reshape(b, h // STRIDE, STRIDE, w // STRIDE, STRIDE, 3).mean(axis=(2, 4))
         means = means.transpose(0, 3, 1, 2).astype(np.float32) / 255
-        return Encoded(np.einsum("kd,bdhw->bkhw", CENTROIDS, means), means if code else None)
+        return Prediction(np.einsum("kd,bdhw->bkhw", CENTROIDS, means), means if code else None)
 
 
 def thirds() -> Golden:
@@ -105,7 +105,7 @@ def test_segment_and_self_test(saved: Bundle) -> None:
     assert (inference.segment(saved, Patches(), thirds().image) == thirds().labels).mean() > 0.99
     assert inference.self_test(saved, Patches()) > 0.99
 
-    def mirrored(pixels: np.ndarray, *, code: bool = False) -> Encoded:
+    def mirrored(pixels: np.ndarray, *, code: bool = False) -> Prediction:
         return Patches()(pixels[:, :, ::-1], code=code)
 
     with pytest.raises(BundleError, match="golden image"):

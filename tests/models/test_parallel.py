@@ -7,21 +7,21 @@ from functools import partial
 
 import pytest
 
-from models.parallel import Crew
+from models.parallel import ThreadTeam
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_every_job_is_done_and_answers_are_in_order(threads: int) -> None:
-    with Crew(threads) as crew:
-        assert crew.do(*(partial(pow, job, 2) for job in range(7))) == [0, 1, 4, 9, 16, 25, 36]
-        assert crew.each(lambda add, start, stop: add + stop - start, 1, parts=[0, 4, 10]) == [5, 7]
-        assert crew.do() == []
+    with ThreadTeam(threads) as team:
+        assert team.run(*(partial(pow, job, 2) for job in range(7))) == [0, 1, 4, 9, 16, 25, 36]
+        assert team.map_ranges(lambda add, start, stop: add + stop - start, 1, parts=[0, 4, 10]) == [5, 7]
+        assert team.run() == []
 
 
 def test_shares_cover_everything() -> None:
-    with Crew(3) as crew:
-        assert crew.shares(10, 20) == [10, 13, 16, 20]
-        assert crew.shares(0, 1) == [0, 0, 0, 1]
+    with ThreadTeam(3) as team:
+        assert team.shares(10, 20) == [10, 13, 16, 20]
+        assert team.shares(0, 1) == [0, 0, 0, 1]
 
 
 def test_an_error_waits_for_the_others() -> None:
@@ -34,6 +34,6 @@ def test_an_error_waits_for_the_others() -> None:
         threading.Event().wait(0.05)
         ended.set()
 
-    with Crew(2) as crew, pytest.raises(ValueError, match="first"):
-        crew.do(fail, end)
+    with ThreadTeam(2) as team, pytest.raises(ValueError, match="first"):
+        team.run(fail, end)
     assert ended.is_set()

@@ -11,7 +11,7 @@ import pytest
 from models import assign, deadline
 from models.crf import reference
 from models.preprocess import Fit, InputSpec, fit
-from models.refine import refined
+from models.refine import refine
 
 
 def scene(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray, Fit]:
@@ -28,21 +28,21 @@ def scene(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray, n
 
 WAYS: list[dict[str, Any]] = [
     {},
-    {"how": "fast"},
-    {"at": "source"},
-    {"how": "fast", "at": "source"},
-    {"how": "pydensecrf"},
-    {"how": "pydensecrf", "at": "source"},
+    {"method": "fast"},
+    {"resolution": "source"},
+    {"method": "fast", "resolution": "source"},
+    {"method": "pydensecrf"},
+    {"method": "pydensecrf", "resolution": "source"},
 ]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_every_way_finds_the_disk(way: dict[str, Any]) -> None:
-    if way.get("how") == "pydensecrf" and (reason := reference.missing()):
+    if way.get("method") == "pydensecrf" and (reason := reference.missing()):
         pytest.skip(reason)
     truth, photo, scores, fitted = scene()
     plain = assign.labels(scores, fitted.source, fitted.box)
-    labels = refined(scores, None, fitted, temperature=4, assignment="dot", photo=photo, **way)
+    labels = refine(scores, None, fitted, temperature=4, assignment="dot", photo=photo, **way)
     assert labels.shape == truth.shape
     assert labels.dtype == np.uint8
     assert (labels == truth).mean() > max((plain == truth).mean(), 0.97)
@@ -52,18 +52,18 @@ def test_every_way_finds_the_disk(way: dict[str, Any]) -> None:
 @pytest.mark.parametrize("at", ["input", "source"])
 def test_pydensecrf_answers_as_ours_does(at: Any) -> None:
     _, photo, scores, fitted = scene()
-    given: dict[str, Any] = {"temperature": 4, "assignment": "dot", "photo": photo, "at": at, "iterations": 3}
+    given: dict[str, Any] = {"temperature": 4, "assignment": "dot", "photo": photo, "resolution": at, "iterations": 3}
     weak = {"gaussian_compat": 0, "bilateral_compat": 0.5}
-    ours = refined(scores, None, fitted, **given, **weak)
-    assert (refined(scores, None, fitted, how="pydensecrf", **given, **weak) == ours).mean() > 0.999
-    assert (refined(scores, None, fitted, how="pydensecrf", **given) != ours).any(), "the parameters arrive"
+    ours = refine(scores, None, fitted, **given, **weak)
+    assert (refine(scores, None, fitted, method="pydensecrf", **given, **weak) == ours).mean() > 0.999
+    assert (refine(scores, None, fitted, method="pydensecrf", **given) != ours).any(), "the parameters arrive"
 
 
 def test_cosines_are_those_of_the_service() -> None:
     _, _, scores, fitted = scene()
     code = np.concatenate([scores, np.ones_like(scores[:1])])
-    once = refined(scores, code, fitted, temperature=2)
-    longer = refined(2 * scores, 2 * code, fitted, temperature=2)
+    once = refine(scores, code, fitted, temperature=2)
+    longer = refine(2 * scores, 2 * code, fitted, temperature=2)
     np.testing.assert_array_equal(once, longer)
 
 
@@ -71,13 +71,12 @@ def test_the_source_needs_its_pixels() -> None:
     _, photo, scores, fitted = scene()
     for wrong in (None, photo[:-1]):
         with pytest.raises(ValueError, match="pixels"):
-            refined(scores, None, fitted, temperature=2, assignment="dot", at="source", photo=wrong)
+            refine(scores, None, fitted, temperature=2, assignment="dot", resolution="source", photo=wrong)
 
 
 @pytest.mark.parametrize("at", ["input", "source"])
 def test_too_late_is_told(at: Any) -> None:
     _, photo, scores, fitted = scene()
+    late = time.monotonic() - 1
     with pytest.raises(deadline.CRFTimeout):
-        refined(
-            scores, None, fitted, temperature=2, assignment="dot", at=at, photo=photo, deadline=time.monotonic() - 1
-        )
+        refine(scores, None, fitted, temperature=2, assignment="dot", resolution=at, photo=photo, deadline=late)

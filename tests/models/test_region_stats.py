@@ -7,7 +7,6 @@ import pytest
 
 from models import region_stats
 from models.native import bindings
-from models.region_stats import measure
 
 
 @pytest.fixture(params=["compiled", "numpy"])
@@ -32,7 +31,7 @@ def test_measure(
     rows_of = np.arange(shape[0]) * margin.shape[0] // shape[0]
     columns_of = np.arange(shape[1]) * margin.shape[1] // shape[1]
     everywhere = margin[rows_of][:, columns_of]
-    found = measure(labels, 9, margin)
+    found = region_stats.compute(labels, 9, margin)
     assert [a.pixels for a in found] == sorted((a.pixels for a in found), reverse=True)
     assert {a.id for a in found} == set(labels.ravel().tolist())
     for area in found:
@@ -46,14 +45,14 @@ def test_measure(
 def test_a_small_margin_map_stands_for_the_whole_image(way: str) -> None:
     labels = np.repeat(np.repeat(np.array([[0, 1], [1, 0]], np.uint8), 10, 0), 10, 1)
     margin = np.array([[0.2, 0.6], [0.4, 0.8]], np.float32)
-    assert {a.id: round(a.confidence, 3) for a in measure(labels, 2, margin)} == {0: 0.5, 1: 0.5}
+    assert {a.id: round(a.confidence, 3) for a in region_stats.compute(labels, 2, margin)} == {0: 0.5, 1: 0.5}
 
 
 def test_the_smaller_id_is_first_among_equals_and_no_margin_is_none(way: str) -> None:
     labels = np.array([[5, 5, 2, 2]], np.uint8)
-    assert [(a.id, a.confidence) for a in measure(labels, 6)] == [(2, 0.0), (5, 0.0)]
+    assert [(a.id, a.confidence) for a in region_stats.compute(labels, 6)] == [(2, 0.0), (5, 0.0)]
 
 
 def test_an_id_that_cannot_be_is_refused(way: str) -> None:
     with pytest.raises(ValueError, match="id 255"):
-        measure(np.array([[0, 255]], np.uint8), 11)
+        region_stats.compute(np.array([[0, 255]], np.uint8), 11)

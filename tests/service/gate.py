@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from models.inference import Encoded
+from models.inference import Prediction
 from service.scheduling.batcher import Batched, Batcher
 
 
@@ -21,16 +21,16 @@ class Gate:
         self.batches: list[list[int]] = []
         self.codes: list[bool] = []
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         assert self.open.wait(10)
         self.batches.append([int(image[0, 0, 0]) for image in pixels])
         self.codes.append(code)
         return echo(pixels, code=code)
 
 
-def echo(pixels: Any, *, code: bool = False) -> Encoded:
+def echo(pixels: Any, *, code: bool = False) -> Prediction:
     scores = pixels[:, :1, :1, :1].transpose(0, 3, 1, 2).astype(np.float32)
-    return Encoded(scores, scores + 0.5 if code else None)
+    return Prediction(scores, scores + 0.5 if code else None)
 
 
 class Clock:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from models.bundle import Bundle
-from models.inference import Encoded
+from models.inference import Prediction
 from models.preprocess import InputSpec, fit
 from service.metrics import Metrics
 from service.repository.registry import Registry
@@ -25,9 +25,9 @@ PIXELS = fit(bands(), InputSpec(size=(64, 64), resize="short_side", multiple=8, 
 class Wrong(MeanColor):
     """Computes something else than training did."""
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         scores = super().__call__(pixels, code=code).scores
-        return Encoded(np.roll(scores, 1, axis=1))
+        return Prediction(np.roll(scores, 1, axis=1))
 
 
 class Engine(MeanColor):
@@ -40,7 +40,7 @@ class Engine(MeanColor):
         self.closed = False
         Engine.open.add(self)
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         assert not self.closed
         return super().__call__(pixels, code=code)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from models.inference import Encoded
+from models.inference import Prediction
 from models.io.encode import encode
 from service.app import create_app
 from service.formats import registry as render
@@ -71,7 +71,7 @@ def test_our_own_fault_is_a_500_that_says_nothing(serve: Any, caplog: pytest.Log
     class Breaks(MeanColor):
         broken = False
 
-        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+        def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
             if self.broken:
                 raise RuntimeError("secret /etc/path")
             return super().__call__(pixels, code=code)
@@ -116,12 +116,12 @@ def test_not_ready_while_loading_and_live_all_the_same(tiny_bundle: Path, tmp_pa
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "loading" in client.post("/segment", content=PNG).json()["detail"]
     assert client.get("/healthz").json()["ready"] is False
-    app.state.rooms.house.close()
+    app.state.tessera.runtime.close()
 
 
 def test_while_draining_new_work_is_refused_and_probes_answer(serve: Any) -> None:
     with serve() as client:
-        registry: Registry = client.app.state.rooms.registry
+        registry: Registry = client.app.state.tessera.registry
         registry.state = "draining"
         assert client.get("/readyz").status_code == 503
         assert client.get("/livez").status_code == 200
@@ -132,13 +132,13 @@ def test_while_draining_new_work_is_refused_and_probes_answer(serve: Any) -> Non
 
 def test_too_many_requests_at_once_are_refused_but_not_probes(serve: Any) -> None:
     with serve(max_requests=1) as client:
-        client.app.state.rooms.traffic.running = 1
+        client.app.state.tessera.in_flight.running = 1
         answer = client.post("/segment", content=PNG)
         assert answer.status_code == 503
         assert answer.json()["type"] == "urn:tessera:busy"
         assert answer.headers["x-request-id"] == answer.json()["request_id"]
         assert client.get("/readyz").status_code == 200
-        client.app.state.rooms.traffic.running = 0
+        client.app.state.tessera.in_flight.running = 0
         assert client.post("/segment", content=PNG).status_code == 200
 
 

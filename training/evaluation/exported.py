@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from models.inference import Encoded
+from models.inference import Prediction
 from models.preprocess import InputSpec, fit
 from training.data.synthetic import street
 
@@ -48,7 +48,7 @@ Network = Callable[[Array], Answer]
 
 
 class Exported:
-    """An ONNX file as a `Network`, and as a models.inference.Encoder.
+    """An ONNX file as a `Network`, and as a models.inference.Predictor.
 
     features  answer with the backbone's features too, where the graph names them
     threads   of one call; 0: as many as there are cores
@@ -64,9 +64,9 @@ class Exported:
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=_providers(device))
 
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
-        """See models.inference.Encoder."""
-        return Encoded(*self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels}))
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
+        """See models.inference.Predictor."""
+        return Prediction(*self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels}))
 
     def answer(self, pixels: Array) -> Answer:
         """See `Network`."""

@@ -17,7 +17,7 @@ from PIL import Image
 from models import assign
 from models.bundle import Bundle
 from models.preprocess import Fit, fit
-from models.refine import At, How, refined
+from models.refine import Method, Resolution, refine
 from training.data.crops import square
 from training.evaluation.exported import Answer, Network
 from training.evaluation.linear_probe import LinearProbe
@@ -29,14 +29,14 @@ Protocol = Literal["served", "crop"]
 class Edges(NamedTuple):
     """How a label map is refined along the photo's edges, and at whose size: see models.refine."""
 
-    how: How = "dense"
-    at: At = "input"
+    method: Method = "dense"
+    resolution: Resolution = "input"
 
     @property
     def name(self) -> str:
         """The dense CRF is "crf", the others go by their own names; "fast at source" where it is the photo's size."""
-        how = "crf" if self.how == "dense" else self.how
-        return how if self.at == "input" else f"{how} at {self.at}"
+        how = "crf" if self.method == "dense" else self.method
+        return how if self.resolution == "input" else f"{how} at {self.resolution}"
 
 
 @dataclass(frozen=True)
@@ -105,15 +105,15 @@ class Mapper:
             scores, temperature, assignment, interpolation = self.probe.logits(answer.code), 1.0, "dot", "bilinear"
         if way.edges is None:
             return assign.labels(scores, fitted.source, fitted.box, interpolation=interpolation)
-        return refined(
+        return refine(
             scores,
             answer.code,
             fitted,
             temperature=temperature,
             assignment=assignment,
             interpolation=interpolation,
-            how=way.edges.how,
-            at=way.edges.at,
+            method=way.edges.method,
+            resolution=way.edges.resolution,
             photo=photo,
         )
 

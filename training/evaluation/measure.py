@@ -108,8 +108,8 @@ class Evaluation:
             "head": "linear probe" if row.way.probe else "clusters",
             "flip": row.way.flip,
             "crf": edges == Edges(),
-            "refine": edges.how if edges else None,
-            "crf_size": edges.at if edges else None,
+            "refine": edges.method if edges else None,
+            "crf_size": edges.resolution if edges else None,
             "served": row.way == self.served,
             "miou": _number(scores.miou),
             "accuracy": _number(scores.accuracy),
@@ -137,7 +137,7 @@ def evaluate(
     self_test(bundle, opened.exported)
     network = opened.networks[opened.served]
     mapper = Mapper(bundle, opened.networks)
-    if any(edges.how == "dense" for edges in options.edges):
+    if any(edges.method == "dense" for edges in options.edges):
         if not jit_cache.ready():
             console.print("the CRF is being compiled, once on this machine: about half a minute")
         dense_crf.warm()  # compiling counts as nobody's seconds

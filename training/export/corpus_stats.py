@@ -27,7 +27,7 @@ from training.config.run import Run
 from training.data.preprocess import fitted
 from training.data.synthetic import street
 from training.evaluation import metrics
-from training.export.exemplars import Gallery
+from training.export.exemplars import ExemplarPicker
 from training.progress import Progress
 
 Array = NDArray[Any]
@@ -38,7 +38,7 @@ _COMPARED_IMAGES, _CELLS, _BINS = 200, 64, 40
 
 
 @dataclass(frozen=True)
-class Survey:
+class CorpusStats:
     """What was seen.
 
     fractions   float64 [K], share of the pixels of every cluster; sums to 1
@@ -68,7 +68,7 @@ class Survey:
 
 
 @torch.inference_mode()
-def survey(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: InputSpec, run: Run) -> Survey:
+def measure(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: InputSpec, run: Run) -> CorpusStats:
     """One pass over the training images, at most about two thousand of them.
 
     With export.exemplars = 0 nothing in the answer shows a training image: mean patches, a drawn golden image.
@@ -79,7 +79,7 @@ def survey(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: In
     every = max(1, math.ceil(len(run.images) / _IMAGES))
     images = run.images.subset(range(0, len(run.images), every)) if every > 1 else run.images
     pixels, holds = np.zeros(k), np.zeros(k)
-    gallery = Gallery(k, keep)
+    gallery = ExemplarPicker(k, keep)
     table = np.zeros((k, len(run.images.class_names)), np.int64) if images.labelled else None
     golden: tuple[float, Array] | None = None
     cells: list[Tensor] = []
@@ -107,7 +107,7 @@ def survey(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: In
     shown = street() if golden is None or not keep else _small(golden[1], min(spec.size))
     one = fit(shown, spec)
     scores, _, _ = _scores(encoder, centroids, assignment, one, run.device)
-    return Survey(
+    return CorpusStats(
         fractions=pixels / pixels.sum(),
         presence=holds / len(images),
         exemplars=gallery.encode(),

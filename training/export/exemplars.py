@@ -37,7 +37,7 @@ class _Patch:
     mask: Array = field(compare=False)
 
 
-class Gallery:
+class ExemplarPicker:
     """The best patches of every cluster among the images it is shown.
 
     keep  patches per cluster; 0: mean patches, which show no single photo

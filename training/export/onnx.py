@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from models import assign
 from models.errors import TesseraError
-from models.inference import Encoded
+from models.inference import Prediction
 from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
@@ -138,10 +138,10 @@ class Session:
         options.intra_op_num_threads = torch.get_num_threads()
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
-        """See models.inference.Encoder."""
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
+        """See models.inference.Predictor."""
         found = self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels})
-        return Encoded(*found)
+        return Prediction(*found)
 
 
 def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSpec) -> Check:

@@ -31,7 +31,7 @@ from models.nets.encoder import Encoder
 from models.preprocess import InputSpec
 from training.clustering.hierarchy import hierarchy
 from training.config.run import Run
-from training.export.corpus_stats import Survey
+from training.export.corpus_stats import CorpusStats
 from training.export.onnx import Array, Check, Deployed, Session, check, to_onnx
 from training.export.provenance import Origin, bundle_name, notice, provenance
 
@@ -45,7 +45,7 @@ def export(
     assignment: Assignment,
     temperature: float,
     spec: InputSpec,
-    survey: Survey,
+    stats: CorpusStats,
     report: Mapping[str, Any],
     run: Run,
     folder: Path,
@@ -58,9 +58,9 @@ def export(
         assignment=assignment,
         temperature=temperature,
         spec=spec,
-        fractions=survey.fractions.tolist(),
-        golden=survey.golden,
-        exemplars=survey.exemplars,
+        fractions=stats.fractions.tolist(),
+        golden=stats.golden,
+        exemplars=stats.exemplars,
         images=[run.images[i * len(run.images) // count] for i in range(count)],
         report=report,
         origin=Origin(bundle_name(run), run.recipe.method, provenance(run), notice(run)),

@@ -17,7 +17,7 @@ import numpy as np
 
 from models.bundle import Bundle
 from training.config.run import Run, write
-from training.export.corpus_stats import Survey
+from training.export.corpus_stats import CorpusStats
 from training.report import charts
 from training.report.html import page, section
 from training.trainer.loop import read_log
@@ -25,7 +25,7 @@ from training.trainer.loop import read_log
 _AXES = ("stage", "step", "epoch", "seconds", "images_per_s")
 
 
-def facts(run: Run, survey: Survey, seconds: dict[str, float], agreement: float | None = None) -> dict[str, Any]:
+def facts(run: Run, stats: CorpusStats, seconds: dict[str, float], agreement: float | None = None) -> dict[str, Any]:
     """report.json: fractions 0..1, seconds; `hungarian` only where there is ground truth.
 
     agreement  of the clusterings that the network was distilled from
@@ -35,24 +35,24 @@ def facts(run: Run, survey: Survey, seconds: dict[str, float], agreement: float 
     found: dict[str, Any] = {
         "images": len(run.images),
         "skipped": len(run.images.skipped),
-        "measured_on": survey.images,
+        "measured_on": stats.images,
         "device": run.device.type,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
-        "usage": {"entropy": survey.entropy, "fractions": survey.fractions.tolist()},
-        "presence": survey.presence.tolist(),
-        "stability": survey.stability,
-        "similarity": survey.similarity,
+        "usage": {"entropy": stats.entropy, "fractions": stats.fractions.tolist()},
+        "presence": stats.presence.tolist(),
+        "stability": stats.stability,
+        "similarity": stats.similarity,
         "losses": {s: {n: v for n, v in line.items() if n not in _AXES} for s, line in last.items()},
     }
     if agreement is not None:
         found["agreement"] = agreement
-    if survey.scores is not None:
+    if stats.scores is not None:
         classes = run.images.class_names
         found["hungarian"] = {
-            "miou": survey.scores.miou,
-            "accuracy": survey.scores.accuracy,
-            "iou": {n: None if np.isnan(v) else float(v) for n, v in zip(classes, survey.scores.iou, strict=True)},
-            "class_of_cluster": [classes[c] if c >= 0 else None for c in survey.scores.match.tolist()],
+            "miou": stats.scores.miou,
+            "accuracy": stats.scores.accuracy,
+            "iou": {n: None if np.isnan(v) else float(v) for n, v in zip(classes, stats.scores.iou, strict=True)},
+            "class_of_cluster": [classes[c] if c >= 0 else None for c in stats.scores.match.tolist()],
         }
     return found
 

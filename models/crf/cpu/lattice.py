@@ -6,7 +6,7 @@ Source: Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohe
 spread ("splat") over the corners of the simplex they lie in, the corners are blurred along the d + 1 lattice
 directions, and the points read back ("slice") from the same corners with the same weights.
 
-N points, d features, M lattice vertices in use, C channels in rows of whole units (see lanes.py). Three choices make
+N points, d features, M lattice vertices in use, C channels in rows of whole units (see simd.py). Three choices make
 it quick: splat is a gather over each vertex's own points, so each vertex is written once and threads never meet; blur
 walks each line of vertices once and in place, its last values in registers, and skips vertices without neighbors on
 that line; a key is one integer, in which a step to a neighbor is one addition. Every sum is made in the order of the
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from models.crf.cpu.jit import compiled
 from models.crf.cpu.simd import ONE, add, at, fill, fma, load, prefetch, store
-from models.crf.cpu.simplex import axis_scales, locate
+from models.crf.cpu.simplex import axis_scales, embed
 from models.errors import TesseraError
-from models.parallel import Crew
+from models.parallel import ThreadTeam
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -60,7 +60,7 @@ def aligned(size: int) -> Floats:
     return raw[skip : skip + size]
 
 
-def build(features: Floats, crew: Crew, meanwhile: Callable[[], object] | None = None) -> Lattice:
+def build(features: Floats, team: ThreadTeam, meanwhile: Callable[[], object] | None = None) -> Lattice:
     """The lattice of the points float32 [N, d], in units of the wished standard deviations.
 
     meanwhile  done beside the one long step that is a single thread's
@@ -69,13 +69,13 @@ def build(features: Floats, crew: Crew, meanwhile: Callable[[], object] | None =
     bits = 62 // d
     keys, orders = np.empty(n, np.uint64), np.empty(n, np.int32)
     weight = np.empty((n, d + 1), np.float32)
-    if not all(crew.each(locate, features, axis_scales(d), bits, keys, orders, weight, parts=crew.shares(0, n))):
+    if not all(team.map_ranges(embed, features, axis_scales(d), bits, keys, orders, weight, parts=team.shares(0, n))):
         raise LatticeError(
             "the standard deviations are too small for the range of positions and colors; make them larger"
         )
-    (vertex, used, table), *_ = crew.do(partial(collect, keys, orders, d, bits), *([meanwhile] if meanwhile else []))
+    (vertex, used, table), *_ = team.run(partial(collect, keys, orders, d, bits), *([meanwhile] if meanwhile else []))
     seen_from_vertices = partial(edges, vertex, weight, used.size)
-    (first, point, share), *lines = crew.do(
+    (first, point, share), *lines = team.run(
         seen_from_vertices, *(partial(trace, used, table, axis, d, bits) for axis in range(d + 1))
     )
     if used.size > LARGE * n:

@@ -1,8 +1,8 @@
 """Mean-field inference of a dense CRF: compiled loops over rows of label probabilities.
 
-Knows nothing of files, of the meaning of labels, or of default parameters: crf.py is its door.
+Knows nothing of files, of the meaning of labels, or of default parameters: dense.py is its door.
 
-N = H·W pixels, one row of C floats each: K labels and padding up to a whole unit (see lanes.py). One iteration is:
+N = H·W pixels, one row of C floats each: K labels and padding up to a whole unit (see simd.py). One iteration is:
 splat and blur the marginals on the bilateral lattice; then visit every pixel once, add unary, Gaussian message and
 bilateral message, and take the softmax. The Gaussian message needs no lattice at run time (see stencil.py).
 
@@ -37,7 +37,7 @@ from models.crf.cpu.simd import (
     unit_for,
 )
 from models.crf.cpu.stencil import BAND, Taps
-from models.parallel import Crew
+from models.parallel import ThreadTeam
 
 NEVER = np.float32(-1e30)  # log-probability of the labels that pad a row: its exponential is exactly zero
 CORNERS = 6  # of the simplex around a point of the five features x, y, b, g, r; a loop of known length is unrolled
@@ -60,7 +60,7 @@ def bilateral_lattice(
     sxy: float,
     srgb: float,
     compat: float,
-    crew: Crew,
+    team: ThreadTeam,
     meanwhile: Callable[[], object] | None = None,
 ) -> Lattice:
     """The lattice over (x, y, b, g, r), scaled so that splat · blur · slice is compat × the normalized kernel.
@@ -73,12 +73,12 @@ def bilateral_lattice(
     features[:, :, 1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(sxy)
     # The kernel does not mind the order of the colors, the lattice does.
     np.divide(image[:, :, ::-1], np.float32(srgb), out=features[:, :, 2:])
-    built = build(features.reshape(-1, 5), crew, meanwhile)
+    built = build(features.reshape(-1, 5), team, meanwhile)
     values, scale = np.zeros(built.vertices + 1, np.float32), np.empty(height * width, np.float32)
-    crew.each(masses, built, values, parts=crew.shares(0, built.vertices))
+    team.map_ranges(masses, built, values, parts=team.shares(0, built.vertices))
     blur(built, values, 1, ONE, 0, 1)
-    crew.each(normalize, built, values, np.float32(compat), scale, parts=crew.shares(0, height * width))
-    crew.each(scale_edges, built, scale, parts=crew.shares(0, built.point.size))
+    team.map_ranges(normalize, built, values, np.float32(compat), scale, parts=team.shares(0, height * width))
+    team.map_ranges(scale_edges, built, scale, parts=team.shares(0, built.point.size))
     return built
 
 
@@ -250,23 +250,23 @@ def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
         source, target = target, source
 
 
-def iterate_together(field: Field, source: int, target: int, crew: Crew) -> None:
+def iterate_together(field: Field, source: int, target: int, team: ThreadTeam) -> None:
     """One iteration. Each thread fills some of the vertices, blurs some of the channels, finishes some of the pixels.
 
     The same arithmetic in the same order for every row: the threads change nothing.
     """
     lattice, values, size, unit, channels = field.bilateral, field.values, field.size, field.unit, field.channels
-    vertices = np.searchsorted(lattice.first, crew.shares(0, lattice.point.size)).tolist()  # of as many edges each
-    bands, blurred, parts = crew.shares(0, field.gaussian.bands.size - 1), unit, [0, channels]
-    if channels >= 8 * crew.threads:
-        quantum = 16 if channels >= 16 * crew.threads else 8
-        blurred, parts = unit_for(quantum), [quantum * part for part in crew.shares(0, channels // quantum)]
+    vertices = np.searchsorted(lattice.first, team.shares(0, lattice.point.size)).tolist()  # of as many edges each
+    bands, blurred, parts = team.shares(0, field.gaussian.bands.size - 1), unit, [0, channels]
+    if channels >= 8 * team.threads:
+        quantum = 16 if channels >= 16 * team.threads else 8
+        blurred, parts = unit_for(quantum), [quantum * part for part in team.shares(0, channels // quantum)]
     for low in range(0, size, channels):
-        crew.each(splat, field.rows, source, lattice, values, size, channels, unit, low, parts=vertices)
-        crew.each(blur, lattice, values, channels, blurred, parts=parts)
-        crew.each(update, field, source, target, low, parts=bands)
+        team.map_ranges(splat, field.rows, source, lattice, values, size, channels, unit, low, parts=vertices)
+        team.map_ranges(blur, lattice, values, channels, blurred, parts=parts)
+        team.map_ranges(update, field, source, target, low, parts=bands)
     if channels < size:
-        crew.each(finish, field, target, parts=crew.shares(0, len(lattice.vertex)))
+        team.map_ranges(finish, field, target, parts=team.shares(0, len(lattice.vertex)))
 
 
 @compiled
@@ -301,7 +301,7 @@ def infer(
     gaussian: Taps,
     compat: float,
     iterations: int,
-    crew: Crew,
+    team: ThreadTeam,
     *,
     marginals: bool,
     channels: int | None = None,
@@ -323,27 +323,27 @@ def infer(
     # A neighbor is at most `margin` pixels away. One thread writes the new rows that far before (then after) the old
     # ones, over rows that are no longer needed: one buffer does for both. Several threads need two.
     margin = gaussian.radius * (gaussian.width + 1)
-    low, high = margin, 2 * margin if crew.threads == 1 else 2 * margin + n
+    low, high = margin, 2 * margin if team.threads == 1 else 2 * margin + n
     rows = aligned((high + n + margin) * size)
     values = aligned((bilateral.vertices + 1) * channels)
     field = Field(unary, rows, values, bilateral, gaussian, np.float32(compat), size, channels, unit)
-    pixels = crew.shares(0, n)
-    crew.each(begin, field, high, parts=pixels)
+    pixels = team.shares(0, n)
+    team.map_ranges(begin, field, high, parts=pixels)
     source, target = high, low
-    if crew.threads == 1 and check is None:
+    if team.threads == 1 and check is None:
         iterate(field, source, target, iterations)
         source, target = (source, target) if iterations % 2 == 0 else (target, source)
     else:
         for _ in range(iterations):
             if check:
                 check()
-            if crew.threads == 1:
+            if team.threads == 1:
                 iterate(field, source, target, 1)
             else:
-                iterate_together(field, source, target, crew)
+                iterate_together(field, source, target, team)
             source, target = target, source
     del values, field
     labels = np.empty(n, np.uint8)
     maps = np.empty((k, n if marginals else 0), np.float32)
-    crew.each(leave, rows, source, size, k, unit, labels, maps, parts=pixels)
+    team.map_ranges(leave, rows, source, size, k, unit, labels, maps, parts=pixels)
     return labels, maps

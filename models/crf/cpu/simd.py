@@ -30,15 +30,15 @@ def unit_for(channels: int) -> tuple[int, ...]:
     return next((unit for unit in UNITS if channels <= 1 << len(unit)), UNITS[-1])
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Vector(types.Type):  # type: ignore[misc]
     def __init__(self, width: int) -> None:
         self.width = width
-        super().__init__(name=f"Lanes({width})")
+        super().__init__(name=f"Vector({width})")
 
 
-@register_model(Lanes)
-class LanesModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, dmm: Any, fe_type: Vector) -> None:
         super().__init__(dmm, fe_type, _vector(fe_type.width))
 
 
@@ -115,7 +115,7 @@ def prefetch(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
     """One unit of a flat float32 array, from offset on."""
-    lanes = Lanes(1 << len(unit))
+    lanes = Vector(1 << len(unit))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
@@ -137,7 +137,7 @@ def store(typing: Any, array: Any, offset: Any, values: Any) -> Any:
 @intrinsic  # type: ignore[untyped-decorator]
 def fill(typing: Any, value: Any, unit: Any) -> Any:
     """The same value in every lane."""
-    lanes = Lanes(1 << len(unit))
+    lanes = Vector(1 << len(unit))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _broadcast(builder, args[0], lanes.width)

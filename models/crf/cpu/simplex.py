@@ -4,7 +4,7 @@ Knows nothing of which lattice points are in use: lattice.py collects them.
 
 A lattice point of d features is d + 1 integers that sum to zero and are equal modulo d + 1. Source: Adams, Baek, Davis,
 "Fast high-dimensional filtering using the permutohedral lattice" (2010). Sixteen points at a time: every quantity is
-one unit of sixteen floats (see lanes.py), and the ranks that sort a point's coordinates are counted by comparing all
+one unit of sixteen floats (see simd.py), and the ranks that sort a point's coordinates are counted by comparing all
 pairs instead of by branches.
 """
 
@@ -25,7 +25,7 @@ def axis_scales(d: int) -> NDArray[np.float32]:
 
 
 @compiled
-def locate(features, scale, bits, keys, orders, weights, start, stop):  # type: ignore[no-untyped-def]
+def embed(features, scale, bits, keys, orders, weights, start, stop):  # type: ignore[no-untyped-def]
     """Points start:stop of features [N, d]: the simplex around each, by its nearest corner and an order of steps.
 
     scale    float32 [d]     axis_scales

@@ -19,7 +19,7 @@ from models.crf.cpu.jit import compiled
 from models.crf.cpu.lattice import Floats, aligned, blur, build, splat
 from models.crf.cpu.simd import UNITS
 from models.crf.params import CACHE_BYTES
-from models.parallel import Crew
+from models.parallel import ThreadTeam
 
 UNIT = UNITS[0]
 WIDTH = 1 << len(UNIT)
@@ -106,7 +106,7 @@ def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:
         rows, row = height, np.arange(height)
 
     ys, xs = np.divmod(np.arange(rows * width), width)
-    grid = build(np.stack([xs, ys], axis=1).astype(np.float32) / np.float32(sxy), Crew(1))
+    grid = build(np.stack([xs, ys], axis=1).astype(np.float32) / np.float32(sxy), ThreadTeam(1))
     side = 2 * radius + 1
     weights = np.zeros((rows, width, side * side), np.float32)
     values, pixels = aligned((grid.vertices + 1) * WIDTH), aligned(rows * width * WIDTH)

@@ -1,6 +1,6 @@
 """Labels, and labels refined by the dense CRF, of several photos at once on a device.
 
-Knows nothing of networks or requests. The twins of models.crf.dense.refine, models.refine.refined and
+Knows nothing of networks or requests. The twins of models.crf.dense.refine, models.refine.refine and
 models.assign.labels, with their parameters, defaults and refusals; what goes in and what comes out may stay on the
 device. Rows of marginals have 16 bits for each label (fractions, not floats), sums are of integers: an image's answer
 depends neither on the others of its batch nor on the run.
@@ -115,7 +115,7 @@ class Refiner:
         bilateral_srgb: float = 3.0,
         bilateral_compat: float = 4.0,
     ) -> list[DeviceArray]:
-        """models.refine.refined of every photo: uint8 [H, W] at the photo's size.
+        """models.refine.refine of every photo: uint8 [H, W] at the photo's size.
 
         scores  float32 [K, h, w] each, of one K;  codes  float32 [D, h, w] each, needed where assignment is `cosine`
         pixels  fitted[i].pixels as they lie on the device; without, they are copied there

@@ -1,6 +1,6 @@
 """The launches of a batch: lattices, then mean field. From a table of images to answers on the device.
 
-Knows nothing of default parameters or of what callers hand in: crf.py is its door. The kernels are in lattice.cu and
+Knows nothing of default parameters or of what callers hand in: dense.py is its door. The kernels are in lattice.cu and
 mean_field.cu; plan.py counts the memory. The host waits once, to learn how many vertices the lattices have.
 """
 

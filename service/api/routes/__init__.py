@@ -1,1 +1,1 @@
-"""The routes, one file for each noun of the API: each has a `router`, and asks `rooms(request)`."""
+"""The routes, one file for each noun of the API: each has a `router`, and asks `state_of(request)`."""

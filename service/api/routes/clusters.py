@@ -12,7 +12,7 @@ from fastapi.responses import FileResponse
 from pydantic import ValidationError
 
 from service.api import body, openapi, responses
-from service.api.dependencies import known_caller, rooms_of, served_of
+from service.api.dependencies import known_caller, served_of, state_of
 from service.errors import BadBody, BadOption, NotFound, explain
 from service.inference import options
 from service.repository.cluster_names import Change
@@ -76,8 +76,8 @@ async def change_cluster(
     id: int, request: Request, query: Annotated[options.ModelQuery, Query()]
 ) -> responses.ClusterInfo:
     known_caller(request)
-    settings = rooms_of(request).settings
-    with rooms_of(request).house.admission.hold() as hold:
+    settings = state_of(request).settings
+    with state_of(request).runtime.admission.hold() as hold:
         data = await body.read(request, hold, max_bytes=_PATCH_BYTES, timeout_s=settings.body_timeout_s)
     try:
         change = Change.model_validate_json(data)
@@ -116,8 +116,8 @@ def _head(served: Served) -> dict[str, Any]:
 
 
 def _describe(request: Request, served: Served, id: int, include: str | None) -> responses.ClusterInfo:
-    look, change = served.clusters.appearance, served.clusters.change(served.clusters.check(id))
-    default = rooms_of(request).registry.served[0]
+    look, change = served.clusters.style, served.clusters.change(served.clusters.check(id))
+    default = state_of(request).registry.served[0]
     which = "" if served is default else f"?model={served.bundle.ref}"
     extra = {"centroid": served.bundle.centroids[id].tolist()} if include == "centroids" else {}
     return responses.ClusterInfo(

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from models.native import bindings
 from service.api import openapi, responses
-from service.api.dependencies import rooms_of
-from service.api.model_views import _all
+from service.api.dependencies import state_of
+from service.api.model_views import all_models
 from service.errors import Busy
 
 router = APIRouter()
@@ -31,16 +31,16 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/healthz", operation_id="healthz", response_model=responses.Health, responses=openapi.responses())
 async def healthz(request: Request) -> responses.Health:
-    rooms = rooms_of(request)
-    served = rooms.registry.served
+    state = state_of(request)
+    served = state.registry.served
     reason = _not_ready(request)
     return responses.Health(
         ready=reason is None,
         reason=reason,
-        models=_all(request),
+        models=all_models(request),
         waiting=sum(s.batcher.waiting for s in served),
         running=sum(s.batcher.running for s in served),
-        inside=len(rooms.house.admission),
+        inside=len(state.runtime.admission),
         names_kept=all(s.clusters.persistent for s in served),
         compiled=bindings.compiled(),
     )
@@ -48,13 +48,13 @@ async def healthz(request: Request) -> responses.Health:
 
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse, responses=openapi.responses())
 async def metrics(request: Request) -> Response:
-    rooms = rooms_of(request)
-    rooms.registry.show()
-    return Response(rooms.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    state = state_of(request)
+    state.registry.show()
+    return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _not_ready(request: Request) -> str | None:
-    rooms = rooms_of(request)
-    if rooms.registry.state != "ready":
-        return f"the server is {rooms.registry.state}"
-    return "the queue has been nearly full for a while" if rooms.house.admission.flooded() else None
+    state = state_of(request)
+    if state.registry.state != "ready":
+        return f"the server is {state.registry.state}"
+    return "the queue has been nearly full for a while" if state.runtime.admission.flooded() else None

@@ -14,10 +14,10 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from service.api import body, openapi, responses
-from service.api.dependencies import known_caller, rooms_of, served_of
-from service.api.model_views import _absent, _all, _info
+from service.api.dependencies import known_caller, served_of, state_of
+from service.api.model_views import absent_models, all_models, model_info
 from service.errors import BadBody, BadOption, NotAllowed, NotFound, explain, nearest
-from service.repository.cluster_names import Followed
+from service.repository.cluster_names import TransferReport
 
 _LOAD_BYTES = 2**16
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -34,7 +34,7 @@ router = APIRouter()
 @router.get("/models", operation_id="models", response_model=responses.ModelList, responses=openapi.responses(401, 503))
 async def models(request: Request) -> responses.ModelList:
     known_caller(request)
-    return responses.ModelList(models=_all(request))
+    return responses.ModelList(models=all_models(request))
 
 
 @router.get(
@@ -45,14 +45,14 @@ async def models(request: Request) -> responses.ModelList:
 )
 async def model(name: str, request: Request) -> responses.ModelDetail:
     known_caller(request)
-    registry = rooms_of(request).registry
+    registry = state_of(request).registry
     if not any(name in (served.name, served.bundle.ref) for served in registry.served):
-        for absent in _absent(request):
+        for absent in absent_models(request):
             if name == absent.name:
                 return responses.ModelDetail(**dict(absent))
     served = served_of(request, name)
     return responses.ModelDetail(
-        **dict(_info(request, served)),
+        **dict(model_info(request, served)),
         warm_shapes=served.shapes,
         drift=served.drift.distance(),
         manifest=served.bundle.manifest.model_dump(mode="json"),
@@ -68,17 +68,17 @@ async def model(name: str, request: Request) -> responses.ModelDetail:
     openapi_extra=_LOAD_BODY,
 )
 async def load(name: str, request: Request) -> responses.Loaded:
-    rooms = rooms_of(request)
-    rooms.registry.admit()
-    rooms.keys.admin(request.headers)
+    state = state_of(request)
+    state.registry.admit()
+    state.keys.admin(request.headers)
     if request.query_params:
         raise BadOption(f'{min(request.query_params)[:60]}: options of a load go into its body: {{"default": true}}')
     options = await _load_options(request)
-    folder = await asyncio.to_thread(_folder, rooms.settings.models, name)
-    added = await rooms.registry.add(folder, default=options.default)
+    folder = await asyncio.to_thread(_folder, state.settings.models, name)
+    added = await state.registry.add(folder, default=options.default)
     request.state.model = added.served.bundle.ref
     return responses.Loaded(
-        model=_info(request, added.served),
+        model=model_info(request, added.served),
         unchanged=added.unchanged,
         replaced=added.replaced,
         followed=added.followed and _followed(added.followed),
@@ -93,17 +93,17 @@ async def load(name: str, request: Request) -> responses.Loaded:
     responses=openapi.responses(401, 403, 404, 409, 422, 503),
 )
 async def unload(name: str, request: Request) -> responses.Unloaded:
-    rooms = rooms_of(request)
-    rooms.keys.admin(request.headers)
-    served = await rooms.registry.remove(name)
-    default = rooms.registry.get(None)
+    state = state_of(request)
+    state.keys.admin(request.headers)
+    served = await state.registry.remove(name)
+    default = state.registry.get(None)
     return responses.Unloaded(unloaded=served.bundle.ref, finishing=served.users, default=default.bundle.ref)
 
 
 async def _load_options(request: Request) -> responses.LoadOptions:
-    rooms = rooms_of(request)
-    with rooms.house.admission.hold() as hold:
-        data = await body.read(request, hold, max_bytes=_LOAD_BYTES, timeout_s=rooms.settings.body_timeout_s)
+    state = state_of(request)
+    with state.runtime.admission.hold() as hold:
+        data = await body.read(request, hold, max_bytes=_LOAD_BYTES, timeout_s=state.settings.body_timeout_s)
     try:
         return responses.LoadOptions.model_validate_json(data.strip() or b"{}")
     except ValidationError as error:
@@ -135,7 +135,7 @@ def _folder(models: Path | None, name: str) -> Path:
     raise NotFound(f"no bundle folder {name!r} in TESSERA_MODELS{hint}")
 
 
-def _followed(followed: Followed) -> responses.Followed:
+def _followed(followed: TransferReport) -> responses.Followed:
     return responses.Followed(
         by=followed.by,
         carried=[responses.FollowedCluster(**pair._asdict()) for pair in followed.carried],

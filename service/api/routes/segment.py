@@ -1,6 +1,6 @@
 """POST /segment and POST /similar: a request's images in, answers out.
 
-Knows nothing of pixels: what is asked is read in `asking.py`, images are segmented in `pipeline.py`.
+Knows nothing of pixels: what is asked is read in `request.py`, images are segmented in `pipeline.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, Response
 from models.errors import TesseraError
 from service.api import openapi, responses
 from service.api.problems import problem_of
-from service.api.request import Asked, asked
+from service.api.request import InferenceRequest, read_request
 from service.errors import BadOption
 from service.formats import registry
 from service.inference import pipeline
@@ -35,7 +35,7 @@ router = APIRouter()
     openapi_extra=openapi.images(Options),
 )
 async def segment(request: Request) -> Response:
-    async with asked(request, Options) as ask:
+    async with read_request(request, Options) as ask:
         renderer = _renderer(ask)
         answer = await (_several(ask) if ask.many else _single(ask, ask.images[0], renderer))
     headers = {"vary": "accept"}
@@ -53,7 +53,7 @@ async def segment(request: Request) -> Response:
     openapi_extra=openapi.images(SimilarOptions),
 )
 async def similar(request: Request) -> Response:
-    async with asked(request, SimilarOptions) as ask:
+    async with read_request(request, SimilarOptions) as ask:
         if ask.many:
             raise BadOption("x, y: a pixel belongs to one image; send one")
         async with ask.image(ask.images[0]) as order:
@@ -61,7 +61,7 @@ async def similar(request: Request) -> Response:
     return Response(content, media_type="image/png" if ask.options.format == "png" else "application/x-npy")
 
 
-def _renderer(ask: Asked[Options]) -> registry.Renderer:
+def _renderer(ask: InferenceRequest[Options]) -> registry.Renderer:
     accept, format = ask.request.headers.get("accept", ""), ask.options.format
     if not ask.many:
         return registry.choose(format, accept)
@@ -70,12 +70,12 @@ def _renderer(ask: Asked[Options]) -> registry.Renderer:
     return registry.choose("json", accept)
 
 
-async def _single(ask: Asked[Options], data: bytes, renderer: registry.Renderer) -> Answer:
+async def _single(ask: InferenceRequest[Options], data: bytes, renderer: registry.Renderer) -> Answer:
     async with ask.image(data) as order:
         return await pipeline.segment(order, ask.options, renderer)
 
 
-async def _several(ask: Asked[Options]) -> Answer:
+async def _several(ask: InferenceRequest[Options]) -> Answer:
     """Answers in the images' order; one that cannot be answered has its problem in its place."""
     json = registry.choose("json", "")
     gate = asyncio.Semaphore(_AT_ONCE)

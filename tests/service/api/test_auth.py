@@ -1,4 +1,4 @@
-"""Keys: who asks, what that opens, and that no secret is ever shown."""
+"""ApiKeys: who asks, what that opens, and that no secret is ever shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from service.api.auth import Caller, Keys
+from service.api.auth import ApiKeys, Caller
 from service.api.problems import status_of
 from service.errors import KeyMissing, NotAllowed
 from service.settings import Settings, SettingsError
@@ -16,8 +16,8 @@ from service.settings import Settings, SettingsError
 ANNA, BERT, ROOT = "anna's-secret=1", "bert-geheim-ß", "root-secret"
 
 
-def keys(text: str = f"anna={ANNA}, bert={BERT}", admin: str = ROOT) -> Keys:
-    return Keys.from_settings(Settings(keys=text, admin_key=admin))
+def keys(text: str = f"anna={ANNA}, bert={BERT}", admin: str = ROOT) -> ApiKeys:
+    return ApiKeys.from_settings(Settings(keys=text, admin_key=admin))
 
 
 def bearer(secret: str) -> Headers:
@@ -27,15 +27,15 @@ def bearer(secret: str) -> Headers:
 def test_without_keys_anybody_may_infer() -> None:
     open_house = keys("", "")
     for headers in ({}, bearer("whatever"), {"x-api-key": "x"}, {"authorization": "Basic abc"}):
-        assert open_house.caller(headers) == Caller("", frozenset({"infer"}))
+        assert open_house.authenticate(headers) == Caller("", frozenset({"infer"}))
 
 
 def test_both_headers_carry_a_key() -> None:
     for headers in (bearer(ANNA), {"authorization": f"bearer   {ANNA} "}, Headers({"X-API-Key": ANNA})):
-        assert keys().caller(headers) == Caller("anna", frozenset({"infer"}))
-    assert keys().caller(bearer(BERT)).name == "bert"  # sent as UTF-8
+        assert keys().authenticate(headers) == Caller("anna", frozenset({"infer"}))
+    assert keys().authenticate(bearer(BERT)).name == "bert"  # sent as UTF-8
     both = {"authorization": "Bearer a-proxy's-own", "x-api-key": ANNA}
-    assert keys().caller(both).name == "anna"
+    assert keys().authenticate(both).name == "anna"
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_both_headers_carry_a_key() -> None:
 )
 def test_no_key_or_an_unknown_one_is_401_and_says_how(headers: Any, says: str) -> None:
     with pytest.raises(KeyMissing, match=says) as refused:
-        keys().caller(headers)
+        keys().authenticate(headers)
     assert status_of(refused.value) == 401
     assert "X-API-Key" in str(refused.value)
     assert ANNA[:5] not in str(refused.value)
 
 
 def test_the_admin_key_opens_everything_and_others_do_not_open_admin() -> None:
-    assert keys().caller(bearer(ROOT)).scopes == {"infer", "admin"}
+    assert keys().authenticate(bearer(ROOT)).scopes == {"infer", "admin"}
     assert keys().admin(bearer(ROOT)).name == "admin"
     with pytest.raises(NotAllowed, match="'anna' opens infer"):
         keys().admin(bearer(ANNA))
@@ -69,12 +69,12 @@ def test_the_admin_key_opens_everything_and_others_do_not_open_admin() -> None:
 
 
 def test_an_admin_key_alone_leaves_the_house_open() -> None:
-    house = keys("", ROOT)
-    assert house.caller({}).name == ""
-    assert house.caller(bearer("whatever")).name == ""
-    assert house.admin(bearer(ROOT)).scopes == {"infer", "admin"}
+    runtime = keys("", ROOT)
+    assert runtime.authenticate({}).name == ""
+    assert runtime.authenticate(bearer("whatever")).name == ""
+    assert runtime.admin(bearer(ROOT)).scopes == {"infer", "admin"}
     with pytest.raises(KeyMissing, match="TESSERA_ADMIN_KEY"):
-        house.admin({})
+        runtime.admin({})
 
 
 @pytest.mark.parametrize("text", ["", f"anna={ANNA}"])
@@ -110,9 +110,9 @@ def test_a_malformed_setting_is_named_without_its_secrets(text: str, says: str) 
 def test_no_secret_is_kept_or_shown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     settings = Settings(keys=f"anna={ANNA}", admin_key=ROOT)
-    house = Keys.from_settings(settings)
-    house.caller(bearer(ANNA))
-    for shown in (repr(house), repr(vars(house)), repr(settings), str(settings), caplog.text):
+    runtime = ApiKeys.from_settings(settings)
+    runtime.authenticate(bearer(ANNA))
+    for shown in (repr(runtime), repr(vars(runtime)), repr(settings), str(settings), caplog.text):
         assert ANNA not in shown
         assert ROOT not in shown
-    assert repr(house) == "Keys(anna, admin)"
+    assert repr(runtime) == "ApiKeys(anna, admin)"

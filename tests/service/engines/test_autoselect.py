@@ -13,7 +13,7 @@ import pytest
 
 from models.assign import Array
 from models.bundle import Bundle, BundleError
-from models.inference import Encoded
+from models.inference import Prediction
 from service import engines
 from service.engines import autoselect
 from service.engines.autoselect import BUDGET_S, compared, fastest, measured
@@ -44,11 +44,11 @@ class Timed:
         self.runs = 0
         self.closed = False
 
-    def __call__(self, pixels: Array, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
         self._clock.now += self._seconds
         self.runs += 1
         scores = MeanColor()(pixels).scores
-        return Encoded(scores[:, [1, 0, 2, 3, 4]] if self._wrong else scores)
+        return Prediction(scores[:, [1, 0, 2, 3, 4]] if self._wrong else scores)
 
     def warm(self, shapes: Iterable[tuple[int, int]]) -> None:
         raise AssertionError("the choice warms nothing")

@@ -20,7 +20,7 @@ from models.deadline import CRFTimeout
 from models.preprocess import Fit
 from service.errors import Busy
 from service.refiners import gpu_batcher, gpu_worker
-from service.refiners.gpu_batcher import IMAGES, DeviceLost, DeviceRefiner, NotOnDevice
+from service.refiners.gpu_batcher import IMAGES, DeviceLost, GpuBatcher, NotOnDevice
 from service.refiners.gpu_worker import Image, OnDevice, Parameters, open_worker, proof
 from service.settings import Settings
 from tests.models.crf.cuda.cases import maps, picture
@@ -59,13 +59,13 @@ def number(fitted: Fit) -> int:
     return int(fitted.pixels[0, 0, 0])
 
 
-def asked(refiner: DeviceRefiner, i: int, *, k: int = 3, side: int = 8, **options: Any) -> Awaitable[Array]:
+def asked(refiner: GpuBatcher, i: int, *, k: int = 3, side: int = 8, **options: Any) -> Awaitable[Array]:
     """Image i, refined."""
     scores, pixels = np.zeros((k, 1, 1), np.float32), np.full((side, side, 3), i, np.uint8)
-    return refiner.refined(scores, None, Fit(pixels, (side, side + i)), **{"temperature": 2.0, **options})
+    return refiner.refine(scores, None, Fit(pixels, (side, side + i)), **{"temperature": 2.0, **options})
 
 
-def play(refiner: DeviceRefiner, scenario: Callable[[], Awaitable[Any]]) -> Any:
+def play(refiner: GpuBatcher, scenario: Callable[[], Awaitable[Any]]) -> Any:
     async def whole() -> Any:
         try:
             async with asyncio.timeout(10):
@@ -77,7 +77,7 @@ def play(refiner: DeviceRefiner, scenario: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(whole())
 
 
-async def answers_of(refiner: DeviceRefiner, fake: Fake, orders: list[dict[str, Any]]) -> list[Array | BaseException]:
+async def answers_of(refiner: GpuBatcher, fake: Fake, orders: list[dict[str, Any]]) -> list[Array | BaseException]:
     """Of orders 1, 2, …, which come while image 0 runs."""
     tasks = [asyncio.ensure_future(asked(refiner, 0))]
     await until(lambda: fake.batches == [[0]])
@@ -88,7 +88,7 @@ async def answers_of(refiner: DeviceRefiner, fake: Fake, orders: list[dict[str, 
 
 
 def run(fake: Fake, orders: list[dict[str, Any]], **options: Any) -> list[Array | BaseException]:
-    refiner = DeviceRefiner(fake, **options)
+    refiner = GpuBatcher(fake, **options)
     return play(refiner, lambda: answers_of(refiner, fake, orders))
 
 
@@ -125,7 +125,7 @@ def test_the_bytes_of_a_launch_are_bounded_but_one_image_is_never_too_large(monk
 def test_a_lone_image_does_not_wait_for_company() -> None:
     fake = Fake()
     fake.open.set()
-    refiner = DeviceRefiner(fake)
+    refiner = GpuBatcher(fake)
     assert play(refiner, lambda: asked(refiner, 7))[0, 0] == 7
 
 
@@ -154,7 +154,7 @@ def test_a_lost_device_is_told_to_all_who_wait_and_who_come_later_and_once_to_th
 ) -> None:
     fake = Fake(fails={1: RuntimeError("an illegal memory access was encountered")})
     fake.dead = True
-    refiner = DeviceRefiner(fake)
+    refiner = GpuBatcher(fake)
 
     async def scenario() -> list[Array | BaseException]:
         assert refiner.alive
@@ -178,7 +178,7 @@ def test_a_device_lost_between_the_halves_keeps_what_was_answered() -> None:
 def test_a_deadline_that_passed_is_not_launched() -> None:
     clock = Clock()
     fake = Fake()
-    refiner = DeviceRefiner(fake, clock=clock)
+    refiner = GpuBatcher(fake, clock=clock)
 
     async def scenario() -> list[Array | BaseException]:
         first = asyncio.ensure_future(asked(refiner, 0))
@@ -196,7 +196,7 @@ def test_a_deadline_that_passed_is_not_launched() -> None:
 def test_at_the_deadline_the_answer_is_given_up_although_the_device_still_works() -> None:
     clock = Clock()
     fake = Fake()
-    refiner = DeviceRefiner(fake, clock=clock)
+    refiner = GpuBatcher(fake, clock=clock)
 
     async def scenario() -> None:
         with pytest.raises(CRFTimeout, match="timeout_ms"):
@@ -208,7 +208,7 @@ def test_at_the_deadline_the_answer_is_given_up_although_the_device_still_works(
 
 def test_who_leaves_while_waiting_is_never_launched() -> None:
     fake = Fake()
-    refiner = DeviceRefiner(fake)
+    refiner = GpuBatcher(fake)
 
     async def scenario() -> list[Array | BaseException]:
         first = asyncio.ensure_future(asked(refiner, 0))
@@ -226,7 +226,7 @@ def test_who_leaves_while_waiting_is_never_launched() -> None:
 
 def test_closing_answers_what_runs_and_refuses_what_waits() -> None:
     fake = Fake()
-    refiner = DeviceRefiner(fake)
+    refiner = GpuBatcher(fake)
 
     async def scenario() -> list[Array | BaseException]:
         first = asyncio.ensure_future(asked(refiner, 0))
@@ -250,7 +250,7 @@ def test_labels_are_the_cpus_even_where_probabilities_are_flat() -> None:
         Fit(picture(40, 56, 1), (50, 52), (0.0, 0.125, 1.0, 0.75)),
         Fit(picture(32, 32, 2), (32, 32)),
     ]
-    refiner = DeviceRefiner(OnDevice(Emulator()))
+    refiner = GpuBatcher(OnDevice(Emulator()))
     given = []
     for seed, fit in enumerate(fits):
         height, width = fit.pixels.shape[:2]
@@ -258,10 +258,10 @@ def test_labels_are_the_cpus_even_where_probabilities_are_flat() -> None:
         given.append((scores, maps(9, height // 8, width // 8, seed), fit))
 
     async def scenario() -> list[Array]:
-        return await asyncio.gather(*(refiner.refined(*one, temperature=2.0) for one in given))
+        return await asyncio.gather(*(refiner.refine(*one, temperature=2.0) for one in given))
 
     ours = play(refiner, scenario)
-    expected = [refine.refined(*one, temperature=2.0) for one in given]
+    expected = [refine.refine(*one, temperature=2.0) for one in given]
     assert [one.shape for one in ours] == [fit.source for fit in fits]
     equal = np.concatenate([(a == b).ravel() for a, b in zip(ours, expected, strict=True)])
     assert equal.mean() >= 0.9999
@@ -269,14 +269,14 @@ def test_labels_are_the_cpus_even_where_probabilities_are_flat() -> None:
 
 @emulated
 def test_the_devices_own_refusals_reach_their_image_alone() -> None:
-    refiner = DeviceRefiner(OnDevice(Emulator()))
+    refiner = GpuBatcher(OnDevice(Emulator()))
     good, bad = np.zeros((3, 2, 2), np.float32), np.zeros((3, 2, 2), np.float64)
     fit = Fit(picture(16, 16), (16, 16))
 
     async def scenario() -> list[Any]:
         options = {"temperature": 2.0, "assignment": "dot"}
-        tasks = [refiner.refined(scores, None, fit, **options) for scores in (good, bad, good)]
-        tasks.append(refiner.refined(good, None, fit, temperature=2.0, iterations=-1))
+        tasks = [refiner.refine(scores, None, fit, **options) for scores in (good, bad, good)]
+        tasks.append(refiner.refine(good, None, fit, temperature=2.0, iterations=-1))
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, second, third, fourth = play(refiner, scenario)
@@ -287,7 +287,7 @@ def test_the_devices_own_refusals_reach_their_image_alone() -> None:
 
 @emulated
 def test_memory_that_does_not_suffice_is_the_cpus_work() -> None:
-    refiner = DeviceRefiner(OnDevice(Emulator(), budget=100_000))
+    refiner = GpuBatcher(OnDevice(Emulator(), budget=100_000))
     with pytest.raises(NotOnDevice, match="no room"):
         play(refiner, lambda: asked(refiner, 1, side=32, assignment="dot"))
 
@@ -305,8 +305,8 @@ def test_a_cpu_engine_or_no_gpu_leaves_the_cpu_and_says_so(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(gpu_worker, "available", lambda: "cupy finds no GPU")
     monkeypatch.setattr(gpu_batcher, "driver", lambda: True)
-    assert DeviceRefiner.open(Settings(engine="openvino")) is None
-    assert DeviceRefiner.open(Settings()) is None
+    assert GpuBatcher.open(Settings(engine="openvino")) is None
+    assert GpuBatcher.open(Settings()) is None
     assert [record.message for record in caplog.records] == [
         "the CRF runs on the CPU: TESSERA_ENGINE is openvino",
         "the CRF runs on the CPU: cupy finds no GPU",
@@ -325,9 +325,9 @@ def test_without_an_nvidia_driver_nothing_is_said(
     monkeypatch.setattr(gpu_batcher.ctypes, "CDLL", load)
     for found in (gpu_worker, gpu_batcher):
         monkeypatch.setattr(found, "available", lambda: "cupy cannot be imported")
-    assert DeviceRefiner.open(Settings()) is None
+    assert GpuBatcher.open(Settings()) is None
     installed = "libcuda.so.1"
-    assert DeviceRefiner.open(Settings()) is None
+    assert GpuBatcher.open(Settings()) is None
     assert [record.levelno for record in caplog.records] == [logging.DEBUG, logging.INFO]
 
 

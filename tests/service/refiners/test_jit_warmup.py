@@ -17,7 +17,7 @@ from models import deadline
 from models.crf import dense
 from models.crf.cpu import jit_cache
 from models.io.encode import encode
-from service.refiners.jit_warmup import Compiling
+from service.refiners.jit_warmup import JitWarmup
 from tests.service.answers import labels
 from tests.tiny import bands
 
@@ -35,7 +35,7 @@ def test_nothing_happens_where_all_is_there(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(jit_cache, "ready", lambda: True)
 
     async def serve() -> None:
-        compiling = Compiling(f"open({str(tmp_path / 'ran')!r}, 'w')")
+        compiling = JitWarmup(f"open({str(tmp_path / 'ran')!r}, 'w')")
         compiling.look()
         assert compiling.note is None
         await asyncio.wait_for(compiling.wait(), 1)
@@ -52,7 +52,7 @@ def test_where_nothing_can_be_kept_nobody_waits(
     monkeypatch.setattr(jit_cache, "folder", lambda: None)
 
     async def serve() -> None:
-        compiling = Compiling("raise SystemExit(1)")
+        compiling = JitWarmup("raise SystemExit(1)")
         compiling.look()
         await asyncio.wait_for(compiling.wait(), 1)
         await compiling.run([3])
@@ -73,7 +73,7 @@ pathlib.Path({str(tmp_path / "ran")!r}).write_text(sys.argv[1])
 """
 
     async def serve() -> None:
-        compiling = Compiling(child)
+        compiling = JitWarmup(child)
         compiling.look()
         assert "being compiled, once on this machine (0 s so far" in (compiling.note or "")
         with pytest.raises(TimeoutError):
@@ -98,7 +98,7 @@ pathlib.Path({str(tmp_path / "ran")!r}).write_text(sys.argv[1])
 )
 def test_a_failure_is_told_and_keeps_nobody(child: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
     async def serve() -> None:
-        compiling = Compiling(child)
+        compiling = JitWarmup(child)
         compiling.look()
         await compiling.run([3])
         await asyncio.wait_for(compiling.wait(), 1)
@@ -113,7 +113,7 @@ def test_a_python_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
     async def serve() -> None:
-        compiling = Compiling()
+        compiling = JitWarmup()
         compiling.look()
         await compiling.run([3])
         await asyncio.wait_for(compiling.wait(), 1)
@@ -128,7 +128,7 @@ def test_a_server_that_closes_takes_the_process_with_it(tmp_path: Path) -> None:
 
     async def serve() -> None:
         who = "f'{os.getpid()} {os.getsid(0)} -'"
-        compiling = Compiling(f"import os, time; open({str(told)!r}, 'w').write({who}); time.sleep(60)")
+        compiling = JitWarmup(f"import os, time; open({str(told)!r}, 'w').write({who}); time.sleep(60)")
         compiling.look()
         running = asyncio.create_task(compiling.run([3]))
         while not (told.exists() and told.read_text()):
@@ -161,7 +161,7 @@ def test_the_process_ends_when_the_server_is_killed() -> None:
 def test_requests_meanwhile(serve: Any) -> None:
     dense.warm()
     with serve(crf_timeout_s=0.5) as client:
-        compiling = client.app.state.rooms.house.compiling
+        compiling = client.app.state.tessera.runtime.compiling
         compiling.look()
         began = time.monotonic()
         told = client.post("/segment?crf=true", content=PNG).json()

@@ -20,9 +20,9 @@ from models.crf import reference
 from models.crf.params import CRFError
 from models.deadline import CRFTimeout
 from models.preprocess import Fit
-from models.refine import refined
+from models.refine import refine
 from service.refiners import process_pool
-from service.refiners.process_pool import CRFProcesses, ProcessLost
+from service.refiners.process_pool import ProcessLost, ProcessPoolRefiner
 from service.settings import Settings, SettingsError
 from tests.service.crf_work import number
 
@@ -31,16 +31,16 @@ FITTED = Fit(np.zeros((8, 8, 3), np.uint8), (8, 8))
 
 
 @pytest.fixture(scope="module")
-def two() -> Iterator[CRFProcesses]:
-    processes = CRFProcesses(2, number)
+def two() -> Iterator[ProcessPoolRefiner]:
+    processes = ProcessPoolRefiner(2, number)
     yield processes
     processes.close()
 
 
-def asked(processes: CRFProcesses, i: int = 0, left_s: float = 20, **told: Any) -> tuple[int, int]:
+def asked(processes: ProcessPoolRefiner, i: int = 0, left_s: float = 20, **told: Any) -> tuple[int, int]:
     """Which process answered, and with which number."""
     scores = np.full((3, 1, 1), i, np.float32)
-    who, what = processes.refined(scores, None, FITTED, deadline=time.monotonic() + left_s, **told)
+    who, what = processes.refine(scores, None, FITTED, deadline=time.monotonic() + left_s, **told)
     return int(who), int(what)
 
 
@@ -57,7 +57,7 @@ def gone(process: int, within_s: float = 5) -> bool:
     return False
 
 
-def test_each_image_gets_its_own_answer_side_by_side(two: CRFProcesses) -> None:
+def test_each_image_gets_its_own_answer_side_by_side(two: ProcessPoolRefiner) -> None:
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda i: asked(two, i, busy_s=0.05), range(8)))
     assert [what for _, what in answers] == list(range(8))
@@ -66,7 +66,7 @@ def test_each_image_gets_its_own_answer_side_by_side(two: CRFProcesses) -> None:
     assert os.getpid() not in processes
 
 
-def test_what_the_work_raises_is_raised_here_and_the_process_goes_on(two: CRFProcesses) -> None:
+def test_what_the_work_raises_is_raised_here_and_the_process_goes_on(two: ProcessPoolRefiner) -> None:
     before, _ = asked(two)
     with pytest.raises(CRFError, match="too small"):
         asked(two, refuse="deviations too small")
@@ -77,7 +77,9 @@ def test_what_the_work_raises_is_raised_here_and_the_process_goes_on(two: CRFPro
     assert asked(two)[0] == before
 
 
-def test_a_process_that_died_idle_is_replaced_unnoticed(two: CRFProcesses, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_that_died_idle_is_replaced_unnoticed(
+    two: ProcessPoolRefiner, caplog: pytest.LogCaptureFixture
+) -> None:
     before, _ = asked(two)
     os.kill(before, signal.SIGKILL)
     after, what = asked(two, 7)
@@ -86,7 +88,7 @@ def test_a_process_that_died_idle_is_replaced_unnoticed(two: CRFProcesses, caplo
     assert "another one takes its place" in caplog.text
 
 
-def test_an_image_whose_process_dies_is_tried_once_more(two: CRFProcesses, tmp_path: Path) -> None:
+def test_an_image_whose_process_dies_is_tried_once_more(two: ProcessPoolRefiner, tmp_path: Path) -> None:
     deadly = tmp_path / "deadly"
     deadly.touch()
     assert asked(two, 5, die=str(deadly))[1] == 5
@@ -96,7 +98,7 @@ def test_an_image_whose_process_dies_is_tried_once_more(two: CRFProcesses, tmp_p
         assert len({who for who, _ in threads.map(lambda i: asked(two, i, busy_s=0.3), range(2))}) == 2
 
 
-def test_a_process_that_does_not_come_back_is_ended(two: CRFProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_come_back_is_ended(two: ProcessPoolRefiner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "GRACE_S", 0.1)
     before, _ = asked(two)
     began = time.monotonic()
@@ -107,26 +109,26 @@ def test_a_process_that_does_not_come_back_is_ended(two: CRFProcesses, monkeypat
     assert asked(two, 3)[1] == 3
 
 
-def test_nor_does_one_that_does_not_even_read(two: CRFProcesses, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_does_one_that_does_not_even_read(two: ProcessPoolRefiner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "GRACE_S", 0.1)
     before, _ = asked(two)
     os.kill(before, signal.SIGSTOP)
     began = time.monotonic()
     with pytest.raises(CRFTimeout):
-        two.refined(np.zeros((2, 512, 512), np.float32), None, FITTED, deadline=time.monotonic() + 0.3)  # 2 MB
+        two.refine(np.zeros((2, 512, 512), np.float32), None, FITTED, deadline=time.monotonic() + 0.3)  # 2 MB
     assert time.monotonic() - began < 10
     assert gone(before)
     assert asked(two, 3)[1] == 3
 
 
-def test_ctrl_c_is_the_servers(two: CRFProcesses) -> None:
+def test_ctrl_c_is_the_servers(two: ProcessPoolRefiner) -> None:
     before, _ = asked(two)
     os.kill(before, signal.SIGINT)
     assert asked(two, 4) == (before, 4)
 
 
 def test_closed_they_are_gone_with_what_they_do() -> None:
-    processes = CRFProcesses(1, number)
+    processes = ProcessPoolRefiner(1, number)
     who, _ = asked(processes)
     with ThreadPoolExecutor(1) as thread:
         running = thread.submit(asked, processes, busy_s=20)
@@ -143,11 +145,11 @@ _PARENT = """
 import sys, threading, time
 import numpy as np
 from models.preprocess import Fit
-from service.refiners.process_pool import CRFProcesses
+from service.refiners.process_pool import ProcessPoolRefiner
 from tests.service.crf_work import number
-processes, photo = CRFProcesses(2, number), Fit(np.zeros((8, 8, 3), np.uint8), (8, 8))
+processes, photo = ProcessPoolRefiner(2, number), Fit(np.zeros((8, 8, 3), np.uint8), (8, 8))
 def ask(busy_s):
-    return processes.refined(np.zeros((3, 1, 1)), None, photo, deadline=time.monotonic() + 20, busy_s=busy_s)
+    return processes.refine(np.zeros((3, 1, 1)), None, photo, deadline=time.monotonic() + 20, busy_s=busy_s)
 idle = int(ask(0)[0])
 threading.Thread(target=lambda: ask(1), daemon=True).start()
 time.sleep(0.3)
@@ -172,26 +174,26 @@ def test_a_server_that_is_killed_leaves_nobody() -> None:
 def test_one_that_never_starts_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "START_S", 0.0)
     with pytest.raises(ProcessLost, match="does not answer"):
-        CRFProcesses(1, number)
+        ProcessPoolRefiner(1, number)
 
 
 def test_ours_needs_no_processes_and_pydensecrf_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert CRFProcesses.open(Settings(), 2) is None
+    assert ProcessPoolRefiner.open(Settings(), 2) is None
     monkeypatch.setattr(reference, "missing", lambda: "it is not installed: make oracle")
     with pytest.raises(SettingsError, match=r"TESSERA_CRF=pydensecrf: .*make oracle"):
-        CRFProcesses.open(Settings(crf="pydensecrf"), 2)
+        ProcessPoolRefiner.open(Settings(crf="pydensecrf"), 2)
 
 
 @pytest.mark.skipif(reference.missing() is not None, reason=reference.missing() or "")
 def test_they_answer_as_models_does(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tessera")
-    processes = CRFProcesses.open(Settings(crf="pydensecrf"), 1)
+    processes = ProcessPoolRefiner.open(Settings(crf="pydensecrf"), 1)
     assert processes is not None
     assert "pydensecrf is the CRF, in processes: 1" in caplog.text
     rng = np.random.default_rng(0)
     scores = rng.standard_normal((5, 4, 6)).astype(np.float32)
     fitted = Fit(rng.integers(0, 256, (32, 48, 3), np.uint8), (64, 96))
     options: dict[str, Any] = {"temperature": 3.0, "assignment": "dot", "iterations": 4}
-    labels = processes.refined(scores, None, fitted, deadline=time.monotonic() + 20, **options)
-    np.testing.assert_array_equal(labels, refined(scores, None, fitted, how="pydensecrf", **options))
+    labels = processes.refine(scores, None, fitted, deadline=time.monotonic() + 20, **options)
+    np.testing.assert_array_equal(labels, refine(scores, None, fitted, method="pydensecrf", **options))
     processes.close()

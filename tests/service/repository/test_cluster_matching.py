@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from models.bundle import Bundle, Golden
-from models.inference import Encoded, Encoder, segment
-from service.repository.cluster_matching import Portrait, certain, cosines, hungarian, match, overlaps
+from models.inference import Prediction, Predictor, segment
+from service.repository.cluster_matching import Fingerprint, certain, cosines, hungarian, match, overlaps
 from tests.tiny import CENTROIDS, MeanColor, bands
 
 
@@ -21,12 +21,12 @@ def bundle(tiny_bundle: Path) -> Bundle:
     return Bundle.load(tiny_bundle)
 
 
-def golden(bundle: Bundle, encode: Encoder, photo: np.ndarray) -> Golden:
+def golden(bundle: Bundle, encode: Predictor, photo: np.ndarray) -> Golden:
     return Golden(photo, segment(bundle, encode, photo))
 
 
-def portrait(bundle: Bundle, photo: np.ndarray) -> Portrait:
-    return Portrait(CENTROIDS, golden(bundle, MeanColor(), photo))
+def fingerprint(bundle: Bundle, photo: np.ndarray) -> Fingerprint:
+    return Fingerprint(CENTROIDS, golden(bundle, MeanColor(), photo))
 
 
 class Turned(MeanColor):
@@ -35,11 +35,11 @@ class Turned(MeanColor):
     def __init__(self, order: list[int], *, mixed: bool = False) -> None:
         self.order, self.mixed = order, mixed
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         encoded = super().__call__(pixels, code=True)
         assert encoded.code is not None
         space = encoded.code[:, ::-1] * -1 if self.mixed else encoded.code
-        return Encoded(encoded.scores[:, self.order], space if code else None)
+        return Prediction(encoded.scores[:, self.order], space if code else None)
 
     @property
     def centroids(self) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_the_assignment_costs_what_scipys_does(shape: tuple[int, int]) -> None:
 def test_clusters_under_other_ids_are_found_again(bundle: Bundle, mixed: bool) -> None:
     order = [3, 0, 4, 1, 2]
     new = Turned(order, mixed=mixed)
-    found = match(portrait(bundle, bands(48, 80)), replace(bundle, centroids=new.centroids), new)
+    found = match(fingerprint(bundle, bands(48, 80)), replace(bundle, centroids=new.centroids), new)
     assert found.by == ("overlap" if mixed else "centroids")
     assert {old: pair.new for old, pair in found.pairs.items()} == {o: n for n, o in enumerate(order)}
     assert min(pair.score for pair in found.pairs.values()) > 0.99
@@ -86,7 +86,7 @@ def test_clusters_under_other_ids_are_found_again(bundle: Bundle, mixed: bool) -
 def test_only_what_was_seen_is_told_by_overlap(bundle: Bundle) -> None:
     new = Turned([1, 0, 2, 3, 4], mixed=True)
     turned = replace(bundle, centroids=new.centroids)
-    old = portrait(bundle, bands(48, 80, (0, 1)))
+    old = fingerprint(bundle, bands(48, 80, (0, 1)))
     assert set(match(old, turned, new).pairs) == {0, 1}
     more = bands(48, 80, (2, 3))
     also = [(segment(bundle, MeanColor(), more), segment(turned, new, more))]
@@ -94,7 +94,7 @@ def test_only_what_was_seen_is_told_by_overlap(bundle: Bundle) -> None:
 
 
 def test_a_code_of_another_dimension_is_told_by_overlap(bundle: Bundle) -> None:
-    wide = portrait(bundle, bands(48, 80))._replace(centroids=np.pad(CENTROIDS, ((0, 0), (0, 2))))
+    wide = fingerprint(bundle, bands(48, 80))._replace(centroids=np.pad(CENTROIDS, ((0, 0), (0, 2))))
     found = match(wide, bundle, MeanColor())
     assert found.by == "overlap"
     assert {i: p.new for i, p in found.pairs.items()} == {i: i for i in range(5)}

@@ -34,10 +34,10 @@ def test_changes_survive_a_restart(bundle: Bundle, tmp_path: Path) -> None:
     patch(clusters, 1, hidden=True)
     patch(clusters, 2, merged_into=1)
     again = Clusters(bundle, tmp_path)
-    assert again.appearance.names == ("red", "grass", "blue", "white", "black")
-    assert again.appearance.colors[1].tolist() == [0, 255, 0]
-    assert again.appearance.hidden == {1}
-    assert again.appearance.becomes.tolist() == [0, 1, 1, 3, 4]
+    assert again.style.names == ("red", "grass", "blue", "white", "black")
+    assert again.style.colors[1].tolist() == [0, 255, 0]
+    assert again.style.hidden == {1}
+    assert again.style.becomes.tolist() == [0, 1, 1, 3, 4]
     assert {f.name for f in tmp_path.iterdir()} == {f"{bundle.digest}.json", f"{bundle.digest}.npz"}
 
 
@@ -45,8 +45,8 @@ def test_null_takes_a_change_back(bundle: Bundle, tmp_path: Path) -> None:
     clusters = Clusters(bundle, tmp_path)
     patch(clusters, 1, name="grass", merged_into=0)
     patch(clusters, 1, name=None, merged_into=None)
-    assert clusters.appearance.names[1] == "green"
-    assert clusters.appearance.becomes.tolist() == [0, 1, 2, 3, 4]
+    assert clusters.style.names[1] == "green"
+    assert clusters.style.becomes.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_another_bundle_starts_with_its_own_names(
@@ -54,14 +54,14 @@ def test_another_bundle_starts_with_its_own_names(
 ) -> None:
     patch(Clusters(bundle, tmp_path / "state"), 1, name="grass")
     other = Clusters(Bundle.load(make_bundle("other")), tmp_path / "state")
-    assert other.appearance.names[1] == "green"
+    assert other.style.names[1] == "green"
 
 
 def test_merges_follow_each_other_and_never_close_a_circle(bundle: Bundle) -> None:
     clusters = Clusters(bundle, None)
     patch(clusters, 0, merged_into=1)
     patch(clusters, 1, merged_into=2)
-    assert clusters.appearance.becomes.tolist() == [2, 2, 2, 3, 4]
+    assert clusters.style.becomes.tolist() == [2, 2, 2, 3, 4]
     for cluster, target in ((2, 0), (2, 1), (3, 3)):
         with pytest.raises(BadOption, match="circle"):
             patch(clusters, cluster, merged_into=target)
@@ -69,7 +69,7 @@ def test_merges_follow_each_other_and_never_close_a_circle(bundle: Bundle) -> No
         patch(clusters, 3, merged_into=5)
     with pytest.raises(NotFound):
         patch(clusters, 5, name="x")
-    assert clusters.appearance.becomes.tolist() == [2, 2, 2, 3, 4]  # a refusal changes nothing
+    assert clusters.style.becomes.tolist() == [2, 2, 2, 3, 4]  # a refusal changes nothing
 
 
 def test_merges_by_hand_come_before_the_hierarchy(bundle: Bundle) -> None:
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_keeps_names_in_memory(
     assert not clusters.persistent
     assert "TESSERA_STATE" in caplog.text
     patch(clusters, 0, name="brick")
-    assert clusters.appearance.names[0] == "brick"
+    assert clusters.style.names[0] == "brick"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
@@ -120,7 +120,7 @@ def test_a_disk_that_fails_later_keeps_names_in_memory(
 
     monkeypatch.setattr(os, "fsync", full)
     patch(clusters, 0, name="brick")
-    assert clusters.appearance.names[0] == "brick"
+    assert clusters.style.names[0] == "brick"
     assert not clusters.persistent
     assert "No space left" in caplog.text
     assert list(tmp_path.iterdir()) == []
@@ -142,7 +142,7 @@ def test_a_damaged_file_is_put_aside(
     file = tmp_path / f"{bundle.digest}.json"
     file.write_text(content)
     clusters = Clusters(bundle, tmp_path)
-    assert clusters.appearance.names[0] == "red"
+    assert clusters.style.names[0] == "red"
     assert file.with_suffix(".damaged").read_text() == content
     patch(clusters, 0, name="brick")
     assert json.loads(file.read_text())["clusters"] == {"0": {"name": "brick"}}
@@ -161,15 +161,15 @@ def test_changes_follow_the_matched_clusters(bundle: Bundle, make_bundle: Callab
     patch(old, 0, merged_into=3)
     new = Clusters(Bundle.load(make_bundle("next")), tmp_path)
     followed = asyncio.run(new.follow(old.past, matched(_0=0, _1=4, _2=3)))
-    assert new.appearance.names == ("red", "green", "blue", "white", "grass")
-    assert new.appearance.colors[4].tolist() == [0, 255, 0]
-    assert new.appearance.hidden == {4}
-    assert new.appearance.becomes.tolist() == [0, 1, 2, 4, 4]
+    assert new.style.names == ("red", "green", "blue", "white", "grass")
+    assert new.style.colors[4].tolist() == [0, 255, 0]
+    assert new.style.hidden == {4}
+    assert new.style.becomes.tolist() == [0, 1, 2, 4, 4]
     assert sorted(pair.new for pair in followed.carried) == [0, 3, 4]
     assert [(lost.cluster, lost.name) for lost in followed.lost] == [(3, "sky"), (0, "cluster 0")]
     again = Clusters(Bundle.load(tmp_path / "next"), tmp_path)
     assert again.known
-    assert again.appearance.names[4] == "grass"
+    assert again.style.names[4] == "grass"
 
 
 def test_what_was_kept_of_a_bundle_stays_where_nothing_follows(bundle: Bundle, tmp_path: Path) -> None:
@@ -178,11 +178,11 @@ def test_what_was_kept_of_a_bundle_stays_where_nothing_follows(bundle: Bundle, t
     patch(clusters, 2, name="stale")
     patch(past, 1, merged_into=4)
     asyncio.run(clusters.follow(past.past, matched(_1=1, _4=0, _2=2)))
-    assert clusters.appearance.names == ("red", "green", "blue", "white", "black")  # matched: as it was seen last
-    assert clusters.appearance.becomes.tolist() == [0, 0, 2, 3, 4]
+    assert clusters.style.names == ("red", "green", "blue", "white", "black")  # matched: as it was seen last
+    assert clusters.style.becomes.tolist() == [0, 0, 2, 3, 4]
     patch(clusters, 3, name="snow")
     asyncio.run(clusters.follow(past.past, matched(_1=1)))
-    assert clusters.appearance.names[3] == "snow"
+    assert clusters.style.names[3] == "snow"
 
 
 def test_a_merge_that_follows_never_closes_a_circle(bundle: Bundle) -> None:
@@ -191,7 +191,7 @@ def test_a_merge_that_follows_never_closes_a_circle(bundle: Bundle) -> None:
     patch(past, 0, merged_into=1)
     patch(past, 1, merged_into=2)
     asyncio.run(clusters.follow(past.past, matched(_0=0, _1=1, _2=3)))
-    becomes = clusters.appearance.becomes
+    becomes = clusters.style.becomes
     assert (becomes[becomes] == becomes).all()
 
 
@@ -214,8 +214,8 @@ def test_the_last_bundle_of_this_name_is_found_after_a_restart(
     assert not newest.known
     assert past.ref == newer.ref
     assert past.changes[1].name == "last"
-    np.testing.assert_array_equal(past.portrait.centroids, newer.centroids)
-    np.testing.assert_array_equal(past.portrait.golden.labels, newer.golden.labels)
+    np.testing.assert_array_equal(past.fingerprint.centroids, newer.centroids)
+    np.testing.assert_array_equal(past.fingerprint.golden.labels, newer.golden.labels)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK damaged"])
@@ -224,7 +224,7 @@ def test_names_without_a_portrait_cannot_follow(
 ) -> None:
     state = tmp_path / "state"
     patch(Clusters(bundle, state), 1, name="grass")
-    portrait = state / f"{bundle.digest}.npz"
-    portrait.unlink() if content is None else portrait.write_bytes(content)
+    fingerprint = state / f"{bundle.digest}.npz"
+    fingerprint.unlink() if content is None else fingerprint.write_bytes(content)
     assert Clusters(variant(bundle, tmp_path / "newer"), state).before() is None
     assert "cannot follow" in caplog.text

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.inference import Encoded
+from models.inference import Prediction
 from service.errors import Busy
 from service.scheduling.batcher import Batched, Batcher
 from tests.service.gate import Clock, Gate, echo, held, picture, play, queued, until
@@ -92,7 +92,7 @@ def test_the_code_is_fetched_only_when_someone_asks() -> None:
 def test_a_single_image_is_not_copied() -> None:
     seen: list[Any] = []
 
-    def look(pixels: Any, *, code: bool = False) -> Encoded:
+    def look(pixels: Any, *, code: bool = False) -> Prediction:
         seen.append(pixels)
         return echo(pixels)
 
@@ -160,10 +160,10 @@ def test_who_gave_up_leaves_no_pixels_behind() -> None:
 def test_an_idle_batcher_holds_neither_pixels_nor_answers() -> None:
     held_by: list[Any] = []
 
-    def watched(pixels: Any, *, code: bool = False) -> Encoded:
+    def watched(pixels: Any, *, code: bool = False) -> Prediction:
         scores = np.zeros((len(pixels), 1, 1, 1), np.float32)
         held_by.extend((weakref.ref(pixels), weakref.ref(scores)))
-        return Encoded(scores)
+        return Prediction(scores)
 
     batcher = Batcher(watched, max_batch_size=4)
 
@@ -181,7 +181,7 @@ def test_an_idle_batcher_holds_neither_pixels_nor_answers() -> None:
 def test_an_error_reaches_its_batch_and_the_next_one_runs() -> None:
     calls = 0
 
-    def fails_once(pixels: Any, *, code: bool = False) -> Encoded:
+    def fails_once(pixels: Any, *, code: bool = False) -> Prediction:
         nonlocal calls
         calls += 1
         if calls == 1:
@@ -206,7 +206,7 @@ class Small:
         self.room = room
         self.gate = Gate()
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         assert self.gate.open.wait(10)
         if len(pixels) > self.room:
             raise MemoryError("allocator gave up")
@@ -243,7 +243,7 @@ def test_the_network_takes_the_next_batch_while_the_event_loop_is_busy() -> None
     gate = Gate()
     ran = threading.Event()
 
-    def watched(pixels: Any, *, code: bool = False) -> Encoded:
+    def watched(pixels: Any, *, code: bool = False) -> Prediction:
         encoded = gate(pixels)
         if len(gate.batches) == 4:
             ran.set()

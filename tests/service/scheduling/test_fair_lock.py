@@ -7,16 +7,16 @@ import time
 
 import pytest
 
-from service.scheduling.fair_lock import Lane
+from service.scheduling.fair_lock import FairLock
 
 
 def test_one_at_a_time() -> None:
-    lane, inside, most = Lane(), 0, 0
+    lock, inside, most = FairLock(), 0, 0
 
     def work() -> None:
         nonlocal inside, most
         for _ in range(200):
-            with lane.turn():
+            with lock:
                 inside += 1
                 most = max(most, inside)
                 inside -= 1
@@ -27,27 +27,27 @@ def test_one_at_a_time() -> None:
     for thread in threads:
         thread.join()
     assert most == 1
-    with lane.turn():  # it is free again
+    with lock:  # it is free again
         pass
 
 
 def test_who_waits_is_not_overtaken_by_who_was_just_in() -> None:
-    lane, order = Lane(), []
+    lock, order = FairLock(), []
 
     def other(name: str) -> None:
-        with lane.turn():
+        with lock:
             order.append(name)
 
-    with lane.turn():
+    with lock:
         threads = []
         for i in range(4):
             threads.append(threading.Thread(target=other, args=(f"waited {i}",)))
             threads[-1].start()
             deadline = time.monotonic() + 5
-            while len(lane._waiting) <= i:
+            while len(lock._waiting) <= i:
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
-    with lane.turn():
+    with lock:
         order.append("came back")
     for thread in threads:
         thread.join()
@@ -55,8 +55,8 @@ def test_who_waits_is_not_overtaken_by_who_was_just_in() -> None:
 
 
 def test_a_failure_frees_the_lane() -> None:
-    lane = Lane()
-    with pytest.raises(RuntimeError), lane.turn():
+    lock = FairLock()
+    with pytest.raises(RuntimeError), lock:
         raise RuntimeError
-    with lane.turn():
+    with lock:
         pass

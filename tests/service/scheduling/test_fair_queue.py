@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.scheduling.fair_queue import Taken, Turns, Waiter
+from service.scheduling.fair_queue import Entry, FairQueue, Taken
 
 A, B, C = (8, 8, 3), (16, 16, 3), (8, 16, 3)
 
 
 @dataclass(eq=False, slots=True)
-class Image(Waiter):
+class Image(Entry):
     """A waiter with a name and a number of arrival."""
 
     name: str
@@ -27,7 +27,7 @@ class Line:
     """A line with a clock that stands still, and batches by name."""
 
     def __init__(self, most: int = 1) -> None:
-        self.turns: Turns[Image] = Turns()
+        self.turns: FairQueue[Image] = FairQueue()
         self.now = 0.0
         self.most = most
         self.number = 0
@@ -224,7 +224,7 @@ def test_cleared_it_is_empty_and_gives_back_who_waited() -> None:
     assert not line.turns.withdraw(images[0])
 
 
-def entries(turns: Turns[Image]) -> int:
+def entries(turns: FairQueue[Image]) -> int:
     return sum(len(heap) for lane in turns._lanes.values() for heap in lane.heaps.values())
 
 

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-from service.scheduling.result_cache import Seen
+from service.scheduling.result_cache import SingleFlightCache
 
 
 class Value(NamedTuple):
@@ -50,7 +50,7 @@ def play(scenario: Callable[[Maker], Awaitable[Any]]) -> Any:
 def test_what_was_made_is_not_made_again() -> None:
     async def scenario(make: Maker) -> None:
         asked: list[bool] = []
-        seen: Seen[Value] = Seen(100, asked.append)
+        seen: SingleFlightCache[Value] = SingleFlightCache(100, asked.append)
         make.go.set()
         first = await seen.get("a", make("a"))
         assert await seen.get("a", make("again")) is first
@@ -61,7 +61,7 @@ def test_what_was_made_is_not_made_again() -> None:
 
 def test_the_least_recently_used_goes_when_the_bytes_are_too_many() -> None:
     async def scenario(make: Maker) -> None:
-        seen: Seen[Value] = Seen(30)
+        seen: SingleFlightCache[Value] = SingleFlightCache(30)
         make.go.set()
         for name in "abc":
             await seen.get(name, make(name))
@@ -80,7 +80,7 @@ def test_the_least_recently_used_goes_when_the_bytes_are_too_many() -> None:
 def test_those_who_ask_at_once_share_one_making() -> None:
     async def scenario(make: Maker) -> None:
         asked: list[bool] = []
-        seen: Seen[Value] = Seen(100, asked.append)
+        seen: SingleFlightCache[Value] = SingleFlightCache(100, asked.append)
         tasks = [asyncio.create_task(seen.get("a", make("a"))) for _ in range(20)]
         await asyncio.sleep(0)
         make.go.set()
@@ -93,7 +93,7 @@ def test_those_who_ask_at_once_share_one_making() -> None:
 
 def test_who_leaves_does_not_take_the_others_along() -> None:
     async def scenario(make: Maker) -> None:
-        seen: Seen[Value] = Seen(100)
+        seen: SingleFlightCache[Value] = SingleFlightCache(100)
         first, second = (asyncio.create_task(seen.get("a", make("a"))) for _ in range(2))
         await asyncio.sleep(0)
         first.cancel()
@@ -107,7 +107,7 @@ def test_who_leaves_does_not_take_the_others_along() -> None:
 
 def test_with_the_last_who_leaves_the_making_ends_and_the_next_begins_anew() -> None:
     async def scenario(make: Maker) -> None:
-        seen: Seen[Value] = Seen(100)
+        seen: SingleFlightCache[Value] = SingleFlightCache(100)
         tasks = [asyncio.create_task(seen.get("a", make("a"))) for _ in range(2)]
         await asyncio.sleep(0)
         for task in tasks:
@@ -122,7 +122,7 @@ def test_with_the_last_who_leaves_the_making_ends_and_the_next_begins_anew() -> 
 
 def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
     async def scenario(make: Maker) -> None:
-        seen: Seen[Value] = Seen(100)
+        seen: SingleFlightCache[Value] = SingleFlightCache(100)
         make.error = ValueError("damaged")
         tasks = [asyncio.create_task(seen.get("a", make("a"))) for _ in range(3)]
         await asyncio.sleep(0)
@@ -137,7 +137,7 @@ def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
 
 def test_switched_off_every_call_makes_its_own() -> None:
     async def scenario(make: Maker) -> None:
-        seen: Seen[Value] = Seen(0)
+        seen: SingleFlightCache[Value] = SingleFlightCache(0)
         make.go.set()
         assert not seen.on
         await asyncio.gather(*(seen.get("a", make("a")) for _ in range(3)))

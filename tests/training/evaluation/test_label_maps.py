@@ -12,7 +12,7 @@ from models import inference as bundles
 from models.bundle import Bundle
 from models.crf import reference
 from models.preprocess import fit
-from models.refine import refined
+from models.refine import refine
 from tests.tiny import bands
 from training.evaluation.exported import open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way
@@ -38,7 +38,7 @@ def test_ways_and_their_names(tiny_bundle: Path) -> None:
     names = ["plain", "flip", "crf", "flip + crf", "fast at source", "flip + fast at source"]
     assert [way.name for way in mapper.ways(edges)] == [*names, "pydensecrf", "flip + pydensecrf"]
     assert [way.name for way in mapper.ways([])] == ["plain", "flip"]
-    assert Way(probe=True, edges=Edges(at="source")).name == "linear probe, crf at source"
+    assert Way(probe=True, edges=Edges(resolution="source")).name == "linear probe, crf at source"
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
@@ -51,9 +51,10 @@ def test_labels_are_those_of_the_bundle(tiny_bundle: Path, interpolation: str) -
     answer = mapper.networks[False](fitted.pixels)
     for edges in (Edges(), Edges("fast"), Edges("fast", "source")):
         made = mapper(image, [Way(edges=edges)])[Way(edges=edges)]
-        wanted = refined(
+        wanted = refine(
             answer.scores, answer.code, fitted, temperature=mapper.bundle.manifest.code.temperature,
-            interpolation=mapper.bundle.manifest.code.interpolation, how=edges.how, at=edges.at, photo=image,
+            interpolation=mapper.bundle.manifest.code.interpolation, method=edges.method, resolution=edges.resolution,
+            photo=image,
         )  # fmt: skip
         np.testing.assert_array_equal(made.labels, wanted)
         assert (made.labels != plain).any()

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from training.export.exemplars import Gallery
+from training.export.exemplars import ExemplarPicker
 
 
 def photo(seed: int, size: tuple[int, int] = (120, 160)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -26,7 +26,7 @@ def pixels(webp: bytes) -> np.ndarray:
 
 
 def test_real_patches_show_the_region_lit() -> None:
-    gallery = Gallery(3, keep=2)
+    gallery = ExemplarPicker(3, keep=2)
     for i in range(6):
         gallery.show(i, *photo(i))
     found = gallery.encode()
@@ -40,7 +40,7 @@ def test_real_patches_show_the_region_lit() -> None:
 
 
 def test_patches_of_one_cluster_come_from_different_images() -> None:
-    gallery = Gallery(2, keep=4)
+    gallery = ExemplarPicker(2, keep=4)
     for i in range(4):
         gallery.show(i, *photo(i))
     assert len(set(gallery.encode()[1])) == 4
@@ -50,26 +50,26 @@ def test_a_patch_is_cut_from_the_full_image() -> None:
     image, labels, margin = photo(0)
     large = image.repeat(4, 0).repeat(4, 1)
     large[::2, ::2] = 255  # too fine for the labels' grid
-    gallery = Gallery(2, keep=1)
+    gallery = ExemplarPicker(2, keep=1)
     gallery.show(0, large, labels, margin)
     assert pixels(gallery.encode()[1][0]).std() > 60
 
 
 def test_mean_patches_show_no_single_photo() -> None:
-    gallery = Gallery(2, keep=0)
+    gallery = ExemplarPicker(2, keep=0)
     for i in range(20):
         gallery.show(i, *photo(i))
     shown = pixels(gallery.encode()[0][0]).astype(float)
     # Twenty patches of noise of deviation 17, each cell a mean of many pixels: next to nothing of any is left.
     assert shown.std(axis=(0, 1))[1:].max() < 3  # red is where the squares are, in all of them
-    few = Gallery(2, keep=0)
+    few = ExemplarPicker(2, keep=0)
     for i in range(7):
         few.show(i, *photo(i))
     assert pixels(few.encode()[0][0]).reshape(-1, 3).std(0).max() < 2  # a plain color: seven are too few to hide in
 
 
 def test_tiny_and_flat_maps_are_no_trouble() -> None:
-    gallery = Gallery(1, keep=3)
+    gallery = ExemplarPicker(1, keep=3)
     gallery.show(0, np.zeros((16, 400, 3), np.uint8), np.zeros((16, 400), np.uint8), np.zeros((16, 400), np.float32))
     gallery.show(1, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.float32))
     assert 1 <= len(gallery.encode()[0]) <= 2

@@ -26,7 +26,7 @@ from training.data.preprocess import input_spec
 from training.data.synthetic import street
 from training.discovery.cluster_codes import cluster
 from training.export import provenance, write_bundle
-from training.export.corpus_stats import survey
+from training.export.corpus_stats import measure
 from training.export.onnx import Deployed, ExportError, Session, check, to_onnx
 from training.export.write_bundle import export
 
@@ -126,9 +126,9 @@ def exported(run: Run, kind: str = "cnn") -> Bundle:
     network = encoder(kind)
     spec = input_spec(network, 64)
     found = cluster(network, spec, run)
-    seen = survey(network, found, "cosine", spec, run)
+    seen = measure(network, found, "cosine", spec, run)
     bundle, checked = export(
-        network, found, assignment="cosine", temperature=2.0, spec=spec, survey=seen, report={"x": 1}, run=run,
+        network, found, assignment="cosine", temperature=2.0, spec=spec, stats=seen, report={"x": 1}, run=run,
         folder=run.folder / "bundle",
     )  # fmt: skip
     assert checked.agreement >= 0.999
@@ -193,7 +193,7 @@ def test_ground_truth_is_scored_where_there_is_any(tmp_path: Path) -> None:
     run = run_of(tmp_path, exemplars=0, k=4)
     network = encoder("position")
     spec = input_spec(network, 64)
-    seen = survey(network, cluster(network, spec, run), "cosine", spec, run)
+    seen = measure(network, cluster(network, spec, run), "cosine", spec, run)
     assert seen.scores is not None
     assert seen.scores.confusion.sum() == sum(64 * (64 + 8 * i) for i in range(10))
     assert seen.scores.accuracy > 0.5

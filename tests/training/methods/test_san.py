@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from models.nets.backbone import build
 from tests.training.small_run import draw, make, small_run
 from training.data.preprocess import input_spec
-from training.export.corpus_stats import survey
+from training.export.corpus_stats import measure
 from training.methods.san import SanError
 from training.trainer import loop
 
@@ -106,7 +106,7 @@ def test_it_finds_sky_and_ground_and_does_not_collapse(tmp_path: Path) -> None:
     method = make(run)
     loop.fit(method, method.stages(), run)
     encoder = method.encoder().eval()
-    seen = survey(encoder, method.centroids(), method.assignment, input_spec(encoder, 64), run)
+    seen = measure(encoder, method.centroids(), method.assignment, input_spec(encoder, 64), run)
     assert seen.entropy > 0.6
     with torch.inference_mode():
         pixels = torch.from_numpy(run.images[0].copy())[None]

@@ -8,7 +8,7 @@ import pytest
 from models.crf.cpu import lattice
 from models.crf.cpu.lattice import aligned
 from models.crf.cpu.simd import UNITS
-from models.parallel import Crew
+from models.parallel import ThreadTeam
 
 
 def reference(features: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -50,7 +50,7 @@ def reference(features: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def filtered(features: np.ndarray, values: np.ndarray) -> np.ndarray:
-    built, width = lattice.build(features, Crew(1)), values.shape[1]
+    built, width = lattice.build(features, ThreadTeam(1)), values.shape[1]
     rows, held = aligned(values.size), aligned((built.vertices + 1) * values.shape[1])
     rows[:] = values.ravel()
     lattice.splat(rows, 0, built, held, width, width, UNITS[0], 0, 0, built.vertices)
@@ -81,7 +81,7 @@ def test_approximates_a_gaussian() -> None:
 
 def test_weights_are_barycentric_and_edges_are_complete() -> None:
     features = np.random.default_rng(1).uniform(0, 9, (500, 5)).astype(np.float32)
-    built = lattice.build(features, Crew(1))
+    built = lattice.build(features, ThreadTeam(1))
     assert built.weight.min() > -1e-5
     np.testing.assert_allclose(built.weight.sum(axis=1), 1, atol=1e-5)
     vertices = np.repeat(np.arange(built.vertices), np.diff(built.first))
@@ -91,16 +91,16 @@ def test_weights_are_barycentric_and_edges_are_complete() -> None:
 
 def test_more_vertices_than_expected_grow_the_table() -> None:
     features = np.random.default_rng(2).uniform(0, 100, (3000, 5)).astype(np.float32)
-    built = lattice.build(features, Crew(1))  # every point has six vertices almost to itself
+    built = lattice.build(features, ThreadTeam(1))  # every point has six vertices almost to itself
     assert built.vertices > 2 * 3000
     assert built.first[-1] == built.point.size == 6 * 3000
 
 
 def test_threads_build_the_same_lattice_and_something_else_meanwhile() -> None:
     features = np.random.default_rng(3).uniform(0, 9, (2000, 5)).astype(np.float32)
-    alone, done = lattice.build(features, Crew(1)), list[str]()
-    with Crew(3) as crew:
-        together = lattice.build(features, crew, lambda: done.append("meanwhile"))
+    alone, done = lattice.build(features, ThreadTeam(1)), list[str]()
+    with ThreadTeam(3) as team:
+        together = lattice.build(features, team, lambda: done.append("meanwhile"))
     assert done == ["meanwhile"]
     for mine, other in zip((*alone[:5], *alone.lines), (*together[:5], *together.lines), strict=True):
         np.testing.assert_array_equal(mine, other)
@@ -108,4 +108,4 @@ def test_threads_build_the_same_lattice_and_something_else_meanwhile() -> None:
 
 def test_too_fine_is_refused() -> None:
     with pytest.raises(lattice.LatticeError, match="larger"):
-        lattice.build(np.full((4, 5), 1e5, np.float32), Crew(1))
+        lattice.build(np.full((4, 5), 1e5, np.float32), ThreadTeam(1))

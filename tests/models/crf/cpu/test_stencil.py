@@ -7,7 +7,7 @@ import pytest
 
 from models.crf.cpu import lattice, stencil
 from models.crf.cpu.simd import UNITS
-from models.parallel import Crew
+from models.parallel import ThreadTeam
 
 
 @pytest.mark.parametrize("sxy", [0.3, 0.7, 1.0, 1.3, 2.0])
@@ -16,7 +16,7 @@ def test_the_stencil_is_the_lattice(sxy: float, size: tuple[int, int]) -> None:
     """A few rows of weights, repeated down the image, against filtering that image on its own lattice."""
     height, width = size
     ys, xs = np.divmod(np.arange(height * width), width)
-    grid = lattice.build(np.stack([xs, ys], axis=1).astype(np.float32) / np.float32(sxy), Crew(1))
+    grid = lattice.build(np.stack([xs, ys], axis=1).astype(np.float32) / np.float32(sxy), ThreadTeam(1))
     rows, held = lattice.aligned(ys.size * 8), lattice.aligned((grid.vertices + 1) * 8)
     channels = rows.reshape(-1, 8)
     channels[:] = np.random.default_rng(0).random(channels.shape)

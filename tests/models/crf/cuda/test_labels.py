@@ -68,7 +68,7 @@ def test_refined_photos_are_those_of_the_cpu(
     ours = on_host(device, refiner.refined_batch(scores, codes, fitted, **options))  # type: ignore[arg-type]
     for got, given, its, fit in zip(ours, scores, codes, fitted, strict=True):
         assert got.shape == fit.source
-        expected = refine.refined(given, its, fit, **options)  # type: ignore[arg-type]
+        expected = refine.refine(given, its, fit, **options)  # type: ignore[arg-type]
         assert (got == expected).mean() >= 0.999
 
     with device.active():
@@ -85,7 +85,7 @@ def test_probabilities_do_not_leave_the_range_of_the_papers(device: Device) -> N
     scores, fit = maps(4, 32, 32, 3, 50.0)[:, ::8, ::8].copy(), Fit(picture(32, 32), (32, 32))
     options = {"temperature": 10.0, "assignment": "dot", "gaussian_compat": 5.0}
     (got,) = on_host(device, Refiner(device).refined_batch([scores], None, [fit], **options))  # type: ignore[arg-type]
-    expected = refine.refined(scores, None, fit, **options)  # type: ignore[arg-type]
+    expected = refine.refine(scores, None, fit, **options)  # type: ignore[arg-type]
     assert (got == expected).mean() >= 0.999
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from starlette.testclient import TestClient
 
-from models.inference import Encoded
+from models.inference import Prediction
 from models.io.encode import encode
 from tests.service.answers import B64, PNG, labels, problem
 from tests.tiny import MeanColor, bands
@@ -42,7 +42,7 @@ class Slow(MeanColor):
         self.seen = 0
         self.go.set()
 
-    def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
         self.seen += len(pixels)
         self.started.set()
         assert self.go.wait(20)
@@ -82,7 +82,7 @@ def test_the_work_of_a_client_who_left_is_dropped(serve: Any) -> None:
             async def receive() -> Any:
                 if messages:
                     return messages.pop()
-                while not client.app.state.rooms.registry.served[0].batcher.waiting:
+                while not client.app.state.tessera.registry.served[0].batcher.waiting:
                     await asyncio.sleep(0.005)
                 return {"type": "http.disconnect"}
 

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.bundle import Bundle
-from models.inference import Encoded
+from models.inference import Prediction
 from models.io.encode import encode
 from tests.service.answers import labels, problem
 from tests.service.variants import variant
@@ -194,9 +194,9 @@ def test_a_load_is_shown_and_probes_and_answers_go_on(start: Callable[..., Any],
     old = Bundle.load(tiny_bundle).digest
 
     class Turned(MeanColor):
-        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+        def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
             scores, codes = super().__call__(pixels, code=code)
-            return Encoded(scores[:, [3, 0, 4, 1, 2]], codes)
+            return Prediction(scores[:, [3, 0, 4, 1, 2]], codes)
 
     def opens(bundle: Bundle) -> Any:
         if bundle.digest == old:
@@ -230,7 +230,7 @@ def test_what_runs_and_what_waits_on_the_old_one_is_answered_by_it(
     class Engine(MeanColor):
         slow = closed = False
 
-        def __call__(self, pixels: Any, *, code: bool = False) -> Encoded:
+        def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
             assert not self.closed
             assert not self.slow or gate.wait(20)
             return super().__call__(pixels, code=code)
@@ -256,7 +256,7 @@ def test_what_runs_and_what_waits_on_the_old_one_is_answered_by_it(
         asking.append(threading.Thread(target=lambda: answers.append(client.post("/segment", files=several))))
         for thread in asking:
             thread.start()
-        batcher = client.app.state.rooms.registry.served[0].batcher
+        batcher = client.app.state.tessera.registry.served[0].batcher
         deadline = time.monotonic() + 10
         while batcher.waiting + batcher.running < 7:
             assert time.monotonic() < deadline
@@ -276,5 +276,5 @@ def test_what_runs_and_what_waits_on_the_old_one_is_answered_by_it(
 
 def test_while_draining_nothing_is_loaded(start: Callable[..., Any]) -> None:
     with start() as client:
-        client.app.state.rooms.registry.state = "draining"
+        client.app.state.tessera.registry.state = "draining"
         assert problem(client.post("/models/turned/load", headers=ADMIN), 503)
