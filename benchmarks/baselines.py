@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from skimage.color import rgb2lab
 from torch import Tensor, nn
 
@@ -20,10 +18,10 @@ from models import assign
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec, fit
+from models.types import Array
 from training.clustering.kmeans import kmeans, nearest
 from training.data.regions import cover, equalize, segment, smallest
 
-Array = NDArray[Any]
 Labeler = Callable[[Array], Array]
 
 _PIXELS = 2000  # of an image, for k-means; 500 000 points of 266 frames

@@ -15,17 +15,16 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import crf_cost, crf_quality
 from models.crf import dense, reference
 from models.io.decode import load
 from models.preprocess import resize
+from models.types import Array
 
-Array = NDArray[Any]
 SHARPNESS = {"smooth": 1.0, "peaked": 6.0, "flat": 2.0}
 
 

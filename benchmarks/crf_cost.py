@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.crf import dense
-
-Array = NDArray[Any]
+from models.types import Array
 
 # In a process of its own: the largest resident size, less what it was before the image's probabilities were made.
 _ALONE = """
@@ -28,6 +26,7 @@ from models.crf import dense
 from models.crf.cpu.stencil import smoothing_taps
 from models.io.decode import load
 from models.preprocess import resize
+from models.types import Array
 kind, path, labels, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 photo = noise(size) if kind == "noise" else resize(load(Path(path)).image, (size, size))
 dense.warm()

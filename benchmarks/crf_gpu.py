@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.crf import dense
 from models.crf.cuda import Refiner, available, open_device
 from models.crf.cuda.device import Argument, Device, Program
 from models.io.decode import decode
 from models.preprocess import resize
+from models.types import Array
 
-Array = NDArray[Any]
 BATCHES = (1, 4, 8, 16)
 ROUNDS = 20
 

@@ -10,16 +10,16 @@ from __future__ import annotations
 import statistics
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from rich.console import Console
 
 from models.bundle import Bundle
 from models.crf import dense
 from models.preprocess import Fit, fit
+from models.types import Array
 from service.settings import embedded
 from training.data import datasets
 from training.data.images import IGNORED
@@ -27,7 +27,6 @@ from training.evaluation import metrics
 from training.evaluation.exported import Answer, open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way, enlarged
 
-Array = NDArray[Any]
 NEAR = 2
 EDGES = (None, Edges("fast"), Edges("fast", "source"), Edges("dense"), Edges("dense", "source"))
 

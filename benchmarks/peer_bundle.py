@@ -19,13 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from models.bundle import Bundle, Golden, save
@@ -33,13 +32,12 @@ from models.errors import TesseraError
 from models.inference import Predictor, segment
 from models.manifest import CodeSpec, Provenance
 from models.preprocess import InputSpec
+from models.types import Array
 from training.clustering.hierarchy import hierarchy
 from training.data.synthetic import street
 from training.export.onnx import Session
 from training.export.provenance import tessera_version
 from training.export.write_bundle import clusters
-
-Array = NDArray[Any]
 
 SIDE_PX, STRIDE = 320, 16
 

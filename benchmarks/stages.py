@@ -24,12 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from models import assign, palette, region_stats
-from models.assign import Array
 from models.io import png
 from models.io.decode import SUFFIXES, decode, load
 from models.io.encode import encode
 from models.native import bindings
 from models.preprocess import InputSpec, fit, fitted_size, resize
+from models.types import Array
 
 K, PATCH, PHOTOS = 27, 16, 4
 SIZES = ((320, 320), (768, 1024))

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.native import bindings
 from models.native.bindings import Axis
+from models.types import WHOLE, Array, Box
 
-Array = NDArray[Any]
-Box = tuple[float, float, float, float]
 Assignment = Literal["cosine", "dot"]
 Interpolation = Literal["bilinear", "nearest"]  # nearest: for networks whose answer is one label a patch
 
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _STRIP = 2**18  # floats of one strip of output rows: 1 MB stays in a core's cache, 2 times faster than 16 MB
 _EPS = 1e-10
 

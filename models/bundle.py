@@ -29,14 +29,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from models.errors import TesseraError
 from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance
 from models.preprocess import InputSpec
-
-Array = NDArray[Any]
+from models.types import Array
 
 SCHEMA_VERSION = 1
 _REQUIRED = ("encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE")

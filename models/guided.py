@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import assign
-from models.assign import WHOLE, Box
 from models.deadline import check_time
 from models.parallel import ThreadTeam
 from models.preprocess import resize
-
-Array = NDArray[Any]
+from models.types import WHOLE, Array, Box
 
 RADIUS = 4  # of the neighborhood in places of the grid
 EPSILON = 100.0  # variance of the colors, in levels², below which a neighborhood counts as flat

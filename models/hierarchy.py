@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from models.assign import Array
+from models.types import Array
 
 
 class MergeLike(Protocol):

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from models import assign
-from models.bundle import Array, Bundle, BundleError
+from models.bundle import Bundle, BundleError
 from models.preprocess import fit
+from models.types import Array
 
 AGREEMENT = 0.99  # of the golden image's pixels
 

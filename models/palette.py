@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.native import bindings
-
-Array = NDArray[Any]
+from models.types import Array
 
 # What a deuteranope and a protanope see of linear RGB. Source: Machado, Oliveira & Fernandes 2009, severity 1.
 _DEUTERANOPIA = np.array(

@@ -12,11 +12,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from models.io.samples import Array
-
-Box = tuple[float, float, float, float]  # top, left, height, width: fractions of the fitted image
-
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+from models.types import WHOLE, Array, Box
 
 
 class InputSpec(BaseModel):

@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any, Literal
 
 from models import assign, guided
-from models.assign import Array, Assignment, Interpolation
+from models.assign import Assignment, Interpolation
 from models.crf import dense, reference, tiled
 from models.crf.tiled import Span
 from models.preprocess import Fit, resize
+from models.types import Array
 
 Method = Literal["dense", "fast", "pydensecrf"]
 Resolution = Literal["input", "source"]

@@ -5,15 +5,14 @@ Knows nothing of images, networks or requests: arrays in, `Area`s out.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.native import bindings
 from models.native.bindings import Counted
+from models.types import Array
 
-Array = NDArray[Any]
 _COUNTED_PX = 2**20  # pixels counted at once: what numpy widens to 64 bits stays small
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.assign import WHOLE, Array, Box, Interpolation, lengths, upsampled
+from models.assign import Interpolation, lengths, upsampled
+from models.types import WHOLE, Array, Box
 
 _EPS = 1e-10
 

@@ -15,12 +15,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.crf import dense
 from models.deadline import check_time
+from models.types import Array
 
-Array = NDArray[Any]
 Span = tuple[int, int]  # first pixel and the one after the last
 
 WINDOW, OVERLAP = 448, 128

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from models.io import jpeg
-from models.io.samples import Array, Decoded, Depth, ImageError, Limits, UnsupportedImage, _finish, _reason, _turn
+from models.io.samples import Decoded, Depth, ImageError, Limits, UnsupportedImage, _finish, _reason, _turn
 from models.io.tiff import _decode_tiff
+from models.types import Array
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # and TIFF, by tifffile
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from models.io import jpeg, png
-from models.io.samples import Array
+from models.types import Array
 
 
 def encode(image: Array, kind: Literal["png", "jpeg", "webp"], quality: int = 90) -> bytes:

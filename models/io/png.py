@@ -8,14 +8,12 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.native import bindings
+from models.types import Array
 
-Array = NDArray[Any]
 Deflate = Callable[[Array], bytes | None]
 
 _UP = 2  # the filter: each byte less the one above it

@@ -6,14 +6,13 @@ Knows nothing of file formats.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.errors import TesseraError
+from models.types import Array
 
-Array = NDArray[Any]
 Depth = Literal["percentile", "minmax", "full"]
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from models.io.samples import (
-    Array,
     Decoded,
     Depth,
     ImageError,
@@ -22,6 +21,7 @@ from models.io.samples import (
     _finish,
     _reason,
 )
+from models.types import Array
 
 
 def _decode_tiff(data: bytes, limits: Limits, depth: Depth, page: int) -> Decoded:

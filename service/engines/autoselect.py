@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from models import hardware
-from models.assign import Array
 from models.bundle import Bundle
 from models.errors import TesseraError
 from models.inference import segment
 from models.preprocess import fit
+from models.types import Array
 from service.engines import onnxruntime_cuda
 from service.engines.base import Engine, EngineError, Kind
 from service.engines.selection_cache import SelectionCache

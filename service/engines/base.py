@@ -14,10 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from models.assign import Array
 from models.bundle import Bundle, BundleError
 from models.errors import TesseraError
 from models.inference import Prediction
+from models.types import Array
 from service.settings import Settings
 
 Shape = tuple[int, int]

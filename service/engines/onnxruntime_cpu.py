@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from models import hardware
-from models.assign import Array
 from models.bundle import Bundle
 from models.inference import Prediction
+from models.types import Array
 from service.engines.base import CpuEngine, Kind, Ports, check, unreadable
 from service.settings import Settings
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from models.assign import Array
 from models.bundle import Bundle, BundleError
 from models.inference import Prediction
+from models.types import Array
 from service.engines.base import Engine, Kind, Shape, check, first_line, remember
 from service.engines.onnxruntime_cpu import CPU, OnnxRuntime, ports, session
 from service.settings import Settings

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from models import hardware
-from models.assign import Array
 from models.bundle import Bundle, BundleError
 from models.inference import Prediction
+from models.types import Array
 from service.engines.base import CpuEngine, EngineError, Kind, Ports, check, unreadable
 from service.settings import Settings
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.io.samples import Array
+from models.types import Array
 from service.formats.registry import renders
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 
 from models import palette
 from models.io.encode import encode, encode_labels
-from models.io.samples import Array
+from models.types import Array
 from service.formats.npy import _npy
 from service.formats.registry import renders
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from models.assign import Array
 from models.region_stats import Area
+from models.types import Array
 from service.inference.options import Options
 
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from models import assign, region_stats
-from models.assign import Array
 from models.similarity import similarity
+from models.types import Array
 from service.errors import BadOption
 from service.formats.pictures import heat
 from service.formats.registry import Renderer

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from models import refine as refinement
-from models.assign import Array
 from models.deadline import CRFTimeout
 from models.errors import TesseraError
+from models.types import Array
 from service.errors import BadOption, Busy
 from service.inference.options import Options
 from service.inference.results import NetworkOutput, Refined

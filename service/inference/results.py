@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.assign import Array
-from models.preprocess import Box
+from models.types import Array, Box
 
 if TYPE_CHECKING:
     pass

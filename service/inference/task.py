@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from models.assign import Array
 from models.io.decode import decode
 from models.io.samples import Decoded
 from models.manifest import Manifest
 from models.preprocess import Fit, fit
+from models.types import Array
 from service.errors import Busy, DeadlinePassed
 from service.inference.options import ImageOptions
 from service.inference.results import NetworkOutput

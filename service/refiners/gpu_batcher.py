@@ -19,12 +19,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from models.assign import Array, Assignment, Interpolation
+from models.assign import Assignment, Interpolation
 from models.crf.cuda import available
 from models.crf.cuda.memory import OutOfMemory
 from models.deadline import CRFTimeout
 from models.errors import TesseraError
 from models.preprocess import Fit
+from models.types import Array
 from service.engines.base import first_line
 from service.errors import Busy
 from service.refiners.gpu_worker import ENGINES, Image, Parameters, Worker, open_worker

@@ -19,10 +19,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from models.assign import Array, Assignment, Interpolation
+from models.assign import Assignment, Interpolation
 from models.crf.cuda import Device, Refiner, available, open_device
 from models.preprocess import Fit
 from models.refine import refine
+from models.types import Array
 from service.engines.base import first_line
 from service.settings import Settings
 

@@ -21,12 +21,12 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from models.assign import Array
 from models.crf import reference
 from models.deadline import check_time
 from models.errors import TesseraError
 from models.preprocess import Fit
 from models.refine import refine
+from models.types import Array
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("tessera")

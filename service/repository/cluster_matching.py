@@ -17,10 +17,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from models.assign import Array
 from models.bundle import Bundle, Golden
 from models.inference import AGREEMENT, Prediction, Predictor, segment
 from models.preprocess import fit
+from models.types import Array
 
 COSINE = 0.9
 OVERLAP = 0.5

@@ -24,9 +24,9 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from models import hierarchy, palette
-from models.assign import Array
 from models.bundle import Bundle, Golden
 from models.manifest import HexColor
+from models.types import Array
 from service.errors import BadOption, NotFound
 from service.formats.result import ClusterStyle
 from service.repository.cluster_matching import Fingerprint, Match, Pair

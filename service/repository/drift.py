@@ -10,7 +10,7 @@ from threading import Lock
 
 import numpy as np
 
-from models.assign import Array
+from models.types import Array
 
 WINDOW = 500
 LEAST = 50

@@ -16,11 +16,11 @@ from typing import Literal, NamedTuple
 
 from prometheus_client import Gauge
 
-from models.assign import Array
 from models.bundle import Bundle
 from models.errors import TesseraError
 from models.inference import Prediction, Predictor, segment
 from models.preprocess import fit
+from models.types import Array
 from service.engines import open_engine
 from service.errors import BadModel, Busy, Conflict, NotFound, nearest
 from service.metrics import Metrics

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from models.assign import Array
 from models.bundle import Bundle, BundleError
 from models.errors import TesseraError
 from models.inference import AGREEMENT, Prediction, Predictor, self_test
+from models.types import Array
 from service.scheduling.fair_lock import FairLock
 
 log = logging.getLogger("tessera")

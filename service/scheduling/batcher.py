@@ -23,8 +23,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from models.assign import Array
 from models.inference import Predictor
+from models.types import Array
 from service.errors import Busy, DeadlinePassed
 from service.scheduling.completions import CompletionQueue
 from service.scheduling.fair_queue import Entry, FairQueue, Shape

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models import assign
 from models.nets.heads import FPNHead
+from models.types import Array
 from tests.golden.runner import Case
 from training.clustering.kmeans import nearest
 from training.clustering.minibatch_kmeans import MiniBatchKMeans
@@ -19,8 +18,6 @@ from training.evaluation.metrics import confusion, score
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection, Geometric
 from training.methods.picie.method import class_weights, label, view_losses
-
-Array = NDArray[Any]
 
 _THINGS = 12  # of COCO-27's classes, which come first
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from models.assign import Array
 from models.crf.params import CRFError
 from models.deadline import check_time
+from models.types import Array
 
 
 def number(scores: Array, code: Array | None, fitted: Any, *, deadline: float, **told: Any) -> Array:

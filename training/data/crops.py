@@ -5,15 +5,14 @@ Knows nothing of networks or files: RGB uint8 [H, W, 3] in and out.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from models.preprocess import resize
+from models.types import Array
 
-Array = NDArray[Any]
 Interpolation = Literal["bilinear", "nearest"]
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-Array = NDArray[Any]
+from models.types import Array
+
 Color = tuple[int, int, int]
 _SCALE = 2  # drawn larger, then reduced: soft edges
 

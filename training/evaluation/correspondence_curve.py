@@ -11,17 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from models.preprocess import Box
+from models.types import Array, Box
 from training.data.images import IGNORED
 from training.losses.correspondence import derangement
-
-Array = NDArray[Any]
 
 POINTS = 128  # of one image
 IMAGES = 400  # their points are held in memory: 60 MB for codes of 90 and features of 768 channels

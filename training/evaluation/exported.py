@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
 
 from models.bundle import Bundle
 from models.errors import TesseraError
 from models.inference import Prediction
 from models.preprocess import InputSpec, fit
+from models.types import Array
 from training.data.synthetic import street
 
-Array = NDArray[Any]
 Device = Literal["auto", "cpu", "cuda"]
 
 _CUDA = "CUDAExecutionProvider"

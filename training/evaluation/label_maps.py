@@ -8,21 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from models import assign
 from models.bundle import Bundle
 from models.preprocess import Fit, fit
 from models.refine import Method, Resolution, refine
+from models.types import Array
 from training.data.crops import square
 from training.evaluation.exported import Answer, Network
 from training.evaluation.linear_probe import LinearProbe
 
-Array = NDArray[Any]
 Protocol = Literal["served", "crop"]
 
 

@@ -11,21 +11,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
-from models.preprocess import Box
+from models.types import Array, Box
 from training.data.images import IGNORED
 from training.progress import Progress
-
-Array = NDArray[Any]
 
 LR = 5e-3
 BATCH_SIZE = 16

@@ -7,13 +7,12 @@ method sees what this file is given.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-Array = NDArray[Any]
+from models.types import Array
+
 EXTRA = -1  # class of a cluster that no class was matched to
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from models.errors import TesseraError
 from models.preprocess import fit
+from models.types import Array
 from training.data.images import IGNORED, DataError, Images, Skipped
 from training.data.prefetch import prefetch
 from training.evaluation import linear_probe, metrics
@@ -25,7 +25,6 @@ from training.evaluation.label_maps import Mapper, Protocol, Way, enlarged, fram
 from training.evaluation.linear_probe import Lesson, LinearProbe
 from training.progress import Progress
 
-Array = NDArray[Any]
 _SAME_SHAPE = 1.05  # ratio of two aspects: sizes may differ, and rounding moves small ones
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +19,7 @@ from models.assign import Assignment
 from models.bundle import Golden
 from models.nets.encoder import Encoder
 from models.preprocess import Fit, InputSpec, fit, resize
+from models.types import Array
 from training.clustering.agreement import agreement
 from training.clustering.kmeans import kmeans
 from training.config.run import Run
@@ -29,8 +28,6 @@ from training.data.synthetic import street
 from training.evaluation import metrics
 from training.export.exemplars import ExemplarPicker
 from training.progress import Progress
-
-Array = NDArray[Any]
 
 _IMAGES = 2000  # drawn evenly from more; shares then move by less than a percent
 _GOLDEN_AMONG = 32

@@ -8,17 +8,14 @@ a side, of at least eight different images, so that none of them can be recogniz
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from models.io import encode as encode_module
 from models.preprocess import resize
-
-Array = NDArray[Any]
+from models.types import Array
 
 _SIDE_PX = 128  # of a patch as it is shown
 _SHARE = 0.32  # of the image's short side that a patch covers

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 from onnx import load_from_string
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,8 +37,7 @@ from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
 from models.preprocess import InputSpec, fit
-
-Array = NDArray[Any]
+from models.types import Array
 
 OPSET = 17
 AGREEMENT = 0.999  # of the labels, ONNX against torch

@@ -29,10 +29,11 @@ from models.bundle import Bundle, Golden
 from models.manifest import Cluster, CodeSpec, Merge
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec
+from models.types import Array
 from training.clustering.hierarchy import hierarchy
 from training.config.run import Run
 from training.export.corpus_stats import CorpusStats
-from training.export.onnx import Array, Check, Deployed, Session, check, to_onnx
+from training.export.onnx import Check, Deployed, Session, check, to_onnx
 from training.export.provenance import Origin, bundle_name, notice, provenance
 
 _CHECKED_IMAGES = 8

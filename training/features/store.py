@@ -13,24 +13,22 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
 from models.nets.backbone import VitBackbone
 from models.nets.encoder import Encoder
+from models.types import Array
 from training.config.run import Run
 from training.data import crops
 from training.data.images import Images
 from training.data.prefetch import prefetch
 from training.progress import Progress
-
-Array = NDArray[Any]
 
 NEIGHBORS = 30  # kept per crop; STEGO draws from 7, the rest lets that number grow without a rescan
 _VERSION = 1  # of what is on disk: raise it when the same key would hold other numbers

@@ -12,16 +12,14 @@ from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import palette
 from models.io.encode import encode
 from models.preprocess import resize
+from models.types import Array
 from training.data.images import IGNORED
 from training.report import charts
 from training.report.html import page, section
-
-Array = NDArray[Any]
 
 _SIDE_PX = 300  # longest side of an example
 _GRAY = np.array([128, 128, 128], np.uint8)  # clusters that have no class

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.assign import WHOLE, Assignment, Box, Interpolation
+from models.assign import Assignment, Interpolation
 from models.crf.cuda.device import AnyArray, Device, DeviceArray, Program, on_device
 from models.crf.cuda.solver import THREADS, Arrays, Field, Job, Parameters, blocks_for
 from models.crf.cuda.structs import GRID, IMAGE
 from models.crf.cuda.validation import check_batch, check_scores, check_status, checked
 from models.crf.params import CACHE_BYTES
 from models.preprocess import Fit
+from models.types import WHOLE, Box
 
 Window = tuple[int, int, int, int]  # top, left, height, width
 

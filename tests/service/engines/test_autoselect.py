@@ -11,9 +11,9 @@ from typing import get_args
 
 import pytest
 
-from models.assign import Array
 from models.bundle import Bundle, BundleError
 from models.inference import Prediction
+from models.types import Array
 from service import engines
 from service.engines import autoselect
 from service.engines.autoselect import BUDGET_S, compared, fastest, measured

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from models import refine
-from models.assign import Array
 from models.crf.cpu.lattice import LatticeError
 from models.crf.cuda.memory import OutOfMemory
 from models.crf.params import CRFError
 from models.deadline import CRFTimeout
 from models.preprocess import Fit
+from models.types import Array
 from service.errors import Busy
 from service.refiners import gpu_batcher, gpu_worker
 from service.refiners.gpu_batcher import IMAGES, DeviceLost, GpuBatcher, NotOnDevice

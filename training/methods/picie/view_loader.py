@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from models.preprocess import resize
+from models.types import Array
 from training.data import crops
 from training.data.images import Images
 from training.data.prefetch import prefetch
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection, Geometric
 
-Array = NDArray[Any]
 Which = Literal["plain", "first", "second", "both"]
 
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.crf import dense
-
-Array = NDArray[Any]
+from models.types import Array
 
 
 def picture(height: int, width: int, seed: int = 0) -> Array:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from models import assign, refine
-from models.assign import Box
 from models.crf.cuda import Device, Refiner
 from models.preprocess import Fit
+from models.types import Box
 from tests.models.crf.cuda.cases import Array, maps, picture
 
 
