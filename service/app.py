@@ -6,6 +6,7 @@ Knows nothing of pixels: it reads a request, asks a room, and sends what comes b
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,20 +23,22 @@ from starlette.types import Scope
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from models.inference import Predictor
 from service.api import body, openapi, responses
 from service.api.auth import ApiKeys
 from service.api.dependencies import state_of
 from service.api.middleware import InFlight, RequestMiddleware, problem
 from service.api.problems import plain, problem_of
 from service.api.routes import clusters, health, models, segment
-from service.api.state import AppState
+from service.api.state import AppState, Lifecycle
+from service.engines import Engine
 from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest
 from service.inference import options
 from service.inference.runtime import Runtime
 from service.metrics import Metrics, tessera_version
 from service.repository.registry import Registry
 from service.settings import Settings
+
+log = logging.getLogger("tessera")
 
 WEB = Path(__file__).parent / "web"
 _PAGE_HEADERS = {
@@ -45,29 +48,27 @@ _PAGE_HEADERS = {
 _QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery}
 
 
-def create_app(
-    settings: Settings | None = None, open_predictor: Callable[[Bundle], Predictor] | None = None
-) -> FastAPI:
-    """The application. `open_predictor` puts another runtime under it, as tests do."""
+def create_app(settings: Settings | None = None, open_engine: Callable[[Bundle], Engine] | None = None) -> FastAPI:
+    """The application. `open_engine` puts another runtime under it, as tests do."""
     settings = settings or Settings.from_env(os.environ)
     metrics = Metrics()
     runtime = Runtime.of(settings, metrics)
-    registry = Registry(settings, metrics, open_predictor)
+    registry = Registry(settings, metrics, open_engine)
     state = AppState(settings, metrics, registry, runtime, InFlight(), ApiKeys.from_settings(settings))
-    served = state.registry.served
+    served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
     metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", runtime.admission.oldest_s)
-    metrics.watch("cache_bytes", "Held for images asked again", lambda: runtime.seen.nbytes)
+    metrics.watch("cache_bytes", "Held for images asked again", lambda: runtime.network_outputs.nbytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(state.registry.load())  # /livez answers meanwhile, /readyz says 503
+        state.starting = asyncio.create_task(_start(state))  # /livez answers meanwhile, /readyz says 503
         yield
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
-        await state.registry.close()
-        state.runtime.close()
+        state.starting.cancel()
+        await asyncio.gather(state.starting, return_exceptions=True)
+        await registry.close()
+        runtime.close()
 
     app = FastAPI(
         title="Tessera",
@@ -98,6 +99,19 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _refuse_options)
     app.add_exception_handler(HTTPException, _refuse_route)
     return app
+
+
+async def _start(state: AppState) -> None:
+    """Load the models; then compile what the CRF lacks. A failure ends the server, which says why."""
+    try:
+        await state.registry.load()
+    except Exception as error:
+        log.error("%s", error, exc_info=None if isinstance(error, TesseraError) else error)
+        state.lifecycle = Lifecycle.FAILED
+        return
+    if state.lifecycle is Lifecycle.LOADING:
+        state.lifecycle = Lifecycle.READY
+    await state.runtime.warmup.run(served.clusters.count for served in state.registry.served)
 
 
 class _Direct(Route):

@@ -16,6 +16,7 @@ import uvicorn
 from models.native import bindings as kernels
 from service.api.protocol import within
 from service.api.server import Server
+from service.api.state import Lifecycle
 from service.app import create_app
 from service.settings import Settings
 
@@ -60,5 +61,5 @@ def run(
         app.state.tessera,
     )
     server.run()
-    if app.state.tessera.registry.state == "failed":
+    if app.state.tessera.lifecycle is Lifecycle.FAILED:
         raise typer.Exit(1)

@@ -6,18 +6,15 @@ Knows nothing of where the numbers come from; each app has a registry of its own
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
-if TYPE_CHECKING:
-    from service.formats.result import Result
-    from service.repository.served_model import Served
+from models.region_stats import Area
+from service.timings import Timings
 
 # From a tiny network on a GPU to a dense CRF on a busy machine.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -93,21 +90,24 @@ class Metrics:
         self.batch_images.observe(size)
         self.dispatch.labels(reason).inc()
 
-    def segmented(self, served: Served, result: Result) -> None:
-        """Count a finished image."""
+    def segmented(
+        self, model: str, areas: Iterable[Area], timings: Timings, *, refined: bool | None, margin: float | None
+    ) -> None:
+        """Count a finished image.
+
+        refined  whether its edges were refined; None: nobody asked for it
+        margin   its mean, where it was taken
+        """
         self.images.inc()
-        if result.options.refine and not result.refined:
+        if refined is False:
             self.unrefined.inc()
-        for area in result.areas:
-            self._pixels(result.model, area.id).inc(area.pixels)
-        for stage, ms in result.timings.items():
-            if stage != "crf" or result.refined:
+        for area in areas:
+            self._pixels(model, area.id).inc(area.pixels)
+        for stage, ms in timings.so_far().items():
+            if stage != "crf" or refined:
                 self._stage(stage).observe(ms / 1000)
-        if result.margin is not None:
-            self.margin.observe(float(result.margin.mean()))
-        counts = np.zeros(len(result.table), np.int64)
-        counts[[area.id for area in result.found]] = [area.pixels for area in result.found]
-        served.drift.add(counts)
+        if margin is not None:
+            self.margin.observe(margin)
 
     def answered(self, route: str, status: int, took_s: float) -> None:
         """Count a request."""

@@ -1,7 +1,7 @@
 """`tessera COMMAND …`: finds the command's owner and hands over.
 
-Knows no command itself. Every room registers its own as an entry point in pyproject.toml (group
-`tessera.commands`); only the one that was asked for is imported, so serving never meets torch.
+Knows what commands there are and nothing else of them; only the one that was asked for is imported, so serving never
+meets torch.
 """
 
 from __future__ import annotations
@@ -9,27 +9,69 @@ from __future__ import annotations
 import difflib
 import gc
 import sys
-from importlib.metadata import entry_points
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
 
-from models.errors import TesseraError
+
+class Command(NamedTuple):
+    """Where it lives (`module:function`), and what people read of it: a line, and an example to type."""
+
+    owner: str
+    line: str
+    example: str
+
+
+COMMANDS = {
+    "serve": Command(
+        "service.cli:serve",
+        "serve bundles over HTTP; the embedded default where none is named",
+        "tessera serve --bundle runs/photos/bundle",
+    ),
+    "train": Command(
+        "training.train:main",
+        "a folder of unlabelled images → a bundle and a report",
+        "tessera train --data photos --out runs/photos",
+    ),
+    "evaluate": Command(
+        "training.evaluate:main",
+        "a bundle against label maps: mIoU, accuracy, a page",
+        "tessera evaluate runs/photos --data photos --labels label-maps",
+    ),
+    "import": Command(
+        "training.import_checkpoint:main",
+        "the authors' STEGO, PiCIE or CAUSE checkpoint → a bundle",
+        "tessera import cocostuff27_vit_base_5.ckpt --out bundles/stego",
+    ),
+}
 
 
 def main() -> None:
     """The console script. Exit codes: 0 done, 1 failed with a reason on stderr, 2 wrong usage."""
-    commands = {point.name: point for point in entry_points(group="tessera.commands")}
-    usage = f"usage: tessera {{{','.join(sorted(commands))}}} …   (tessera COMMAND --help)"
+    # A folder called `models` where the user stands, and PYTHONPATH=., must not stand before ours.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        print(usage)
-        return
-    if name not in commands:
-        near = difflib.get_close_matches(name, commands, n=1)
+        print(_help())
+    elif name == "--version":
+        print(f"tessera {_version()}")
+    elif name in COMMANDS:
+        _run(name)
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"tessera: no command {name!r}{hint}\n{usage}", file=sys.stderr)
+        print(f"tessera: no command {name!r}{hint}\n{_usage()}", file=sys.stderr)
         sys.exit(2)
+
+
+def _run(name: str) -> None:
+    from models.errors import TesseraError
+
+    module, function = COMMANDS[name].owner.split(":")
     gc.disable()  # importing leaves no garbage, and looking for it is a quarter of the time
     try:
-        command = commands[name].load()
+        command = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
         print(
             f"tessera {name}: the package {error.name!r} is not installed here; pip install -e '.[training]' brings"
@@ -45,3 +87,22 @@ def main() -> None:
     except TesseraError as error:
         print(f"tessera {name}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _usage() -> str:
+    return f"usage: tessera {{{','.join(COMMANDS)}}} …   (tessera COMMAND --help)"
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"  {name:{width}}  {command.line}\n  {'':{width}}  $ {command.example}" for name, command in COMMANDS.items()
+    ]
+    return "\n".join([_usage(), "", *lines, "", "  --version, --help"])
+
+
+def _version() -> str:
+    try:
+        return version("tessera-segmentation")
+    except PackageNotFoundError:
+        return "unknown (a bare checkout)"

@@ -10,8 +10,9 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic_core import from_json
 from python_multipart.exceptions import FormParserError
@@ -26,8 +27,7 @@ _MAX_FIELD_BYTES = 8192
 _BOUNDARY_LINE = re.compile(rb"--([^\r\n]{1,200})\r\ncontent-", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class ParsedBody:
+class ParsedBody(NamedTuple):
     """What a body brought.
 
     images  the files' bytes, at least one;  fields  options given beside them
@@ -35,7 +35,7 @@ class ParsedBody:
     """
 
     images: tuple[bytes, ...]
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = MappingProxyType({})
     many: bool = False
 
 

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.problems import PROBLEM, internal, problem_of
 from service.errors import Busy
 from service.metrics import Metrics
+from service.timings import Timings
 
 log = logging.getLogger("tessera")
 
@@ -99,7 +100,7 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
         unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        state.update(request_id=request_id(headers), timings={}, model=None, unread=unread)
+        state.update(request_id=request_id(headers), timings=Timings(()), model=None, unread=unread)
         probe = scope["path"] in PROBES
         status = CLIENT_LEFT
 
@@ -136,7 +137,7 @@ class RequestMiddleware:
     @staticmethod
     def _add_headers(message: Message, state: dict[str, Any], started: float) -> None:
         total = (time.perf_counter() - started) * 1000
-        timings = "".join(f"{stage};dur={ms:.2f}, " for stage, ms in state["timings"].items())
+        timings = "".join(f"{stage};dur={ms:.2f}, " for stage, ms in state["timings"].so_far().items())
         message["headers"] += [
             (b"x-request-id", state["request_id"].encode()),
             (b"x-content-type-options", b"nosniff"),

@@ -21,9 +21,9 @@ def model_info(request: Request, served: Served) -> responses.ModelInfo:
         default=served is next(iter(registry.served), None),
         method=served.bundle.manifest.method,
         k=served.clusters.count,
-        engine=served.engine,
-        provider=served.provider,
-        note=served.note,
+        engine=served.engine.name,
+        provider=served.engine.provider,
+        note=served.engine.note,
         memory_bytes=served.nbytes,
     )
 

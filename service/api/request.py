@@ -9,25 +9,27 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
 from models.io.samples import ImageError
 from service.api import body
 from service.api.dependencies import known_caller, state_of
 from service.api.state import AppState
-from service.errors import BadOption, DeadlinePassed, explain
+from service.errors import BadBody, BadOption, DeadlinePassed, explain
 from service.inference.options import ImageOptions, descriptions
-from service.inference.task import Order
+from service.inference.task import ImageTask
 from service.repository.served_model import Served
 
+M = TypeVar("M", bound=BaseModel)
 O = TypeVar("O", bound=ImageOptions)  # noqa: E741
+_JSON_BYTES = 2**16
 _INLINE_BYTES = 2**18  # parsing more than this is worth a thread
 
 
@@ -36,6 +38,7 @@ class InferenceRequest(Generic[O]):
     """What came.
 
     images  the files' bytes, at least one;  many  whether the answer is a list
+    tasks   those begun, whose times are the request's
     """
 
     request: Request
@@ -46,25 +49,12 @@ class InferenceRequest(Generic[O]):
     served: Served
     caller: str
     deadline: float
+    tasks: list[ImageTask[O]] = field(default_factory=list)
 
-    def order(self, image: bytes, timings: dict[str, float]) -> Order:
+    def task(self, image: bytes) -> ImageTask[O]:
         """One of the images, for the pipeline."""
-        return Order(image, self.options, self.served, self.state.runtime, timings, self.caller, self.deadline)
-
-    @asynccontextmanager
-    async def image(self, data: bytes) -> AsyncIterator[Order]:
-        """Around one image's work: its times go into the request's, also when it is refused."""
-        timings: dict[str, float] = {}
-        try:
-            yield self.order(data, timings)
-        except ImageError as error:
-            if type(error) is ImageError and "urlencoded" in self.request.headers.get("content-type", ""):
-                raise ImageError(f"{error}. If this is curl -d: it changes files; use {body.CURL}") from None
-            raise
-        finally:
-            total = self.request.state.timings
-            for stage, ms in timings.items():
-                total[stage] = total.get(stage, 0.0) + ms
+        self.tasks.append(ImageTask(image, self.options, self.served, self.state.runtime, self.caller, self.deadline))
+        return self.tasks[-1]
 
 
 @asynccontextmanager
@@ -74,21 +64,48 @@ async def read_request(request: Request, model: type[O]) -> AsyncIterator[Infere
     Raises Busy, KeyMissing, BadBody and its kin, BadOption, NotFound, DeadlinePassed, ClientDisconnect.
     """
     state = state_of(request)
-    state.registry.admit()
+    state.admit()
     caller = known_caller(request)
     given, options = _query(model, request.scope["query_string"])
     with state.runtime.admission.hold() as hold:
-        parsed = await _read(request, state, hold)
-        if twice := given.keys() & parsed.fields.keys():
+        images, fields, many = await _read(request, state, hold, caller)
+        if twice := given.keys() & fields.keys():
             raise BadOption(f"{min(twice)}: given twice, in the query and in the form")
-        if parsed.fields or options is None:
-            options = _checked(model, {**given, **parsed.fields})
+        if fields or options is None:
+            options = _checked(model, {**given, **fields})
         with state.registry.use(options.model) as served:
             limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
             async with _while_connected(request, limit_s):
                 deadline = time.monotonic() + limit_s
-                yield InferenceRequest(request, state, options, parsed.images, parsed.many, served, caller, deadline)
+                asked = InferenceRequest(request, state, options, images, many, served, caller, deadline)
+                try:
+                    yield asked
+                except ImageError as error:
+                    if type(error) is ImageError and "urlencoded" in request.headers.get("content-type", ""):
+                        raise ImageError(f"{error}. If this is curl -d: it changes files; use {body.CURL}") from None
+                    raise
+                finally:
+                    for task in asked.tasks:
+                        request.state.timings.add(task.timings.so_far())
     request.state.model = served.bundle.ref
+
+
+async def read_json(request: Request, model: type[M], *, hint: str, empty: bytes = b"") -> M:
+    """A small JSON body as a model.
+
+    hint   what to send instead of a body that is no JSON;  empty  what an empty body stands for
+
+    Raises BadBody and its kin, BadOption.
+    """
+    state = state_of(request)
+    with state.runtime.admission.hold() as hold:
+        data = await body.read(request, hold, max_bytes=_JSON_BYTES, timeout_s=state.settings.body_timeout_s)
+    try:
+        return model.model_validate_json(data.strip() or empty)
+    except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":
+            raise BadBody(f"the body is not JSON; {hint}") from None
+        raise BadOption(explain(error.errors(), descriptions(model))) from None
 
 
 @lru_cache(1024)
@@ -113,15 +130,14 @@ def _checked(model: type[O], given: Mapping[str, str]) -> O:
         raise BadOption(explain(error.errors(), descriptions(model))) from None
 
 
-async def _read(request: Request, state: AppState, hold: Callable[[int], None]) -> body.ParsedBody:
+async def _read(request: Request, state: AppState, hold: Callable[[int], None], caller: str) -> body.ParsedBody:
     settings = state.settings
     data = await body.read(request, hold, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
 
     def parse() -> body.ParsedBody:
         return body.parse(data, request.headers.get("content-type", ""), max_images=settings.max_images)
 
-    big = len(data) > _INLINE_BYTES
-    return await asyncio.get_running_loop().run_in_executor(state.runtime.workers, parse) if big else parse()
+    return (await state.runtime.workers.submit(parse, key=caller)).answer if len(data) > _INLINE_BYTES else parse()
 
 
 @asynccontextmanager

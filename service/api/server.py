@@ -5,7 +5,6 @@ Knows nothing of what is served.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import signal
 import socket
@@ -14,7 +13,7 @@ from types import FrameType
 
 import uvicorn
 
-from service.api.state import AppState
+from service.api.state import AppState, Lifecycle
 from service.metrics import tessera_version
 
 log = logging.getLogger("tessera")
@@ -25,16 +24,15 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, state: AppState) -> None:
         super().__init__(config)
-        self._rooms = state
+        self._state = state
         self._close_at: float | None = None
-        self._compiling: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Says where it listens once it does."""
-        if self._rooms.settings.crf == "dense":
-            self._rooms.runtime.compiling.look()
+        if self._state.settings.crf == "dense":
+            self._state.runtime.warmup.look()
         await super().startup(sockets)
-        if self.started and self._rooms.registry.state != "failed":
+        if self.started and self._state.lifecycle is not Lifecycle.FAILED:
             where = f"http://{self.config.host}:{self.config.port}/"
             log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
 
@@ -44,22 +42,19 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
             return
         log.info("draining: new work is refused, what is in the house is finished")
-        self._rooms.registry.state = "draining"
-        self._close_at = time.monotonic() + self._rooms.settings.drain_s
+        self._state.lifecycle = Lifecycle.DRAINING
+        self._close_at = time.monotonic() + self._state.settings.drain_s
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: is it time to close, or to compile the CRF, which waits until the models are there?"""
-        if self._rooms.registry.state == "failed":
+        """Ten times a second: is it time to close?"""
+        if self._state.lifecycle is Lifecycle.FAILED:
             return True
-        if self._rooms.registry.state == "ready" and self._compiling is None:
-            labels = [served.clusters.count for served in self._rooms.registry.served]
-            self._compiling = asyncio.create_task(self._rooms.runtime.compiling.run(labels))
-        if self._close_at is not None and (not self._rooms.in_flight.running or time.monotonic() > self._close_at):
+        if self._close_at is not None and (not self._state.in_flight.running or time.monotonic() > self._close_at):
             return True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """What waits for the CRF's code is answered without."""
-        if self._compiling is not None:
-            self._compiling.cancel()
+        if self._state.starting is not None:
+            self._state.starting.cancel()
         await super().shutdown(sockets)

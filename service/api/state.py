@@ -1,23 +1,35 @@
-"""What the routes of one server share.
+"""What the routes of one server share, and what it is doing.
 
 Knows nothing of routes.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from enum import StrEnum
 
 from service.api.auth import ApiKeys
 from service.api.middleware import InFlight
+from service.errors import Busy
 from service.inference.runtime import Runtime
 from service.metrics import Metrics
 from service.repository.registry import Registry
 from service.settings import Settings
 
 
-@dataclass(frozen=True)
+class Lifecycle(StrEnum):
+    """From start to end, in this order but for `failed`: then the server ends by itself."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+@dataclass
 class AppState:
-    """Settings, counters, models, threads, who may ask."""
+    """One server's. `starting` loads the models, then compiles what the CRF lacks; it ends by itself."""
 
     settings: Settings
     metrics: Metrics
@@ -25,3 +37,16 @@ class AppState:
     runtime: Runtime
     in_flight: InFlight
     keys: ApiKeys
+    lifecycle: Lifecycle = Lifecycle.LOADING
+    starting: asyncio.Task[None] | None = None
+
+    def admit(self) -> None:
+        """Raises Busy when new work should go elsewhere; what is already in is not asked again."""
+        if self.lifecycle is Lifecycle.DRAINING:
+            raise Busy("the server is shutting down; ask another, or again in a moment", reason="draining")
+
+    def not_ready(self) -> str | None:
+        """Why a balancer should ask another server; None where it need not."""
+        if self.lifecycle is not Lifecycle.READY:
+            return f"the server is {self.lifecycle}"
+        return "the queue has been nearly full for a while" if self.runtime.admission.flooded() else None

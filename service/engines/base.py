@@ -37,8 +37,10 @@ class Engine(Protocol):
     shapes    (H, W) it has run at, in order
     note      a sentence: why this engine, and how far its labels agree with onnxruntime's; None: nothing to say
     exact     False where it was named although it computes less exactly: the golden image then asks for less
+    batch     images it runs at once where the operator does not say
     """
 
+    batch: int
     name: str
     provider: str
     shapes: dict[Shape, None]
@@ -92,6 +94,7 @@ class CpuEngine:
     is then, bit for bit, the one it gets alone.
     """
 
+    batch = 1
     provider = "cpu"
     note: str | None = None
     exact = True

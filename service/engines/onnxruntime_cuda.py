@@ -44,6 +44,7 @@ class Cuda:
     manifest's. The network's bytes stay in memory for the way back.
     """
 
+    batch = SIZES[-1]
     note: str | None = None
     exact = True
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from models.files import write_atomically
 
 log = logging.getLogger("tessera")
 
@@ -37,15 +37,10 @@ class SelectionCache:
         choices.pop(key, None)
         choices[key] = {"engine": engine, "note": note}
         newest = dict(list(choices.items())[-_KEPT:])
+        text = json.dumps(newest, indent=1).encode()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            handle, scratch = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(newest, file, indent=1)
-                os.replace(scratch, self._path)
-            finally:
-                Path(scratch).unlink(missing_ok=True)
+            write_atomically(self._path, lambda file: file.write(text))
         except OSError as error:
             log.info("the choice of an engine is not remembered, it will be measured again: %s", error)
 

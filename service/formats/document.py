@@ -6,8 +6,7 @@ Knows nothing of HTTP, of networks, of where the image came from.
 from __future__ import annotations
 
 import base64
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
@@ -15,17 +14,14 @@ import orjson
 from models import palette
 from models.io.encode import encode, encode_labels
 from service.formats.registry import renders
-
-if TYPE_CHECKING:
-    from service.formats.result import Result
+from service.formats.result import SegmentationResult
 
 
 @renders("application/json", name="json")
-def json(result: Result) -> bytes:
-    """Everything in words and numbers, the label map inside as a palette PNG: `schemas.Segmentation`."""
-    started = time.perf_counter()
+def json(result: SegmentationResult) -> bytes:
+    """Everything in words and numbers, the label map inside as a palette PNG: `responses.Segmentation`."""
     height, width = result.labels.shape
-    look = result.style
+    style = result.style
     answer: dict[str, Any] = {
         "model": result.model,
         "digest": result.digest,
@@ -35,26 +31,25 @@ def json(result: Result) -> bytes:
         "clusters": [
             {
                 "id": area.id,
-                "name": look.names[area.id],
-                "color": palette.to_hex(look.colors[area.id]),
+                "name": style.names[area.id],
+                "color": palette.to_hex(style.colors[area.id]),
                 "pixels": area.pixels,
                 "fraction": area.pixels / (height * width),
                 "bbox": area.bbox,
                 "confidence": round(area.confidence, 4),
-                **({"hidden": True} if area.id in look.hidden else {}),
+                **({"hidden": True} if area.id in style.hidden else {}),
             }
             for area in result.areas
         ],
-        "label_map": _encoded(encode_labels(result.labels, look.colors)),
+        "label_map": _encoded(encode_labels(result.labels, style.colors)),
     }
     if result.options.confidence and result.margin is not None:
         answer["confidence_map"] = _encoded(encode(np.rint(result.margin * 255).astype(np.uint8), "png"))
-    encode_ms = (time.perf_counter() - started) * 1000
     answer |= {
         "depth_rule": result.depth_rule,
         "refined": result.refined,
         "warnings": result.warnings,
-        "timings_ms": {stage: round(ms, 2) for stage, ms in {**result.timings, "encode": encode_ms}.items()},
+        "timings_ms": {stage: round(ms, 2) for stage, ms in result.timings.so_far().items()},
     }
     return orjson.dumps(answer)
 

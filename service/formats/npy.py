@@ -6,24 +6,22 @@ Knows nothing of HTTP, of networks, of where the image came from.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.types import Array
 from service.formats.registry import renders
-
-if TYPE_CHECKING:
-    from service.formats.result import Result
+from service.formats.result import SegmentationResult
 
 
 @renders("application/x-npy", name="npy")
-def npy(result: Result) -> bytes:
+def npy(result: SegmentationResult) -> bytes:
     """numpy's own file: uint8 [H, W] of cluster ids."""
-    return _npy(result.labels)
+    return save(result.labels)
 
 
-def _npy(array: Array) -> bytes:
+def save(array: Array) -> bytes:
+    """An array as the bytes of a .npy file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

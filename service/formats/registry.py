@@ -3,7 +3,7 @@
 Knows nothing of HTTP, of networks, of where the image came from. To add a format write one function
 
     @renders("image/x-thing", name="thing")
-    def thing(result: Result) -> bytes: ...
+    def thing(result: SegmentationResult) -> bytes: ...
 
 here and one row in FORMATS of tests/service/formats/test_registry.py: `format=thing`, `Accept: image/x-thing`, the
 API description and the error texts know it then.
@@ -12,12 +12,11 @@ API description and the error texts know it then.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-if TYPE_CHECKING:
-    from service.formats.result import Result
+from service.formats.result import SegmentationResult
 
-F = TypeVar("F", bound="Callable[[Result], bytes]")
+F = TypeVar("F", bound="Callable[[SegmentationResult], bytes]")
 
 
 class Renderer(NamedTuple):
@@ -27,7 +26,7 @@ class Renderer(NamedTuple):
     media_type: str
     accept: bool
     photo: bool
-    render: Callable[[Result], bytes]
+    render: Callable[[SegmentationResult], bytes]
 
 
 RENDERERS: list[Renderer] = []

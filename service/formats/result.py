@@ -6,10 +6,11 @@ Knows nothing of formats, of HTTP, of how it was made.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from models.region_stats import Area
 from models.types import Array
-from service.inference.options import Options
+from service.timings import Timings
 
 
 @dataclass(frozen=True)
@@ -26,30 +27,42 @@ class ClusterStyle:
     becomes: Array
 
 
+class RenderOptions(NamedTuple):
+    """What a request chooses of a picture: the overlay's opacity, the clusters drawn (None: all), the margin map."""
+
+    alpha: float = 0.5
+    only: frozenset[int] | None = None
+    confidence: bool = False
+
+
 @dataclass(frozen=True)
-class Result:
+class SegmentationResult:
     """One image, segmented.
 
     image    RGB uint8 [H, W, 3] where the format shows it, else None
     labels   uint8 [H, W] as answers show them (level and merges applied);  areas  of these labels
-    found    areas of the network's own ids
     table    uint8 [K]: which id of `labels` stands for each of the network's
     margin   float32 [H, W] where asked for, [h, w] for other JSON answers and a sample of the rest, None elsewhere
-    timings  milliseconds by stage, `encode` not yet
     """
 
     model: str
     digest: str
     k: int
-    options: Options
     image: Array | None
     labels: Array
     table: Array
-    found: list[Area]
     areas: list[Area]
     style: ClusterStyle
-    margin: Array | None
-    depth_rule: str | None
-    refined: bool
-    warnings: list[str]
-    timings: dict[str, float] = field(default_factory=dict)
+    margin: Array | None = None
+    depth_rule: str | None = None
+    refined: bool = False
+    warnings: list[str] = field(default_factory=list)
+    timings: Timings = field(default_factory=Timings)
+    options: RenderOptions = field(default_factory=RenderOptions)
+
+    @property
+    def drawn(self) -> frozenset[int] | None:
+        """The clusters a picture shows, None for all: those asked for, hidden or not; else all but the hidden."""
+        if self.options.only is not None:
+            return frozenset(int(self.table[i]) for i in self.options.only)
+        return frozenset(range(len(self.style.names))) - self.style.hidden if self.style.hidden else None

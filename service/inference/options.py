@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from service.errors import nearest
 from service.formats import registry
+from service.formats.result import RenderOptions
 
 
 class Frozen(BaseModel):
@@ -98,9 +99,11 @@ class Options(ImageOptions):
         """How edges are refined, or None."""
         return {"true": "dense", "fast": "fast", "false": None}[self.crf]
 
-    def drawn(self) -> frozenset[int] | None:
-        """The ids of `only`, or None for all."""
-        return None if self.only is None else frozenset(int(i) for i in self.only.split(","))
+    @property
+    def render(self) -> RenderOptions:
+        """What the answer's picture shows."""
+        only = None if self.only is None else frozenset(int(i) for i in self.only.split(","))
+        return RenderOptions(self.alpha, only, self.confidence)
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:

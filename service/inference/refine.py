@@ -16,67 +16,64 @@ from models import refine as refinement
 from models.deadline import CRFTimeout
 from models.errors import TesseraError
 from models.types import Array
-from service.errors import BadOption, Busy
+from service.errors import BadOption, Busy, DeadlinePassed
 from service.inference.options import Options
-from service.inference.results import NetworkOutput, Refined
-from service.inference.task import Way
-from service.refiners.gpu_batcher import GpuBatcher, NotOnDevice
+from service.inference.results import NetworkOutput
+from service.inference.task import ImageTask
+from service.refiners.gpu_batcher import NotOnDevice
 from service.refiners.process_pool import ProcessLost, ProcessPoolRefiner
 
 log = logging.getLogger("tessera")
 
 _KEPT_S = 0.25  # of an image's time, for what follows; at most a third of what is left
+_FAST_PX = 2_000_000  # beyond it the fast way, which reads every pixel, takes as long as the CRF at the input's size
+_LATE = "the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S"
 
 
 class NotRefined(TesseraError):
     """Time ran out first; says what would help."""
 
 
-async def refine(way: Way, output: NetworkOutput, options: Options, limit_s: float) -> Array:
-    """The network's own ids uint8 [H, W] at the source's size.
-
-    limit_s  the most it may take, waiting for a thread included
+async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
+    """The network's own ids uint8 [H, W] at the source's size, along the photo's edges.
 
     Raises NotRefined, and BadOption for parameters that do not go with this image.
     """
-    runtime = way.order.runtime
+    runtime, options = task.runtime, task.options
     began = time.monotonic()
-    left_s = way.order.deadline - began
-    late = began + min(limit_s, left_s - min(_KEPT_S, left_s / 3))
-    how = options.refine or "dense"
-    pool = runtime.workers if how == "fast" else runtime.crf_workers
-    compiling = runtime.compiling.note if how == "dense" else None
+    left_s = task.deadline - began
+    late = began + min(runtime.crf_timeout_s, left_s - min(_KEPT_S, left_s / 3))
+    dense = options.refine == "dense"
+    compiling = runtime.warmup.note if dense else None
+    pool = runtime.crf_workers if dense else runtime.workers
 
-    async def make() -> Refined:
-        if runtime.device is not None and runtime.device.alive and how == "dense" and options.crf_size == "input":
+    async def run(work: Any) -> Array:
+        done = await pool.submit(work, key=task.caller, priority=options.priority, deadline=late)
+        labels: Array = done.answer
+        return labels
+
+    async def make() -> Array:
+        if dense and options.crf_size == "input" and runtime.gpu is not None and runtime.gpu.alive:
             try:
-                return Refined(await _on_device(way, output, options, runtime.device, late))
+                return await _on_device(task, output, late)
             except NotOnDevice as error:
                 log.info("%s; the CPU refines this image", error)
-        if runtime.processes is not None and how == "dense":
-            processes = runtime.processes
+        if dense and (processes := runtime.processes) is not None:
             try:
-                return Refined(await way.job(lambda: _in_a_process(way, output, options, processes, late), pool))
+                return await run(lambda: _in_a_process(task, output, processes, late))
             except ProcessLost as error:
                 log.warning("%s; ours refines this image", error)
-        if how == "dense":
-            await runtime.compiling.wait()
-        with runtime.refining():
-            return Refined(await way.job(lambda: _work(way, output, options, late), pool))
+        if dense:
+            await runtime.warmup.wait()
+        return await run(lambda: _on_this_thread(task, output, runtime.cores if pool.alone else 1, late))
 
-    key = None if way.key is None else (*way.key, how, options.crf_size, *_parameters(way, options).values())
+    key = None if task.key is None else (*task.key, options.refine, options.crf_size, *_parameters(task).values())
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
-            return (await runtime.refined.get(key, make, retry_on=(CRFTimeout,))).labels
-    except (TimeoutError, CRFTimeout):
-        now = runtime.compiling.note if compiling else None
+            return await runtime.refined_labels.get(key, make, retry_on=(CRFTimeout, DeadlinePassed, Busy))
+    except (TimeoutError, CRFTimeout, DeadlinePassed):
+        now = runtime.warmup.note if compiling else None
         raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, output.source)}") from None
-
-
-_LATE = "the time ran out first; allow more with timeout_ms or TESSERA_CRF_TIMEOUT_S"
-
-
-_FAST_PX = 2_000_000  # beyond it the fast way, which reads every pixel, takes as long as the CRF at the input's size
 
 
 def _cheaper(options: Options, source: tuple[int, int]) -> str:
@@ -86,41 +83,44 @@ def _cheaper(options: Options, source: tuple[int, int]) -> str:
     return ", or use crf=fast" if options.refine == "dense" and source[0] * source[1] <= _FAST_PX else ""
 
 
-async def _on_device(way: Way, output: NetworkOutput, options: Options, device: GpuBatcher, late: float) -> Array:
-    fitted = (await way.job(way.photo)).fitted
-    with way.timed("crf"), _as_bad_option():
-        return await device.refine(output.scores, output.code, fitted, deadline=late, **_parameters(way, options))
-
-
-def _in_a_process(
-    way: Way, output: NetworkOutput, options: Options, processes: ProcessPoolRefiner, late: float
-) -> Array:
-    photo = way.photo()
-    with way.timed("crf"), _as_bad_option():
-        return processes.refine(
+async def _on_device(task: ImageTask[Options], output: NetworkOutput, late: float) -> Array:
+    assert task.runtime.gpu is not None
+    fitted = await task.run(lambda: task.fitted)
+    with task.timings.measure("crf"), _as_bad_option():
+        return await task.runtime.gpu.refine(
             output.scores,
             output.code,
-            photo.fitted,
-            resolution=options.crf_size,
-            photo=photo.decoded.image if options.crf_size == "source" else None,  # it has to travel
+            fitted,
+            key=task.caller,
+            priority=task.options.priority,
             deadline=late,
-            **_parameters(way, options),
+            **_parameters(task),
         )
 
 
-def _work(way: Way, output: NetworkOutput, options: Options, late: float) -> Array:
-    photo = way.photo()
-    with way.timed("crf"), _as_bad_option():
+def _in_a_process(task: ImageTask[Options], output: NetworkOutput, processes: ProcessPoolRefiner, late: float) -> Array:
+    size = task.options.crf_size
+    photo = task.decoded.image if size == "source" else None  # it has to travel
+    fitted = task.fitted
+    with task.timings.measure("crf"), _as_bad_option():
+        return processes.refine(
+            output.scores, output.code, fitted, resolution=size, photo=photo, deadline=late, **_parameters(task)
+        )
+
+
+def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: int, late: float) -> Array:
+    fitted, photo = task.fitted, task.decoded.image
+    with task.timings.measure("crf"), _as_bad_option():
         return refinement.refine(
             output.scores,
             output.code,
-            photo.fitted,
-            method=options.refine or "dense",
-            resolution=options.crf_size,
-            photo=photo.decoded.image,
-            threads=way.order.runtime.crf_threads(),
+            fitted,
+            method=task.options.refine or "dense",
+            resolution=task.options.crf_size,
+            photo=photo,
+            threads=threads,
             deadline=late,
-            **_parameters(way, options),
+            **_parameters(task),
         )
 
 
@@ -129,15 +129,15 @@ def _as_bad_option() -> Iterator[None]:
     """Deviations that do not go with this image's size are the caller's to change."""
     try:
         yield
-    except (CRFTimeout, NotOnDevice, ProcessLost, Busy):
+    except (CRFTimeout, DeadlinePassed, NotOnDevice, ProcessLost, Busy):
         raise
     except TesseraError as error:
         raise BadOption(f"crf: {error}") from None
 
 
-def _parameters(way: Way, options: Options) -> dict[str, Any]:
+def _parameters(task: ImageTask[Options]) -> dict[str, Any]:
     """What the model and the request say of the CRF."""
-    code = way.manifest.code
+    code, options = task.manifest.code, task.options
     return {
         "temperature": code.temperature,
         "assignment": code.assignment,

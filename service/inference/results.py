@@ -1,17 +1,13 @@
-"""What the network and the CRF leave of an image, as it is kept for the same image asked again.
+"""What the network leaves of an image, as it is kept for the same image asked again.
 
-Knows nothing of how either is computed.
+Knows nothing of how it is computed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from models.types import Array, Box
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -29,15 +25,3 @@ class NetworkOutput:
     def nbytes(self) -> int:
         """Held in memory."""
         return self.scores.nbytes + (0 if self.code is None else self.code.nbytes)
-
-
-@dataclass(frozen=True)
-class Refined:
-    """The network's own ids uint8 [H, W] at the source's size, along the photo's edges."""
-
-    labels: Array
-
-    @property
-    def nbytes(self) -> int:
-        """Held in memory."""
-        return self.labels.nbytes

@@ -16,6 +16,7 @@ import threading
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Iterable
+from pathlib import Path
 
 from models import deadline
 from models.crf import dense
@@ -23,7 +24,10 @@ from models.crf.cpu import jit_cache
 
 log = logging.getLogger("tessera")
 
-_CHILD = "from service.refiners.jit_warmup import compile_all; compile_all()"
+_ROOT = str(Path(__file__).resolve().parents[2])  # first on the path: a user's PYTHONPATH may hold other `models`
+_CHILD = (
+    f"import sys; sys.path.insert(0, {_ROOT!r}); from service.refiners.jit_warmup import compile_all; compile_all()"
+)
 
 
 class JitWarmup:

@@ -49,13 +49,13 @@ class Fingerprint(NamedTuple):
     golden: Golden
 
 
-def match(old: Fingerprint, new: Bundle, encode: Predictor, also: Sequence[tuple[Array, Array]] = ()) -> Match:
-    """The clusters of a bundle, whose network is `encode`, against the old one's.
+def match(old: Fingerprint, new: Bundle, predict: Predictor, also: Sequence[tuple[Array, Array]] = ()) -> Match:
+    """The clusters of a bundle, whose network is `predict`, against the old one's.
 
     also  further images both have seen: old and new labels uint8 [H, W] of each
     """
     image, before = old.golden
-    encoded = encode(fit(image, new.manifest.input).pixels[None], code=True)
+    encoded = predict(fit(image, new.manifest.input).pixels[None], code=True)
 
     def labels(scores: Array) -> Array:
         return segment(new, lambda pixels, *, code=False: Prediction(scores), image)

@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Annotated, Literal, NamedTuple
@@ -25,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from models import hierarchy, palette
 from models.bundle import Bundle, Golden
+from models.files import write_atomically
 from models.manifest import HexColor
 from models.types import Array
 from service.errors import BadOption, NotFound
@@ -272,10 +272,12 @@ class Clusters:
         try:
             if not fingerprint.exists():
                 centroids = self._bundle.centroids
-                _put(
-                    fingerprint, lambda file: np.savez_compressed(file, centroids=centroids, image=image, labels=labels)
-                )
-            _put(self._file, lambda file: file.write(kept.encode()))
+
+                def write(file: IO[bytes]) -> None:
+                    np.savez_compressed(file, centroids=centroids, image=image, labels=labels)
+
+                write_atomically(fingerprint, write, durable=True)
+            write_atomically(self._file, lambda file: file.write(kept.encode()), durable=True)
         except OSError as error:
             self._warn(error)
             return False
@@ -288,16 +290,3 @@ class Clusters:
             self._bundle.ref,
             error,
         )
-
-
-def _put(file: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """All of the file or none of it, also when the power goes: written beside, synced, moved."""
-    with tempfile.NamedTemporaryFile("wb", dir=file.parent, delete=False) as beside:
-        try:
-            write(beside)
-            beside.flush()
-            os.fsync(beside.fileno())
-            os.replace(beside.name, file)
-        except BaseException:
-            os.unlink(beside.name)
-            raise

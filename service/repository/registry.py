@@ -12,29 +12,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from prometheus_client import Gauge
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from models.inference import Prediction, Predictor, segment
+from models.inference import Prediction, segment
 from models.preprocess import fit
 from models.types import Array
-from service.engines import open_engine
+from service import engines
+from service.engines import Engine
 from service.errors import BadModel, Busy, Conflict, NotFound, nearest
 from service.metrics import Metrics
 from service.repository import cluster_matching
 from service.repository.cluster_names import Clusters, TransferReport
-from service.repository.served_model import Served
-from service.repository.verification import close, exclusive, network_bytes, read, verify
-from service.scheduling.batcher import Batcher
+from service.repository.served_model import NetworkBatcher, Served
+from service.repository.verification import exclusive, network_bytes, read, verify
 from service.scheduling.fair_lock import FairLock
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
-
-GPU_BATCH = 16
 
 
 class NoBundle(TesseraError):
@@ -58,25 +56,25 @@ class Registry:
 
     served   the default first;  leaving  replaced or unloaded, finishing what they were asked
     loading  the folder being loaded;  failed  folder name → why it is not served; a failed default stops the server
+    loaded   whether all that the settings name was tried
     """
 
     def __init__(
         self,
         settings: Settings,
         metrics: Metrics,
-        open_predictor: Callable[[Bundle], Predictor] | None = None,
+        open_engine: Callable[[Bundle], Engine] | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._open = open_predictor or (lambda bundle: open_engine(bundle, settings))
+        self._open = open_engine or (lambda bundle: engines.open_engine(bundle, settings))
         self.served: list[Served] = []
         self.leaving: list[Served] = []
         self.loading: str | None = None
         self.failed: dict[str, str] = {}
-        self.state: Literal["loading", "ready", "failed", "draining"] = "loading"
+        self.loaded = False
         self._cpu = FairLock()
         self._one_load = asyncio.Lock()
-        self._batching: dict[Served, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._drift = Gauge(
             "tessera_cluster_drift",
@@ -86,26 +84,19 @@ class Registry:
         )
 
     async def load(self) -> None:
-        """Load the settings' bundles, the default first. Ends in state `ready`, or `failed` with a line in the log."""
+        """Load the settings' bundles, the default first. Raises NoBundle where that one cannot be served."""
         folders = self._settings.bundles
-        try:
-            if not folders:
-                raise NoBundle("there is no bundle to serve; train one, or name its folder with --bundle")
-            async with self._one_load:
-                for i, folder in enumerate(folders):
-                    try:
-                        if (await self._add(folder, swap=False)).unchanged:
-                            self.failed[folder.name] = f"{folder.name} is given twice"
-                    except TesseraError:
-                        if i == 0:
-                            raise
-        except TesseraError as error:
-            where = f" ({folders[0]})" if folders else ""
-            log.error("cannot serve: %s%s", error, where)
-            self.state = "failed"
-            return
-        if self.state == "loading":
-            self.state = "ready"
+        if not folders:
+            raise NoBundle("cannot serve: there is no bundle; train one, or name its folder with --bundle")
+        async with self._one_load:
+            for i, folder in enumerate(folders):
+                try:
+                    if (await self._add(folder, swap=False)).unchanged:
+                        self.failed[folder.name] = f"{folder.name} is given twice"
+                except TesseraError as error:
+                    if i == 0:
+                        raise NoBundle(f"cannot serve: {error} ({folder})") from None
+        self.loaded = True
 
     async def add(self, folder: Path, *, default: bool = False) -> Added:
         """Serve the bundle in a folder, in place of the one that its name finds. One load at a time.
@@ -137,11 +128,6 @@ class Registry:
             log.info("%s is unloaded; the default is %s", served.bundle.ref, self.served[0].bundle.ref)
             return served
 
-    def admit(self) -> None:
-        """Raises Busy when new work should go elsewhere; what is already in is not asked again."""
-        if self.state == "draining":
-            raise Busy("the server is shutting down; ask another, or again in a moment", reason="draining")
-
     def get(self, ref: str | None) -> Served:
         """The bundle called `name` or `name@digest12`; the default for None. Raises NotFound, Busy.
 
@@ -150,10 +136,10 @@ class Registry:
         if ref is None:
             if self.served:
                 return self.served[0]
-            raise Busy(f"no model is ready yet: the server is {self.state}", reason="loading")
+            raise Busy("no model is ready yet: the server is loading", reason="loading")
         if served := self._find(ref):
             return served
-        if self.state == "loading":
+        if not self.loaded:
             raise Busy(f"{ref[:100]!r} is not ready: the server is loading", reason="loading")
         known = [served.name for served in self.served]
         hint = nearest(ref, known) or f"; there is {', '.join(known)}"
@@ -185,7 +171,7 @@ class Registry:
         self._metrics.model.clear()
         self._drift.clear()
         for served in reversed(self.served):  # of two with one name, the one that the name finds is the last word
-            self._metrics.model.labels(served.name, served.bundle.digest[:12], served.provider).set(1)
+            self._metrics.model.labels(served.name, served.bundle.digest[:12], served.engine.provider).set(1)
             if (distance := served.drift.distance()) is not None:
                 self._drift.labels(served.name).set(distance)
 
@@ -200,7 +186,7 @@ class Registry:
             if (same := self._find(bundle.ref)) is not None:
                 return Added(same, unchanged=True)
             self._afford(bundle)
-            encoder, agreement = await asyncio.to_thread(verify, bundle, self._open, self._cpu)
+            engine, agreement = await asyncio.to_thread(verify, bundle, self._open, self._cpu)
         except TesseraError as error:
             log.error("%s is not served: %s", folder, error)
             if isinstance(error, Conflict):  # nothing is wrong with the bundle
@@ -209,7 +195,7 @@ class Registry:
             raise BadModel(str(error)) from None
         finally:
             self.loading = None
-        served = self._queue(bundle, encoder)
+        served = self._queue(bundle, engine)
         old = self._find(served.name) if swap else None
         followed = await self._follow(served, old)
         self.failed.pop(folder.name, None)
@@ -222,8 +208,8 @@ class Registry:
             "%s: %d clusters by %s on %s, golden image %.1f%%, ready in %.2f s%s",
             bundle.ref,
             len(bundle.manifest.clusters),
-            served.engine,
-            served.provider,
+            engine.name,
+            engine.provider,
             agreement * 100,
             time.perf_counter() - started,
             f", in place of {old.bundle.ref}" if old else "",
@@ -242,17 +228,14 @@ class Registry:
             " Unload one of them, or raise TESSERA_MAX_MODEL_BYTES; a bundle and the one it replaces are held both"
         )
 
-    def _queue(self, bundle: Bundle, encoder: Predictor) -> Served:
-        on_gpu = getattr(encoder, "provider", "cpu") == "cuda"
-        batcher = Batcher(
-            exclusive(encoder, self._cpu),
-            max_batch_size=self._settings.max_batch_size or (GPU_BATCH if on_gpu else 1),
+    def _queue(self, bundle: Bundle, engine: Engine) -> Served:
+        batcher = NetworkBatcher(
+            exclusive(engine, self._cpu),
+            max_batch_size=self._settings.max_batch_size or engine.batch,
             max_batch_mpx=self._settings.max_batch_mpx,
             on_batch=self._metrics.batched,
         )
-        served = Served(bundle, encoder, batcher, Clusters(bundle, self._settings.state / "clusters"))
-        self._batching[served] = asyncio.create_task(batcher.serve(), name=f"batcher {bundle.ref}")
-        return served
+        return Served(bundle, engine, batcher, Clusters(bundle, self._settings.state / "clusters"))
 
     async def _follow(self, served: Served, old: Served | None) -> TransferReport | None:
         """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load."""
@@ -265,8 +248,8 @@ class Registry:
             if old is not None:
                 with suppress(TesseraError):  # too busy: the old golden image alone has to do
                     also.append((await _labels(old, served.bundle.golden.image), served.bundle.golden.labels))
-            encode = exclusive(served.encoder, self._cpu)
-            match = await asyncio.to_thread(cluster_matching.match, past.fingerprint, served.bundle, encode, also)
+            predict = exclusive(served.engine, self._cpu)
+            match = await asyncio.to_thread(cluster_matching.match, past.fingerprint, served.bundle, predict, also)
             followed = await clusters.follow(past, match)
             while old is not None and old.clusters.past.changes is not past.changes:  # a PATCH came meanwhile
                 past = old.clusters.past
@@ -285,11 +268,9 @@ class Registry:
 
         async def away() -> None:
             await served.idle.wait()
-            batching = self._batching.pop(served)
-            batching.cancel()
-            await asyncio.gather(batching, return_exceptions=True)
+            served.batcher.close()
             await served.batcher.ended()
-            await asyncio.to_thread(close, served.encoder)
+            await asyncio.to_thread(served.engine.close)
             self.leaving.remove(served)
 
         task = asyncio.create_task(away(), name=f"putting away {served.bundle.ref}")
@@ -299,7 +280,7 @@ class Registry:
 
 async def _labels(served: Served, image: Array) -> Array:
     """What a served bundle says of an image, in its turn: uint8 [H, W]."""
-    scores = (await served.batcher.submit(fit(image, served.bundle.manifest.input).pixels)).scores[None]
+    scores = (await served.batcher.predict(fit(image, served.bundle.manifest.input).pixels)).answer.scores[None]
     return segment(served.bundle, lambda pixels, *, code=False: Prediction(scores), image)
 
 

@@ -13,6 +13,7 @@ from models.bundle import Bundle, BundleError
 from models.errors import TesseraError
 from models.inference import AGREEMENT, Prediction, Predictor, self_test
 from models.types import Array
+from service.engines.base import Engine, first_line
 from service.scheduling.fair_lock import FairLock
 
 log = logging.getLogger("tessera")
@@ -38,44 +39,35 @@ def read(folder: Path) -> Bundle:
         raise BundleError(f"{folder.name}: a file cannot be read: {error.strerror}") from None
 
 
-def verify(bundle: Bundle, open_predictor: Callable[[Bundle], Predictor], lock: FairLock) -> tuple[Predictor, float]:
-    """An encoder that repeats the golden image and has run at the declared size, and how well it agrees, 0..1.
+def verify(bundle: Bundle, open_engine: Callable[[Bundle], Engine], lock: FairLock) -> tuple[Engine, float]:
+    """An engine that repeats the golden image and has run at the declared size, and how well it agrees, 0..1.
 
-    Raises BundleError, or what `open_predictor` says of this machine, whatever goes wrong: nothing is held then.
+    Raises BundleError, or what `open_engine` says of this machine, whatever goes wrong: nothing is held then.
     """
-    encoder = None
+    engine = None
     try:
-        encoder = open_predictor(bundle)
-        least = AGREEMENT if getattr(encoder, "exact", True) else _LEAST
-        agreement = self_test(bundle, exclusive(encoder, lock), least)
-        warm = getattr(encoder, "warm", None)
-        if warm is not None and (size := bundle.manifest.input.size) not in getattr(encoder, "shapes", ()):
+        engine = open_engine(bundle)
+        agreement = self_test(bundle, exclusive(engine, lock), AGREEMENT if engine.exact else _LEAST)
+        if (size := bundle.manifest.input.size) not in engine.shapes:
             with lock:
-                warm([size])
-        return encoder, agreement
+                engine.warm([size])
+        return engine, agreement
     except Exception as error:
-        if encoder is not None:
-            close(encoder)
+        if engine is not None:
+            engine.close()
         if isinstance(error, TesseraError):
             raise
         log.exception("%s failed", bundle.ref)
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise BundleError(f"{bundle.ref}: its network does not run here: {reason}") from None
+        raise BundleError(f"{bundle.ref}: its network does not run here: {first_line(error)}") from None
 
 
-def exclusive(encoder: Predictor, lock: FairLock) -> Predictor:
-    """The encoder, taking turns while it runs on the CPU."""
+def exclusive(engine: Engine, lock: FairLock) -> Predictor:
+    """The engine, taking turns while it runs on the CPU."""
 
-    def encode(pixels: Array, *, code: bool = False) -> Prediction:
-        if getattr(encoder, "provider", "cpu") != "cpu":
-            return encoder(pixels, code=code)
+    def predict(pixels: Array, *, code: bool = False) -> Prediction:
+        if engine.provider != "cpu":
+            return engine(pixels, code=code)
         with lock:
-            return encoder(pixels, code=code)
+            return engine(pixels, code=code)
 
-    return encode
-
-
-def close(encoder: Predictor) -> None:
-    """Gives an encoder's memory back, where it has some of its own."""
-    if (end := getattr(encoder, "close", None)) is not None:
-        end()
+    return predict

@@ -1,11 +1,11 @@
-"""Groups waiting images into batches for one runtime.
+"""The one kind of worker: jobs that wait, in a fair queue, and threads that run them in batches.
 
-One thread runs the network and takes the next batch by itself, so that the network never waits for the event loop
-while something is queued; answers go back with one wake-up of the loop for as many as are ready. A batch is never
-made to wait for company: what is queued when the network is free goes.
+What a thread takes next it takes by itself, so that it never waits for the event loop while something is queued;
+answers go back with one wake-up of the loop for as many as are ready. A batch is never made to wait for company: what
+is queued when a thread is free goes.
 
-Knows nothing of HTTP, of image files, of clusters: arrays in, arrays out. How many may wait is bounded at
-the door (`admission.py`), who goes first is decided in `fair_queue.py`.
+Knows nothing of HTTP, of images, of networks: payloads in, answers out. How many may wait is bounded at the door
+(`admission.py`), who goes first is decided in `fair_queue.py`.
 """
 
 from __future__ import annotations
@@ -16,248 +16,240 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from queue import SimpleQueue
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-import numpy as np
-
-from models.inference import Predictor
-from models.types import Array
 from service.errors import Busy, DeadlinePassed
 from service.scheduling.completions import CompletionQueue
-from service.scheduling.fair_queue import Entry, FairQueue, Shape
+from service.scheduling.fair_queue import Entry, FairQueue
 
 log = logging.getLogger("tessera")
 
-# Why a batch is no larger: max_batch_size, max_batch_mpx, what else waits has other shapes, nothing else waits,
-# or a larger one did not fit into memory.
+# Why a batch is no larger: it has as many as may be, costs as much as it may, what else waits is of other groups,
+# nothing else waits, or a larger one did not fit into memory.
 Reason = Literal["full", "budget", "shape", "drained", "memory"]
 
 _MEASURED = 8  # batches without a pause in between, before the time a batch takes counts as known
 _LATEST = 16  # of them are looked at
-_MARGIN = 2  # an image is refused when the wait is longer than this many times what it allows
+_MARGIN = 2  # a job is refused when the wait is longer than this many times what it allows
+
+J = TypeVar("J")
+A = TypeVar("A")
 
 
-class Batched(NamedTuple):
-    """What one image got: scores [K, h, w] and code [D, h, w], and the seconds it waited and ran.
+class Completed(NamedTuple, Generic[A]):
+    """What a job got, and the seconds it waited and its batch ran."""
 
-    The arrays are views into those of its batch: whoever keeps one for long copies it.
-    """
-
-    scores: Array
-    code: Array | None
+    answer: A
     queue_s: float
-    encoder_s: float
+    run_s: float
 
 
 @dataclass(eq=False, slots=True)
-class Job(Entry):
-    """One image at the network's size, uint8 [H, W, 3], and where its answer goes."""
-
-    pixels: Array
-    code: bool
-    done: asyncio.Future[Batched]
+class _Job(Entry):
+    payload: Any
+    done: asyncio.Future[Completed[Any]]
     since: float
 
 
-class Batcher:
+class Batcher(Generic[J, A]):
     """Fair between keys, by priority within one, first in, first out between equals (`fair_queue.py`).
 
-    max_batch_size  images;  max_batch_mpx  megapixels of a batch at the network's size; one image is never too large
-    on_batch        told size and reason of every batch that ran, on the event loop
-    clock           seconds; the deadlines given to `submit` are times of this clock
+    run       answers for the payloads of one batch, in their order; an exception among them is that one's alone, one
+              that is raised is everybody's. MemoryError halves a batch of several
+    threads   that take batches; they start with the first job
+    max_size, max_cost  of a batch: jobs, and the sum of their costs; a single one is never too dear
+    foresee   refuse at once what must be late, once it is known how long a batch takes; for one thread
+    on_batch  told size and reason of every batch that ran, on the event loop
+    clock     seconds; the deadlines given to `submit` are times of this clock
 
-    running         images in the network now
+    running   jobs that are being run now
     """
 
     def __init__(
         self,
-        encode: Predictor,
+        run: Callable[[Sequence[J]], Sequence[A | Exception]],
         *,
-        max_batch_size: int = 1,
-        max_batch_mpx: float = 8.0,
-        on_batch: Callable[[int, Reason], object] = lambda size, reason: None,
+        name: str,
+        threads: int = 1,
+        max_size: int = 1,
+        max_cost: float = math.inf,
+        foresee: bool = False,
+        on_batch: Callable[[int, Reason], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._encode = encode
-        self._max_batch_size = max_batch_size
-        self._max_batch_px = round(max_batch_mpx * 1e6)
-        self._on_batch = on_batch
-        self._clock = clock
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._work, name="encoder")
-        self._lock = threading.Lock()  # of the line, the times, `_idle` and `_closed`
-        self._turns: FairQueue[Job] = FairQueue()
-        self._times: deque[float] = deque(maxlen=_LATEST)  # seconds of the latest batches since it was last idle
-        self._idle = False
-        self._closed = False
-        self._awake = threading.Lock()  # held while there is nothing to do
-        self._awake.acquire()
-        self._delivery: CompletionQueue[Batched] = CompletionQueue()
+        self.run, self.name, self.threads = run, name, threads
+        self.max_size, self.max_cost = max_size, max_cost
         self.running = 0
+        self._foresee, self._on_batch, self._clock = foresee, on_batch, clock
+        self._lock = threading.Lock()  # of all that follows but the wake-ups and the completions
+        self._queue: FairQueue[_Job] = FairQueue()
+        self._times: deque[float] = deque(maxlen=_LATEST)  # seconds of the latest batches since it was last idle
+        self._started: list[threading.Thread] = []
+        self._closed = False
+        self._wake: SimpleQueue[bool] = SimpleQueue()  # one for every job that came; False ends a thread
+        self._completions: CompletionQueue[Completed[Any]] = CompletionQueue()
 
     @property
     def waiting(self) -> int:
-        """Images that no batch has taken yet."""
-        return self._turns.waiting
+        """Jobs that no batch has taken yet."""
+        return self._queue.waiting
+
+    @property
+    def alone(self) -> bool:
+        """Asked by a job that runs: whether it is the only one here."""
+        return self.running == 1 and not self._queue.waiting
 
     async def submit(
-        self, pixels: Array, *, code: bool = False, key: str = "", priority: float = 0, deadline: float | None = None
-    ) -> Batched:
-        """The network's answer for one image uint8 [H, W, 3]. Cancelled while it waits, it never runs.
+        self,
+        payload: J,
+        *,
+        group: Hashable = None,
+        cost: float = 0,
+        key: str = "",
+        priority: float = 0,
+        deadline: float = math.inf,
+    ) -> Completed[A]:
+        """The answer for one payload. Cancelled while it waits, it never runs.
 
+        group     only equal ones share a batch
         key       whose it is: keys take turns;  priority  of this key's, higher goes first; a step outweighs one
                   second of waiting
         deadline  in the batcher's clock: from then on it is not run
 
-        Raises DeadlinePassed when its turn came too late; Busy when that is plain to see beforehand, when the
-        memory does not suffice, or when the batcher is closed; whatever the encoder raised for its batch.
+        Raises DeadlinePassed when its turn came too late; Busy when that is plain to see beforehand, or when the
+        batcher is closed; whatever `run` raised for its batch.
         """
         now = self._clock()
-        done: asyncio.Future[Batched] = asyncio.get_running_loop().create_future()
-        job = Job(
-            key, pixels.shape, now - priority, math.inf if deadline is None else deadline, pixels, code, done, now
-        )
+        done: asyncio.Future[Completed[A]] = asyncio.get_running_loop().create_future()
+        job = _Job(key, group, now - priority, deadline, cost, payload, done, now)
         with self._lock:
             if self._closed:
                 raise _closed()
-            if deadline is not None and self._turns.waiting:
+            if not (self.running or self._queue.waiting):
+                self._times.clear()  # it has paused
+            elif self._foresee and self._queue.waiting:
                 self._check(job, now)
-            self._turns.add(job)
-            if self._idle:
-                self._idle = False
-                self._awake.release()
+            self._queue.add(job)
+            if not self._started:
+                self._start()
+        self._wake.put(True)
         try:
             return await done
         except asyncio.CancelledError:
             with self._lock:
-                if self._turns.withdraw(job):
-                    job.pixels = _NOTHING  # the line may keep the entry for a while
+                if self._queue.withdraw(job):
+                    job.payload = None  # the queue may keep the entry for a while
             raise
 
-    async def serve(self) -> None:
-        """Run batches until cancelled. What runs then is still answered; what waits is refused with Busy."""
-        self._loop = asyncio.get_running_loop()
-        self._thread.start()
-        try:
-            await self._loop.create_future()
-        finally:
-            with self._lock:
-                self._closed = True
-                left = self._turns.clear()
-                if self._idle:
-                    self._idle = False
-                    self._awake.release()
-            for job in left:
-                if not job.done.done():
-                    job.done.set_exception(_closed())
+    def close(self) -> None:
+        """What runs is still answered, what waits is refused with Busy. Returns at once; on the event loop."""
+        with self._lock:
+            self._closed = True
+            left = self._queue.clear()
+        for _ in self._started:
+            self._wake.put(False)
+        for job in left:
+            if not job.done.done():
+                job.done.set_exception(_closed())
 
     async def ended(self) -> None:
-        """Returns when the encoder runs no more, once `serve` was cancelled: then what it needs may be closed."""
-        if self._thread.ident is not None:
-            await asyncio.to_thread(self._thread.join)
+        """Returns when nothing runs any more, once `close` was called: then what it needs may be closed."""
+        for thread in self._started:
+            await asyncio.to_thread(thread.join)
 
-    def _check(self, job: Job, now: float) -> None:
-        """Raises Busy when the wait is certain to be longer than the image allows.
+    def _start(self) -> None:
+        self._started = [
+            threading.Thread(target=self._work, name=f"{self.name} {number}") for number in range(self.threads)
+        ]
+        for thread in self._started:
+            thread.start()
 
-        Certain: counted in full batches, at the quickest of the latest, of those ahead whom it cannot overtake.
+    def _check(self, job: _Job, now: float) -> None:
+        """Raises Busy when the wait is certain to be longer than the job allows.
+
+        Certain: as if every batch were full and as quick as the quickest of the latest, of those ahead whom it cannot
+        overtake.
         """
         if len(self._times) < _MEASURED:
             return
         quickest = min(self._times)
         allowed = _MARGIN * (job.deadline - now)
-        if self._turns.waiting // self._max_batch_size * quickest <= allowed:
+        if self._queue.waiting // self.max_size * quickest <= allowed:
             return
-        shape = None if self._max_batch_size == 1 else job.shape
-        wait = self._turns.ahead(job.key, job.rank, shape) // self._max_batch_size * quickest
+        group = None if self.max_size == 1 else job.group
+        wait = self._queue.ahead(job.key, job.rank, group) // self.max_size * quickest
         if wait > allowed:
             raise Busy(
-                f"{self._turns.waiting} images are waiting, about {wait:.1f} s of work, more than this one's time"
+                f"{self._queue.waiting} images are waiting, about {wait:.1f} s of work, more than this one's time"
                 " allows; allow more with timeout_ms, or come back later",
                 reason="deadline",
                 retry_after_s=min(60, math.ceil(wait)),
             )
 
-    def _most(self, shape: Shape) -> int:
-        return max(1, min(self._max_batch_size, self._max_batch_px // (shape[0] * shape[1])))
-
     def _work(self) -> None:
-        """The encoder thread. It alone runs the network: that uses every core by itself."""
-        while self._step():
-            pass
+        while self._wake.get():
+            self._step()
 
-    def _step(self) -> bool:
-        """One batch, or one sleep; False when it is over."""
+    def _step(self) -> None:
+        """One batch, if there is one: others may have taken with theirs what woke this thread."""
         with self._lock:
-            batch, late = self._turns.take(self._clock(), self._most)
-            self.running = len(batch)
-            self._idle = idle = not batch and not self._closed
-            left = self._turns.waiting
-            if idle:
-                self._times.clear()
+            batch, late = self._queue.take(self._clock(), self.max_size, self.max_cost)
+            self.running += len(batch)
+            left = self._queue.waiting
         if late:
             gone = DeadlinePassed("its turn came too late; allow more with timeout_ms, or come when less is waiting")
             self._answer(late, [gone] * len(late), None)
         if batch:
             self._run(batch, self._reason(batch, left))
-        elif idle:
-            del late  # it may sleep for long
-            self._awake.acquire()
-        return bool(batch) or idle
 
-    def _reason(self, batch: list[Job], left: int) -> Reason:
-        if len(batch) == self._max_batch_size:
+    def _reason(self, batch: list[_Job], left: int) -> Reason:
+        if len(batch) == self.max_size:
             return "full"
-        if len(batch) == self._most(batch[0].shape):
+        if sum(job.cost for job in batch) + batch[0].cost > self.max_cost:
             return "budget"
         return "shape" if left else "drained"
 
-    def _run(self, batch: list[Job], reason: Reason) -> None:
+    def _run(self, batch: list[_Job], reason: Reason) -> None:
         started = self._clock()
-        answers: Sequence[Batched | Exception]
+        answers: Sequence[Any]
         ran: Reason | None = reason
         try:
-            pixels = batch[0].pixels[None] if len(batch) == 1 else np.stack([job.pixels for job in batch])
-            scores, codes = self._encode(pixels, code=any(job.code for job in batch))
+            answers = self.run([job.payload for job in batch])
             took = self._clock() - started
-            answers = [
-                Batched(scores[i], None if codes is None else codes[i], started - job.since, took)
-                for i, job in enumerate(batch)
-            ]
             with self._lock:
                 self._times.append(took)
-        except MemoryError:
-            if len(batch) > 1:
+        except Exception as error:
+            if isinstance(error, MemoryError) and len(batch) > 1:
                 log.warning("no memory for a batch of %d images; halving it", len(batch))
                 half = len(batch) // 2
                 self._run(batch[:half], "memory")
                 self._run(batch[half:], "memory")
                 return
-            answers, ran = [_no_memory(batch[0].shape)], None
-        except Exception as error:
-            answers, ran = [error] * len(batch), None
-        self.running -= len(batch)
-        self._answer(batch, answers, ran)
+            answers, ran, took = [error] * len(batch), None, 0.0
+        completed = [
+            answer if isinstance(answer, Exception) else Completed(answer, started - job.since, took)
+            for job, answer in zip(batch, answers, strict=True)
+        ]
+        with self._lock:
+            self.running -= len(batch)
+        self._answer(batch, completed, ran)
 
-    def _answer(self, jobs: list[Job], answers: Sequence[Batched | Exception], reason: Reason | None) -> None:
+    def _answer(self, jobs: list[_Job], answers: Sequence[Completed[Any] | Exception], reason: Reason | None) -> None:
         """Leave answers for the event loop."""
-        assert self._loop is not None
-        told = None if reason is None else partial(self._on_batch, len(jobs), reason)
-        self._delivery.put(self._loop, list(zip((job.done for job in jobs), answers, strict=True)), told)
+        told = partial(self._on_batch, len(jobs), reason) if reason and self._on_batch else None
+        self._completions.put(
+            jobs[0].done.get_loop(), list(zip((job.done for job in jobs), answers, strict=True)), told
+        )
 
 
-_NOTHING = np.empty((0, 0, 3), np.uint8)
+def thread_pool(name: str, threads: int) -> Batcher[Callable[[], Any], Any]:
+    """So many threads for functions without arguments: what `submit` is given is called, what it returns the answer."""
+    return Batcher(lambda jobs: [jobs[0]()], name=name, threads=threads)
 
 
 def _closed() -> Busy:
     return Busy("this model is being put away; ask again in a moment", reason="draining")
-
-
-def _no_memory(shape: Shape) -> Busy:
-    return Busy(
-        f"there is no memory for an image of {shape[1]}×{shape[0]} at the network's size now; come back, or send a"
-        " smaller one",
-        reason="memory",
-    )

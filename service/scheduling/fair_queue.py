@@ -1,23 +1,23 @@
-"""Whose turn it is: the order in which what waits is taken, and what goes along with it.
+"""A fair queue: the order in which what waits is taken, and what goes along with it.
 
 Between keys, turns go around: each key that has something waiting leads once before any leads twice, so one that
 floods delays another by its share and no more. Within a key the lowest rank is first; ranks never change while
-they wait, so what waits long enough is ahead of everything that comes later. What has the leader's shape may go
+they wait, so what waits long enough is ahead of everything that comes later. What is of the leader's group may go
 along; who so gets ahead of its own key's first keeps its turn, and who could not go along keeps its place: each
-batch is led by whoever is first in line, whatever its shape.
+batch is led by whoever is first in line, whatever its group.
 
 Knows nothing of time, threads, networks or pixels; whoever shares it between threads holds a lock.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
-Shape = tuple[int, ...]
 _SPARE = 64  # withdrawn entries that may lie around before they are swept out
 
 
@@ -26,16 +26,18 @@ class Entry:
     """Something that waits for its turn.
 
     key       whose it is
-    shape     only equal ones go together
+    group     only equal ones go together
     rank      lowest first, among those of one key
     deadline  from then on it is not worth taking
+    cost      of a batch's budget
     waits     neither taken nor withdrawn yet
     """
 
     key: str
-    shape: Shape
+    group: Hashable
     rank: float
     deadline: float
+    cost: float
     waits: bool = field(default=True, init=False)
 
 
@@ -51,12 +53,12 @@ class Taken(NamedTuple, Generic[W]):
 
 
 class _KeyQueue(Generic[W]):
-    """What waits of one key: a heap for each shape. Withdrawn entries stay until they come up or are swept out."""
+    """What waits of one key: a heap for each group. Withdrawn entries stay until they come up or are swept out."""
 
     __slots__ = ("heaps", "waiting")
 
     def __init__(self) -> None:
-        self.heaps: dict[Shape, list[HeapItem[W]]] = {}
+        self.heaps: dict[Hashable, list[HeapItem[W]]] = {}
         self.waiting = 0
 
 
@@ -68,132 +70,135 @@ class FairQueue(Generic[W]):
 
     def __init__(self) -> None:
         self.waiting = 0
-        self._lanes: OrderedDict[str, _KeyQueue[W]] = OrderedDict()  # who leads next comes first; none is empty
+        self._queues: OrderedDict[str, _KeyQueue[W]] = OrderedDict()  # who leads next comes first; none is empty
         self._arrivals = 0
         self._gone = 0  # withdrawn entries that still lie in a heap
 
-    def add(self, waiter: W) -> None:
+    def add(self, entry: W) -> None:
         """Join: behind its equals."""
-        lane = self._lanes.get(waiter.key)
-        if lane is None:
-            lane = self._lanes[waiter.key] = _KeyQueue()
+        queue = self._queues.get(entry.key)
+        if queue is None:
+            queue = self._queues[entry.key] = _KeyQueue()
         self._arrivals += 1
-        heappush(lane.heaps.setdefault(waiter.shape, []), (waiter.rank, self._arrivals, waiter))
-        lane.waiting += 1
+        heappush(queue.heaps.setdefault(entry.group, []), (entry.rank, self._arrivals, entry))
+        queue.waiting += 1
         self.waiting += 1
 
-    def withdraw(self, waiter: W) -> bool:
+    def withdraw(self, entry: W) -> bool:
         """Leave the line; False for one that was taken already."""
-        if not waiter.waits:
+        if not entry.waits:
             return False
         self._gone += 1
-        self._leave(waiter)
+        self._leave(entry)
         if self._gone > self.waiting + _SPARE:
             self._sweep()
         return True
 
-    def take(self, now: float, most: Callable[[Shape], int]) -> Taken[W]:
-        """First in line with what has its shape, up to `most(shape)` of them; nobody when nobody waits.
+    def take(self, now: float, size: int = 1, cost: float = math.inf) -> Taken[W]:
+        """First in line with what is of its group, up to `size` of them that cost no more than `cost`; a first one is
+        never too dear. Nobody when nobody waits.
 
         Late ones that come up are taken out on the way; they cost nobody a turn.
         """
         batch: list[W] = []
         late: list[W] = []
-        while self._lanes:
-            key, lane = next(iter(self._lanes.items()))
-            if (first := self._first(lane, now, late)) is not None:
-                self._lanes.move_to_end(key)
-                self._pop(lane, first[2])
+        while self._queues:
+            key, queue = next(iter(self._queues.items()))
+            if (first := self._first(queue, now, late)) is not None:
+                self._queues.move_to_end(key)
+                self._pop(queue, first[2])
                 batch.append(first[2])
-                if (limit := most(first[2].shape)) > 1:
-                    self._join(batch, late, now, limit)
+                if size > 1:
+                    self._join(batch, late, now, size, cost - first[2].cost)
                 break
         return Taken(batch, late)
 
-    def ahead(self, key: str, rank: float, shape: Shape | None) -> int:
+    def ahead(self, key: str, rank: float, group: Hashable = None) -> int:
         """At least how many go before one who would join now, if nobody withdraws.
 
-        shape  count only those with this shape; None: all
+        group  count only those of this group; None: all
         """
         own = 0
-        if (lane := self._lanes.get(key)) is not None:
-            for heap in (lane.heaps.values()) if shape is None else [lane.heaps.get(shape, [])]:
-                own += sum(entry[0] <= rank and entry[2].waits for entry in heap)
-        if shape is not None:
+        if (queue := self._queues.get(key)) is not None:
+            for heap in (queue.heaps.values()) if group is None else [queue.heaps.get(group, [])]:
+                own += sum(item[0] <= rank and item[2].waits for item in heap)
+        if group is not None:
             return own
-        return own + sum(min(other.waiting, own) for name, other in self._lanes.items() if name != key)
+        return own + sum(min(other.waiting, own) for name, other in self._queues.items() if name != key)
 
     def clear(self) -> list[W]:
         """Empty the line; returns who waited, in no order."""
-        entries = (entry for lane in self._lanes.values() for heap in lane.heaps.values() for entry in heap)
-        left = [waiter for _, _, waiter in entries if waiter.waits]
-        for waiter in left:
-            waiter.waits = False
-        self._lanes.clear()
+        entries = (item for queue in self._queues.values() for heap in queue.heaps.values() for item in heap)
+        left = [entry for _, _, entry in entries if entry.waits]
+        for entry in left:
+            entry.waits = False
+        self._queues.clear()
         self.waiting = self._gone = 0
         return left
 
-    def _join(self, batch: list[W], late: list[W], now: float, most: int) -> None:
-        """Fill a batch, one of each key in turn, as often as somebody still has the leader's shape."""
-        shape = batch[0].shape
-        lanes = list(self._lanes.items())  # the leader's last: it has had one
+    def _join(self, batch: list[W], late: list[W], now: float, size: int, budget: float) -> None:
+        """Fill a batch, one of each key in turn, as often as somebody of the leader's group still fits."""
+        group = batch[0].group
+        queues = list(self._queues.items())  # the leader's last: it has had one
         before = 0
-        while before < len(batch) < most:
+        while before < len(batch) < size:
             before = len(batch)
-            for key, lane in lanes:
-                if len(batch) == most:
+            for key, queue in queues:
+                if len(batch) == size:
                     break
-                if (entry := self._head(lane, shape, now, late)) is None:
+                item = self._head(queue, group, now, late)
+                if item is None or item[2].cost > budget:
                     continue
-                if entry is self._first(lane, now, late):
-                    self._lanes.move_to_end(key)
-                self._pop(lane, entry[2])
-                batch.append(entry[2])
+                if item is self._first(queue, now, late):
+                    self._queues.move_to_end(key)
+                self._pop(queue, item[2])
+                batch.append(item[2])
+                budget -= item[2].cost
 
-    def _first(self, lane: _KeyQueue[W], now: float, late: list[W]) -> HeapItem[W] | None:
-        """Who is first of a key, of whatever shape."""
-        shapes = list(lane.heaps)
-        if len(shapes) == 1:
-            return self._head(lane, shapes[0], now, late)
-        heads = [self._head(lane, shape, now, late) for shape in shapes]
+    def _first(self, queue: _KeyQueue[W], now: float, late: list[W]) -> HeapItem[W] | None:
+        """Who is first of a key, of whatever group."""
+        groups = list(queue.heaps)
+        if len(groups) == 1:
+            return self._head(queue, groups[0], now, late)
+        heads = [self._head(queue, group, now, late) for group in groups]
         return min((head for head in heads if head is not None), default=None)
 
-    def _head(self, lane: _KeyQueue[W], shape: Shape, now: float, late: list[W]) -> HeapItem[W] | None:
-        """Who is first of a key and a shape, once the withdrawn and the late are out of the way."""
-        heap = lane.heaps.get(shape)
+    def _head(self, queue: _KeyQueue[W], group: Hashable, now: float, late: list[W]) -> HeapItem[W] | None:
+        """Who is first of a key and a group, once the withdrawn and the late are out of the way."""
+        heap = queue.heaps.get(group)
         while heap:
-            waiter = heap[0][2]
-            if not waiter.waits:
+            entry = heap[0][2]
+            if not entry.waits:
                 heappop(heap)
                 self._gone -= 1
-            elif waiter.deadline <= now:
-                self._pop(lane, waiter)
-                late.append(waiter)
+            elif entry.deadline <= now:
+                self._pop(queue, entry)
+                late.append(entry)
             else:
                 return heap[0]
-        lane.heaps.pop(shape, None)
+        queue.heaps.pop(group, None)
         return None
 
-    def _pop(self, lane: _KeyQueue[W], head: W) -> None:
-        heappop(lane.heaps[head.shape])
+    def _pop(self, queue: _KeyQueue[W], head: W) -> None:
+        heappop(queue.heaps[head.group])
         self._leave(head)
 
-    def _leave(self, waiter: W) -> None:
-        waiter.waits = False
+    def _leave(self, entry: W) -> None:
+        entry.waits = False
         self.waiting -= 1
-        lane = self._lanes[waiter.key]
-        lane.waiting -= 1
-        if not lane.waiting:
-            for heap in lane.heaps.values():
+        queue = self._queues[entry.key]
+        queue.waiting -= 1
+        if not queue.waiting:
+            for heap in queue.heaps.values():
                 self._gone -= len(heap)
                 heap.clear()
-            del self._lanes[waiter.key]
+            del self._queues[entry.key]
 
     def _sweep(self) -> None:
-        for lane in self._lanes.values():
-            for shape, heap in list(lane.heaps.items()):
-                heap[:] = [entry for entry in heap if entry[2].waits]
+        for queue in self._queues.values():
+            for group, heap in list(queue.heaps.items()):
+                heap[:] = [item for item in heap if item[2].waits]
                 heapify(heap)
                 if not heap:
-                    del lane.heaps[shape]
+                    del queue.heaps[group]
         self._gone = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 from pathlib import Path
@@ -17,9 +18,9 @@ from models.inference import Prediction
 from models.preprocess import fit
 from service.engines import open_engine
 from service.errors import DeadlinePassed
-from service.scheduling.batcher import Batched, Batcher
+from service.repository.served_model import NetworkBatcher
 from service.settings import Settings, embedded
-from tests.service.gate import Clock, play, queued
+from tests.service.fakes import Clock, play, queued
 from tests.tiny import bands
 
 
@@ -45,7 +46,7 @@ def test_everybody_gets_their_own_answer_once_whatever_comes(seed: int) -> None:
 
     sizes: list[int] = []
     clock = Clock()
-    batcher = Batcher(network, max_batch_size=8, on_batch=lambda size, reason: sizes.append(size), clock=clock)
+    batcher = NetworkBatcher(network, max_batch_size=8, on_batch=lambda size, reason: sizes.append(size), clock=clock)
     answered, failed, late, cancelled = [], [], [], []
 
     async def client(i: int) -> None:
@@ -53,9 +54,9 @@ def test_everybody_gets_their_own_answer_once_whatever_comes(seed: int) -> None:
         pixels = np.zeros((side, side, 3), np.uint8)
         pixels[..., 0], pixels[..., 1] = i % 256, i // 256
         wants_code = chance.random() < 0.3
-        deadline = chance.choice([None, None, clock.now + chance.random()])
+        deadline = chance.choice([math.inf, math.inf, clock.now + chance.random()])
         try:
-            got = await batcher.submit(
+            got = await batcher.predict(
                 pixels, code=wants_code, key=chance.choice("abc"), priority=chance.randint(-2, 2), deadline=deadline
             )
         except RuntimeError as error:
@@ -66,10 +67,10 @@ def test_everybody_gets_their_own_answer_once_whatever_comes(seed: int) -> None:
             cancelled.append(i)
             raise
         else:
-            assert got.scores.item() == i
+            assert got.answer.scores.item() == i
             if wants_code:
-                assert got.code is not None
-                assert got.code.item() == -i
+                assert got.answer.code is not None
+                assert got.answer.code.item() == -i
             answered.append(i)
 
     async def scenario() -> None:
@@ -97,10 +98,10 @@ def test_everybody_gets_their_own_answer_once_whatever_comes(seed: int) -> None:
     assert max(sizes) <= min(8, room)
 
 
-def alone_and_together(engine: Any, pictures: list[Any], most: int) -> tuple[list[Batched], list[Batched], int]:
+def alone_and_together(engine: Any, pictures: list[Any], most: int) -> tuple[list[Prediction], list[Prediction], int]:
     """What each picture gets alone, and in batches of up to `most`; and the largest of those."""
 
-    def answers(most: int) -> tuple[list[Batched], int]:
+    def answers(most: int) -> tuple[list[Prediction], int]:
         sizes: list[int] = []
         go = threading.Event()
 
@@ -109,14 +110,14 @@ def alone_and_together(engine: Any, pictures: list[Any], most: int) -> tuple[lis
             encoded: Prediction = engine(pixels, code=code)
             return encoded
 
-        batcher = Batcher(network, max_batch_size=most, on_batch=lambda size, reason: sizes.append(size))
+        batcher = NetworkBatcher(network, max_batch_size=most, on_batch=lambda size, reason: sizes.append(size))
 
-        async def scenario() -> list[Batched]:
+        async def scenario() -> list[Prediction]:
             tasks = await queued(batcher, pictures, code=True)
             go.set()
-            return await asyncio.gather(*tasks)
+            return [done.answer for done in await asyncio.gather(*tasks)]
 
-        got: list[Batched] = play(batcher, scenario)
+        got: list[Prediction] = play(batcher, scenario)
         return got, max(sizes)
 
     alone, one = answers(1)

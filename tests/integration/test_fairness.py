@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,38 +10,16 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from models.inference import Prediction
 from models.io.encode import encode
 from tests.service.answers import PNG, labels, problem
-from tests.tiny import MeanColor
+from tests.service.fakes import Slow, wait_until
 
 KEYS = {"keys": "anna=a-secret,bert=b-secret", "cache_bytes": 0}
 ANNA, BERT = {"authorization": "Bearer a-secret"}, {"x-api-key": "b-secret"}
 
 
-class Slow(MeanColor):
-    """Waits until it is told to go on; remembers how bright each image was, in the order they ran."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.ran: list[int] = []
-        self.go.set()
-
-    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
-        assert self.go.wait(20)
-        self.ran.extend(int(pixels[0, 0, 0]) for pixels in pixels)
-        return super().__call__(pixels, code=code)
-
-
 def gray(brightness: int) -> bytes:
     return encode(np.full((64, 64, 3), brightness, np.uint8), "png")
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def order_of(client: TestClient, slow: Slow, asked: list[tuple[dict[str, str], str, int]]) -> list[int]:
@@ -58,7 +33,7 @@ def order_of(client: TestClient, slow: Slow, asked: list[tuple[dict[str, str], s
             answers.append(
                 pool.submit(client.post, f"/segment?format=npy&{query}", content=gray(brightness), headers=headers)
             )
-            until(lambda: batcher.running + batcher.waiting == len(answers))
+            wait_until(lambda: batcher.running + batcher.waiting == len(answers))
         slow.go.set()
         for answer in answers:
             labels(answer.result())
@@ -88,13 +63,13 @@ def test_one_key_fills_its_share_and_others_are_served(serve: Any) -> None:
         admission = client.app.state.tessera.runtime.admission
         slow.go.clear()
         inside = [pool.submit(client.post, "/segment?format=npy", content=PNG, headers=ANNA) for _ in range(2)]
-        until(lambda: len(admission) == 2)
+        wait_until(lambda: len(admission) == 2)
         refused = client.post("/segment", content=PNG, headers=ANNA)
         assert "'anna'" in problem(refused, 429)
         assert refused.json()["type"] == "urn:tessera:too-many"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         inside.append(pool.submit(client.post, "/segment?format=npy", content=PNG, headers=BERT))
-        until(lambda: len(admission) == 3)
+        wait_until(lambda: len(admission) == 3)
         full = client.post("/segment", content=PNG, headers=BERT)  # within its share: it is the house that is full
         problem(full, 503)
         assert 1 <= int(full.headers["retry-after"]) <= 60
@@ -113,7 +88,7 @@ def test_without_keys_the_bound_is_the_house_s_alone(serve: Any) -> None:
     with serve(lambda bundle: slow, **limits) as client, ThreadPoolExecutor(3) as pool:
         slow.go.clear()
         inside = [pool.submit(client.post, "/segment?format=npy", content=PNG) for _ in range(3)]
-        until(lambda: len(client.app.state.tessera.runtime.admission) == 3)
+        wait_until(lambda: len(client.app.state.tessera.runtime.admission) == 3)
         problem(client.post("/segment", content=PNG), 503)
         slow.go.set()
         for answer in inside:

@@ -10,13 +10,13 @@ import pytest
 
 from models.inference import Prediction
 from service.errors import Busy, DeadlinePassed
-from service.scheduling.batcher import Batcher
-from tests.service.gate import Clock, Gate, echo, held, picture, play, queued, until
+from service.repository.served_model import NetworkBatcher
+from tests.service.fakes import Clock, Gate, echo, held, picture, play, queued, until
 
 
 def test_a_deadline_that_passed_in_the_queue_is_never_run() -> None:
     gate, clock = Gate(), Clock()
-    batcher = Batcher(gate, max_batch_size=4, clock=clock)
+    batcher = NetworkBatcher(gate, max_batch_size=4, clock=clock)
 
     async def scenario() -> None:
         running = await held(batcher)
@@ -29,8 +29,8 @@ def test_a_deadline_that_passed_in_the_queue_is_never_run() -> None:
             with pytest.raises(DeadlinePassed, match="timeout_ms"):
                 await task
         with pytest.raises(DeadlinePassed):  # alone, with nobody else to run
-            await batcher.submit(picture(5), deadline=104.0)
-        assert (await batcher.submit(picture(6), deadline=105.1)).scores[0, 0, 0] == 6
+            await batcher.predict(picture(5), deadline=104.0)
+        assert (await batcher.predict(picture(6), deadline=105.1)).answer.scores[0, 0, 0] == 6
 
     play(batcher, scenario)
     assert gate.batches == [[0], [3, 4], [6]]
@@ -59,7 +59,7 @@ def after(measured: int, waiting: int, allowed_s: float, **options: Any) -> type
     `measured` ones in a row."""
     clock = Clock()
     paced = Paced(clock, 1.0, held=250)
-    batcher = Batcher(paced, clock=clock)
+    batcher = NetworkBatcher(paced, clock=clock)
 
     async def scenario() -> type[BaseException] | None:
         paced.start.clear()  # all are in the line before the first has run: no pause in between
@@ -68,7 +68,7 @@ def after(measured: int, waiting: int, allowed_s: float, **options: Any) -> type
         tasks += await queued(batcher, [picture(100 + i) for i in range(waiting)])
         paced.start.set()
         await until(lambda: batcher.running == 1 and batcher.waiting == waiting and len(paced.ran) == measured)
-        asked = asyncio.create_task(batcher.submit(picture(200), deadline=clock.now + allowed_s, **options))
+        asked = asyncio.create_task(batcher.predict(picture(200), deadline=clock.now + allowed_s, **options))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         refused = asked.exception() if asked.done() else None
@@ -98,11 +98,11 @@ def test_what_may_be_in_time_is_never_refused() -> None:
 def test_an_idle_network_forgets_its_pace() -> None:
     clock = Clock()
     paced = Paced(clock, 1.0, held=250)
-    batcher = Batcher(paced, clock=clock)
+    batcher = NetworkBatcher(paced, clock=clock)
 
     async def scenario() -> None:
         await asyncio.gather(*await queued(batcher, [picture(i) for i in range(20)]))
-        await until(lambda: batcher._idle)
+        await until(lambda: batcher.running == 0)
         running = await queued(batcher, [picture(250), *(picture(i) for i in range(50))])
         await until(lambda: batcher.running == 1)
         asked = (await queued(batcher, [picture(1)], deadline=clock.now + 0.1))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -124,3 +125,21 @@ def test_the_requests_own_time_bounds_it_too(serve: Any, monkeypatch: pytest.Mon
 def test_parameters_that_do_not_go_with_the_image_are_named(client: Any) -> None:
     assert "crf" in problem(client.post("/segment?crf=true&crf_size=photo", content=PNG), 422)
     assert "crf" in problem(client.post("/segment?crf=slow", content=PNG), 422)
+
+
+class Stuck:
+    """A device that takes images and never answers."""
+
+    alive = True
+
+    async def refine(self, *_: Any, **__: Any) -> Any:
+        await asyncio.sleep(60)
+
+
+def test_a_device_that_does_not_answer_in_time_is_not_waited_for(serve: Any) -> None:
+    with serve(crf_timeout_s=0.2) as client:
+        client.app.state.tessera.runtime.gpu = Stuck()
+        told = client.post("/segment?crf=true", content=PNG).json()
+        assert told["refined"] is False
+        assert "TESSERA_CRF_TIMEOUT_S" in told["warnings"][0]
+        client.app.state.tessera.runtime.gpu = None

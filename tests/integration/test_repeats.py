@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,29 +11,15 @@ import pytest
 from PIL import Image
 
 from models import palette
-from models.inference import Prediction
 from models.io.encode import encode
 from tests.service.answers import B64, JPEG, PHOTO, PNG, labels, problem
-from tests.tiny import CENTROIDS, MeanColor, bands
-
-
-class Counted(MeanColor):
-    """Counts the images it saw; holds them while `go` is cleared."""
-
-    def __init__(self) -> None:
-        self.images = 0
-        self.go = threading.Event()
-        self.go.set()
-
-    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
-        self.images += len(pixels)
-        assert self.go.wait(20)
-        return super().__call__(pixels, code=code)
+from tests.service.fakes import Slow
+from tests.tiny import CENTROIDS, bands
 
 
 @pytest.fixture
-def network() -> Counted:
-    return Counted()
+def network() -> Slow:
+    return Slow()
 
 
 QUERIES = (
@@ -43,7 +28,7 @@ QUERIES = (
 )  # fmt: skip
 
 
-def test_other_options_need_no_second_pass_and_say_the_same(serve: Any, network: Counted) -> None:
+def test_other_options_need_no_second_pass_and_say_the_same(serve: Any, network: Slow) -> None:
     with serve(lambda bundle: network) as client, serve(cache_bytes=0) as plain:
         before = network.images
         for query in QUERIES:
@@ -61,7 +46,7 @@ def test_other_options_need_no_second_pass_and_say_the_same(serve: Any, network:
         assert "encoder;dur=0.00" in client.post("/segment?format=png", content=PNG).headers["server-timing"]
 
 
-def test_other_bytes_are_another_image(serve: Any, network: Counted) -> None:
+def test_other_bytes_are_another_image(serve: Any, network: Slow) -> None:
     with serve(lambda bundle: network) as client:
         before = network.images
         for content in (PNG, JPEG, encode(bands(60, 100, (4, 3, 2, 1, 0)), "png")):
@@ -72,7 +57,7 @@ def test_other_bytes_are_another_image(serve: Any, network: Counted) -> None:
         assert network.images == before + 4
 
 
-def test_a_crowd_with_one_image_is_one_pass(serve: Any, network: Counted) -> None:
+def test_a_crowd_with_one_image_is_one_pass(serve: Any, network: Slow) -> None:
     with serve(lambda bundle: network) as client, ThreadPoolExecutor(12) as pool:
         before = network.images
         network.go.clear()
@@ -85,7 +70,7 @@ def test_a_crowd_with_one_image_is_one_pass(serve: Any, network: Counted) -> Non
         assert network.images == before + 1
 
 
-def test_switched_off_every_image_is_a_pass(serve: Any, network: Counted) -> None:
+def test_switched_off_every_image_is_a_pass(serve: Any, network: Slow) -> None:
     with serve(lambda bundle: network, cache_bytes=0) as client:
         before = network.images
         for _ in range(3):
@@ -139,7 +124,7 @@ def test_similar_takes_one_image(client: Any) -> None:
     assert "send one" in problem(client.post("/similar?x=1&y=1", json={"images": [B64, B64]}), 422)
 
 
-def test_who_shares_a_pass_does_not_share_its_end(serve: Any, network: Counted) -> None:
+def test_who_shares_a_pass_does_not_share_its_end(serve: Any, network: Slow) -> None:
     """The first asker's time runs out while the image waits; the second, with more time, is answered all the same."""
     with serve(lambda bundle: network) as client, ThreadPoolExecutor(4) as pool:
         network.go.clear()

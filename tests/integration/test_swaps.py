@@ -130,10 +130,10 @@ def test_who_holds_the_old_one_finishes_on_it(bundle: Bundle, tmp_path: Path) ->
             assert registry.get(None) is added.served
             assert registry.leaving == [old]
             await asyncio.sleep(0.05)
-            await old.batcher.submit(PIXELS)
-            assert not old.encoder.closed  # type: ignore[attr-defined]
+            await old.batcher.predict(PIXELS)
+            assert not old.engine.closed  # type: ignore[attr-defined]
         await settled(registry)
-        assert old.encoder.closed  # type: ignore[attr-defined]
+        assert old.engine.closed  # type: ignore[attr-defined]
         with pytest.raises(NotFound):
             registry.get(bundle.ref)
 
@@ -174,11 +174,11 @@ def test_a_bad_bundle_changes_nothing(bundle: Bundle, tmp_path: Path, spoil: Any
         with pytest.raises(BadModel, match=says):
             await registry.add(newer.path)
         assert registry.served == [before]
-        assert (registry.leaving, registry.loading, registry.state) == ([], None, "ready")
+        assert (registry.leaving, registry.loading) == ([], None)
         assert says in registry.failed["newer"]
         assert "\n" not in registry.failed["newer"]
         assert len(Engine.open) == live
-        await before.batcher.submit(PIXELS)
+        await before.batcher.predict(PIXELS)
 
     within(settings_of(bundle, tmp_path), work, opened)
 
@@ -206,7 +206,7 @@ def test_ten_swaps_leave_one_network(bundle: Bundle, tmp_path: Path) -> None:
         await registry.get(None).clusters.patch(0, Change(name="brick"))
         for i in range(10):
             await registry.add(pair[(i + 1) % 2].path)
-            await registry.get(None).batcher.submit(PIXELS)
+            await registry.get(None).batcher.predict(PIXELS)
         await settled(registry)
         assert registry.get(None).clusters.style.names[0] == "brick"
 
@@ -239,7 +239,7 @@ def test_two_hundred_swaps_under_traffic_do_not_grow(
             nonlocal answered
             while not done.is_set():
                 with registry.use(None) as served:
-                    await served.batcher.submit(PIXELS)
+                    await served.batcher.predict(PIXELS)
                 answered += 1
 
         clients = [asyncio.create_task(traffic()) for _ in range(3)]

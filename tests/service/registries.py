@@ -16,13 +16,14 @@ from models.preprocess import InputSpec, fit
 from service.metrics import Metrics
 from service.repository.registry import Registry
 from service.settings import Settings
-from tests.tiny import MeanColor, bands
+from tests.service.fakes import FakeEngine
+from tests.tiny import bands
 
 T = TypeVar("T")
 PIXELS = fit(bands(), InputSpec(size=(64, 64), resize="short_side", multiple=8, max_side_px=512)).pixels
 
 
-class Wrong(MeanColor):
+class Wrong(FakeEngine):
     """Computes something else than training did."""
 
     def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
@@ -30,14 +31,13 @@ class Wrong(MeanColor):
         return Prediction(np.roll(scores, 1, axis=1))
 
 
-class Engine(MeanColor):
+class Engine(FakeEngine):
     """Counts those that are open, and knows whether it was used after its end."""
 
     open: ClassVar[weakref.WeakSet[Engine]] = weakref.WeakSet()
-    provider = "cpu"
 
     def __init__(self) -> None:
-        self.closed = False
+        super().__init__()
         Engine.open.add(self)
 
     def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
@@ -46,13 +46,13 @@ class Engine(MeanColor):
 
     def close(self) -> None:
         assert not self.closed
-        self.closed = True
+        super().close()
         Engine.open.discard(self)
 
 
-def load(settings: Settings, *encoder: Callable[[Any], Any]) -> Registry:
+def load(settings: Settings, *engine: Callable[[Any], Any]) -> Registry:
     async def whole() -> Registry:
-        registry = Registry(settings, Metrics(), *encoder)
+        registry = Registry(settings, Metrics(), *engine)
         await registry.load()
         await registry.close()
         return registry
@@ -61,14 +61,14 @@ def load(settings: Settings, *encoder: Callable[[Any], Any]) -> Registry:
 
 
 def within(
-    settings: Settings, work: Callable[[Registry], Awaitable[T]], *encoder: Callable[[Any], Any], limit_s: float = 20
+    settings: Settings, work: Callable[[Registry], Awaitable[T]], *engine: Callable[[Any], Any], limit_s: float = 20
 ) -> T:
     """What `work` makes of a registry that has loaded its bundles."""
 
     async def whole() -> T:
-        registry = Registry(settings, Metrics(), *encoder)
+        registry = Registry(settings, Metrics(), *engine)
         await registry.load()
-        assert registry.state == "ready"
+        assert registry.loaded
         try:
             return await asyncio.wait_for(work(registry), limit_s)
         finally:

@@ -11,8 +11,8 @@ from typing import Any
 from starlette.testclient import TestClient
 
 from models.bundle import Bundle
-from models.inference import Predictor
 from service.app import create_app
+from service.engines import Engine
 from service.settings import Settings
 
 Serve = Callable[..., AbstractContextManager[TestClient]]
@@ -22,9 +22,9 @@ def server_of(bundle: Path, state: Path) -> Serve:
     """`with server_of(…)(max_mpx=1) as client`: a ready server of a bundle with these settings."""
 
     @contextmanager
-    def start(open_predictor: Callable[[Bundle], Predictor] | None = None, **settings: Any) -> Iterator[TestClient]:
+    def start(open_engine: Callable[[Bundle], Engine] | None = None, **settings: Any) -> Iterator[TestClient]:
         given = Settings(**{"bundles": (bundle,), "state": state, "threads": 1, **settings})
-        with TestClient(create_app(given, open_predictor)) as client:
+        with TestClient(create_app(given, open_engine)) as client:
             deadline = time.monotonic() + 20
             while client.get("/readyz").status_code != 200:
                 assert time.monotonic() < deadline, client.get("/healthz").text

@@ -14,11 +14,12 @@ from starlette.testclient import TestClient
 
 from models.inference import Prediction
 from models.io.encode import encode
+from service.api.state import Lifecycle
 from service.app import create_app
 from service.formats import registry as render
-from service.repository.registry import Registry
 from service.settings import Settings
-from tests.tiny import MeanColor, bands
+from tests.service.fakes import FakeEngine
+from tests.tiny import bands
 
 PNG = encode(bands(), "png")
 
@@ -68,7 +69,7 @@ def test_routes_and_methods_that_are_not_there(client: TestClient) -> None:
 
 
 def test_our_own_fault_is_a_500_that_says_nothing(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
-    class Breaks(MeanColor):
+    class Breaks(FakeEngine):
         broken = False
 
         def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
@@ -121,8 +122,7 @@ def test_not_ready_while_loading_and_live_all_the_same(tiny_bundle: Path, tmp_pa
 
 def test_while_draining_new_work_is_refused_and_probes_answer(serve: Any) -> None:
     with serve() as client:
-        registry: Registry = client.app.state.tessera.registry
-        registry.state = "draining"
+        client.app.state.tessera.lifecycle = Lifecycle.DRAINING
         assert client.get("/readyz").status_code == 503
         assert client.get("/livez").status_code == 200
         answer = client.post("/segment", content=PNG)

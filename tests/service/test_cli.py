@@ -21,16 +21,11 @@ import pytest
 from benchmarks import machine
 from models.crf import reference
 from models.io.encode import encode
+from tests.service.fakes import free_port
 from tests.tiny import bands
 
 ROOT = Path(__file__).parents[2]
 PNG = encode(bands(), "png")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def command(*arguments: str) -> list[str]:

@@ -9,16 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
-from pydantic import ValidationError
 
-from service.api import body, openapi, responses
+from service.api import openapi, responses
 from service.api.dependencies import known_caller, served_of, state_of
-from service.errors import BadBody, BadOption, NotFound, explain
+from service.api.request import read_json
+from service.errors import BadOption, NotFound
 from service.inference import options
 from service.repository.cluster_names import Change
 from service.repository.served_model import Served
-
-_PATCH_BYTES = 2**16
 
 router = APIRouter()
 
@@ -76,16 +74,7 @@ async def change_cluster(
     id: int, request: Request, query: Annotated[options.ModelQuery, Query()]
 ) -> responses.ClusterInfo:
     known_caller(request)
-    settings = state_of(request).settings
-    with state_of(request).runtime.admission.hold() as hold:
-        data = await body.read(request, hold, max_bytes=_PATCH_BYTES, timeout_s=settings.body_timeout_s)
-    try:
-        change = Change.model_validate_json(data)
-    except ValidationError as error:
-        if error.errors()[0]["type"] == "json_invalid":
-            raise BadBody('the body is not JSON; send for instance {"name": "road"}') from None
-        known = {name: field.description or "" for name, field in Change.model_fields.items()}
-        raise BadOption(explain(error.errors(), known)) from None
+    change = await read_json(request, Change, hint='send for instance {"name": "road"}')
     if not change.model_fields_set:
         raise BadOption(f"nothing to change; give one of {', '.join(Change.model_fields)}")
     served = served_of(request, query.model)  # only now: it may have been replaced while the body came

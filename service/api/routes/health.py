@@ -24,7 +24,7 @@ async def livez() -> dict[str, bool]:
 
 @router.get("/readyz", operation_id="readyz", responses=openapi.responses(503))
 async def readyz(request: Request) -> Response:
-    if reason := _not_ready(request):
+    if reason := state_of(request).not_ready():
         raise Busy(reason, reason="not_ready")
     return JSONResponse({"ready": True})
 
@@ -33,7 +33,7 @@ async def readyz(request: Request) -> Response:
 async def healthz(request: Request) -> responses.Health:
     state = state_of(request)
     served = state.registry.served
-    reason = _not_ready(request)
+    reason = state.not_ready()
     return responses.Health(
         ready=reason is None,
         reason=reason,
@@ -51,10 +51,3 @@ async def metrics(request: Request) -> Response:
     state = state_of(request)
     state.registry.show()
     return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _not_ready(request: Request) -> str | None:
-    state = state_of(request)
-    if state.registry.state != "ready":
-        return f"the server is {state.registry.state}"
-    return "the queue has been nearly full for a while" if state.runtime.admission.flooded() else None

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import ValidationError
 
-from service.api import body, openapi, responses
+from service.api import openapi, responses
 from service.api.dependencies import known_caller, served_of, state_of
 from service.api.model_views import absent_models, all_models, model_info
-from service.errors import BadBody, BadOption, NotAllowed, NotFound, explain, nearest
+from service.api.request import read_json
+from service.errors import BadOption, NotAllowed, NotFound, nearest
 from service.repository.cluster_names import TransferReport
 
-_LOAD_BYTES = 2**16
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _LOAD_BODY: dict[str, Any] = {
     "requestBody": {
@@ -53,7 +52,7 @@ async def model(name: str, request: Request) -> responses.ModelDetail:
     served = served_of(request, name)
     return responses.ModelDetail(
         **dict(model_info(request, served)),
-        warm_shapes=served.shapes,
+        warm_shapes=list(served.engine.shapes),
         drift=served.drift.distance(),
         manifest=served.bundle.manifest.model_dump(mode="json"),
     )
@@ -69,11 +68,11 @@ async def model(name: str, request: Request) -> responses.ModelDetail:
 )
 async def load(name: str, request: Request) -> responses.Loaded:
     state = state_of(request)
-    state.registry.admit()
+    state.admit()
     state.keys.admin(request.headers)
     if request.query_params:
         raise BadOption(f'{min(request.query_params)[:60]}: options of a load go into its body: {{"default": true}}')
-    options = await _load_options(request)
+    options = await read_json(request, responses.LoadOptions, hint='send none, or {"default": true}', empty=b"{}")
     folder = await asyncio.to_thread(_folder, state.settings.models, name)
     added = await state.registry.add(folder, default=options.default)
     request.state.model = added.served.bundle.ref
@@ -98,19 +97,6 @@ async def unload(name: str, request: Request) -> responses.Unloaded:
     served = await state.registry.remove(name)
     default = state.registry.get(None)
     return responses.Unloaded(unloaded=served.bundle.ref, finishing=served.users, default=default.bundle.ref)
-
-
-async def _load_options(request: Request) -> responses.LoadOptions:
-    state = state_of(request)
-    with state.runtime.admission.hold() as hold:
-        data = await body.read(request, hold, max_bytes=_LOAD_BYTES, timeout_s=state.settings.body_timeout_s)
-    try:
-        return responses.LoadOptions.model_validate_json(data.strip() or b"{}")
-    except ValidationError as error:
-        if error.errors()[0]["type"] == "json_invalid":
-            raise BadBody('the body is not JSON; send none, or {"default": true}') from None
-        known = {name: field.description or "" for name, field in responses.LoadOptions.model_fields.items()}
-        raise BadOption(explain(error.errors(), known)) from None
 
 
 def _folder(models: Path | None, name: str) -> Path:

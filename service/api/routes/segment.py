@@ -18,7 +18,6 @@ from service.errors import BadOption
 from service.formats import registry
 from service.inference import pipeline
 from service.inference.options import Options, SimilarOptions
-from service.inference.pipeline import Answer
 
 _AT_ONCE = 4  # of one request's images: the others' requests come in between
 _REFUSALS = (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
@@ -35,13 +34,17 @@ router = APIRouter()
     openapi_extra=openapi.images(Options),
 )
 async def segment(request: Request) -> Response:
-    async with read_request(request, Options) as ask:
-        renderer = _renderer(ask)
-        answer = await (_several(ask) if ask.many else _single(ask, ask.images[0], renderer))
+    async with read_request(request, Options) as asked:
+        renderer = _renderer(asked)
+        if asked.many:
+            content, warnings = await _several(asked), []
+        else:
+            task = asked.task(asked.images[0])
+            content, warnings = await pipeline.segment(task, renderer), task.warnings
     headers = {"vary": "accept"}
-    if answer.warnings and renderer.name != "json":
-        headers["x-warning"] = "; ".join(answer.warnings).encode("ascii", "replace").decode()
-    return Response(answer.body, media_type=renderer.media_type, headers=headers)
+    if warnings and renderer.name != "json":
+        headers["x-warning"] = "; ".join(warnings).encode("ascii", "replace").decode()
+    return Response(content, media_type=renderer.media_type, headers=headers)
 
 
 @router.post(
@@ -53,29 +56,23 @@ async def segment(request: Request) -> Response:
     openapi_extra=openapi.images(SimilarOptions),
 )
 async def similar(request: Request) -> Response:
-    async with read_request(request, SimilarOptions) as ask:
-        if ask.many:
+    async with read_request(request, SimilarOptions) as asked:
+        if asked.many:
             raise BadOption("x, y: a pixel belongs to one image; send one")
-        async with ask.image(ask.images[0]) as order:
-            content = await pipeline.similar(order, ask.options)
-    return Response(content, media_type="image/png" if ask.options.format == "png" else "application/x-npy")
+        content = await pipeline.similar(asked.task(asked.images[0]))
+    return Response(content, media_type="image/png" if asked.options.format == "png" else "application/x-npy")
 
 
-def _renderer(ask: InferenceRequest[Options]) -> registry.Renderer:
-    accept, format = ask.request.headers.get("accept", ""), ask.options.format
-    if not ask.many:
+def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer:
+    accept, format = asked.request.headers.get("accept", ""), asked.options.format
+    if not asked.many:
         return registry.choose(format, accept)
     if format not in (None, "json"):
         raise BadOption(f"format: several images are answered as json only; send them singly for {format}")
     return registry.choose("json", accept)
 
 
-async def _single(ask: InferenceRequest[Options], data: bytes, renderer: registry.Renderer) -> Answer:
-    async with ask.image(data) as order:
-        return await pipeline.segment(order, ask.options, renderer)
-
-
-async def _several(ask: InferenceRequest[Options]) -> Answer:
+async def _several(asked: InferenceRequest[Options]) -> bytes:
     """Answers in the images' order; one that cannot be answered has its problem in its place."""
     json = registry.choose("json", "")
     gate = asyncio.Semaphore(_AT_ONCE)
@@ -83,15 +80,15 @@ async def _several(ask: InferenceRequest[Options]) -> Answer:
     async def one(data: bytes) -> bytes:
         async with gate:
             try:
-                return (await _single(ask, data, json)).body
+                return await pipeline.segment(asked.task(data), json)
             except BadOption:
                 raise  # true of all of them
             except TesseraError as error:
-                return bytes(JSONResponse(problem_of(error, ask.request.state.request_id)).body)
+                return bytes(JSONResponse(problem_of(error, asked.request.state.request_id)).body)
 
-    tasks = [asyncio.ensure_future(one(data)) for data in ask.images]
+    tasks = [asyncio.ensure_future(one(data)) for data in asked.images]
     try:
-        return Answer(b'{"results":[' + b",".join(await asyncio.gather(*tasks)) + b"]}", ())
+        return b'{"results":[' + b",".join(await asyncio.gather(*tasks)) + b"]}"
     finally:
         for task in tasks:
             task.cancel()

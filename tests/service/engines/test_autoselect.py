@@ -19,42 +19,25 @@ from service.engines import autoselect
 from service.engines.autoselect import BUDGET_S, compared, fastest, measured
 from service.engines.base import Engine, EngineError, Kind
 from service.settings import EngineName, Settings
-from tests.tiny import MeanColor
+from tests.service.fakes import Clock, FakeEngine
 
 
-class Clock:
-    """Time passes only where somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Timed:
-    """The tiny network, taking `seconds` a run; `wrong` swaps two clusters."""
-
-    provider = "cpu"
-    note: str | None = None
+class Timed(FakeEngine):
+    """Takes `seconds` a run; `wrong` swaps two clusters."""
 
     def __init__(self, name: str, clock: Clock, seconds: float, wrong: bool = False) -> None:
+        super().__init__()
         self.name, self._clock, self._seconds, self._wrong = name, clock, seconds, wrong
-        self.shapes: dict[tuple[int, int], None] = {}
         self.runs = 0
-        self.closed = False
 
     def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
         self._clock.now += self._seconds
         self.runs += 1
-        scores = MeanColor()(pixels).scores
+        scores = super().__call__(pixels).scores
         return Prediction(scores[:, [1, 0, 2, 3, 4]] if self._wrong else scores)
 
     def warm(self, shapes: Iterable[tuple[int, int]]) -> None:
         raise AssertionError("the choice warms nothing")
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def kind(engine: Timed, *, exact: bool = True, module: str = "numpy") -> Kind:
@@ -63,7 +46,7 @@ def kind(engine: Timed, *, exact: bool = True, module: str = "numpy") -> Kind:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

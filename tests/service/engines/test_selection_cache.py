@@ -41,7 +41,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(selection_cache.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with caplog.at_level(logging.INFO):
         kept.put("a", "onnxruntime", "other")
     assert kept.get("a") == ("openvino", "why")

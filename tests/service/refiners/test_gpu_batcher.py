@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,16 @@ from models import refine
 from models.crf.cpu.lattice import LatticeError
 from models.crf.cuda.memory import OutOfMemory
 from models.crf.params import CRFError
-from models.deadline import CRFTimeout
 from models.preprocess import Fit
 from models.types import Array
-from service.errors import Busy
+from service.errors import Busy, DeadlinePassed
 from service.refiners import gpu_batcher, gpu_worker
 from service.refiners.gpu_batcher import IMAGES, DeviceLost, GpuBatcher, NotOnDevice
 from service.refiners.gpu_worker import Image, OnDevice, Parameters, open_worker, proof
 from service.settings import Settings
 from tests.models.crf.cuda.cases import maps, picture
 from tests.models.crf.cuda.emulator import Emulator, missing
-from tests.service.gate import Clock, until
+from tests.service.fakes import Clock, play, until
 
 emulated = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -63,18 +62,6 @@ def asked(refiner: GpuBatcher, i: int, *, k: int = 3, side: int = 8, **options: 
     """Image i, refined."""
     scores, pixels = np.zeros((k, 1, 1), np.float32), np.full((side, side, 3), i, np.uint8)
     return refiner.refine(scores, None, Fit(pixels, (side, side + i)), **{"temperature": 2.0, **options})
-
-
-def play(refiner: GpuBatcher, scenario: Callable[[], Awaitable[Any]]) -> Any:
-    async def whole() -> Any:
-        try:
-            async with asyncio.timeout(10):
-                return await scenario()
-        finally:
-            refiner.close()
-            await refiner.ended()
-
-    return asyncio.run(whole())
 
 
 async def answers_of(refiner: GpuBatcher, fake: Fake, orders: list[dict[str, Any]]) -> list[Array | BaseException]:
@@ -119,7 +106,7 @@ def test_the_bytes_of_a_launch_are_bounded_but_one_image_is_never_too_large(monk
     monkeypatch.setattr(gpu_batcher, "TRANSFERRED", 1000)  # one of side 8 takes some 270
     fake = Fake()
     run(fake, [{}, {}, {"side": 40}, {}, {}])
-    assert fake.batches == [[0], [1, 2, 4], [3], [5]]
+    assert fake.batches == [[0], [1, 2], [3], [4, 5]]
 
 
 def test_a_lone_image_does_not_wait_for_company() -> None:
@@ -189,21 +176,15 @@ def test_a_deadline_that_passed_is_not_launched() -> None:
         fake.open.set()
         return await asyncio.gather(first, *tasks, return_exceptions=True)
 
-    assert numbers(play(refiner, scenario)) == [0, CRFTimeout, 2]
+    assert numbers(play(refiner, scenario)) == [0, DeadlinePassed, 2]
     assert fake.batches == [[0], [2]]
 
 
-def test_at_the_deadline_the_answer_is_given_up_although_the_device_still_works() -> None:
-    clock = Clock()
+def test_keys_take_turns_on_the_device_too() -> None:
     fake = Fake()
-    refiner = GpuBatcher(fake, clock=clock)
-
-    async def scenario() -> None:
-        with pytest.raises(CRFTimeout, match="timeout_ms"):
-            await asked(refiner, 1, deadline=clock.now + 0.02)
-        fake.open.set()
-
-    play(refiner, scenario)
+    orders = [{"key": "a", "k": 3 + i} for i in range(4)]  # no two share a launch
+    run(fake, [*orders, {"key": "b", "k": 9}])
+    assert fake.batches.index([5]) <= 2
 
 
 def test_who_leaves_while_waiting_is_never_launched() -> None:
@@ -235,7 +216,7 @@ def test_closing_answers_what_runs_and_refuses_what_waits() -> None:
         await until(lambda: refiner.waiting == 1)
         refiner.close()
         fake.open.set()
-        with pytest.raises(Busy, match="ending"):
+        with pytest.raises(Busy, match="put away"):
             await asked(refiner, 2)
         return await asyncio.gather(first, second, return_exceptions=True)
 

@@ -161,8 +161,8 @@ def test_the_process_ends_when_the_server_is_killed() -> None:
 def test_requests_meanwhile(serve: Any) -> None:
     dense.warm()
     with serve(crf_timeout_s=0.5) as client:
-        compiling = client.app.state.tessera.runtime.compiling
-        compiling.look()
+        warmup = client.app.state.tessera.runtime.warmup
+        warmup.look()
         began = time.monotonic()
         told = client.post("/segment?crf=true", content=PNG).json()
         assert time.monotonic() - began >= 0.5
@@ -173,5 +173,5 @@ def test_requests_meanwhile(serve: Any) -> None:
         answer = client.post("/segment?format=npy&crf=true", content=PNG)
         assert "being compiled" in answer.headers["x-warning"]
         assert (labels(answer) == labels(plain)).all()
-        client.portal.call(compiling.run, [5])
+        client.portal.call(warmup.run, [5])
         assert "x-warning" not in client.post("/segment?format=npy&crf=true", content=PNG).headers

@@ -13,7 +13,7 @@ from models.bundle import Bundle
 from models.preprocess import fit
 from service.errors import Busy, Conflict, NotFound
 from service.metrics import Metrics
-from service.repository.registry import Registry
+from service.repository.registry import NoBundle, Registry
 from service.settings import Settings
 from tests.service.registries import Engine, Wrong, load, settings_of, settled, within
 from tests.service.variants import variant
@@ -28,7 +28,7 @@ def test_the_first_is_the_default_and_names_find_the_rest(
     tiny_bundle: Path, make_bundle: Callable[..., Path], tmp_path: Path
 ) -> None:
     registry = load(Settings(bundles=(tiny_bundle, make_bundle("other")), state=tmp_path))
-    assert registry.state == "ready"
+    assert registry.loaded
     assert registry.get(None).name == "tiny"
     other = registry.get("other")
     assert registry.get(other.bundle.ref) is other
@@ -37,14 +37,11 @@ def test_the_first_is_the_default_and_names_find_the_rest(
             registry.get(ref)
 
 
-def test_a_default_that_fails_its_golden_image_fails_the_server(
-    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    registry = load(Settings(bundles=(tiny_bundle,), state=tmp_path), lambda bundle: Wrong())
-    assert registry.state == "failed"
-    assert "golden image" in caplog.text
-    with pytest.raises(Busy):
-        registry.get(None)
+def test_a_default_that_fails_its_golden_image_fails_the_server(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(NoBundle, match="golden image"):
+        load(Settings(bundles=(tiny_bundle,), state=tmp_path), lambda bundle: Wrong())
+    with pytest.raises(Busy, match="loading"):
+        Registry(Settings(bundles=(tiny_bundle,), state=tmp_path), Metrics()).get(None)
 
 
 def test_a_second_bundle_that_is_bad_is_named_and_not_served(
@@ -53,7 +50,7 @@ def test_a_second_bundle_that_is_bad_is_named_and_not_served(
     bad = make_bundle("bad")
     (bad / "NOTICE").write_text("changed")
     registry = load(Settings(bundles=(tiny_bundle, bad, tmp_path / "absent", tiny_bundle), state=tmp_path / "state"))
-    assert registry.state == "ready"
+    assert registry.loaded
     assert [s.name for s in registry.served] == ["tiny"]
     assert "NOTICE" in registry.failed["bad"]
     assert "no such" in registry.failed["absent"]
@@ -62,15 +59,15 @@ def test_a_second_bundle_that_is_bad_is_named_and_not_served(
 
 
 @pytest.mark.parametrize("bundles", [(), (Path("absent"),)])
-def test_nothing_to_serve_is_said(bundles: tuple[Path, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert load(Settings(bundles=bundles, state=tmp_path)).state == "failed"
-    assert "train one" in caplog.text
+def test_nothing_to_serve_is_said(bundles: tuple[Path, ...], tmp_path: Path) -> None:
+    with pytest.raises(NoBundle, match="train one"):
+        load(Settings(bundles=bundles, state=tmp_path))
 
 
 def test_ready_means_run_at_the_golden_and_the_declared_size(bundle: Bundle, tmp_path: Path) -> None:
     registry = load(settings_of(bundle, tmp_path))
     golden = fit(bundle.golden.image, bundle.manifest.input).pixels.shape[:2]
-    assert set(registry.served[0].shapes) == {golden, bundle.manifest.input.size}
+    assert set(registry.served[0].engine.shapes) == {golden, bundle.manifest.input.size}
 
 
 def test_the_same_bundle_again_changes_nothing(bundle: Bundle, tmp_path: Path) -> None:

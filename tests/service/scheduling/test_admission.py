@@ -8,14 +8,7 @@ import pytest
 
 from service.errors import Busy, TooMany
 from service.scheduling.admission import Admission
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.service.fakes import Clock
 
 
 def admission(

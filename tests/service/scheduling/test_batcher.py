@@ -14,11 +14,12 @@ import pytest
 
 from models.inference import Prediction
 from service.errors import Busy
-from service.scheduling.batcher import Batched, Batcher
-from tests.service.gate import Clock, Gate, echo, held, picture, play, queued, until
+from service.repository.served_model import NetworkBatcher
+from service.scheduling.batcher import Completed, thread_pool
+from tests.service.fakes import Clock, Gate, echo, held, picture, play, queued, until
 
 
-def batches_of(batcher: Batcher, gate: Gate, pictures: list[Any]) -> list[list[int]]:
+def batches_of(batcher: NetworkBatcher, gate: Gate, pictures: list[Any]) -> list[list[int]]:
     """What goes together when picture 0 runs and these come meanwhile; every answer is its own picture's."""
 
     async def scenario() -> None:
@@ -26,7 +27,7 @@ def batches_of(batcher: Batcher, gate: Gate, pictures: list[Any]) -> list[list[i
         assert (batcher.running, batcher.waiting) == (1, len(pictures))
         gate.open.set()
         answers = await asyncio.gather(*tasks)
-        assert [a.scores[0, 0, 0] for a in answers[1:]] == [pixels[0, 0, 0] for pixels in pictures]
+        assert [a.answer.scores[0, 0, 0] for a in answers[1:]] == [pixels[0, 0, 0] for pixels in pictures]
 
     play(batcher, scenario)
     assert (batcher.running, batcher.waiting) == (0, 0)
@@ -34,21 +35,21 @@ def batches_of(batcher: Batcher, gate: Gate, pictures: list[Any]) -> list[list[i
 
 
 def test_a_lone_image_does_not_wait_for_company() -> None:
-    batcher = Batcher(echo, max_batch_size=8)
-    got = play(batcher, lambda: batcher.submit(picture(7)))
-    assert got.scores[0, 0, 0] == 7
+    batcher = NetworkBatcher(echo, max_batch_size=8)
+    got = play(batcher, lambda: batcher.predict(picture(7)))
+    assert got.answer.scores[0, 0, 0] == 7
     assert 0 <= got.queue_s < 0.5
 
 
 def test_first_in_first_out_and_one_at_a_time_without_batching() -> None:
     gate = Gate()
-    assert batches_of(Batcher(gate), gate, [picture(i) for i in range(1, 6)]) == [[i] for i in range(6)]
+    assert batches_of(NetworkBatcher(gate), gate, [picture(i) for i in range(1, 6)]) == [[i] for i in range(6)]
 
 
 def test_what_is_queued_goes_together_and_the_reasons_are_told() -> None:
     gate = Gate()
     told: list[tuple[int, str]] = []
-    batcher = Batcher(gate, max_batch_size=4, on_batch=lambda size, reason: told.append((size, reason)))
+    batcher = NetworkBatcher(gate, max_batch_size=4, on_batch=lambda size, reason: told.append((size, reason)))
     pictures = [*(picture(i) for i in range(1, 6)), picture(6, side=16)]
     assert batches_of(batcher, gate, pictures) == [[0], [1, 2, 3, 4], [5], [6]]
     assert told == [(1, "drained"), (4, "full"), (1, "shape"), (1, "drained")]
@@ -57,13 +58,13 @@ def test_what_is_queued_goes_together_and_the_reasons_are_told() -> None:
 def test_only_equal_shapes_go_together_and_nobody_loses_a_turn() -> None:
     gate = Gate()
     pictures = [picture(1), picture(2, side=16), picture(3), picture(4, side=16)]
-    assert batches_of(Batcher(gate, max_batch_size=4), gate, pictures) == [[0], [1, 3], [2, 4]]
+    assert batches_of(NetworkBatcher(gate, max_batch_size=4), gate, pictures) == [[0], [1, 3], [2, 4]]
 
 
 def test_the_pixel_budget_bounds_a_batch_but_never_refuses_one_image() -> None:
     gate = Gate()
     told: list[str] = []
-    batcher = Batcher(
+    batcher = NetworkBatcher(
         gate, max_batch_size=8, max_batch_mpx=2.5 * 64 / 1e6, on_batch=lambda size, reason: told.append(reason)
     )
     pictures = [*(picture(i) for i in range(1, 6)), picture(9, side=32)]
@@ -73,9 +74,9 @@ def test_the_pixel_budget_bounds_a_batch_but_never_refuses_one_image() -> None:
 
 def test_the_code_is_fetched_only_when_someone_asks() -> None:
     gate = Gate()
-    batcher = Batcher(gate, max_batch_size=4)
+    batcher = NetworkBatcher(gate, max_batch_size=4)
 
-    async def scenario() -> list[Batched]:
+    async def scenario() -> list[Completed[Prediction]]:
         tasks = [await held(batcher)]
         for i in (1, 2):
             tasks += await queued(batcher, [picture(i)], code=i == 2)
@@ -84,9 +85,9 @@ def test_the_code_is_fetched_only_when_someone_asks() -> None:
 
     answers = play(batcher, scenario)
     assert gate.codes == [False, True]
-    assert answers[0].code is None
-    assert answers[2].code is not None
-    assert answers[2].code[0, 0, 0] == 2.5
+    assert answers[0].answer.code is None
+    assert answers[2].answer.code is not None
+    assert answers[2].answer.code[0, 0, 0] == 2.5
 
 
 def test_a_single_image_is_not_copied() -> None:
@@ -96,15 +97,15 @@ def test_a_single_image_is_not_copied() -> None:
         seen.append(pixels)
         return echo(pixels)
 
-    batcher = Batcher(look, max_batch_size=4)
+    batcher = NetworkBatcher(look, max_batch_size=4)
     pixels = picture(3)
-    play(batcher, lambda: batcher.submit(pixels))
+    play(batcher, lambda: batcher.predict(pixels))
     assert np.shares_memory(seen[0], pixels)
 
 
 def test_keys_take_turns_and_priority_is_within_a_key() -> None:
     gate = Gate()
-    batcher = Batcher(gate, clock=Clock())
+    batcher = NetworkBatcher(gate, clock=Clock())
 
     async def scenario() -> None:
         tasks = [await held(batcher)]
@@ -120,7 +121,7 @@ def test_keys_take_turns_and_priority_is_within_a_key() -> None:
 
 def test_who_gives_up_while_waiting_never_runs() -> None:
     gate = Gate()
-    batcher = Batcher(gate, max_batch_size=4)
+    batcher = NetworkBatcher(gate, max_batch_size=4)
 
     async def scenario() -> None:
         running = await held(batcher)
@@ -138,7 +139,7 @@ def test_who_gives_up_while_waiting_never_runs() -> None:
 
 def test_who_gave_up_leaves_no_pixels_behind() -> None:
     gate = Gate()
-    batcher = Batcher(gate)
+    batcher = NetworkBatcher(gate)
 
     async def scenario() -> None:
         running = [await held(batcher), *await queued(batcher, [picture(1, side=64)])]
@@ -165,11 +166,11 @@ def test_an_idle_batcher_holds_neither_pixels_nor_answers() -> None:
         held_by.extend((weakref.ref(pixels), weakref.ref(scores)))
         return Prediction(scores)
 
-    batcher = Batcher(watched, max_batch_size=4)
+    batcher = NetworkBatcher(watched, max_batch_size=4)
 
     async def scenario() -> None:
-        await asyncio.gather(*(batcher.submit(picture(i)) for i in range(6)))
-        await until(lambda: batcher._idle)
+        await asyncio.gather(*(batcher.predict(picture(i)) for i in range(6)))
+        await until(lambda: batcher.running == 0)
         await asyncio.sleep(0)  # the loop lets go of the tasks
         gc.collect()
         assert held_by
@@ -188,14 +189,14 @@ def test_an_error_reaches_its_batch_and_the_next_one_runs() -> None:
             raise RuntimeError("the device is lost")
         return echo(pixels)
 
-    batcher = Batcher(fails_once)
+    batcher = NetworkBatcher(fails_once)
 
-    async def scenario() -> Batched:
+    async def scenario() -> Completed[Prediction]:
         with pytest.raises(RuntimeError, match="device is lost"):
-            await batcher.submit(picture(1))
-        return await batcher.submit(picture(2))
+            await batcher.predict(picture(1))
+        return await batcher.predict(picture(2))
 
-    assert play(batcher, scenario).scores[0, 0, 0] == 2
+    assert play(batcher, scenario).answer.scores[0, 0, 0] == 2
     assert batcher.running == 0
 
 
@@ -216,7 +217,7 @@ class Small:
 def test_without_memory_a_batch_is_halved_and_everybody_answered(caplog: pytest.LogCaptureFixture) -> None:
     small = Small(2)
     told: list[tuple[int, str]] = []
-    batcher = Batcher(small, max_batch_size=16, on_batch=lambda size, reason: told.append((size, reason)))
+    batcher = NetworkBatcher(small, max_batch_size=16, on_batch=lambda size, reason: told.append((size, reason)))
     with caplog.at_level(logging.WARNING, "tessera"):
         batches = batches_of(batcher, small.gate, [picture(i) for i in range(1, 8)])
     assert batches == [[0], [1], [2, 3], [4, 5], [6, 7]]
@@ -227,16 +228,16 @@ def test_without_memory_a_batch_is_halved_and_everybody_answered(caplog: pytest.
 def test_one_image_without_memory_is_refused_and_the_next_one_runs() -> None:
     small = Small(0)
     small.gate.open.set()
-    batcher = Batcher(small, max_batch_size=4)
+    batcher = NetworkBatcher(small, max_batch_size=4)
 
-    async def scenario() -> Batched:
+    async def scenario() -> Completed[Prediction]:
         with pytest.raises(Busy, match="8×8") as refused:
-            await batcher.submit(picture(1))
+            await batcher.predict(picture(1))
         assert (refused.value.reason, refused.value.retry_after_s) == ("memory", 1)
         small.room = 1
-        return await batcher.submit(picture(2))
+        return await batcher.predict(picture(2))
 
-    assert play(batcher, scenario).scores[0, 0, 0] == 2
+    assert play(batcher, scenario).answer.scores[0, 0, 0] == 2
 
 
 def test_the_network_takes_the_next_batch_while_the_event_loop_is_busy() -> None:
@@ -249,7 +250,7 @@ def test_the_network_takes_the_next_batch_while_the_event_loop_is_busy() -> None
             ran.set()
         return encoded
 
-    batcher = Batcher(watched)
+    batcher = NetworkBatcher(watched)
 
     async def scenario() -> None:
         tasks = [await held(batcher), *await queued(batcher, [picture(i) for i in range(1, 4)])]
@@ -263,37 +264,73 @@ def test_the_network_takes_the_next_batch_while_the_event_loop_is_busy() -> None
 
 def test_closed_it_finishes_what_runs_and_refuses_what_waits_and_comes() -> None:
     gate = Gate()
-    batcher = Batcher(gate)
+    batcher = NetworkBatcher(gate)
 
     async def scenario() -> None:
-        serving = asyncio.create_task(batcher.serve())
         running = await held(batcher)
         waiting = await queued(batcher, [picture(1), picture(2)])
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
-        for task in (*waiting, batcher.submit(picture(3))):
+        batcher.close()
+        for task in (*waiting, batcher.predict(picture(3))):
             with pytest.raises(Busy) as refused:
                 await task
             assert refused.value.reason == "draining"
-        assert batcher._thread.is_alive()
+        assert batcher._started[0].is_alive()
         gate.open.set()
-        assert (await running).scores[0, 0, 0] == 0
+        assert (await running).answer.scores[0, 0, 0] == 0
         await batcher.ended()
-        assert not batcher._thread.is_alive()
+        assert not batcher._started[0].is_alive()
 
     asyncio.run(scenario())
 
 
 def test_the_loop_may_end_before_the_network_does() -> None:
     gate = Gate()
-    batcher = Batcher(gate)
+    batcher = NetworkBatcher(gate)
 
     async def scenario() -> None:
-        task = asyncio.create_task(batcher.serve())
         await held(batcher)
-        task.cancel()
+        batcher.close()
 
     asyncio.run(scenario())
     gate.open.set()
-    batcher._thread.join(5)
-    assert not batcher._thread.is_alive()
+    batcher._started[0].join(5)
+    assert not batcher._started[0].is_alive()
+
+
+def test_several_threads_run_what_waits_and_keys_still_take_turns() -> None:
+    go, order = threading.Event(), []  # type: ignore[var-annotated]
+    pool = thread_pool("worker", 2)
+
+    def job(name: str) -> Any:
+        def run() -> str:
+            assert go.wait(10)
+            order.append(name)
+            return name
+
+        return run
+
+    async def scenario() -> None:
+        tasks = [asyncio.create_task(pool.submit(job(f"a{i}"), key="a")) for i in range(8)]
+        await until(lambda: pool.running == 2)
+        tasks.append(asyncio.create_task(pool.submit(job("b"), key="b")))
+        await until(lambda: pool.waiting == 7)
+        go.set()
+        assert [done.answer for done in await asyncio.gather(*tasks)] == [*(f"a{i}" for i in range(8)), "b"]
+
+    play(pool, scenario)
+    assert order.index("b") <= 4  # two were running, and each of the threads may have taken one of the others first
+
+
+def test_a_job_knows_whether_it_is_alone() -> None:
+    pool = thread_pool("worker", 2)
+    go = threading.Event()
+
+    async def scenario() -> None:
+        assert (await pool.submit(lambda: pool.alone)).answer
+        first = asyncio.create_task(pool.submit(lambda: go.wait(10) and pool.alone))
+        await until(lambda: pool.running == 1)
+        assert not (await pool.submit(lambda: pool.alone)).answer
+        go.set()
+        await first
+
+    play(pool, scenario)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import pytest
@@ -17,7 +17,7 @@ A, B, C = (8, 8, 3), (16, 16, 3), (8, 16, 3)
 
 @dataclass(eq=False, slots=True)
 class Image(Entry):
-    """A waiter with a name and a number of arrival."""
+    """An entry with a name and a number of arrival."""
 
     name: str
     number: int
@@ -26,24 +26,26 @@ class Image(Entry):
 class Line:
     """A line with a clock that stands still, and batches by name."""
 
-    def __init__(self, most: int = 1) -> None:
-        self.turns: FairQueue[Image] = FairQueue()
+    def __init__(self, most: int = 1, budget: float = math.inf) -> None:
+        self.queue: FairQueue[Image] = FairQueue()
         self.now = 0.0
-        self.most = most
+        self.most, self.budget = most, budget
         self.number = 0
 
-    def add(self, name: str, shape: tuple[int, ...] = A, priority: float = 0, deadline: float = math.inf) -> Image:
+    def add(
+        self, name: str, group: Hashable = A, priority: float = 0, deadline: float = math.inf, cost: float = 0
+    ) -> Image:
         """A name's first letter is its key."""
         self.number += 1
-        image = Image(name[0], shape, self.now - priority, deadline, name, self.number)
-        self.turns.add(image)
+        image = Image(name[0], group, self.now - priority, deadline, cost, name, self.number)
+        self.queue.add(image)
         return image
 
     def take(self) -> list[str]:
         return [image.name for image in self.taken().batch]
 
     def taken(self) -> Taken[Image]:
-        return self.turns.take(self.now, lambda shape: self.most)
+        return self.queue.take(self.now, self.most, self.budget)
 
     def all(self) -> list[list[str]]:
         batches = []
@@ -136,6 +138,13 @@ def test_the_first_in_line_leads_and_its_shape_goes_along() -> None:
     assert line.all() == [["a1", "a3"], ["a2", "a4"], ["a5"]]
 
 
+def test_a_batch_keeps_to_its_budget_and_a_first_one_is_never_too_dear() -> None:
+    line = Line(most=8, budget=10)
+    for name, cost in {"a1": 4, "b1": 5, "a2": 4, "b2": 1, "a3": 30, "a4": 1}.items():
+        line.add(name, cost=cost)
+    assert line.all() == [["a1", "b1", "b2"], ["a2"], ["a3"], ["a4"]]
+
+
 def test_another_shape_waits_for_those_ahead_of_it_and_nobody_else() -> None:
     """However many of a common shape keep coming, the odd one leads when all who came before it are gone."""
     line = Line(most=2)
@@ -166,12 +175,12 @@ def test_who_gets_ahead_of_its_own_first_keeps_its_turn() -> None:
 def test_who_withdraws_is_never_taken() -> None:
     line = Line(most=8)
     images = [line.add(f"a{i}") for i in range(4)]
-    assert line.turns.withdraw(images[1])
-    assert not line.turns.withdraw(images[1])
-    assert line.turns.waiting == 3
+    assert line.queue.withdraw(images[1])
+    assert not line.queue.withdraw(images[1])
+    assert line.queue.waiting == 3
     assert line.take() == ["a0", "a2", "a3"]
-    assert not line.turns.withdraw(images[0])
-    assert line.turns.waiting == 0
+    assert not line.queue.withdraw(images[0])
+    assert line.queue.waiting == 0
 
 
 def test_who_is_late_comes_out_and_costs_nobody_a_turn() -> None:
@@ -184,7 +193,7 @@ def test_who_is_late_comes_out_and_costs_nobody_a_turn() -> None:
     batch, late = line.taken()
     assert [image.name for image in batch] == ["a1", "a3"]
     assert [image.name for image in late] == ["a0", "a2"]
-    assert line.turns.waiting == 0
+    assert line.queue.waiting == 0
     line.add("b0", deadline=0.5)
     assert [image.name for image in line.taken().late] == ["b0"]
     assert line.taken() == ([], [])
@@ -194,10 +203,10 @@ def test_withdrawn_entries_do_not_pile_up() -> None:
     line = Line()
     line.add("a-first")
     for i in range(10_000):
-        line.turns.withdraw(line.add(f"a{i}", (A, B, C)[i % 3]))
-        line.turns.withdraw(line.add(f"b{i}"))
-    assert entries(line.turns) < 100
-    assert len(line.turns._lanes) == 1
+        line.queue.withdraw(line.add(f"a{i}", (A, B, C)[i % 3]))
+        line.queue.withdraw(line.add(f"b{i}"))
+    assert entries(line.queue) < 100
+    assert len(line.queue._queues) == 1
     assert line.all() == [["a-first"]]
 
 
@@ -207,25 +216,25 @@ def test_those_ahead_are_counted_low_never_high() -> None:
         line.add(f"a{i}", A if i % 2 else B)
     for i in range(2):
         line.add(f"b{i}")
-    assert line.turns.ahead("c", 0.0, None) == 0  # leads no later than after one each of the others
-    assert line.turns.ahead("b", 0.0, None) == 2 + 2
-    assert line.turns.ahead("a", 0.0, None) == 5 + 2
-    assert line.turns.ahead("a", -1.0, None) == 0
-    assert line.turns.ahead("a", 0.0, A) == 2
-    assert line.turns.ahead("a", 0.0, C) == 0
+    assert line.queue.ahead("c", 0.0, None) == 0  # leads no later than after one each of the others
+    assert line.queue.ahead("b", 0.0, None) == 2 + 2
+    assert line.queue.ahead("a", 0.0, None) == 5 + 2
+    assert line.queue.ahead("a", -1.0, None) == 0
+    assert line.queue.ahead("a", 0.0, A) == 2
+    assert line.queue.ahead("a", 0.0, C) == 0
 
 
 def test_cleared_it_is_empty_and_gives_back_who_waited() -> None:
     line = Line()
     images = [line.add(name) for name in ("a0", "a1", "b0")]
-    line.turns.withdraw(images[1])
-    assert {image.name for image in line.turns.clear()} == {"a0", "b0"}
-    assert (line.turns.waiting, line.take()) == (0, [])
-    assert not line.turns.withdraw(images[0])
+    line.queue.withdraw(images[1])
+    assert {image.name for image in line.queue.clear()} == {"a0", "b0"}
+    assert (line.queue.waiting, line.take()) == (0, [])
+    assert not line.queue.withdraw(images[0])
 
 
-def entries(turns: FairQueue[Image]) -> int:
-    return sum(len(heap) for lane in turns._lanes.values() for heap in lane.heaps.values())
+def entries(queue: FairQueue[Image]) -> int:
+    return sum(len(heap) for lane in queue._queues.values() for heap in lane.heaps.values())
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -246,7 +255,7 @@ def test_the_rules_hold_whatever_comes(seed: int) -> None:
             waiting.add(line.add(chance.choice(keys), shape, priority, deadline))
         if waiting and chance.random() < 0.3:
             gone = chance.choice(sorted(waiting, key=order))
-            assert line.turns.withdraw(gone)
+            assert line.queue.withdraw(gone)
             waiting.remove(gone)
             if gone.key not in {image.key for image in waiting}:
                 passed[gone.key] = 0
@@ -257,9 +266,9 @@ def test_the_rules_hold_whatever_comes(seed: int) -> None:
             for image in [*batch, *late]:
                 waiting.remove(image)
                 fate[image] += 1
-        assert line.turns.waiting == len(waiting)
-        assert entries(line.turns) == len(waiting) + line.turns._gone
-        assert line.turns._gone <= len(waiting) + 64
+        assert line.queue.waiting == len(waiting)
+        assert entries(line.queue) == len(waiting) + line.queue._gone
+        assert line.queue._gone <= len(waiting) + 64
     while waiting:
         batch, late = line.taken()
         judge(line, batch, late, waiting, passed)
@@ -279,16 +288,16 @@ def judge(line: Line, batch: list[Image], late: list[Image], waiting: set[Image]
         assert not alive
         return
     leader = batch[0]
-    shape = leader.shape
-    assert {image.shape for image in batch} == {shape}
+    group = leader.group
+    assert {image.group for image in batch} == {group}
     assert all(image.deadline > line.now for image in batch)
     assert leader is first(alive, leader.key)
     left = [image for image in alive if image not in batch]
-    assert len(batch) == line.most or shape not in {image.shape for image in left}
+    assert len(batch) == line.most or group not in {image.group for image in left}
     for key in {image.key for image in alive}:
         own = [image for image in batch if image.key == key]
         assert own == sorted(own, key=order)
-        behind = [image for image in left if image.key == key and image.shape == shape]
+        behind = [image for image in left if image.key == key and image.group == group]
         if own and behind:
             assert order(own[-1]) < min(map(order, behind))
         if behind:  # who still has this shape got as much of the batch as anybody, within one

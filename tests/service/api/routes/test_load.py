@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 from starlette.testclient import TestClient
 
-from models.inference import Prediction
 from models.io.encode import encode
 from tests.service.answers import B64, PNG, labels, problem
-from tests.tiny import MeanColor, bands
+from tests.service.fakes import Slow
+from tests.tiny import bands
 
 
 def test_a_body_over_the_limit_is_refused_before_and_while_it_comes(serve: Any) -> None:
@@ -33,22 +32,6 @@ def test_too_many_images_are_413(serve: Any) -> None:
         problem(client.post("/segment", files=[("image", PNG)] * 3), 413)
 
 
-class Slow(MeanColor):
-    """Waits until it is told to go on."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.started = threading.Event()
-        self.seen = 0
-        self.go.set()
-
-    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
-        self.seen += len(pixels)
-        self.started.set()
-        assert self.go.wait(20)
-        return super().__call__(pixels, code=code)
-
-
 def test_the_deadline_is_kept_and_the_work_dropped(serve: Any) -> None:
     slow = Slow()
     with serve(lambda bundle: slow, cache_bytes=0) as client, ThreadPoolExecutor(1) as pool:
@@ -59,11 +42,11 @@ def test_the_deadline_is_kept_and_the_work_dropped(serve: Any) -> None:
         started = time.monotonic()
         assert "timeout_ms" in problem(client.post("/segment?timeout_ms=100", content=PNG), 504)
         assert time.monotonic() - started < 5
-        seen = slow.seen
+        seen = slow.images
         slow.go.set()
         labels(first.result())
         labels(client.post("/segment?format=npy", content=PNG))
-        assert slow.seen == seen + 1  # the one that gave up while it was queued never ran
+        assert slow.images == seen + 1  # the one that gave up while it was queued never ran
         assert 'tessera_refused_total{reason="deadline"} 1.0' in client.get("/metrics").text
 
 
@@ -95,11 +78,11 @@ def test_the_work_of_a_client_who_left_is_dropped(serve: Any) -> None:
         client.portal.call(leave_while_queued)
         assert sent == []
         assert client.get("/healthz").json()["waiting"] == 0
-        seen = slow.seen
+        seen = slow.images
         slow.go.set()
         labels(first.result())
         labels(client.post("/segment?format=npy", content=PNG))
-        assert slow.seen == seen + 1
+        assert slow.images == seen + 1
         assert 'tessera_refused_total{reason="client_left"} 1.0' in client.get("/metrics").text
 
 

@@ -15,9 +15,11 @@ from starlette.testclient import TestClient
 from models.bundle import Bundle
 from models.inference import Prediction
 from models.io.encode import encode
+from service.api.state import Lifecycle
 from tests.service.answers import labels, problem
+from tests.service.fakes import FakeEngine
 from tests.service.variants import variant
-from tests.tiny import MeanColor, bands
+from tests.tiny import bands
 
 PNG = encode(bands(), "png")
 ADMIN = {"X-API-Key": "open sesame"}
@@ -193,14 +195,14 @@ def test_a_load_is_shown_and_probes_and_answers_go_on(start: Callable[..., Any],
     gate = threading.Event()
     old = Bundle.load(tiny_bundle).digest
 
-    class Turned(MeanColor):
+    class Turned(FakeEngine):
         def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
             scores, codes = super().__call__(pixels, code=code)
             return Prediction(scores[:, [3, 0, 4, 1, 2]], codes)
 
     def opens(bundle: Bundle) -> Any:
         if bundle.digest == old:
-            return MeanColor()
+            return FakeEngine()
         assert gate.wait(20)
         return Turned()
 
@@ -227,20 +229,17 @@ def test_what_runs_and_what_waits_on_the_old_one_is_answered_by_it(
 ) -> None:
     gate, old = threading.Event(), Bundle.load(tiny_bundle)
 
-    class Engine(MeanColor):
-        slow = closed = False
+    class Engine(FakeEngine):
+        slow = False
 
         def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
             assert not self.closed
             assert not self.slow or gate.wait(20)
             return super().__call__(pixels, code=code)
 
-        def close(self) -> None:
-            self.closed = True
-
     first = Engine()
     # As on a GPU: while the old network is busy, the new one need not wait for the processor.
-    first.provider = "elsewhere"  # type: ignore[attr-defined]
+    first.provider = "elsewhere"
 
     def photos(of: Any) -> list[Any]:
         return [encode(bands(60, 100 + i), "png") for i in range(of)]
@@ -276,5 +275,5 @@ def test_what_runs_and_what_waits_on_the_old_one_is_answered_by_it(
 
 def test_while_draining_nothing_is_loaded(start: Callable[..., Any]) -> None:
     with start() as client:
-        client.app.state.tessera.registry.state = "draining"
+        client.app.state.tessera.lifecycle = Lifecycle.DRAINING
         assert problem(client.post("/models/turned/load", headers=ADMIN), 503)
