@@ -26,6 +26,19 @@ def test_a_body_over_the_limit_is_refused_before_and_while_it_comes(serve: Any) 
         problem(client.post("/segment", content=b"\x89PNG\r\n\x1a\n" + bytes(3000)), 413)
 
 
+def test_the_bodies_of_all_requests_have_one_bound(serve: Any) -> None:
+    with serve(max_bodies_bytes=2**20) as client:
+        admission = client.app.state.tessera.runtime.admission
+        with admission.hold() as hold:
+            hold(2**20 - len(PNG) + 1)  # what another request has sent so far
+            answer = client.post("/segment", content=PNG)
+            assert "uploads" in problem(answer, 503)
+            assert int(answer.headers["retry-after"]) >= 1
+            problem(client.post("/segment", json={"image": B64}), 503)
+        assert client.post("/segment", content=PNG).status_code == 200
+        assert admission.bytes == 0
+
+
 def test_too_many_images_are_413(serve: Any) -> None:
     with serve(max_images=2) as client:
         assert "MAX_IMAGES" in problem(client.post("/segment", json={"images": [B64] * 3}), 413)
