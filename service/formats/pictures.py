@@ -5,14 +5,11 @@ Knows nothing of HTTP, of networks, of where the image came from.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from models import palette
 from models.io.encode import encode, encode_labels
 from models.types import Array
-from service.formats.npy import save
 from service.formats.registry import renders
 from service.formats.result import SegmentationResult
 
@@ -41,10 +38,8 @@ def color(result: SegmentationResult) -> bytes:
     return encode(palette.colorize(result.labels, result.style.colors, result.drawn), "png")
 
 
-def heat(cosines: Array, format: Literal["png", "npy"]) -> bytes:
-    """Similarities float32 [H, W], -1..1, as a palette PNG whose colors go from cold to hot, or as numpy's file."""
-    if format == "npy":
-        return save(cosines)
+def heat(cosines: Array) -> bytes:
+    """Similarities float32 [H, W], -1..1, as a palette PNG whose colors go from cold to hot."""
     return encode_labels(np.rint((cosines + 1) * 127.5).astype(np.uint8), palette.heat())
 
 
