@@ -1,7 +1,8 @@
 """A fair queue: the order in which what waits is taken, and what goes along with it.
 
-Between keys, turns go around: each key that has something waiting leads once before any leads twice, so one that
-floods delays another by its share and no more. Within a key the lowest rank is first; ranks never change while
+Between keys, turns go around: next leads whoever led longest ago, also if it had nothing waiting meanwhile. So each key
+that has something waiting leads once before any leads twice, one that floods delays another by its share and no more,
+and one that comes beside a flood leads next. Within a key the lowest rank is first; ranks never change while
 they wait, so what waits long enough is ahead of everything that comes later. What is of the leader's group may go
 along; who so gets ahead of its own key's first keeps its turn, and who could not go along keeps its place: each
 batch is led by whoever is first in line, whatever its group.
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
+_REMEMBERED = 1024  # keys whose last turn is known
 _SPARE = 64  # withdrawn entries that may lie around before they are swept out
 
 
@@ -71,6 +73,8 @@ class FairQueue(Generic[W]):
     def __init__(self) -> None:
         self.waiting = 0
         self._queues: OrderedDict[str, _KeyQueue[W]] = OrderedDict()  # who leads next comes first; none is empty
+        self._led: OrderedDict[str, int] = OrderedDict()  # when each key led last, the latest at the end
+        self._turns = 0
         self._arrivals = 0
         self._gone = 0  # withdrawn entries that still lie in a heap
 
@@ -78,7 +82,7 @@ class FairQueue(Generic[W]):
         """Join: behind its equals."""
         queue = self._queues.get(entry.key)
         if queue is None:
-            queue = self._queues[entry.key] = _KeyQueue()
+            queue = self._enter(entry.key)
         self._arrivals += 1
         heappush(queue.heaps.setdefault(entry.group, []), (entry.rank, self._arrivals, entry))
         queue.waiting += 1
@@ -105,7 +109,7 @@ class FairQueue(Generic[W]):
         while self._queues:
             key, queue = next(iter(self._queues.items()))
             if (first := self._first(queue, now, late)) is not None:
-                self._queues.move_to_end(key)
+                self._lead(key)
                 self._pop(queue, first[2])
                 batch.append(first[2])
                 if size > 1:
@@ -136,6 +140,24 @@ class FairQueue(Generic[W]):
         self.waiting = self._gone = 0
         return left
 
+    def _enter(self, key: str) -> _KeyQueue[W]:
+        """A key's queue, behind those who led before it did, or as long ago."""
+        led = self._led.get(key, 0)
+        before = [other for other in self._queues if self._led.get(other, 0) <= led]
+        queue = self._queues[key] = _KeyQueue()
+        for other in (key, *reversed(before)):
+            self._queues.move_to_end(other, last=False)
+        return queue
+
+    def _lead(self, key: str) -> None:
+        """A key has its turn."""
+        self._turns += 1
+        self._led[key] = self._turns
+        self._led.move_to_end(key)
+        self._queues.move_to_end(key)
+        if len(self._led) > _REMEMBERED:
+            self._led.popitem(last=False)
+
     def _join(self, batch: list[W], late: list[W], now: float, size: int, budget: float) -> None:
         """Fill a batch, one of each key in turn, as often as somebody of the leader's group still fits."""
         group = batch[0].group
@@ -150,7 +172,7 @@ class FairQueue(Generic[W]):
                 if item is None or item[2].cost > budget:
                     continue
                 if item is self._first(queue, now, late):
-                    self._queues.move_to_end(key)
+                    self._lead(key)
                 self._pop(queue, item[2])
                 batch.append(item[2])
                 budget -= item[2].cost

@@ -103,8 +103,23 @@ def test_who_goes_along_has_had_a_turn() -> None:
     assert line.take() == ["a0", "b0", "c0", "d0"]
     line.add("k0")
     assert line.take() == ["e0", "f0", "g0", "h0"]
-    assert line.take() == ["i0", "j0", "a1", "b1"]
-    assert line.take() == ["c1", "d1", "k0", "e1"]
+    assert line.take() == ["i0", "j0", "k0", "a1"]
+    line.add("k1")  # it comes back at once, and has had its turn
+    assert line.take() == ["b1", "c1", "d1", "e1"]
+    assert line.take() == ["f1", "g1", "h1", "i1"]
+    assert line.take() == ["j1", "k1", "a2", "b2"]
+
+
+def test_who_comes_beside_a_flood_leads_next() -> None:
+    line = Line()
+    for i in range(20):
+        line.add(f"a{i}")
+    assert line.take() + line.take() == ["a0", "a1"]
+    line.add("b0")
+    line.add("c0")
+    assert [line.take() for _ in range(4)] == [["b0"], ["c0"], ["a2"], ["a3"]]
+    line.add("b1")
+    assert [line.take() for _ in range(2)] == [["b1"], ["a4"]]
 
 
 def test_a_step_of_priority_outweighs_a_second_of_waiting_in_the_same_key() -> None:
