@@ -1,4 +1,4 @@
-"""Refusals as HTTP: one table from exception to status, one document for all of them.
+"""Every refusal of the service, as an exception; `api/problems.py` gives each its HTTP status.
 
 Knows nothing of routes, of images, of models.
 """
@@ -50,7 +50,7 @@ class Busy(TesseraError):
 
 
 class TooMany(Busy):
-    """This caller's share of the house is taken; others are served."""
+    """This caller's share of the server is taken; others are served."""
 
 
 class KeyMissing(TesseraError):
@@ -66,7 +66,7 @@ class BadModel(TesseraError):
 
 
 class Conflict(TesseraError):
-    """InferenceRequest for at the wrong moment: what the server holds has to change first."""
+    """Not possible now: what the server holds has to change first."""
 
 
 class DeadlinePassed(TesseraError):

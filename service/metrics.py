@@ -1,4 +1,4 @@
-"""What is counted, in Prometheus' words.
+"""Prometheus metrics: what is counted.
 
 Knows nothing of where the numbers come from; each app has a registry of its own.
 """
@@ -34,7 +34,7 @@ def _version(*distributions: str) -> str:
 
 
 class Metrics:
-    """The counters of one server."""
+    """The counters and histograms of one server."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for every counter that nobody reads

@@ -40,7 +40,7 @@ class Settings(BaseModel):
     max_body_bytes     of one request, several images or base64 together
     max_bodies_bytes   of all requests being read at once
     max_images         in one request
-    max_queue_size     images in the house, from decoding to answer: queued, running and rendered ones
+    max_queue_size     images inside, from decoding to answer: queued, running and rendered ones
     max_queue_mpx      the same images, in megapixels of their source
     max_key_images     of the same images, those of one key: beyond it that caller waits, and nobody else
     max_requests       requests answered at once, probes apart

@@ -1,4 +1,4 @@
-"""Who asks, and what their key opens.
+"""API keys: who asks, and what their key opens.
 
 Only digests of the secrets are kept, and nothing here puts a secret into a message, a log line or a repr.
 

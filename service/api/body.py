@@ -28,7 +28,7 @@ _BOUNDARY_LINE = re.compile(rb"--([^\r\n]{1,200})\r\ncontent-", re.IGNORECASE)
 
 
 class ParsedBody(NamedTuple):
-    """What a body brought.
+    """A request's body, parsed.
 
     images  the files' bytes, at least one;  fields  options given beside them
     many    whether the answer is a list

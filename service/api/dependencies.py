@@ -1,6 +1,6 @@
-"""What the routes ask: one object a server, made by `create_app`.
+"""Dependencies of the routes: the server's state, the caller, the model that a request names.
 
-Knows nothing of routes.
+Knows nothing of what a route does with them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every request gets around it: an id, a clock, a log line, and a problem document for what goes wrong.
+"""Middleware around every request: an id, a clock, a log line, and a problem document for what goes wrong.
 
 Knows nothing of routes, bodies or models.
 """

@@ -1,4 +1,4 @@
-"""A request with images: who sends it, what it brings, what it chooses, and for how long its answer is wanted.
+"""Requests, parsed: who sends one, what it brings and chooses, and for how long its answer is wanted.
 
 Knows nothing of pixels or answers: bodies are told apart in `body.py`, images go their way in `pipeline.py`.
 """
@@ -35,7 +35,7 @@ _INLINE_BYTES = 2**18  # parsing more than this is worth a thread
 
 @dataclass(frozen=True)
 class InferenceRequest(Generic[O]):
-    """What came.
+    """A request with images, parsed.
 
     images  the files' bytes, at least one;  many  whether the answer is a list
     tasks   those begun, whose times are the request's

@@ -1,4 +1,4 @@
-"""What one request may choose and what answers look like: the shapes behind /openapi.json.
+"""Response models: the shapes of answers, and of JSON bodies, behind /openapi.json.
 
 Knows nothing of how an answer is made.
 """

@@ -1,4 +1,4 @@
-"""What the routes of one server share, and what it is doing.
+"""The state of one server: what its routes share, and where it is in its life.
 
 Knows nothing of routes.
 """
@@ -19,7 +19,7 @@ from service.settings import Settings
 
 
 class Lifecycle(StrEnum):
-    """From start to end, in this order but for `failed`: then the server ends by itself."""
+    """Where a server is in its life, in this order; `failed` ends it by itself."""
 
     LOADING = "loading"
     READY = "ready"
@@ -29,7 +29,7 @@ class Lifecycle(StrEnum):
 
 @dataclass
 class AppState:
-    """One server's. `starting` loads the models, then compiles what the CRF lacks; it ends by itself."""
+    """The parts of one server. `starting` loads the models, then compiles what the CRF lacks; it ends by itself."""
 
     settings: Settings
     metrics: Metrics

@@ -1,4 +1,4 @@
-"""Which engine runs a bundle here: the fastest of those whose labels are onnxruntime's, measured once and remembered.
+"""Automatic choice of an engine: the fastest whose labels are onnxruntime's, measured once and remembered.
 
 `auto` takes the GPU where it works. Otherwise each float32 engine that is installed runs the golden image in turn, two
 seconds in all, and the fastest whose label map equals the reference's on 99.99 % of its pixels is taken.

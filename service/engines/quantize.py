@@ -1,6 +1,6 @@
 """Writes a network whose matrix products have 8-bit weights: python quantize.py SOURCE TARGET BITS
 
-A script, run in a process of its own by `onnxruntime_int8.py`. Knows nothing of the rest of the house.
+A script, run in a process of its own by `onnxruntime_int8.py`. Knows nothing of the rest.
 """
 
 from __future__ import annotations

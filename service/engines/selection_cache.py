@@ -1,4 +1,4 @@
-"""What was measured once: a small file of JSON, key → engine and note.
+"""Which engine was the fastest, remembered: a small file of JSON, key → engine and note.
 
 Knows nothing of engines. It is a memory only: unreadable, it remembers nothing; unwritable, it forgets.
 """

@@ -1,4 +1,4 @@
-"""What all requests share: room, memory, counters, limits, threads.
+"""The runtime that all requests share: admission, caches, limits, thread pools, refiners.
 
 Knows nothing of HTTP or of one image's way.
 """

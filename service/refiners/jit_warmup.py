@@ -1,4 +1,4 @@
-"""The CRF's loops, compiled beside the server where this install has none on disk yet, by a process of low priority.
+"""JIT warm-up: the CRF's loops compiled beside the server, where this install has none, by a process of low priority.
 
 numba stays out of the server until something is refined, and then finds the loops ready. The process ends with the
 server, also where that is killed: its end of a pipe closes.

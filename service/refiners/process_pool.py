@@ -45,7 +45,7 @@ def by_pydensecrf(*given: Any, **options: Any) -> Array:
 
 
 class ProcessPoolRefiner:
-    """Ready once made.
+    """A pool of processes that refine by pydensecrf, ready once made.
 
     count  processes
     work   what each does with what `refined` is given; a module's own function, which is how a process finds it

@@ -1,4 +1,4 @@
-"""How far what is served has moved from what the network was trained on, told without labels.
+"""Drift: how far what is served has moved from what the network was trained on, told without labels.
 
 Knows nothing of images, HTTP or Prometheus: counts of pixels by cluster go in, one number comes out.
 """

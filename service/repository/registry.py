@@ -1,4 +1,4 @@
-"""The bundles this server holds, each with its network, its queue and its names; loaded, swapped and put away.
+"""The model repository of one server: bundles loaded, swapped and put away, each with its network, queue and names.
 
 Knows nothing of HTTP. A bundle is ready when its network has repeated the golden image and has run at the shapes it
 declares; until then whatever it replaces goes on, and a bundle that fails changes nothing.

@@ -1,4 +1,4 @@
-"""A bundle's folder → a network that has shown it computes here what training computed.
+"""Verification: a bundle's folder → a network that has shown it computes here what training computed.
 
 Knows nothing of what is served already, or of how many: one folder, one verdict.
 """

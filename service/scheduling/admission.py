@@ -1,10 +1,10 @@
-"""How much work may be in the house at once, and when to come back when it is full.
+"""Admission control: how much work may be inside at once, and when to come back when it is full.
 
 Knows nothing of HTTP, of models, of what the work is: it counts images, megapixels and bytes.
 
 The queue is bounded here, for all models together, because memory is one: an image holds its pixels from
 decoding until its answer is rendered, wherever it waits in between. A key's share of it is bounded too, so that
-one caller can never fill the house.
+one caller can never fill the server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ServiceRate:
     """How many images are inside, and the seconds from one that leaves to the next, while there are others.
 
     images   inside now
-    seconds  an image takes in a busy house, the mean of the latest; before it was ever busy, what a lone one took;
+    seconds  an image takes in a busy server, the mean of the latest; before it was ever busy, what a lone one took;
              0 until one was measured
     """
 
@@ -47,7 +47,7 @@ class ServiceRate:
     def enter(self, now: float) -> None:
         """One more."""
         if not self.images:
-            self._since = now  # an idle house says nothing about its speed
+            self._since = now  # an idle server says nothing about its speed
         self.images += 1
 
     def leave(self, now: float) -> None:
@@ -65,7 +65,7 @@ class ServiceRate:
 
 
 class Ticket:
-    """One image's place in the house, from `with` to the end of its block."""
+    """One image's place in the server, from `with` to the end of its block."""
 
     __slots__ = ("_admission", "_inside", "_key", "mpx")
 
@@ -98,7 +98,7 @@ class Admission:
     """Counts what is inside; refuses at once what does not fit, never lets it wait outside.
 
     max_images, max_mpx, max_bytes  of everybody together
-    max_key_images                  of one key; images without a key have the house's bound only
+    max_key_images                  of one key; images without a key have the server's bound only
     """
 
     def __init__(
@@ -160,11 +160,11 @@ class Admission:
         return len(self._inside)
 
     def oldest_s(self) -> float:
-        """How long the longest-waiting image has been here; 0 in an empty house."""
+        """How long the longest-waiting image has been here; 0 in an empty server."""
         return self._clock() - next(iter(self._inside.values())) if self._inside else 0.0
 
     def flooded(self) -> bool:
-        """Whether the house has been nearly full for more than FLOODED_S seconds."""
+        """Whether the server has been nearly full for more than FLOODED_S seconds."""
         return self._high_since is not None and self._clock() - self._high_since > FLOODED_S
 
     def _enter(self, ticket: Ticket, key: str) -> None:
@@ -200,7 +200,7 @@ class Admission:
         return Busy(f"{what}; come back in {wait} s", reason=reason, retry_after_s=wait)
 
     def _too_many(self, key: str, pace: ServiceRate) -> TooMany:
-        """At the key's own speed; at the house's until one of the key's images has left."""
+        """At the key's own speed; at the server's until one of the key's images has left."""
         wait = _whole(pace.images * (pace.seconds or self._pace.seconds))
         return TooMany(
             f"{pace.images} images of {key!r} are in the queue, as many as one key may have; come back in {wait} s",

@@ -1,4 +1,4 @@
-"""The one kind of worker: jobs that wait, in a fair queue, and threads that run them in batches.
+"""The batcher, the one kind of worker here: a fair queue of jobs, and threads that run them in batches.
 
 What a thread takes next it takes by itself, so that it never waits for the event loop while something is queued;
 answers go back with one wake-up of the loop for as many as are ready. A batch is never made to wait for company: what
@@ -56,7 +56,7 @@ class _Job(Entry):
 
 
 class Batcher(Generic[J, A]):
-    """Fair between keys, by priority within one, first in, first out between equals (`fair_queue.py`).
+    """Worker threads over a fair queue: fair between keys, by priority within one, first in, first out between equals.
 
     run       answers for the payloads of one batch, in their order; an exception among them is that one's alone, one
               that is raised is everybody's. MemoryError halves a batch of several

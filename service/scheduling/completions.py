@@ -1,4 +1,4 @@
-"""Answers from a working thread to those who wait for them on the event loop, with one wake-up for all that are ready.
+"""Completions: answers from working threads to who waits on the event loop, one wake-up for all that are ready.
 
 Knows nothing of what the work is.
 """
@@ -15,7 +15,7 @@ Answers = Iterable[tuple["asyncio.Future[A]", "A | Exception"]]
 
 
 class CompletionQueue(Generic[A]):
-    """For one thread that works and one loop that waits."""
+    """For threads that work and one loop that waits."""
 
     def __init__(self) -> None:
         self._left: deque[tuple[Answers[A], Callable[[], object] | None]] = deque()

@@ -1,4 +1,4 @@
-"""One network at a time on a device, in the order they came.
+"""A lock that is fair: one network at a time on a device, in the order they came.
 
 On a CPU each network uses every core by itself: two at once get in each other's way (about a tenth fewer images, and
 the slowest takes three times as long). So each loaded network has a queue of its own, and all of them share a lock.

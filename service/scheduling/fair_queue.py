@@ -25,7 +25,7 @@ _SPARE = 64  # withdrawn entries that may lie around before they are swept out
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """Something that waits for its turn.
+    """Something that waits in the queue.
 
     key       whose it is
     group     only equal ones go together
@@ -65,7 +65,7 @@ class _KeyQueue(Generic[W]):
 
 
 class FairQueue(Generic[W]):
-    """The line. Adding, withdrawing and taking one cost O(log n), however many wait.
+    """What waits, in the order in which it is taken. Adding, withdrawing and taking one cost O(log n), however many wait.
 
     waiting  how many are in it
     """

@@ -1,6 +1,6 @@
-"""What the network said of the images asked last: the same image with other options is not encoded again.
+"""A single-flight cache: results kept for those who ask again, and shared with those who ask meanwhile.
 
-Knows nothing of HTTP, images or clusters: keys in, what a coroutine makes of them out. Requests for one key that come
+Knows nothing of HTTP, images or clusters: keys in, what a coroutine makes of them out. Calls for one key that come
 while it is being made wait for that one coroutine.
 """
 
@@ -30,7 +30,7 @@ class _Making(Generic[V]):
 
 
 class SingleFlightCache(Generic[V]):
-    """Least recently used goes first, once `max_bytes` are held.
+    """Keeps results; the least recently used goes first, once `max_bytes` are held.
 
     max_bytes  0 keeps nothing and shares nothing: every call makes its own
     on_ask     told of every call whether it was answered without making anything

@@ -1,4 +1,4 @@
-"""GET /models, loading and unloading, the probes, and the metrics: what this server holds and how it is.
+"""GET /models, and loading and unloading them.
 
 Knows nothing of images. A probe waits for nothing: it never stands behind a queue, or behind a load.
 """
