@@ -65,7 +65,7 @@ class _KeyQueue(Generic[W]):
 
 
 class FairQueue(Generic[W]):
-    """What waits, in the order in which it is taken. Adding, withdrawing and taking one cost O(log n), however many wait.
+    """What waits, in the order in which it is taken. Adding, withdrawing and taking cost O(log n) of those that wait.
 
     waiting  how many are in it
     """
