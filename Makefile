@@ -27,7 +27,8 @@ test: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile
 
 test-all: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pytest -m ""
+	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile -m 'not timing'
+	$(TRAIN)/bin/python -m pytest -m timing
 
 check: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff format --check .

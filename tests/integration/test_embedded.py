@@ -47,6 +47,7 @@ def test_its_recipe_is_the_committed_one(bundle: Bundle) -> None:
     assert made_by["seed"] == committed.seed
 
 
+@pytest.mark.timing
 def test_a_photo_takes_well_under_150_ms(bundle: Bundle, encode: Engine) -> None:
     photo = street((360, 480), seed=1)
     took = []

@@ -101,10 +101,8 @@ def test_an_image_whose_process_dies_is_tried_once_more(two: ProcessPoolRefiner,
 def test_a_process_that_does_not_come_back_is_ended(two: ProcessPoolRefiner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "GRACE_S", 0.1)
     before, _ = asked(two)
-    began = time.monotonic()
     with pytest.raises(CRFTimeout):
         asked(two, left_s=0.1, deaf_s=60)
-    assert time.monotonic() - began < 10
     assert gone(before)
     assert asked(two, 3)[1] == 3
 
@@ -113,10 +111,8 @@ def test_nor_does_one_that_does_not_even_read(two: ProcessPoolRefiner, monkeypat
     monkeypatch.setattr(process_pool, "GRACE_S", 0.1)
     before, _ = asked(two)
     os.kill(before, signal.SIGSTOP)
-    began = time.monotonic()
     with pytest.raises(CRFTimeout):
         two.refine(np.zeros((2, 512, 512), np.float32), None, FITTED, deadline=time.monotonic() + 0.3)  # 2 MB
-    assert time.monotonic() - began < 10
     assert gone(before)
     assert asked(two, 3)[1] == 3
 
