@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 
 from models import palette
-from models.io.encode import encode, encode_labels
+from models.io.encode import encode
+from models.io.png import encode_palette
 from service.formats.registry import renders
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def json(result: Result) -> bytes:
             }
             for area in result.areas
         ],
-        "label_map": _encoded(encode_labels(result.labels, look.colors)),
+        "label_map": _encoded(encode_palette(result.labels, look.colors)),
     }
     if result.options.confidence and result.margin is not None:
         answer["confidence_map"] = _encoded(encode(np.rint(result.margin * 255).astype(np.uint8), "png"))

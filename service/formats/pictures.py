@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from models import palette
-from models.io.encode import encode, encode_labels
+from models.io.encode import encode, npy
+from models.io.png import encode_palette
 from models.types import Array
-from service.formats.npy import _npy
 from service.formats.registry import renders
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @renders("image/png", name="png")
 def png(result: Result) -> bytes:
     """Palette PNG: one byte a pixel, the pixel's value is the cluster id."""
-    return encode_labels(result.labels, result.style.colors)
+    return encode_palette(result.labels, result.style.colors)
 
 
 @renders("image/jpeg", name="overlay", photo=True)
@@ -39,15 +39,19 @@ def overlay_webp(result: Result) -> bytes:
 
 @renders("image/png", name="color", accept=False)
 def color(result: Result) -> bytes:
-    """The clusters' colors alone: RGB, or RGBA where some clusters are not drawn."""
-    return encode(palette.colorize(result.labels, result.style.colors, _drawn(result)), "png")
+    """The clusters' colors alone: a palette PNG, transparent where clusters are not drawn."""
+    drawn, alpha = _drawn(result), None
+    if drawn is not None:
+        alpha = np.zeros(len(result.style.colors), np.uint8)
+        alpha[list(drawn)] = 255
+    return encode_palette(result.labels, result.style.colors, alpha)
 
 
 def heat(cosines: Array, format: Literal["png", "npy"]) -> bytes:
     """Similarities float32 [H, W], -1..1, as a palette PNG whose colors go from cold to hot, or as numpy's file."""
     if format == "npy":
-        return _npy(cosines)
-    return encode_labels(np.rint((cosines + 1) * 127.5).astype(np.uint8), palette.heat())
+        return npy(cosines)
+    return encode_palette(np.rint((cosines + 1) * 127.5).astype(np.uint8), palette.heat())
 
 
 def _overlaid(result: Result) -> Array:
