@@ -79,7 +79,7 @@ def probabilities(
     Source: STEGO §4.3 (temperature 2), CAUSE (temperature 3), PiCIE eq. 3 (`dot`, 1).
     """
     out = np.empty((len(scores), *size), np.float32)
-    for rows, strip in _similarities(scores, code, size, assignment, box, interpolation):
+    for rows, strip in similarities(scores, code, size, assignment, box, interpolation):
         strip *= temperature
         strip -= strip.max(axis=0)
         np.exp(strip, out=strip)
@@ -102,7 +102,7 @@ def margin(
     returns  float32 [H, W]
     """
     out = np.empty(size, np.float32)
-    for rows, strip in _similarities(scores, code, size, assignment, box, interpolation):
+    for rows, strip in similarities(scores, code, size, assignment, box, interpolation):
         best, second = np.maximum(strip[0], strip[1]), np.minimum(strip[0], strip[1])
         for similarity in strip[2:]:
             np.maximum(second, np.minimum(best, similarity), out=second)
@@ -202,7 +202,7 @@ def _lengths(
         yield rows, np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
 
 
-def _similarities(
+def similarities(
     scores: Array,
     code: Array | None,
     size: tuple[int, int],
@@ -210,7 +210,10 @@ def _similarities(
     box: Box,
     interpolation: Interpolation,
 ) -> Iterator[tuple[slice, Array]]:
-    """Strips of cosines (or plain scores, for `dot`) of every pixel with every centroid."""
+    """Strips of cosines (or plain scores, for `dot`) of every pixel with every centroid: (rows, float32 [K, rows, W]).
+
+    Raises ValueError where cosines are asked for without a code.
+    """
     if assignment == "dot":
         yield from upsampled(scores, size, box, interpolation)
         return

@@ -1,8 +1,8 @@
 """A model is a folder. This file is its specification, its reader and its writer.
 
-Knows nothing of how a bundle is trained or served, and runs nothing from it: a network is handed in.
+Knows nothing of how a bundle is trained or served, and runs nothing from it: `models.inference` does that.
 
-    manifest.json   `Manifest`, UTF-8 JSON, unknown keys refused; its sha256 is the bundle's digest
+    manifest.json   `models.manifest.Manifest`, UTF-8 JSON, unknown keys refused; its sha256 is the bundle's digest
     encoder.onnx    `pixels` uint8 [B, H, W, 3] → `scores` float32 [B, K, h, w], `code` float32 [B, D, h, w]
     centroids.npy   float32 little-endian [K, D]; rows of length 1 ± 1e-4 where assignment is `cosine`
     golden.npz      `image` uint8 [H, W, 3] and `labels` uint8 [H, W]: what training got for it
