@@ -91,7 +91,9 @@ def stages(of: Case) -> Iterator[Stage]:
     yield Stage(
         "blend", "numpy", lambda: palette.overlay(of.photo, labels, COLORS), lambda: _numpy_blend(of.photo, labels)
     )
-    yield Stage("colorize", "numpy", lambda: palette.colorize(labels, COLORS), lambda: COLORS[labels])
+    yield Stage(
+        "color PNG", "Pillow, RGB", lambda: png.encode_palette(labels, COLORS), lambda: _pillow_colors(labels), _shown
+    )
     yield Stage(
         "overlay JPEG",
         "Pillow",
@@ -199,6 +201,10 @@ def _pillow_labels(labels: Array) -> bytes:
     return buffer.getvalue()
 
 
+def _pillow_colors(labels: Array) -> bytes:
+    return _pillow(COLORS[labels], "PNG", compress_level=3)
+
+
 def _numpy_blend(photo: Array, labels: Array) -> Array:
     blended = photo * np.uint16(128) + (COLORS.astype(np.uint16) * np.uint16(128) + np.uint16(128))[labels]
     return np.asarray(blended >> 8, np.uint8)
@@ -222,6 +228,11 @@ def _torch_labels(scores: Array, size: tuple[int, ...]) -> Callable[[], Array] |
 def _opened(data: bytes) -> Array:
     with Image.open(io.BytesIO(data)) as opened:
         return np.asarray(opened)
+
+
+def _shown(data: bytes) -> Array:
+    with Image.open(io.BytesIO(data)) as opened:
+        return np.asarray(opened.convert("RGB"))
 
 
 def _plain_areas(labels: Array, margin: Array) -> list[region_stats.Area]:

@@ -29,7 +29,6 @@ def labels(
     scores: Array,
     size: tuple[int, int],
     box: Box = WHOLE,
-    table: Array | None = None,
     interpolation: Interpolation = "bilinear",
 ) -> Array:
     """The best cluster of every pixel.
@@ -37,19 +36,13 @@ def labels(
     scores   float32 [K, h, w]  code · centroid on the patch grid
     size     (H, W) in pixels of the answer
     box      the part of the grid the answer shows: top, left, height, width as fractions
-    table    uint8 [K]          what stands for each cluster in the answer (see `level`); None: its id
     returns  uint8 [H, W]       cluster ids 0..K-1; the lower id wins an exact tie
 
     Equal to the papers' order (upsample the code, normalize every pixel, compare).
     Source: STEGO (arXiv:2203.08414) §4, cluster probe; bilinear, align_corners=False.
     """
-    down, across = _axes(scores, size, box, interpolation)
-    ids = np.arange(len(scores), dtype=np.uint8) if table is None else table
-    found = bindings.labels(scores, down, across, ids)
-    if found is None:
-        found = plain_labels(scores, size, box, interpolation)
-        found = found if table is None else table[found]
-    return found
+    found = bindings.labels(scores, *axes(scores.shape[1:], size, box, interpolation))
+    return plain_labels(scores, size, box, interpolation) if found is None else found
 
 
 def plain_labels(
@@ -86,7 +79,7 @@ def probabilities(
     Source: STEGO §4.3 (temperature 2), CAUSE (temperature 3), PiCIE eq. 3 (`dot`, 1).
     """
     out = np.empty((len(scores), *size), np.float32)
-    for rows, strip in _similarities(scores, code, size, assignment, box, interpolation):
+    for rows, strip in similarities(scores, code, size, assignment, box, interpolation):
         strip *= temperature
         strip -= strip.max(axis=0)
         np.exp(strip, out=strip)
@@ -109,7 +102,7 @@ def margin(
     returns  float32 [H, W]
     """
     out = np.empty(size, np.float32)
-    for rows, strip in _similarities(scores, code, size, assignment, box, interpolation):
+    for rows, strip in similarities(scores, code, size, assignment, box, interpolation):
         best, second = np.maximum(strip[0], strip[1]), np.minimum(strip[0], strip[1])
         for similarity in strip[2:]:
             np.maximum(second, np.minimum(best, similarity), out=second)
@@ -134,7 +127,7 @@ def upsampled(
 ) -> Iterator[tuple[slice, Array]]:
     """Strips of rows of `maps` [K, h, w] interpolated to [K, H, W]: (rows, float32 [K, rows, W])."""
     maps = np.ascontiguousarray(maps, np.float32)
-    down, across = _axes(maps, size, box, interpolation)
+    down, across = axes(maps.shape[1:], size, box, interpolation)
     between = down.weight.any() or across.weight.any()
     for rows in _strips(size, len(maps)):
         if not between:
@@ -152,12 +145,14 @@ def _strips(size: tuple[int, int], channels: int) -> Iterator[slice]:
     return (slice(start, min(start + step, size[0])) for start in range(0, size[0], step))
 
 
-def _axes(maps: Array, size: tuple[int, int], box: Box, interpolation: Interpolation) -> tuple[Axis, Axis]:
-    """Rows and columns of an answer of `size` that shows `box` of maps [K, h, w]."""
+def axes(
+    grid: tuple[int, ...], size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear"
+) -> tuple[Axis, Axis]:
+    """Where the rows and the columns of an answer of `size` lie that shows `box` of a grid (h, w); both read-only."""
     top, left, height, width = box
     return (
-        _axis(size[0], maps.shape[1], top, height, interpolation),
-        _axis(size[1], maps.shape[2], left, width, interpolation),
+        _axis(size[0], grid[0], top, height, interpolation),
+        _axis(size[1], grid[1], left, width, interpolation),
     )
 
 
@@ -181,7 +176,7 @@ def _lengths(
     code: Array, size: tuple[int, int], box: Box, interpolation: Interpolation
 ) -> Iterator[tuple[slice, Array]]:
     code = np.ascontiguousarray(code, np.float32)
-    (top, bottom, down), (left, right, across) = _axes(code, size, box, interpolation)
+    (top, bottom, down), (left, right, across) = axes(code.shape[1:], size, box, interpolation)
     if not down.any() and not across.any():  # at the grid's own places, as for the margins of most answers
         own = np.sqrt(np.einsum("dhw,dhw->hw", code, code))
         yield slice(0, size[0]), own[top[:, None], left]
@@ -207,7 +202,7 @@ def _lengths(
         yield rows, np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
 
 
-def _similarities(
+def similarities(
     scores: Array,
     code: Array | None,
     size: tuple[int, int],
@@ -215,7 +210,10 @@ def _similarities(
     box: Box,
     interpolation: Interpolation,
 ) -> Iterator[tuple[slice, Array]]:
-    """Strips of cosines (or plain scores, for `dot`) of every pixel with every centroid."""
+    """Strips of cosines (or plain scores, for `dot`) of every pixel with every centroid: (rows, float32 [K, rows, W]).
+
+    Raises ValueError where cosines are asked for without a code.
+    """
     if assignment == "dot":
         yield from upsampled(scores, size, box, interpolation)
         return

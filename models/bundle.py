@@ -1,8 +1,8 @@
 """A model is a folder. This file is its specification, its reader and its writer.
 
-Knows nothing of how a bundle is trained or served, and runs nothing from it: a network is handed in.
+Knows nothing of how a bundle is trained or served, and runs nothing from it: `models.inference` does that.
 
-    manifest.json   `Manifest`, UTF-8 JSON, unknown keys refused; its sha256 is the bundle's digest
+    manifest.json   `models.manifest.Manifest`, UTF-8 JSON, unknown keys refused; its sha256 is the bundle's digest
     encoder.onnx    `pixels` uint8 [B, H, W, 3] → `scores` float32 [B, K, h, w], `code` float32 [B, D, h, w]
     centroids.npy   float32 little-endian [K, D]; rows of length 1 ± 1e-4 where assignment is `cosine`
     golden.npz      `image` uint8 [H, W, 3] and `labels` uint8 [H, W]: what training got for it
@@ -32,11 +32,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from models.errors import TesseraError
+from models.io.encode import npy
 from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance
 from models.preprocess import InputSpec
 from models.types import Array
 
-SCHEMA_VERSION = 1
 _REQUIRED = ("encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE")
 _EXEMPLAR = re.compile(r"^exemplars/(\d{3})_(\d{1,2})\.webp$")
 
@@ -150,7 +150,7 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {
         "encoder.onnx": encoder_onnx,
-        "centroids.npy": _npy(centroids.astype("<f4")),
+        "centroids.npy": npy(centroids.astype("<f4")),
         "golden.npz": _npz(image=golden.image, labels=golden.labels),
         "report.json": json.dumps(report, indent=1, sort_keys=True, allow_nan=False).encode(),
         "NOTICE": notice.encode(),
@@ -224,12 +224,6 @@ def _check_arrays(manifest: Manifest, centroids: Array, golden: Golden) -> None:
         raise BundleError(f"golden.npz: image is {image.dtype} {image.shape}; uint8 [H, W, 3] is needed")
     if labels.dtype != np.uint8 or labels.shape != image.shape[:2] or labels.max() >= len(manifest.clusters):
         raise BundleError("golden.npz: labels are uint8 [H, W] of cluster ids, of the image's size")
-
-
-def _npy(array: Array) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _npz(**arrays: Array) -> bytes:

@@ -10,15 +10,14 @@ the pixels, and read at the pixels' own colors: where the color changes within a
 
 from __future__ import annotations
 
-import ctypes
 from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from models import assign
 from models.deadline import check_time
+from models.native import bindings
+from models.native.bindings import Axis
 from models.parallel import ThreadTeam
 from models.preprocess import resize
 from models.types import WHOLE, Array, Box
@@ -26,7 +25,6 @@ from models.types import WHOLE, Array, Box
 RADIUS = 4  # of the neighborhood in places of the grid
 EPSILON = 100.0  # variance of the colors, in levels², below which a neighborhood counts as flat
 STRIP = 1 << 19  # pixels between two looks at the clock: some 10 ms
-_VERSION = 1  # of _guided.c
 
 
 def refine(
@@ -123,43 +121,22 @@ def _compiled_labels(
     models: Array, photo: Array, box: Box, threads: int = 1, deadline: float | None = None
 ) -> Array | None:
     """The same from the kernel, strips of the photo on so many threads; None where there is none."""
-    library = _library()
-    if library is None:
+    if not bindings.compiled():
         return None
-    models, photo = np.ascontiguousarray(models, np.float32), np.ascontiguousarray(photo, np.uint8)
+    models = np.ascontiguousarray(models, np.float32)
     height, width = photo.shape[:2]
-    down, across = assign._axes(models[0], (height, width), box, "bilinear")
+    down, across = assign.axes(models.shape[2:], (height, width), box)
     labels = np.empty((height, width), np.uint8)
     step = max(1, STRIP // width)
 
-    def strip(start: int) -> int:
+    def strip(start: int) -> bool:
         check_time(deadline)
-        rows = slice(start, min(start + step, height))
-        return int(library.guided_labels(
-            *(ctypes.c_void_p(models.ctypes.data), *models.shape[1:]),
-            *(array[rows].ctypes.data for array in down), rows.stop - start,
-            *(array.ctypes.data for array in across), width,
-            photo[rows].ctypes.data, labels[rows].ctypes.data,
-        ))  # fmt: skip
+        rows = slice(start, start + step)
+        found = bindings.guided_labels(models, photo[rows], Axis(*(part[rows] for part in down)), across)
+        if found is not None:
+            labels[rows] = found
+        return found is not None
 
     with ThreadTeam(threads) as team:
-        failed = team.run(*(partial(strip, start) for start in range(0, height, step)))
-    return None if any(failed) else labels
-
-
-@lru_cache(maxsize=1)
-def _library() -> ctypes.CDLL | None:
-    for path in sorted((Path(__file__).parent / "native").glob("_guided*")):
-        if path.suffix not in (".so", ".pyd", ".dylib"):
-            continue
-        try:
-            library = ctypes.CDLL(str(path))
-            if library.guided_version() != _VERSION:
-                continue
-        except (OSError, AttributeError):  # built for another machine, or not ours
-            continue
-        array, number = ctypes.c_void_p, ctypes.c_int64
-        axis: tuple[Any, ...] = (array, array, array, number)
-        library.guided_labels.argtypes = (array, number, number, number, *axis, *axis, array, array)
-        return library
-    return None
+        done = team.run(*(partial(strip, start) for start in range(0, height, step)))
+    return labels if all(done) else None

@@ -1,4 +1,4 @@
-"""What this machine has: cores, processor, memory to give back.
+"""What this machine has, and what of it this process may use: cores, processor, memory to give back.
 
 Knows nothing of networks.
 """
@@ -10,23 +10,45 @@ import gc
 import math
 import os
 import platform
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_GROUPS = Path("/proc/self/cgroup")
+_HIERARCHY = Path("/sys/fs/cgroup")
 _PROCESSOR = Path("/proc/cpuinfo")
 _MAPS = Path("/proc/self/maps")
 _DONTNEED = 4  # MADV_DONTNEED
 
 
 def cores() -> int:
-    """Processors this process may use: its affinity, cut by the container's CPU quota."""
+    """Processors this process may use: its affinity, cut by the quota of its control group and of those around it."""
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such file, or "max": no quota
-        quota, period = _QUOTA.read_text().split()
-        allowed = min(allowed, math.ceil(int(quota) / int(period)))
-    return max(1, allowed)
+    return max(1, math.ceil(min([allowed, *map(_quota, _control_groups())])))
+
+
+def _control_groups() -> Iterator[Path]:
+    """Folders of those this process's time is counted in, from its own outwards, versions 1 and 2."""
+    for line in _text(_GROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = _HIERARCHY / "cpu" if controllers else _HIERARCHY
+        own = top / path.lstrip("/")
+        for group in (own, *own.parents):
+            yield group
+            if group == top:  # a container often has its own mounted there, whatever its path is outside
+                break
+
+
+def _quota(group: Path) -> float:
+    """Processors' worth of time that a control group may use; infinite where it does not say."""
+    said = _text(group / "cpu.max").split() or [_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+    with suppress(ValueError, ZeroDivisionError):  # "max", or no such file
+        quota, period = map(int, said)
+        return quota / period if quota > 0 else math.inf
+    return math.inf
 
 
 def restricted() -> bool:
@@ -46,9 +68,22 @@ def flags() -> frozenset[str]:
     return frozenset((_field("flags") or _field("Features")).split())
 
 
+def processor_details() -> str:
+    """The first processor's model and features, a line each as Linux lists them: what compiled code may depend on."""
+    if not (text := _text(_PROCESSOR)):
+        return f"{platform.machine()} {platform.processor()}"
+    lines = text.partition("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ")))
+
+
 def trim() -> None:
-    """Gives freed memory back to the system, where the C library can (glibc)."""
+    """Gives what Python no longer uses back to the system, where the C library can (glibc)."""
     gc.collect()
+    release_memory()
+
+
+def release_memory() -> None:
+    """Gives freed memory back to the system, where the C library can (glibc), 1 ms; Python's own garbage stays."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -66,8 +101,15 @@ def drop_mapped(folder: str) -> None:
 
 
 def _field(name: str) -> str:
-    with suppress(OSError):
-        for line in _PROCESSOR.read_text().splitlines():
-            if line.startswith(name):
-                return line.partition(":")[2].strip()
+    for line in _text(_PROCESSOR).splitlines():
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
     return ""
+
+
+def _text(path: Path) -> str:
+    """What a file of the system says; nothing where it is not there."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -6,25 +6,14 @@ Knows nothing of images or networks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
+from models.manifest import Merge
 from models.types import Array
 
 
-class MergeLike(Protocol):
-    """One merge of the hierarchy, as the manifest holds it."""
-
-    @property
-    def k(self) -> int: ...
-    @property
-    def merge(self) -> tuple[int, int]: ...
-    @property
-    def into(self) -> int: ...
-
-
-def level(hierarchy: Sequence[MergeLike], k: int, clusters: int) -> Array:
+def level(hierarchy: Sequence[Merge], k: int, clusters: int) -> Array:
     """Which cluster stands for each one when only k are left.
 
     returns  uint8 [K]  representative of every id; `table[labels]` is the coarser label map

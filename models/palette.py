@@ -95,21 +95,6 @@ def from_hex(color: str) -> Array:
     return np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
 
 
-def colorize(labels: Array, colors: Array, only: Collection[int] | None = None) -> Array:
-    """The label map in its clusters' colors.
-
-    labels   uint8 [H, W];  colors  uint8 [K, 3]
-    only     cluster ids to draw; the rest is transparent
-    returns  uint8 [H, W, 3], or [H, W, 4] where `only` is given
-    """
-    table = colors.astype(np.uint8)
-    if only is not None:
-        table = np.column_stack([table, np.zeros(len(table), np.uint8)])
-        table[list(only), 3] = 255
-    painted = bindings.colorize(labels, table)
-    return table[labels] if painted is None else painted
-
-
 def overlay(
     image: Array, labels: Array, colors: Array, alpha: float = 0.5, only: Collection[int] | None = None
 ) -> Array:

@@ -43,7 +43,7 @@ def compute(labels: Array, k: int, margin: Array | None = None) -> list[Area]:
 
 
 def plain_count(labels: Array, margin: Array | None) -> Counted:
-    """`host.count` in numpy."""
+    """`bindings.count` in numpy."""
     height, width = labels.shape
     pixels, sums = np.zeros(256, np.int64), np.zeros(256)
     by_column = np.zeros((256, width), bool)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from models.assign import Interpolation, lengths, upsampled
+from models.assign import Interpolation, similarities, upsampled
 from models.types import WHOLE, Array, Box
 
 _EPS = 1e-10
@@ -32,8 +32,6 @@ def similarity(
     chosen = next(strip for _, strip in upsampled(code, (1, 1), cell, interpolation))[:, 0, 0]
     chosen /= max(float(np.linalg.norm(chosen)), _EPS)
     products = np.einsum("d,dhw->hw", chosen, code)[None]
-    norms = lengths(code, size, box, interpolation)
-    out = np.empty(size, np.float32)
-    for rows, strip in upsampled(products, size, box, interpolation):
-        np.divide(strip[0], np.maximum(norms[rows], _EPS), out=out[rows])
-    return np.clip(out, -1.0, 1.0, out=out)
+    strips = similarities(products, code, size, "cosine", box, interpolation)
+    cosines: Array = np.concatenate([strip[0] for _, strip in strips])
+    return np.clip(cosines, -1.0, 1.0, out=cosines)

@@ -1,4 +1,4 @@
-"""Bytes to pixels, and pixels to the size a network wants and back.
+"""A file's bytes to pixels: who reads which format. TIFF is tifffile's, plain JPEG libjpeg's, the rest Pillow's.
 
 Knows nothing of clusters, of networks, of HTTP. Sizes are (H, W) everywhere; Pillow's (W, H) stays in
 this file. Every limit is judged from the header, before a pixel is decoded.
@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from models.io import jpeg
-from models.io.samples import Decoded, Depth, ImageError, Limits, UnsupportedImage, _finish, _reason, _turn
-from models.io.tiff import _decode_tiff
+from models.io import jpeg, tiff
+from models.io.samples import Decoded, Depth, ImageError, Limits, UnsupportedImage, reason, to_rgb8, upright
 from models.types import Array
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # and TIFF, by tifffile
@@ -36,8 +35,8 @@ def decode(data: bytes, *, limits: Limits | None = None, depth: Depth = "percent
     if not data:
         raise ImageError("the image is empty: 0 bytes arrived")
     limits.check_bytes(len(data))
-    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return _decode_tiff(data, limits, depth, page)
+    if data[:4] in tiff.MAGIC:
+        return tiff.decode(data, limits, depth, page)
     if page:
         raise ImageError(f"page {page}: only TIFF files have pages; leave `page` out")
     if header := jpeg.plain_header(data):
@@ -59,16 +58,15 @@ def _decode_pillow(data: bytes, limits: Limits, depth: Depth) -> Decoded:
             with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
                 limits.check_size(opened.height, opened.width)
                 if opened.format == "PNG" and _png_is_16_bit(data):
-                    return _finish(_png16(data), depth, _orientation(opened))
+                    return to_rgb8(_png16(data), depth, _orientation(opened))
                 opened.load()
-                upright = _turn(np.asarray(_to_rgb(opened)), _orientation(opened))
-                return Decoded(np.ascontiguousarray(upright))
+                return Decoded(upright(np.asarray(_to_rgb(opened)), _orientation(opened)))
         except ImageError:
             raise
         except UnidentifiedImageError:
             raise _unknown(data) from None
         except Exception as error:  # Pillow's plugins raise what their parsers meet: OSError, struct.error …
-            raise ImageError(f"the image is damaged or truncated: {_reason(error)}") from None
+            raise ImageError(f"the image is damaged or truncated: {reason(error)}") from None
 
 
 def _unknown(data: bytes) -> ImageError:

@@ -1,4 +1,4 @@
-"""Pixels and label maps to the bytes of a file.
+"""Pixels and arrays to the bytes of a file. Label maps have their own writer, `models.io.png`.
 
 Knows nothing of clusters, of networks, of HTTP.
 """
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from models.io import jpeg, png
+from models.io import jpeg
 from models.types import Array
 
 
@@ -25,9 +25,8 @@ def encode(image: Array, kind: Literal["png", "jpeg", "webp"], quality: int = 90
     return buffer.getvalue()
 
 
-def encode_labels(labels: Array, colors: Array) -> bytes:
-    """A palette PNG: mode P, the value of a pixel is its cluster id.
-
-    labels  uint8 [H, W];  colors  uint8 [K, 3]
-    """
-    return png.encode_palette(labels, colors)
+def npy(array: Array) -> bytes:
+    """numpy's own file of an array. Raises ValueError where it holds Python objects."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -18,11 +18,10 @@ _ORIENTATION = 0x0112
 
 
 class Header(NamedTuple):
-    """Size in pixels and color components (1 or 3) of a plain JPEG."""
+    """Size of a plain JPEG in pixels."""
 
     height: int
     width: int
-    components: int
 
 
 def plain_header(data: bytes) -> Header | None:
@@ -48,8 +47,7 @@ def plain_header(data: bytes) -> Header | None:
         if marker in _BASELINE_OR_PROGRESSIVE:
             if header or len(body) < 6 or body[0] != 8 or body[5] not in (1, 3):
                 return None
-            height, width = struct.unpack_from(">HH", body, 1)
-            header = Header(height, width, body[5])
+            header = Header(*struct.unpack_from(">HH", body, 1))
     return None
 
 

@@ -6,49 +6,55 @@ Knows nothing of clusters or photos: ids and colors in, a file's bytes out.
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Callable
 
 import numpy as np
+from zlib_ng import zlib_ng
 
-from models.native import bindings
 from models.types import Array
 
-Deflate = Callable[[Array], bytes | None]
-
 _UP = 2  # the filter: each byte less the one above it
+_STRIP = 2**19  # bytes filtered at once: they are compressed while a core's cache still has them
 
 
-def encode_palette(ids: Array, colors: Array) -> bytes:
+def encode_palette(ids: Array, colors: Array, alpha: Array | None = None) -> bytes:
     """A PNG of color type 3 with 8 bits a pixel: the value of a pixel is its id.
 
-    ids  uint8 [H, W];  colors  uint8 [K, 3], 1 to 256 of them
+    ids    uint8 [H, W];  colors  uint8 [K, 3], 1 to 256 of them
+    alpha  uint8 [K]: opacity of each color, 255 where None
 
-    Source: PNG specification, third edition (W3C), §5 and §9.
+    Source: PNG specification, third edition (W3C), §5, §9 and §11.3.1.
     """
     height, width = ids.shape
-    size = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    chunks = (
-        (b"IHDR", size),
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
         (b"PLTE", colors.astype(np.uint8).tobytes()),
-        (b"IDAT", bindings.deflate(ids) or plain_deflate(ids)),
+        (b"IDAT", _deflate(ids)),
         (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, *zip(*chunks, strict=True)))
+    ]
+    if alpha is not None:
+        chunks.insert(2, (b"tRNS", alpha.astype(np.uint8).tobytes()))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(tag, body) for tag, body in chunks)
 
 
 def _chunk(tag: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(tag)))
+    return struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib_ng.crc32(body, zlib_ng.crc32(tag)))
 
 
-def plain_deflate(ids: Array) -> bytes:
-    """`host.deflate` by Python's zlib, in a few bytes more or less.
+def _deflate(ids: Array) -> bytes:
+    """The rows as a zlib stream, each a byte that names the filter, then every id less the one above.
 
-    Regions differ from the row above at their edges only; what is left between are runs of zeros.
+    Regions differ from the row above at their edges only; what is left between are runs of zeros, and runs are all that
+    is looked for: a sixth of the time of zlib's search, for at most a twentieth more bytes.
     """
-    rows = np.empty((ids.shape[0], ids.shape[1] + 1), np.uint8)
+    height, width = ids.shape
+    step = max(1, _STRIP // (1 + width))
+    rows = np.empty((min(step, height), 1 + width), np.uint8)
     rows[:, 0] = _UP
-    rows[0, 1:] = ids[0]
-    np.subtract(ids[1:], ids[:-1], out=rows[1:, 1:])
-    stream = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    return stream.compress(rows.data) + stream.flush()
+    rows[:1, 1:] = ids[:1]  # there is none above the first
+    stream = zlib_ng.compressobj(6, zlib_ng.DEFLATED, zlib_ng.MAX_WBITS, zlib_ng.DEF_MEM_LEVEL, zlib_ng.Z_RLE)
+    packed = []
+    for start in range(0, height, step):
+        first, stop = max(start, 1), min(start + step, height)
+        np.subtract(ids[first:stop], ids[first - 1 : stop - 1], out=rows[first - start : stop - start, 1:])
+        packed.append(stream.compress(rows[: stop - start].data))
+    return b"".join([*packed, stream.flush()])

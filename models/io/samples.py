@@ -75,14 +75,18 @@ class Decoded:
     pages: int = 1
 
 
-def _reason(error: Exception) -> str:
-    """A library's message with nothing in it that names our memory or our disk."""
+def reason(error: Exception) -> str:
+    """A library's message, in one line of at most 160 characters, with nothing in it that names our memory or disk."""
     text = str(error).split("\n")[0]
     return type(error).__name__ if not text or "0x" in text or "/" in text else text[:160]
 
 
-def _finish(samples: Array, depth: Depth, orientation: int) -> Decoded:
-    """Samples of any depth and band count as an upright RGB image."""
+def to_rgb8(samples: Array, depth: Depth, orientation: int) -> Decoded:
+    """Samples [H, W] or [H, W, bands] of any numeric type as an upright RGB image.
+
+    One band is gray, two are gray and alpha, three RGB, four RGB and alpha; of more the first three are shown. What is
+    transparent is shown on white. Raises what `to_8_bit` does.
+    """
     bands = 1 if samples.ndim == 2 else samples.shape[2]
     rgb = samples if samples.ndim == 3 else samples[..., None]
     alpha = rgb[..., 3] if bands == 4 else rgb[..., 1] if bands == 2 else None
@@ -92,21 +96,22 @@ def _finish(samples: Array, depth: Depth, orientation: int) -> Decoded:
         opacity = (alpha.astype(np.float32) / np.iinfo(alpha.dtype).max)[..., None]
         image = np.rint(image * opacity + 255 * (1 - opacity)).astype(np.uint8)
     image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-    return Decoded(np.ascontiguousarray(_turn(image, orientation)), rule)
+    return Decoded(upright(image, orientation), rule)
 
 
-def _turn(image: Array, orientation: int) -> Array:
-    """The image as EXIF orientation 1..8 says a viewer shows it."""
+def upright(image: Array, orientation: int) -> Array:
+    """The image [H, W, …] as EXIF orientation 1..8 says a viewer shows it, contiguous."""
     if orientation in (2, 4, 5, 7):
         image = image[:, ::-1]
     quarter_turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
-    return np.rot90(image, quarter_turns)
+    return np.ascontiguousarray(np.rot90(image, quarter_turns))
 
 
 def to_8_bit(samples: Array, depth: Depth) -> tuple[Array, str | None]:
     """Samples of any numeric type as uint8, and the rule that was used (None for 8-bit samples).
 
-    Values that are not finite count as the lowest one.
+    Values that are not finite count as the lowest one. Raises UnsupportedImage for other types, and ImageError where no
+    value is finite.
     """
     if samples.dtype == np.uint8:
         return samples, None

@@ -1,6 +1,6 @@
-"""TIFF files to RGB uint8.
+"""TIFF files to RGB uint8, by tifffile: pages, bands, palettes, CMYK, 16-bit and float samples.
 
-Knows nothing of clusters, of networks, of HTTP.
+Knows nothing of other formats, of clusters, of networks.
 """
 
 from __future__ import annotations
@@ -11,20 +11,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models.io.samples import (
-    Decoded,
-    Depth,
-    ImageError,
-    ImageTooLarge,
-    Limits,
-    UnsupportedImage,
-    _finish,
-    _reason,
-)
+from models.io.samples import Decoded, Depth, ImageError, ImageTooLarge, Limits, UnsupportedImage, reason, to_rgb8
 from models.types import Array
 
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first four bytes of a file, either byte order, BigTIFF too
 
-def _decode_tiff(data: bytes, limits: Limits, depth: Depth, page: int) -> Decoded:
+
+def decode(data: bytes, limits: Limits, depth: Depth, page: int) -> Decoded:
+    """One page of a file that begins with MAGIC, counted from 0; the rest as `models.io.decode.decode` has it."""
     import tifffile
 
     try:
@@ -47,13 +41,13 @@ def _decode_tiff(data: bytes, limits: Limits, depth: Depth, page: int) -> Decode
                     f" {np.dtype(tiff.dtype).itemsize} bytes is more than the limit of 8 bytes a pixel at"
                     f" {limits.max_mpx:g} Mpx: send fewer bands or a smaller image"
                 )
-            samples = _tiff_samples(tiff)
+            samples = _samples(tiff)
             orientation = int(getattr(tiff.tags.get("Orientation"), "value", 1) or 1)
             photometric = int(tiff.photometric)
     except ImageError:
         raise
     except Exception as error:  # tifffile raises what its many parsers meet
-        raise ImageError(f"the TIFF is damaged or uses what we cannot read: {_reason(error)}") from None
+        raise ImageError(f"the TIFF is damaged or uses what we cannot read: {reason(error)}") from None
     if photometric == 0:  # white is zero
         samples = samples.max() - samples if samples.dtype.kind == "f" else ~samples
     if photometric == 5 and samples.ndim == 3 and samples.shape[2] >= 4:  # separated: CMYK
@@ -61,10 +55,10 @@ def _decode_tiff(data: bytes, limits: Limits, depth: Depth, page: int) -> Decode
             raise UnsupportedImage("CMYK TIFF is opened at 8 bits a sample only")
         rgb = Image.fromarray(np.ascontiguousarray(samples[..., :4]), "CMYK").convert("RGB")
         samples = np.asarray(rgb)
-    return _finish(samples, depth, orientation)
+    return to_rgb8(samples, depth, orientation)
 
 
-def _tiff_samples(page: Any) -> Array:
+def _samples(page: Any) -> Array:
     """Samples of one page: [H, W] or [H, W, bands]; palettes looked up, chroma decoded."""
     samples: Array = np.asarray(page.asarray())
     if int(page.photometric) == 3 and page.colormap is not None:

@@ -1,4 +1,4 @@
-"""The compiled kernels of the host path (`kernels.c`, `deflate.c`), where this installation has them.
+"""The compiled kernels (`kernels.c`, `guided.c`), where this installation has them.
 
 Each function answers what the numpy code of its caller would, or None where only that code can: no compiler was there
 when the package was installed, or the values are not for the kernel. The interpreter's lock is free while a kernel
@@ -18,14 +18,13 @@ import numpy as np
 
 from models.types import Array
 
-_VERSION = 3  # of the functions in kernels.c: a library built from another one is left alone
+_VERSION = 4  # of the functions in the C files: a library built from others is left alone
 _TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64}  # an array, a number
 _SIGNATURES = {
-    "host_labels": "annn" + "aaan" + "aaan" + "aa",
-    "host_areas": "ann" + "ann" + "aaa",
-    "host_colorize": "ananna",
-    "host_blend": "aanaana",
-    "host_deflate": "annan",
+    "tessera_labels": "annn" + "aaan" + "aaan" + "a",
+    "tessera_count": "ann" + "ann" + "aaa",
+    "tessera_blend": "aanaana",
+    "tessera_guided_labels": "annn" + "aaan" + "aaan" + "aa",
 }
 
 
@@ -60,32 +59,46 @@ def _library() -> ctypes.CDLL | None:
             continue
         try:
             library = ctypes.CDLL(str(path))
-            if library.host_version() != _VERSION:
+            if library.tessera_version() != _VERSION:
                 continue
         except (OSError, AttributeError):  # built for another machine, or not ours
             continue
         for name, signature in _SIGNATURES.items():
             getattr(library, name).argtypes = [_TYPES[letter] for letter in signature]
-        library.host_colorize.restype = library.host_blend.restype = None
-        library.host_deflate.restype = ctypes.c_int64
+        library.tessera_blend.restype = None
         return library
     return None
 
 
-def labels(scores: Array, down: Axis, across: Axis, ids: Array) -> Array | None:
-    """The best cluster of every pixel, looked up in `ids`.
+def labels(scores: Array, down: Axis, across: Axis) -> Array | None:
+    """The best cluster of every pixel.
 
-    scores   float32 [K, h, w];  ids  uint8 [K]
+    scores   float32 [K, h, w]
     returns  uint8 [H, W]; None also where a score is not finite or beyond 1e37
     """
     library = _library()
     k, h, w = scores.shape
     if library is None or not 1 <= k <= 255 or not down.low.size or not across.low.size:
         return None
-    scores, ids = np.ascontiguousarray(scores, np.float32), np.ascontiguousarray(ids, np.uint8)
+    scores = np.ascontiguousarray(scores, np.float32)
     out = np.empty((len(down.low), len(across.low)), np.uint8)
-    failed = library.host_labels(
-        _at(scores), k, h, w, *map(_at, down), len(down.low), *map(_at, across), len(across.low), _at(ids), _at(out)
+    failed = library.tessera_labels(_at(scores), k, h, w, *_axis(down), *_axis(across), _at(out))
+    return None if failed else out
+
+
+def guided_labels(models: Array, photo: Array, down: Axis, across: Axis) -> Array | None:
+    """The cluster whose model, read at the pixel's color, is highest.
+
+    models   float32 [4, K, h, w]: slopes by red, green, blue and the offset;  photo  uint8 [H, W, 3]
+    returns  uint8 [H, W]
+    """
+    library = _library()
+    if library is None:
+        return None
+    models, photo = np.ascontiguousarray(models, np.float32), np.ascontiguousarray(photo, np.uint8)
+    out = np.empty(photo.shape[:2], np.uint8)
+    failed = library.tessera_guided_labels(
+        _at(models), *models.shape[1:], *_axis(down), *_axis(across), _at(photo), _at(out)
     )
     return None if failed else out
 
@@ -102,21 +115,10 @@ def count(labels: Array, margin: Array | None) -> Counted | None:
     pixels, edges, sums = np.zeros(256, np.int64), np.zeros((256, 4), np.int64), np.zeros(256)
     margin = None if margin is None else np.ascontiguousarray(margin, np.float32)
     place, mh, mw = (0, 0, 0) if margin is None else (_at(margin), *margin.shape)
-    if library.host_areas(_at(labels), *labels.shape, place, mh, mw, _at(pixels), _at(edges), _at(sums)):
+    if library.tessera_count(_at(labels), *labels.shape, place, mh, mw, _at(pixels), _at(edges), _at(sums)):
         return None
     edges[:, 2:] -= edges[:, :2]
     return Counted(pixels, edges, sums)
-
-
-def colorize(labels: Array, colors: Array) -> Array | None:
-    """uint8 [H, W, 3 or 4]: the row of `colors` uint8 [K, 3 or 4] of each of `labels` uint8 [H, W]."""
-    library = _library()
-    if library is None or not _inside(labels, len(colors)):
-        return None
-    labels, colors = np.ascontiguousarray(labels), np.ascontiguousarray(colors, np.uint8)
-    out = np.empty((*labels.shape, colors.shape[1]), np.uint8)
-    library.host_colorize(_at(labels), labels.size, _at(colors), *colors.shape, _at(out))
-    return out
 
 
 def blend(image: Array, labels: Array, keep: Array, paint: Array) -> Array | None:
@@ -125,29 +127,19 @@ def blend(image: Array, labels: Array, keep: Array, paint: Array) -> Array | Non
     image  uint8 [H, W, 3];  labels  uint8 [H, W];  keep  uint16 [K];  paint  uint16 [K, 3]
     """
     library = _library()
-    fits = image.shape == (*labels.shape, 3) and image.dtype == np.uint8
-    if library is None or not fits or not _inside(labels, len(keep)):
+    if library is None or image.shape != (*labels.shape, 3) or image.dtype != np.uint8 or labels.dtype != np.uint8:
+        return None
+    if labels.size and len(keep) < 256 and labels.max() >= len(keep):  # numpy says which label it is
         return None
     image, labels = np.ascontiguousarray(image), np.ascontiguousarray(labels)
     out = np.empty_like(image)
-    library.host_blend(_at(image), _at(labels), labels.size, _at(keep), _at(paint), len(keep), _at(out))
+    library.tessera_blend(_at(image), _at(labels), labels.size, _at(keep), _at(paint), len(keep), _at(out))
     return out
 
 
-def deflate(ids: Array) -> bytes | None:
-    """The zlib stream of a PNG's rows: a label map uint8 [H, W], 8 bits a pixel, each row less the one above."""
-    library = _library()
-    if library is None or ids.dtype != np.uint8 or not ids.size:
-        return None
-    ids = np.ascontiguousarray(ids)
-    out = np.empty(1024 + ids.shape[0] * (1 + ids.shape[1]) * 9 // 8, np.uint8)  # memory only where it is written
-    written = library.host_deflate(_at(ids), *ids.shape, _at(out), out.size)
-    return out[:written].tobytes() if written else None
-
-
-def _inside(labels: Array, k: int) -> bool:
-    """Whether a table of k rows has one for every label."""
-    return labels.dtype == np.uint8 and (labels.size == 0 or k > 255 or int(labels.max()) < k)
+def _axis(axis: Axis) -> tuple[int, int, int, int]:
+    """An axis as the kernels take it: its three arrays and their length."""
+    return _at(axis.low), _at(axis.high), _at(axis.weight), len(axis.low)
 
 
 def _at(array: Array) -> int:

@@ -1,9 +1,7 @@
-/* The host path's kernels: labels from the patch grid, areas of a label map, colors over a photo.
+/* Labels from the patch grid, counts of a label map, colors over a photo.
  *
- * Plain C functions for ctypes (models/native/bindings.py): no Python.h, so one build fits every Python, and the
- * interpreter's lock is free while they run. Each computes what the numpy code beside its caller computes, value for value: floats
- * are added and multiplied in the same order, and nothing may be contracted or reassociated (-ffp-contract=off).
- * Arrays are contiguous and of the sizes named; the callers have checked them.
+ * Each computes what the numpy code beside its caller computes, value for value: floats are added and multiplied in the
+ * same order, and nothing may be contracted or reassociated (-ffp-contract=off).
  *
  * Knows nothing of files, networks or Python.
  */
@@ -11,17 +9,33 @@
 
 #include <float.h>
 
-#define VERSION 3 /* of the functions here and in deflate.c; models/native/bindings.py asks for the same */
+#define VERSION 4 /* of the library's functions; models/native/bindings.py asks for the same */
 
-#define LANES 16
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
 
-PUBLIC int host_version(void) { return VERSION; }
+PUBLIC int tessera_version(void) { return VERSION; }
 
 static inline float smaller(float a, float b) { return a < b ? a : b; }
 static inline float larger(float a, float b) { return a > b ? a : b; }
+
+/* How many of the `count` bytes from `at` on equal the first; count is at least 1. */
+static inline int64_t run_length(const uint8_t *at, int64_t count) {
+    int64_t length = 1;
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const uint64_t same = at[0] * UINT64_C(0x0101010101010101);
+    for (; length + 8 <= count; length += 8) {
+        uint64_t eight;
+        memcpy(&eight, at + length, 8);
+        if (eight != same)
+            return length + (__builtin_ctzll(eight ^ same) >> 3);
+    }
+#endif
+    while (length < count && at[length] == at[0])
+        length++;
+    return length;
+}
 
 /* ---- labels ---------------------------------------------------------------------------------------------------- */
 
@@ -127,16 +141,14 @@ static inline __attribute__((always_inline)) int64_t candidates(const Grid *grid
 /* labels [height, width] of scores [k, h, w], interpolated between the neighbors and by the weights of models/assign.py.
  *
  * top, bottom [height], left, right [width]  neighbors on the grid, ascending; down, across  weights of the second one
- * ids [k]  what is written for each cluster
  * returns  0; 1 where a score is not finite or enormous, 2 where memory is short: nothing was written
  *
  * A bilinear value is a convex combination of its cell's corners: a cluster that leads at all four leads between them.
  * Only the others' cells are computed, and only for the clusters that can win there.
  */
-WIDEST PUBLIC int host_labels(const float *scores, int64_t k, int64_t h, int64_t w, const int64_t *top,
-                              const int64_t *bottom, const float *down, int64_t height, const int64_t *left,
-                              const int64_t *right, const float *across, int64_t width, const uint8_t *ids,
-                              uint8_t *out) {
+WIDEST PUBLIC int tessera_labels(const float *scores, int64_t k, int64_t h, int64_t w, const int64_t *top,
+                                 const int64_t *bottom, const float *down, int64_t height, const int64_t *left,
+                                 const int64_t *right, const float *across, int64_t width, uint8_t *out) {
     const float enormous = 1e37f;
     int32_t limit;
     memcpy(&limit, &enormous, 4);
@@ -186,7 +198,7 @@ WIDEST PUBLIC int host_labels(const float *scores, int64_t k, int64_t h, int64_t
                 count = candidates(&grid, corner, winner, k, chosen);
             if (count == 1) {
                 for (int64_t y = y0; y < y1; y++)
-                    memset(out + y * width + x0, ids[chosen[0]], (size_t)(x1 - x0));
+                    memset(out + y * width + x0, chosen[0], (size_t)(x1 - x0));
                 continue;
             }
             float start[255][LANES], slope[255][LANES];
@@ -208,12 +220,12 @@ WIDEST PUBLIC int host_labels(const float *scores, int64_t k, int64_t h, int64_t
                         floats weight_x;
                         memcpy(&weight_x, weights + x, sizeof weight_x);
                         floats best = weight_x * slope[0][row] + start[0][row];
-                        ints id = (ints){0} + ids[chosen[0]];
+                        ints id = (ints){0} + chosen[0];
                         for (int64_t n = 1; n < count; n++) {
                             const floats value = weight_x * slope[n][row] + start[n][row];
                             const ints better = value > best;
                             best = (floats)((better & (ints)value) | (~better & (ints)best));
-                            id = (better & ids[chosen[n]]) | (~better & id);
+                            id = (better & chosen[n]) | (~better & id);
                         }
                         const bytes small = __builtin_convertvector(id, bytes);
                         /* what goes past the cell is written again by the next one */
@@ -230,7 +242,7 @@ WIDEST PUBLIC int host_labels(const float *scores, int64_t k, int64_t h, int64_t
     return 0;
 }
 
-/* ---- areas ----------------------------------------------------------------------------------------------------- */
+/* ---- counts ---------------------------------------------------------------------------------------------------- */
 
 /* Counts, boxes and sums of margins of a label map [height, width], by id.
  *
@@ -239,8 +251,8 @@ WIDEST PUBLIC int host_labels(const float *scores, int64_t k, int64_t h, int64_t
  * pixels, sums [256]  zeros at first
  * returns  0; 2 where memory is short
  */
-PUBLIC int host_areas(const uint8_t *labels, int64_t height, int64_t width, const float *margin, int64_t mh,
-                      int64_t mw, int64_t *pixels, int64_t *boxes, double *sums) {
+PUBLIC int tessera_count(const uint8_t *labels, int64_t height, int64_t width, const float *margin, int64_t mh,
+                         int64_t mw, int64_t *pixels, int64_t *boxes, double *sums) {
     double *until = malloc((sizeof(double) + sizeof(int64_t)) * (size_t)(width + 1));
     if (!until)
         return 2;
@@ -277,33 +289,10 @@ PUBLIC int host_areas(const uint8_t *labels, int64_t height, int64_t width, cons
 
 /* ---- colors ---------------------------------------------------------------------------------------------------- */
 
-/* out [count, channels]: the color of each label; colors [k, channels], channels 3 or 4; labels below k. */
-WIDEST PUBLIC void host_colorize(const uint8_t *labels, int64_t count, const uint8_t *colors, int64_t k,
-                                 int64_t channels, uint8_t *out) {
-    uint8_t patterns[256][4 * LANES];
-    for (int64_t c = 0; c < k; c++)
-        for (int64_t p = 0; p < LANES; p++)
-            for (int64_t b = 0; b < channels; b++)
-                patterns[c][p * channels + b] = colors[c * channels + b];
-    for (int64_t i = 0, length; i < count; i += length) {
-        length = run_length(labels + i, count - i);
-        const uint8_t *pattern = patterns[labels[i]];
-        for (int64_t p = 0; p < length; p += LANES) {
-            uint8_t *to = out + (i + p) * channels;
-            if (i + p + LANES > count)
-                memcpy(to, pattern, (size_t)((length - p) * channels));
-            else if (channels == 3)
-                memcpy(to, pattern, 3 * LANES);
-            else
-                memcpy(to, pattern, 4 * LANES);
-        }
-    }
-}
-
 /* out [count, 3] = (image · keep + paint) >> 8, both by label: keep [k], paint [k, 3]; labels below k. */
-WIDEST PUBLIC void host_blend(const uint8_t *restrict image, const uint8_t *restrict labels, int64_t count,
-                              const uint16_t *restrict keep, const uint16_t *restrict paint, int64_t k,
-                              uint8_t *restrict out) {
+WIDEST PUBLIC void tessera_blend(const uint8_t *restrict image, const uint8_t *restrict labels, int64_t count,
+                                 const uint16_t *restrict keep, const uint16_t *restrict paint, int64_t k,
+                                 uint8_t *restrict out) {
     uint16_t patterns[256][3 * LANES];
     for (int64_t c = 0; c < k; c++)
         for (int64_t p = 0; p < LANES; p++)

@@ -1,6 +1,10 @@
-/* What the kernels of the host path share: how functions are exported and compiled, and the length of a run. */
-#ifndef TESSERA_HOST_H
-#define TESSERA_HOST_H
+/* What the kernels share: how functions are exported and compiled for the processor at hand.
+ *
+ * Plain C functions for ctypes (models/native/bindings.py): no Python.h, so one build fits every Python, and the
+ * interpreter's lock is free while they run. Arrays are contiguous and of the sizes named; the caller has checked them.
+ */
+#ifndef TESSERA_KERNELS_H
+#define TESSERA_KERNELS_H
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,21 +23,6 @@
 #define WIDEST
 #endif
 
-/* How many of the `count` bytes from `at` on equal the first; count is at least 1. */
-static inline int64_t run_length(const uint8_t *at, int64_t count) {
-    int64_t length = 1;
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const uint64_t same = at[0] * UINT64_C(0x0101010101010101);
-    for (; length + 8 <= count; length += 8) {
-        uint64_t eight;
-        memcpy(&eight, at + length, 8);
-        if (eight != same)
-            return length + (__builtin_ctzll(eight ^ same) >> 3);
-    }
-#endif
-    while (length < count && at[length] == at[0])
-        length++;
-    return length;
-}
+#define LANES 16 /* values done at once: what the widest vectors hold of floats */
 
 #endif

@@ -12,7 +12,8 @@ import numpy as np
 import orjson
 
 from models import palette
-from models.io.encode import encode, encode_labels
+from models.io.encode import encode
+from models.io.png import encode_palette
 from service.formats.registry import renders
 from service.formats.result import SegmentationResult
 
@@ -41,7 +42,7 @@ def json(result: SegmentationResult) -> bytes:
             }
             for area in result.areas
         ],
-        "label_map": _encoded(encode_labels(result.labels, style.colors)),
+        "label_map": _encoded(encode_palette(result.labels, style.colors)),
     }
     if result.options.confidence and result.margin is not None:
         answer["confidence_map"] = _encoded(encode(np.rint(result.margin * 255).astype(np.uint8), "png"))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from models import palette
-from models.io.encode import encode, encode_labels
+from models.io.encode import encode
+from models.io.png import encode_palette
 from models.types import Array
 from service.formats.registry import renders
 from service.formats.result import SegmentationResult
@@ -17,7 +18,7 @@ from service.formats.result import SegmentationResult
 @renders("image/png", name="png")
 def png(result: SegmentationResult) -> bytes:
     """Palette PNG: one byte a pixel, the pixel's value is the cluster id."""
-    return encode_labels(result.labels, result.style.colors)
+    return encode_palette(result.labels, result.style.colors)
 
 
 @renders("image/jpeg", name="overlay", photo=True)
@@ -34,13 +35,17 @@ def overlay_webp(result: SegmentationResult) -> bytes:
 
 @renders("image/png", name="color", accept=False)
 def color(result: SegmentationResult) -> bytes:
-    """The clusters' colors alone: RGB, or RGBA where some clusters are not drawn."""
-    return encode(palette.colorize(result.labels, result.style.colors, result.drawn), "png")
+    """The clusters' colors alone: a palette PNG, transparent where clusters are not drawn."""
+    alpha = None
+    if (drawn := result.drawn) is not None:
+        alpha = np.zeros(len(result.style.colors), np.uint8)
+        alpha[list(drawn)] = 255
+    return encode_palette(result.labels, result.style.colors, alpha)
 
 
 def heat(cosines: Array) -> bytes:
     """Similarities float32 [H, W], -1..1, as a palette PNG whose colors go from cold to hot."""
-    return encode_labels(np.rint((cosines + 1) * 127.5).astype(np.uint8), palette.heat())
+    return encode_palette(np.rint((cosines + 1) * 127.5).astype(np.uint8), palette.heat())
 
 
 def _overlaid(result: SegmentationResult) -> Array:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from models import assign, region_stats
+from models.io import encode
 from models.similarity import similarity
 from models.types import Array
 from service.errors import BadOption
-from service.formats import npy, pictures
+from service.formats import pictures
 from service.formats.registry import Renderer
 from service.formats.result import SegmentationResult
 from service.inference.options import Options, SimilarOptions
@@ -104,7 +105,7 @@ async def similar(task: ImageTask[SimilarOptions]) -> bytes:
                 except ValueError as error:
                     raise BadOption(f"x, y: {error}") from None
             with task.timings.measure("encode"):
-                return npy.save(cosines) if options.format == "npy" else pictures.heat(cosines)
+                return encode.npy(cosines) if options.format == "npy" else pictures.heat(cosines)
 
         return await task.run(finish)
 

@@ -1,19 +1,11 @@
 """The short way (upsample K scores) against the papers' long way (upsample the code, normalize, compare)."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from models import assign, hierarchy
-
-
-class Step(NamedTuple):
-    k: int
-    merge: tuple[int, int]
-    into: int
+from models import assign
 
 
 def drawn(k: int = 7, d: int = 12, h: int = 6, w: int = 9, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -73,12 +65,6 @@ def test_on_the_grid_itself_nothing_is_interpolated(grid: tuple[int, int]) -> No
     assert np.allclose(assign.lengths(code, grid), np.linalg.norm(code, axis=0), rtol=1e-6)
 
 
-def test_a_table_says_what_is_written() -> None:
-    _, _, scores = drawn()
-    table = np.array([6, 6, 2, 2, 0, 5, 255], np.uint8)
-    assert (assign.labels(scores, (47, 71), table=table) == table[assign.labels(scores, (47, 71))]).all()
-
-
 def test_lengths_are_those_of_the_interpolated_code() -> None:
     code, _, _ = drawn()
     full = F.interpolate(torch.tensor(code)[None], (31, 44), mode="bilinear", align_corners=False)[0]
@@ -114,13 +100,3 @@ def test_the_lower_id_wins_a_tie() -> None:
     scores = np.ones((5, 3, 3), np.float32)
     scores[0] = 0
     assert (assign.labels(scores, (9, 9)) == 1).all()
-
-
-def test_level_follows_the_hierarchy() -> None:
-    tree = [Step(3, (1, 2), 1), Step(2, (0, 1), 1)]
-    assert hierarchy.level(tree, 4, 4).tolist() == [0, 1, 2, 3]
-    assert hierarchy.level(tree, 3, 4).tolist() == [0, 1, 1, 3]
-    assert hierarchy.level(tree, 2, 4).tolist() == [1, 1, 1, 3]
-    for k in (1, 5):
-        with pytest.raises(ValueError, match="between 2 and 4"):
-            hierarchy.level(tree, k, 4)

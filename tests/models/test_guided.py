@@ -12,6 +12,7 @@ import pytest
 
 from models import guided
 from models.deadline import CRFTimeout
+from models.native import bindings
 
 HERE = (0.1, 0.25, 0.8, 0.5)
 
@@ -41,7 +42,7 @@ def test_where_colors_are_flat_the_grid_is_interpolated() -> None:
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), HERE])
 @pytest.mark.parametrize("k", [1, 5, 27])
 def test_the_kernel_is_numpy(k: int, box: tuple[float, float, float, float]) -> None:
-    if guided._library() is None:
+    if not bindings.compiled():
         pytest.skip("the kernel is not compiled here")
     rng = np.random.default_rng(k)
     probabilities = rng.random((k, 9, 12)).astype(np.float32)
@@ -67,7 +68,7 @@ def test_it_keeps_to_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     guided.refine(probabilities, photo, photo, deadline=time.monotonic() + 20)
     with pytest.raises(CRFTimeout):
         guided.refine(probabilities, photo, photo, deadline=time.monotonic())
-    if guided._library() is None:
+    if not bindings.compiled():
         pytest.skip("the kernel is not compiled here")
     monkeypatch.setattr(guided, "STRIP", 1)
     looks = iter([None, None, None, CRFTimeout("over")])

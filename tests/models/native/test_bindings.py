@@ -51,8 +51,7 @@ def test_labels_are_numpys_on_every_pixel(k: int, h: int, w: int, interpolation:
 def test_scores_that_are_no_numbers_are_left_to_numpy(value: float) -> None:
     scores = np.random.default_rng(0).normal(size=(5, 4, 4)).astype(np.float32)
     scores[3, 2, 1] = value
-    down, across = assign._axes(scores, (9, 9), assign.WHOLE, "bilinear")
-    assert bindings.labels(scores, down, across, np.arange(5, dtype=np.uint8)) is None
+    assert bindings.labels(scores, *assign.axes((4, 4), (9, 9))) is None
     with np.errstate(all="ignore"):
         assert (assign.labels(scores, (9, 9)) == assign.plain_labels(scores, (9, 9))).all()
 
@@ -71,15 +70,10 @@ def test_colors_are_numpys_on_every_pixel(shape: tuple[int, int], k: int, monkey
     image, labels, colors = colored(shape, k)
     cases = [(alpha, only) for alpha in (0.0, 0.31, 0.5, 1.0) for only in (None, [0], [])]
     compiled = [palette.overlay(image, labels, colors, alpha, only) for alpha, only in cases]
-    drawn = [palette.colorize(labels, colors, only) for only in (None, [0])]
     with monkeypatch.context() as without:
         without.setattr(bindings, "_library", lambda: None)
         for (alpha, only), got in zip(cases, compiled, strict=True):
             assert (got == palette.overlay(image, labels, colors, alpha, only)).all()
-        for only, got in zip((None, [0]), drawn, strict=True):
-            plain = palette.colorize(labels, colors, only)
-            assert got.shape == plain.shape
-            assert (got == plain).all()
 
 
 def test_an_id_without_a_color_is_refused_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,16 +83,15 @@ def test_an_id_without_a_color_is_refused_either_way(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(bindings, "_library", library)
         with pytest.raises(IndexError):
             palette.overlay(image, labels, colors)
-        with pytest.raises(IndexError):
-            palette.colorize(labels, colors)
 
 
 def test_without_a_compiler_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bindings, "_library", lambda: None)
     assert not bindings.compiled()
     scores = np.random.default_rng(0).normal(size=(5, 4, 4)).astype(np.float32)
-    table = np.array([0, 0, 1, 1, 4], np.uint8)
-    assert (assign.labels(scores, (30, 20), table=table) == table[assign.labels(scores, (30, 20))]).all()
+    assert (assign.labels(scores, (30, 20)) == assign.plain_labels(scores, (30, 20))).all()
+    down, across = assign.axes((4, 4), (30, 20))
+    assert bindings.guided_labels(np.zeros((4, 5, 4, 4)), np.zeros((30, 20, 3)), down, across) is None
 
 
 def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

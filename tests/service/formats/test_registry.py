@@ -36,7 +36,9 @@ def from_json(data: bytes) -> Labels:
 
 
 def from_color(data: bytes) -> Labels:
-    rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    picture = Image.open(io.BytesIO(data))
+    assert picture.mode == "P"
+    rgb = np.asarray(picture.convert("RGB"))
     return (rgb[:, :, None] == PALETTE).all(axis=3).argmax(axis=2).astype(np.uint8)
 
 
@@ -130,11 +132,19 @@ def test_a_second_function_for_the_same_type_is_refused(name: str, media_type: s
 def test_only_and_hidden_leave_the_rest_transparent(serve: Any) -> None:
     photo = encode(PHOTO, "png")
     with serve() as client:
+
+        def colors(only: str) -> NDArray[np.uint8]:
+            picture = Image.open(io.BytesIO(client.post(f"/segment?format=color{only}", content=photo).content))
+            assert picture.mode == "P"
+            return np.asarray(picture.convert("RGBA"))
+
         client.patch("/clusters/4", json={"hidden": True})
-        rgba = np.asarray(Image.open(io.BytesIO(client.post("/segment?format=color", content=photo).content)))
+        rgba = colors("")
         labels = from_npy(client.post("/segment?format=npy", content=photo).content)
         assert ((rgba[..., 3] == 0) == (labels == 4)).all()
-        rgba = np.asarray(Image.open(io.BytesIO(client.post("/segment?format=color&only=0,4", content=photo).content)))
+        assert (rgba[..., :3] == PALETTE[labels]).all()
+        rgba = colors("&only=0,4")
+        assert (rgba[..., :3] == PALETTE[labels]).all()
         assert ((rgba[..., 3] == 255) == np.isin(labels, [0, 4])).all()
         painted = np.asarray(
             Image.open(io.BytesIO(client.post("/segment?format=overlay&alpha=1&only=0", content=photo).content))

@@ -68,9 +68,9 @@ def test_every_format_shows_a_change_from_the_next_answer_on_and_after_a_restart
         body = client.post("/segment", content=PNG).json()
         png = Image.open(io.BytesIO(client.post("/segment?format=png", content=PNG).content))
         npy = np.load(io.BytesIO(client.post("/segment?format=npy", content=PNG).content))
-        color = np.asarray(Image.open(io.BytesIO(client.post("/segment?format=color", content=PNG).content)))
+        color = Image.open(io.BytesIO(client.post("/segment?format=color", content=PNG).content)).convert("RGB")
         over = np.asarray(Image.open(io.BytesIO(client.post("/segment?format=overlay&alpha=1", content=PNG).content)))
-        return body, png, npy, color, over
+        return body, png, npy, np.asarray(color), over
 
     with serve() as client:
         answer = client.patch("/clusters/1", json={"name": "grass", "color": "#ff00ff"})
