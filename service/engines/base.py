@@ -6,7 +6,7 @@ Knows nothing of onnxruntime or OpenVINO.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -110,12 +110,7 @@ class CpuEngine:
         with self._turn:
             answers = [self._run(pixels[i : i + 1], code) for i in range(len(pixels))]
         remember(self.shapes, pixels)
-        if len(answers) == 1:
-            return answers[0]
-        codes = [answer.code for answer in answers if answer.code is not None]
-        return Prediction(
-            np.concatenate([answer.scores for answer in answers]), np.concatenate(codes) if codes else None
-        )
+        return joined(answers)
 
     def warm(self, shapes: Iterable[Shape]) -> None:
         """Runs once at each (H, W)."""
@@ -128,6 +123,14 @@ class CpuEngine:
 
     def _run(self, pixels: Array, code: bool) -> Prediction:
         raise TypeError(f"{type(self).__name__} must define _run()")
+
+
+def joined(answers: Sequence[Prediction]) -> Prediction:
+    """The answers for the parts of a batch as one."""
+    if len(answers) == 1:
+        return answers[0]
+    codes = [answer.code for answer in answers if answer.code is not None]
+    return Prediction(np.concatenate([answer.scores for answer in answers]), np.concatenate(codes) if codes else None)
 
 
 def remember(shapes: dict[Shape, None], pixels: Array) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from models.bundle import Bundle, BundleError
 from models.inference import Prediction
 from models.types import Array
-from service.engines.base import Engine, Kind, Shape, check, first_line, remember
+from service.engines.base import Engine, Kind, Shape, check, first_line, joined, remember
 from service.engines.onnxruntime_cpu import CPU, OnnxRuntime, ports, session
 from service.settings import Settings
 
@@ -97,13 +97,7 @@ class Cuda:
             self._cpu.close()
 
     def _batches(self, pixels: Array, code: bool) -> Prediction:
-        answers = [self._run(part, code) for part in _parts(pixels)]
-        if len(answers) == 1:
-            return answers[0]
-        codes = [answer.code for answer in answers if answer.code is not None]
-        return Prediction(
-            np.concatenate([answer.scores for answer in answers]), np.concatenate(codes) if codes else None
-        )
+        return joined([self._run(part, code) for part in _parts(pixels)])
 
     def _run(self, pixels: Array, code: bool) -> Prediction:
         count, height, width = pixels.shape[:3]
