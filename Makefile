@@ -69,7 +69,7 @@ $(SERVE)/.ready-$(RUNTIME)$(EXTRAS): pyproject.toml $(KERNELS)
 	@$(PYTHON) -m venv --clear $(SERVE)
 	@$(SERVE)/bin/python -m pip install --quiet --upgrade pip
 	@PYTHONWARNINGS=ignore $(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)$(if $(EXTRAS),$(comma)$(EXTRAS))]'
-	@$(SERVE)/bin/python -c 'from models.crf.dense import warm; warm()'
+	@$(SERVE)/bin/python -c 'from models.crf.cpu.warmup import warm; warm()'
 	@touch $@
 
 $(TRAIN)/.ready: pyproject.toml $(KERNELS)

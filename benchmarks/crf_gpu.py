@@ -81,8 +81,8 @@ class Stopwatch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._device, name)
 
-    def program(self, blocks: int, wide: bool) -> Program:
-        return TimedProgram(self, self._device.program(blocks, wide))
+    def program(self, blocks: int) -> Program:
+        return TimedProgram(self, self._device.program(blocks))
 
 
 class TimedProgram:
@@ -123,27 +123,25 @@ def main() -> None:
     batch = cases((photos * max(BATCHES))[: max(BATCHES)], options.labels, options.size)
     device = open_device()
     print(f"{options.size}², {options.labels} labels, 10 iterations; median of {ROUNDS} rounds\n")
-    print("| rows | batch | ms an image | device memory, MB | MB an image |\n|---|---|---|---|---|")
-    for wide in (False, True):
-        for size in BATCHES:
-            refiner = Refiner(device, budget=8 << 30, wide=wide)
-            each = milliseconds(device, refiner, batch[:size])
-            held = refiner.nbytes / 1e6
-            print(f"| {32 if wide else 16} bits | {size} | {each:.3f} | {held:.0f} | {held / size:.1f} |", flush=True)
+    print("| batch | ms an image | device memory, MB | MB an image |\n|---|---|---|---|")
+    for size in BATCHES:
+        refiner = Refiner(device, budget=8 << 30)
+        each = milliseconds(device, refiner, batch[:size])
+        held = refiner.nbytes / 1e6
+        print(f"| {size} | {each:.3f} | {held:.0f} | {held / size:.1f} |", flush=True)
 
-    for wide in (False, True):
-        labels, marginals = Refiner(device, budget=8 << 30, wide=wide).refine_batch(
-            [case.probabilities for case in batch], [case.photo for case in batch], return_marginals=True
-        )
-        agreement, apart = [], []
-        for case, ours, q in zip(batch, labels, marginals, strict=True):
-            expected, exact = dense.refine(*case, threads=4, return_marginals=True)
-            agreement.append(float((device.download(ours) == expected).mean()))
-            apart.append(float(np.abs(device.download(q) - exact).mean()))
-        print(
-            f"\n{32 if wide else 16} bits against the CPU, {len(batch)} photos: labels {min(agreement):.6f} at least,"
-            f" {statistics.mean(agreement):.6f} in the mean; |ΔQ| {statistics.mean(apart):.1e} in the mean"
-        )
+    labels, marginals = Refiner(device, budget=8 << 30).refine_batch(
+        [case.probabilities for case in batch], [case.photo for case in batch], return_marginals=True
+    )
+    agreement, apart = [], []
+    for case, ours, q in zip(batch, labels, marginals, strict=True):
+        expected, exact = dense.refine(*case, threads=4, return_marginals=True)
+        agreement.append(float((device.download(ours) == expected).mean()))
+        apart.append(float(np.abs(device.download(q) - exact).mean()))
+    print(
+        f"\nagainst the CPU, {len(batch)} photos: labels {min(agreement):.6f} at least,"
+        f" {statistics.mean(agreement):.6f} in the mean; |ΔQ| {statistics.mean(apart):.1e} in the mean"
+    )
 
     if options.kernels:
         watch = Stopwatch(device)

@@ -46,10 +46,25 @@ def flags() -> frozenset[str]:
     return frozenset((_field("flags") or _field("Features")).split())
 
 
+def processor_details() -> str:
+    """The processor's model and features, as Linux names them: they decide what it is given to run."""
+    try:
+        lines = _PROCESSOR.read_text().partition("\n\n")[0].splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ")))
+
+
 def trim() -> None:
     """Gives freed memory back to the system, where the C library can (glibc)."""
     gc.collect()
     with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def release_memory() -> None:
+    """Gives what is free back to the system at once, where the C library can (glibc)."""
+    with suppress(AttributeError, OSError, TypeError):  # another system's library
         ctypes.CDLL(None).malloc_trim(0)
 
 

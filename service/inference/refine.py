@@ -10,10 +10,9 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from models import refine as refinement
-from models.deadline import CRFTimeout
+from models.deadline import DeadlineExceeded
 from models.errors import TesseraError
 from models.types import Array
 from service.errors import BadOption, Busy
@@ -64,11 +63,11 @@ async def refine(way: Way, output: NetworkOutput, options: Options, limit_s: flo
         with runtime.refining():
             return Refined(await way.job(lambda: _work(way, output, options, late), pool))
 
-    key = None if way.key is None else (*way.key, how, options.crf_size, *_parameters(way, options).values())
+    key = None if way.key is None else (*way.key, how, options.crf_size, options.crf_params)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
-            return (await runtime.refined.get(key, make, retry_on=(CRFTimeout,))).labels
-    except (TimeoutError, CRFTimeout):
+            return (await runtime.refined.get(key, make, retry_on=(DeadlineExceeded,))).labels
+    except (TimeoutError, DeadlineExceeded):
         now = runtime.compiling.note if compiling else None
         raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, output.source)}") from None
 
@@ -89,7 +88,9 @@ def _cheaper(options: Options, source: tuple[int, int]) -> str:
 async def _on_device(way: Way, output: NetworkOutput, options: Options, device: GpuBatcher, late: float) -> Array:
     fitted = (await way.job(way.photo)).fitted
     with way.timed("crf"), _as_bad_option():
-        return await device.refine(output.scores, output.code, fitted, deadline=late, **_parameters(way, options))
+        return await device.refine(
+            output.scores, output.code, fitted, way.manifest.code, options.crf_params, deadline=late
+        )
 
 
 def _in_a_process(
@@ -104,7 +105,8 @@ def _in_a_process(
             resolution=options.crf_size,
             photo=photo.decoded.image if options.crf_size == "source" else None,  # it has to travel
             deadline=late,
-            **_parameters(way, options),
+            spec=way.manifest.code,
+            params=options.crf_params,
         )
 
 
@@ -120,7 +122,8 @@ def _work(way: Way, output: NetworkOutput, options: Options, late: float) -> Arr
             photo=photo.decoded.image,
             threads=way.order.runtime.crf_threads(),
             deadline=late,
-            **_parameters(way, options),
+            spec=way.manifest.code,
+            params=options.crf_params,
         )
 
 
@@ -129,22 +132,7 @@ def _as_bad_option() -> Iterator[None]:
     """Deviations that do not go with this image's size are the caller's to change."""
     try:
         yield
-    except (CRFTimeout, NotOnDevice, ProcessLost, Busy):
+    except (DeadlineExceeded, NotOnDevice, ProcessLost, Busy):
         raise
     except TesseraError as error:
         raise BadOption(f"crf: {error}") from None
-
-
-def _parameters(way: Way, options: Options) -> dict[str, Any]:
-    """What the model and the request say of the CRF."""
-    code = way.manifest.code
-    return {
-        "temperature": code.temperature,
-        "assignment": code.assignment,
-        "interpolation": code.interpolation,
-        "iterations": options.crf_iterations,
-        "gaussian_compat": options.crf_gaussian_compat,
-        "bilateral_sxy": options.crf_bilateral_sxy,
-        "bilateral_srgb": options.crf_bilateral_srgb,
-        "bilateral_compat": options.crf_bilateral_compat,
-    }

@@ -19,16 +19,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from models.assign import Assignment, Interpolation
 from models.crf.cuda import available
 from models.crf.cuda.memory import OutOfMemory
-from models.deadline import CRFTimeout
+from models.crf.params import CRFParams
+from models.deadline import DeadlineExceeded
 from models.errors import TesseraError
+from models.manifest import CodeSpec
 from models.preprocess import Fit
 from models.types import Array
 from service.engines.base import first_line
 from service.errors import Busy
-from service.refiners.gpu_worker import ENGINES, Image, Parameters, Worker, open_worker
+from service.refiners.gpu_worker import ENGINES, Image, Worker, open_worker
 from service.scheduling.completions import CompletionQueue
 from service.settings import Settings
 
@@ -51,14 +52,15 @@ class Job:
     """One image, and where its answer goes."""
 
     image: Image
-    parameters: Parameters
+    spec: CodeSpec
+    params: CRFParams
     deadline: float
     done: asyncio.Future[Array]
 
     @property
-    def group(self) -> tuple[int, Parameters]:
+    def group(self) -> tuple[int, CodeSpec, CRFParams]:
         """Only equal ones share a launch."""
-        return len(self.image.scores), self.parameters
+        return len(self.image.scores), self.spec, self.params
 
 
 class GpuBatcher:
@@ -108,34 +110,18 @@ class GpuBatcher:
         scores: Array,
         code: Array | None,
         fitted: Fit,
+        spec: CodeSpec,
+        params: CRFParams,
         *,
-        temperature: float,
-        assignment: Assignment = "cosine",
-        interpolation: Interpolation = "bilinear",
-        iterations: int = 10,
-        gaussian_compat: float = 3.0,
-        bilateral_sxy: float = 67.0,
-        bilateral_srgb: float = 3.0,
-        bilateral_compat: float = 4.0,
         deadline: float | None = None,
     ) -> Array:
         """models.refine.refine, at the network's size: uint8 [H, W]. Cancelled while it waits, it never runs.
 
-        Raises CRFTimeout at the deadline, CRFError and LatticeError as the CPU does; NotOnDevice where the CPU should
-        be asked; Busy when the server ends.
+        Raises DeadlineExceeded at the deadline, CRFError and LatticeError as the CPU does; NotOnDevice where the CPU
+        should be asked; Busy when the server ends.
         """
-        parameters = Parameters(
-            temperature,
-            assignment,
-            interpolation,
-            iterations,
-            gaussian_compat,
-            bilateral_sxy,
-            bilateral_srgb,
-            bilateral_compat,
-        )
         done: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
-        job = Job(Image(scores, code, fitted), parameters, math.inf if deadline is None else deadline, done)
+        job = Job(Image(scores, code, fitted), spec, params, math.inf if deadline is None else deadline, done)
         with self._changed:
             if self._lost is not None:
                 raise DeviceLost(self._lost)
@@ -192,7 +178,7 @@ class GpuBatcher:
         alone = [batch[i : i + 1] for i in range(len(batch))]
         halves = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
         try:
-            return list(self._worker([job.image for job in batch], batch[0].parameters))
+            return list(self._worker([job.image for job in batch], batch[0].spec, batch[0].params))
         except (MemoryError, OutOfMemory) as error:
             if len(batch) == 1:
                 return [NotOnDevice(f"the device has no room for this image ({first_line(error)})")]
@@ -246,8 +232,8 @@ def _together(waiting: Sequence[Job]) -> list[Job]:
     return batch
 
 
-def _late() -> CRFTimeout:
-    return CRFTimeout("the CRF's turn came too late; allow more with timeout_ms, or come when less is waiting")
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("the CRF's turn came too late; allow more with timeout_ms, or come when less is waiting")
 
 
 def _closed() -> Busy:

@@ -10,7 +10,6 @@ The width is part of the type, so each width is compiled by itself. A function l
 tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +17,6 @@ from typing import Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, register_model
-
-log = logging.getLogger("tessera")
 
 UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
 ONE, FOUR = (), (0,) * 2  # for single numbers, and for as many as fit where rows are many
@@ -75,16 +72,6 @@ def _fused(builder: Any, width: int, a: Any, b: Any, c: Any) -> Any:
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
-
-
-def _fold(builder: Any, values: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    width = values.type.count
-    half = width // 2
-    while half:  # upper half onto lower half, until one is left
-        order = _integers(width, [(lane + half) % width for lane in range(width)])
-        values = combine(values, builder.shuffle_vector(values, values, order))
-        half //= 2
-    return builder.extract_element(values, _i32(0))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -155,28 +142,20 @@ def fma(typing: Any, factor: Any, values: Any, addend: Any) -> Any:
     return values(types.float32, values, values), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def add(typing: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args)
+def _lane_by_lane(build: Callable[[Any, Any, Any], Any]) -> Any:
+    """An operation on the lanes of two rows, from what builds it."""
 
-    return a(a, a), generate
+    @intrinsic  # type: ignore[untyped-decorator]
+    def operation(typing: Any, a: Any, b: Any) -> Any:
+        return a(a, a), lambda context, builder, signature, args: build(builder, *args)
 
-
-@intrinsic  # type: ignore[untyped-decorator]
-def maximum(typing: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _larger(builder, *args)
-
-    return a(a, a), generate
+    return operation
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def subtract(typing: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fsub(*args)
-
-    return a(a, a), generate
+add = _lane_by_lane(lambda builder, a, b: builder.fadd(a, b))
+subtract = _lane_by_lane(lambda builder, a, b: builder.fsub(a, b))
+maximum = _lane_by_lane(_larger)
+less = _lane_by_lane(lambda builder, a, b: builder.uitofp(builder.fcmp_ordered("<", a, b), a.type))  # 1 where a < b
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -197,16 +176,6 @@ def nearest(typing: Any, values: Any) -> Any:
         return _call(builder, f"llvm.rint.v{values.width}f32", args[0].type, [args[0]])
 
     return values(values), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def less(typing: Any, a: Any, b: Any) -> Any:
-    """1 in each lane where a < b, else 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.uitofp(builder.fcmp_ordered("<", *args), _vector(a.width))
-
-    return a(a, a), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -233,24 +202,26 @@ def first_lane(typing: Any, values: Any, value: Any) -> Any:
     return types.int64(values, types.float32), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def highest(typing: Any, values: Any) -> Any:
-    """The largest lane."""
+def _across_lanes(combine: Callable[[Any, Any, Any], Any]) -> Any:
+    """What the lanes of a row are together, always combined in the same order."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fold(builder, args[0], lambda a, b: _larger(builder, a, b))
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fold(typing: Any, values: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            row, half = args[0], values.width // 2
+            while half:  # upper half onto lower half, until one is left
+                order = _integers(values.width, [(lane + half) % values.width for lane in range(values.width)])
+                row = combine(builder, row, builder.shuffle_vector(row, row, order))
+                half //= 2
+            return builder.extract_element(row, _i32(0))
 
-    return types.float32(values), generate
+        return types.float32(values), generate
+
+    return fold
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def total(typing: Any, values: Any) -> Any:
-    """The sum of the lanes, always added in the same order."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fold(builder, args[0], builder.fadd)
-
-    return types.float32(values), generate
+highest = _across_lanes(_larger)  # the largest lane
+total = _across_lanes(lambda builder, a, b: builder.fadd(a, b))  # the sum of the lanes
 
 
 @intrinsic  # type: ignore[untyped-decorator]

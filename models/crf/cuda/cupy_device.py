@@ -46,7 +46,7 @@ class GPU:
         self._number = number
         with cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._programs: dict[tuple[int, bool], Program] = {}
+        self._programs: dict[int, Program] = {}
         self._lock = Lock()
 
     def active(self) -> AbstractContextManager[object]:
@@ -55,11 +55,11 @@ class GPU:
         stack.enter_context(self._stream)
         return stack
 
-    def program(self, blocks: int, wide: bool) -> Program:
+    def program(self, blocks: int) -> Program:
         with self._lock:
-            if (blocks, wide) not in self._programs:
-                self._programs[blocks, wide] = _Module(self._cupy, blocks, wide)
-            return self._programs[blocks, wide]
+            if blocks not in self._programs:
+                self._programs[blocks] = _Module(self._cupy, blocks)
+            return self._programs[blocks]
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         planned = DeviceArray(0, shape, np.dtype(dtype))
@@ -89,8 +89,8 @@ class GPU:
 
 
 class _Module:
-    def __init__(self, cupy: Any, blocks: int, wide: bool) -> None:
-        self._module = cupy.RawModule(code=source(), options=options(blocks, wide))
+    def __init__(self, cupy: Any, blocks: int) -> None:
+        self._module = cupy.RawModule(code=source(), options=options(blocks))
         self._kernels: dict[str, Any] = {}
 
     def prepared(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> Callable[[], object]:

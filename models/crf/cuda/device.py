@@ -1,7 +1,7 @@
 """Memory and launches on a device, as small as the CRF needs them; and the source of its kernels.
 
-Knows nothing of images or labels. gpu.py is the one that runs on CUDA; the tests have one that runs the same kernels on
-the CPU.
+Knows nothing of images or labels. cupy_device.py has the one that is a GPU; the tests have one that runs the same
+kernels on the CPU.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Device(Protocol):
     """Everything happens in the order in which it is asked for, and inside `with device.active():` but for download."""
 
     def active(self) -> AbstractContextManager[object]: ...
-    def program(self, blocks: int, wide: bool) -> Program:
-        """The kernels for rows of 32 · blocks labels, in 16 bits each or in 32. Kept."""
+    def program(self, blocks: int) -> Program:
+        """The kernels for rows of 32 · blocks labels. Kept."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
@@ -96,9 +96,9 @@ def source() -> str:
     return "\n".join(f'#line 1 "{name}.cu"\n{(folder / f"{name}.cu").read_text()}' for name in SOURCES)
 
 
-def options(blocks: int, wide: bool) -> tuple[str, ...]:
+def options(blocks: int) -> tuple[str, ...]:
     """What the compiler is told."""
-    return (*OPTIONS, f"-DBLOCKS={blocks}", f"-DWIDE={int(wide)}")
+    return (*OPTIONS, f"-DBLOCKS={blocks}")
 
 
 def on_device(device: Device, array: AnyArray) -> DeviceArray:

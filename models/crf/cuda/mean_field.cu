@@ -1,7 +1,7 @@
 // Mean field on the lattice of lattice.cu: splat, blur, update. See models/crf/cpu/mean_field.py for the method.
 //
 // A lattice row holds the mean of the marginals of its points, weighted by their shares, not their sum: every cell is a
-// fraction, and 16 bits lose at most 8e-6 of it. Half-precision floats would lose 2e-4.
+// fraction of one.
 
 // Eight labels of a pixel or vertex are one lane's; four neighboring lanes have a block of 32, and take the blocks in
 // turn.
@@ -107,7 +107,7 @@ extern "C" __global__ void splat(
                 u32 sum = 0;
 #pragma unroll
                 for (int w = 0; w < 8; ++w) sum += parts[w][own];
-                values[(i64)v * ROW + 32 * block + own] = narrow(sum);
+                values[(i64)v * ROW + 32 * block + own] = sum;
             }
             __syncthreads();
         }
@@ -119,7 +119,7 @@ extern "C" __global__ void splat(
     const int block = (int)(task % BLOCKS), count = degree[v];
     if (count > LONG) return;
     const u32 sum = gather(edges, rows, first[v], (i64)first[v] + count, 8, block);
-    values[v * ROW + 32 * block + own] = narrow(sum);
+    values[v * ROW + 32 * block + own] = sum;
 }
 
 // Rows are mixed with those of their neighbors along one direction. One thread has eight labels of one vertex.
@@ -143,10 +143,7 @@ extern "C" __global__ void blur(
         for (int i = 0; i < 8; ++i)
             here[i] = __umulhi(rest, here[i]) + __umulhi(blend.before, before[i]) + __umulhi(blend.after, after[i]);
     }
-    Cell cells[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) cells[i] = narrow(here[i]);
-    store8(to + v * ROW + part, cells);
+    store8(to + v * ROW + part, here);
 }
 
 // New marginals of every pixel: unary, Gaussian message, bilateral message, softmax. Four lanes have one pixel.

@@ -1,7 +1,7 @@
 """The launches of a batch: lattices, then mean field. From a table of images to answers on the device.
 
-Knows nothing of default parameters or of what callers hand in: dense.py is its door. The kernels are in lattice.cu and
-mean_field.cu; plan.py counts the memory. The host waits once, to learn how many vertices the lattices have.
+Knows nothing of what callers hand in, and checks nothing: refiner.py is its door. The kernels are in lattice.cu and
+mean_field.cu; memory.py counts the bytes. The host waits once, to learn how many vertices the lattices have.
 """
 
 from __future__ import annotations
@@ -15,28 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.crf.cuda.device import Device, DeviceArray, Program
-from models.crf.cuda.memory import OutOfMemory, Workspace, back, front, needs, powers, runs
+from models.crf.cuda.memory import OutOfMemory, Shaped, Workspace, back, front, needs, powers, runs
 from models.crf.cuda.structs import CORNERS
+from models.crf.params import CRFParams
 
 Arrays = dict[str, DeviceArray]
 THREADS = 128
 WARPS = 8  # of a block in splat
 HELPERS = 64  # blocks of an image that sum its long lists
-FULL = {False: 65535.0, True: 4294967040.0}  # a row's one, in 16 bits and in 32
+FULL = 4294967040.0  # a row's one: the largest float below 2^32
 PLACES = 2  # in the hash table, for each pixel: photos have at most about 1.1 vertices a pixel
 MORE_PLACES = 6  # times, where that is not enough: noise has up to 6 vertices a pixel
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The arguments of models.crf.dense.refine that shape the answer, already checked."""
-
-    iterations: int = 10
-    gaussian_sxy: float = 1.0
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 67.0
-    bilateral_srgb: float = 3.0
-    bilateral_compat: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -44,16 +33,15 @@ class Job:
     """A batch.
 
     table     IMAGE [images]; where they lie in the batch is filled in on the way
-    labels    K;  wide: rows of 32 bits for each label instead of 16
+    labels    K
     enter     (program, images, arrays, which): launches what writes `unary` and `steps`, and the first `rows`
     check     (STATUS [images], which): raises where an image cannot be refined
     answered  (program, images, rows, which): the marginals of some images will lie in these rows, until it returns
     """
 
     table: NDArray[Any]
-    parameters: Parameters
+    params: CRFParams
     labels: int
-    wide: bool
     enter: Callable[[Program, DeviceArray, Arrays, slice], None]
     check: Callable[[NDArray[Any], slice], None]
     answered: Callable[[Program, DeviceArray, DeviceArray, slice], None]
@@ -81,7 +69,7 @@ class Field:
 
     def _run(self, job: Job, which: slice, places: int) -> None:
         table = job.table[which]
-        for group in runs(len(table), lambda run: 2 * needs(_front(job, table[run], places)) <= self._budget):
+        for group in runs(len(table), lambda run: 2 * needs(front(table[run], job.blocks, places)) <= self._budget):
             own = slice(which.start + group.start, which.start + group.stop)
             arrays = self._embed(job, own, places)
             status = self._device.download(arrays["status"])
@@ -100,21 +88,21 @@ class Field:
         table["pixel"] = np.cumsum(pixels) - pixels
         slots = powers(pixels * places)
         table["mask"], table["slot"] = slots - 1, np.cumsum(slots) - slots
-        wanted = _front(job, table, places)
+        wanted = front(table, job.blocks, places)
         self._make_room(needs(wanted), self._front, self._back, table)
         arrays = self._front.carve(wanted)
         for name in ("table", "status", "reserved", "long_counts"):
             self._device.fill(arrays[name], 0)
         images = self._device.upload(table)
-        program = self._device.program(job.blocks, job.wide)
+        program = self._device.program(job.blocks)
         program.prepared(
             "embed",
             blocks_for(int(pixels.max()), THREADS, len(table)),
             THREADS,
             images,
             *(arrays[name] for name in ("table", "ids", "vertex", "weight", "status")),
-            np.float32(job.parameters.bilateral_sxy),
-            np.float32(job.parameters.bilateral_srgb),
+            np.float32(job.params.bilateral_sxy),
+            np.float32(job.params.bilateral_srgb),
         )()
         job.enter(program, images, arrays, which)
         return arrays
@@ -122,7 +110,7 @@ class Field:
     def _solve(self, job: Job, which: slice, places: int, arrays: Arrays) -> list[slice]:
         """Refines a group, in parts where needed; the images for which the others left too little memory come back."""
         table, left_over = job.table[which], []
-        exact = len(table) == 1 and self._front.nbytes == needs(_front(job, table, places))
+        exact = len(table) == 1 and self._front.nbytes == needs(front(table, job.blocks, places))
 
         def fits(run: slice) -> bool:
             return needs(_back(job, table[run])) <= self._budget - self._front.nbytes
@@ -138,7 +126,7 @@ class Field:
             inside = arrays | self._back.carve(wanted) | {"images": self._device.upload(own)}
             for name in ("reserved", "long_counts"):
                 inside[name] = arrays[name].part(part.start, (len(own),))
-            program = self._device.program(job.blocks, job.wide)
+            program = self._device.program(job.blocks)
             self._build(program, job, own, inside)
             rows = self._iterate(program, job, own, inside)
             job.answered(program, inside["images"], rows, slice(which.start + part.start, which.start + part.stop))
@@ -175,7 +163,7 @@ class Field:
         lists = (arrays[name] for name in ("first", "reserved", "longs", "long_counts"))
         program.prepared("reserve", vertices, THREADS, images, degree, *lists)()
         lists = (arrays[name] for name in ("first", "degree", "edges"))
-        compat = np.float32(job.parameters.bilateral_compat)
+        compat = np.float32(job.params.bilateral_compat)
         program.prepared("fill", pixels, THREADS, images, vertex, weight, scaled, blurred, *lists, compat)()
 
     def _smooth(self, program: Program, arrays: Arrays, mass: DeviceArray, blends: DeviceArray | None) -> DeviceArray:
@@ -201,8 +189,7 @@ class Field:
         lists = [arrays[name] for name in ("edges", "first", "degree", "longs", "long_counts")]
         axes = [[arrays[name].part(axis * total, (total,)) for name in ("pairs", "blends")] for axis in range(CORNERS)]
         given = [arrays[name] for name in ("vertex", "weight", "values", "unary", "steps")]
-        gaussian = np.float32(job.parameters.gaussian_compat / FULL[job.wide])
-        iterations = job.parameters.iterations
+        gaussian, iterations = np.float32(job.params.gaussian_compat / FULL), job.params.iterations
 
         def update(old: DeviceArray, new: DeviceArray, last: bool) -> Callable[[], object]:
             flags = np.int32(job.labels), np.int32(iterations > 0), np.int32(last)
@@ -224,12 +211,8 @@ class Field:
         return answer
 
 
-def _front(job: Job, table: NDArray[Any], places: int) -> Any:
-    return front(table, job.blocks, job.wide, places)
-
-
-def _back(job: Job, table: NDArray[Any]) -> Any:
-    return back(int(table["vertices"].sum()), job.blocks, job.wide)
+def _back(job: Job, table: NDArray[Any]) -> dict[str, Shaped]:
+    return back(int(table["vertices"].sum()), job.blocks)
 
 
 def blocks_for(tasks: int, threads: int, images: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import numpy as np
 IMAGE = np.dtype(
     [(name, np.uint64) for name in ("picture", "probabilities", "labels", "marginals")]
     + [(name, np.uint64) for name in ("stencil", "stencil_row", "offsets")]
-    + [(name, np.int64) for name in ("taps", "height", "width", "pitch", "pixel", "slot", "mask", "vertex", "vertices")]
+    + [(name, np.int64) for name in ("taps", "height", "width", "pixel", "slot", "mask", "vertex", "vertices")]
 )
 GRID = np.dtype(
     [(name, np.uint64) for name in ("scores", "products", "labels")]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from models.crf import dense
+from models.crf.params import PUBLISHED, CRFParams
 from models.types import Array
 
 
@@ -98,31 +98,21 @@ class Lattice:
         return sum(w[:, None] * values[v] for v, w in zip(self.vertex, self.weight, strict=True)) * self.norm
 
 
-def oracle(
-    given: Array,
-    image: Array,
-    *,
-    iterations: int = 10,
-    gaussian_sxy: float = 1.0,
-    gaussian_compat: float = 3.0,
-    bilateral_sxy: float = 67.0,
-    bilateral_srgb: float = 3.0,
-    bilateral_compat: float = 4.0,
-) -> Array:
+def oracle(given: Array, image: Array, params: CRFParams = PUBLISHED) -> Array:
     """Marginals float64 [K, H, W] of models.crf.dense.refine, by the book: both kernels as lattices."""
     k, height, width = given.shape
     ys, xs = np.divmod(np.arange(height * width), width)
     at = np.stack([xs, ys], axis=1).astype(np.float32)
-    colors = image.reshape(-1, 3)[:, ::-1] / np.float32(bilateral_srgb)
-    gaussian = Lattice(at / np.float32(gaussian_sxy))
-    bilateral = Lattice(np.concatenate([at / np.float32(bilateral_sxy), colors], axis=1))
+    colors = image.reshape(-1, 3)[:, ::-1] / np.float32(params.bilateral_srgb)
+    gaussian = Lattice(at / np.float32(params.gaussian_sxy))
+    bilateral = Lattice(np.concatenate([at / np.float32(params.bilateral_sxy), colors], axis=1))
     unary = np.log(np.maximum(given.reshape(k, -1).T.astype(np.float64), 1e-5))
     logits = unary
-    for turn in range(iterations + 1):
+    for turn in range(params.iterations + 1):
         grown = np.exp(logits - logits.max(axis=1, keepdims=True))
         q: Array = grown / grown.sum(axis=1, keepdims=True)
-        if turn < iterations:
-            logits = unary + gaussian_compat * gaussian(q) + bilateral_compat * bilateral(q)
+        if turn < params.iterations:
+            logits = unary + params.gaussian_compat * gaussian(q) + params.bilateral_compat * bilateral(q)
     return q.T.reshape(given.shape)
 
 
@@ -130,15 +120,14 @@ def assert_near(
     labels: Sequence[Array],
     marginals: Sequence[Array],
     cases: Sequence[tuple[Array, Array]],
-    within: float = 5e-6,
-    **changed: Any,
+    params: CRFParams = PUBLISHED,
 ) -> None:
-    """Marginals so near to the oracle's in the mean; and other labels at most where two are as good as equal."""
+    """Marginals as near to the oracle's as float32's; and other labels at most where two are as good as equal."""
     for ours, q, (given, image) in zip(labels, marginals, cases, strict=True):
-        exact = oracle(given, image, **changed)
+        exact = oracle(given, image, params)
         expected = exact.argmax(axis=0)
-        assert np.abs(q - exact).mean() < within
+        assert np.abs(q - exact).mean() < 5e-8
         other = ours != expected
         y, x = np.nonzero(other)
-        assert (exact[expected[other], y, x] - exact[ours[other], y, x] < 1e-4).all()
-        assert (ours == dense.refine(given, image, **changed)).mean() > 0.998  # a pixel or two of these small ones
+        assert (exact[expected[other], y, x] - exact[ours[other], y, x] < 1e-6).all()
+        assert (ours == dense.refine(given, image, params).labels).mean() > 0.998  # a pixel or two of these small ones
