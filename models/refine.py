@@ -70,17 +70,17 @@ def refine(
         return guided.refine(decided, fitted.pixels, guide, fitted.box, threads=threads, deadline=deadline)
 
     def probabilities(rows: Span, columns: Span, size: tuple[int, int]) -> Array:
-        top, left, down, across = fitted.box
+        (top, left, down, across), shape = fitted.box, (rows[1] - rows[0], columns[1] - columns[0])
         part = (
             top + down * rows[0] / size[0],
             left + across * columns[0] / size[1],
-            down * (rows[1] - rows[0]) / size[0],
-            across * (columns[1] - columns[0]) / size[1],
+            down * shape[0] / size[0],
+            across * shape[1] / size[1],
         )
         return assign.probabilities(
             scores,
             code,
-            (rows[1] - rows[0], columns[1] - columns[0]),
+            shape,
             temperature=spec.temperature,
             assignment=spec.assignment,
             box=part,

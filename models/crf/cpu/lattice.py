@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from models import hardware
 from models.crf.cpu.jit import compiled
 from models.crf.cpu.simd import ONE, add, at, fill, fma, load, prefetch, store
-from models.crf.cpu.simplex import axis_scales, embed
+from models.crf.cpu.simplex import axis_scales, embed, key_steps
 from models.crf.params import TOO_FINE, LatticeError
 from models.parallel import ThreadTeam
 
@@ -104,11 +104,7 @@ def collect(keys, orders, d, bits):  # type: ignore[no-untyped-def]
         size *= 2
     table = np.zeros(2 * size, np.uint64)
     own, count = np.empty(size, np.uint64), 0
-    unit = np.zeros(d + 1, np.uint64)  # one step of each coordinate; the last is not in the key
-    ones = np.uint64(0)
-    for i in range(d):
-        unit[i] = np.uint64(d + 1) << np.uint64(bits * i)
-        ones += np.uint64(1) << np.uint64(bits * i)
+    along, ones = key_steps(d, bits)
     of_rank = np.zeros(d + 1, np.int64)
     vertex = np.empty((n, d + 1), np.int32)
     number = np.empty(d + 1, np.int32)
@@ -126,7 +122,7 @@ def collect(keys, orders, d, bits):  # type: ignore[no-untyped-def]
                     table[found], table[found + 1], own[count] = key, np.uint64(count), key
                     count += 1
                 number[r] = np.int32(table[found + 1])
-                key += ones - unit[of_rank[d - r]]
+                key += ones - along[of_rank[d - r]]
             if 3 * size < 4 * (count + d + 1):
                 size *= 2
                 table = np.zeros(2 * size, np.uint64)
@@ -166,11 +162,8 @@ def edges(vertex, weight, m):  # type: ignore[no-untyped-def]
 def trace(keys, table, axis, d, bits):  # type: ignore[no-untyped-def]
     """Follows the lines of one direction: lines [L]. A vertex alone on its line is left out."""
     m = keys.size
-    step = np.uint64(0)
-    for i in range(d):
-        step += np.uint64(1) << np.uint64(bits * i)
-    if axis < d:
-        step -= np.uint64(d + 1) << np.uint64(bits * axis)
+    along, ones = key_steps(d, bits)
+    step = ones - along[axis]
     after, is_first = np.empty(m, np.int32), np.ones(m, np.bool_)
     for v in range(m):
         prefetch(table, home(keys[min(v + AHEAD, m - 1)] + step, table), ONE)

@@ -12,6 +12,7 @@ iteration filters them in turn.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -236,22 +237,19 @@ def finish(field, target, start, stop):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
-    """Whole iterations in one call: Python's lock is waited for once, not between any two steps."""
+def iterate(field, source, target):  # type: ignore[no-untyped-def]
+    """A whole iteration in one call: Python's lock is waited for once, not between any two steps."""
     lattice, values, size, unit, channels = field.bilateral, field.values, field.size, field.unit, field.channels
-    n, bands = lattice.vertex.shape[0], field.gaussian.bands.size - 1
-    for _ in range(iterations):
-        for low in range(0, size, channels):
-            splat(field.rows, source, lattice, values, size, channels, unit, low, 0, lattice.first.size - 1)
-            blur(lattice, values, channels, unit, 0, channels)
-            update(field, source, target, low, 0, bands)
-        if channels < size:
-            finish(field, target, 0, n)
-        source, target = target, source
+    for low in range(0, size, channels):
+        splat(field.rows, source, lattice, values, size, channels, unit, low, 0, lattice.first.size - 1)
+        blur(lattice, values, channels, unit, 0, channels)
+        update(field, source, target, low, 0, field.gaussian.bands.size - 1)
+    if channels < size:
+        finish(field, target, 0, lattice.vertex.shape[0])
 
 
-def iterate_together(field: Field, source: int, target: int, team: ThreadTeam) -> None:
-    """One iteration. Each thread fills some of the vertices, blurs some of the channels, finishes some of the pixels.
+def iterate_together(team: ThreadTeam, field: Field, source: int, target: int) -> None:
+    """The same on threads. Each fills some of the vertices, blurs some of the channels, finishes some of the pixels.
 
     The same arithmetic in the same order for every row: the threads change nothing.
     """
@@ -325,21 +323,14 @@ def infer(
     rows = aligned((high + n + margin) * size)
     values = aligned((bilateral.vertices + 1) * channels)
     field = Field(unary, rows, values, bilateral, gaussian, np.float32(params.gaussian_compat), size, channels, unit)
-    pixels, iterations = team.shares(0, n), params.iterations
+    pixels, step = team.shares(0, n), iterate if team.threads == 1 else partial(iterate_together, team)
     team.map_ranges(begin, field, high, parts=pixels)
     source, target = high, low
-    if team.threads == 1 and check is None:
-        iterate(field, source, target, iterations)
-        source, target = (source, target) if iterations % 2 == 0 else (target, source)
-    else:
-        for _ in range(iterations):
-            if check:
-                check()
-            if team.threads == 1:
-                iterate(field, source, target, 1)
-            else:
-                iterate_together(field, source, target, team)
-            source, target = target, source
+    for _ in range(params.iterations):
+        if check:
+            check()
+        step(field, source, target)
+        source, target = target, source
     del values, field
     labels = np.empty(n, np.uint8)
     maps = np.empty((k, n if marginals else 0), np.float32)

@@ -24,7 +24,6 @@ typedef u32 Cell;  // of a row: a fraction of 2^32 - 1
 struct Image {  // one of the batch; structs.py has the same fields in the same order
     const u8* picture;           // [height, width, 3], RGB
     const float* probabilities;  // [K, height, width]
-    u8* labels;                  // [height, width]
     float* marginals;            // [K, height, width], or null
     const float* stencil;        // [rows, width, taps]
     const int* stencil_row;      // [height]

@@ -6,8 +6,8 @@ nothing, so no CUDA toolkit is needed. Compiled kernels are kept on disk by cupy
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from threading import Lock
 from typing import Any
@@ -49,11 +49,10 @@ class GPU:
         self._programs: dict[int, Program] = {}
         self._lock = Lock()
 
-    def active(self) -> AbstractContextManager[object]:
-        stack = ExitStack()
-        stack.enter_context(self._cupy.cuda.Device(self._number))
-        stack.enter_context(self._stream)
-        return stack
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with self._cupy.cuda.Device(self._number), self._stream:
+            yield
 
     def program(self, blocks: int) -> Program:
         with self._lock:

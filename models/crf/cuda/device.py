@@ -6,7 +6,7 @@ kernels on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -25,9 +25,7 @@ OPTIONS = ("--std=c++17", "--fmad=false")  # fused only where the source says so
 class DeviceArray:
     """An array in a device's memory, its elements side by side.
 
-    owner  what keeps the memory alive: cupy's, onnxruntime's, or another array
-
-    cupy.asarray(array) and whatever else reads __cuda_array_interface__ take it without a copy.
+    owner  what keeps the memory alive: cupy's, or another array
     """
 
     pointer: int
@@ -47,13 +45,9 @@ class DeviceArray:
         """So many elements from the flat index `start` on, under a shape of their own."""
         return DeviceArray(self.pointer + start * self.dtype.itemsize, shape, self.dtype, self)
 
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.pointer, False), "version": 3}
-
 
 Argument = DeviceArray | np.number[Any] | None  # None is a null pointer; numbers have the kernel's own type
-AnyArray = NDArray[Any] | DeviceArray | Any  # Any: whatever has a __cuda_array_interface__
+AnyArray = NDArray[Any] | DeviceArray
 
 
 class Program(Protocol):
@@ -102,18 +96,5 @@ def options(blocks: int) -> tuple[str, ...]:
 
 
 def on_device(device: Device, array: AnyArray) -> DeviceArray:
-    """The array itself where it lies on the device already, with its elements side by side; otherwise a copy there."""
-    if isinstance(array, DeviceArray):
-        return array
-    if isinstance(array, np.ndarray):
-        return device.upload(array)
-    facts = array.__cuda_array_interface__
-    shape, dtype = tuple(facts["shape"]), np.dtype(facts["typestr"])
-    strides = facts.get("strides")
-    if strides is not None and tuple(strides) != _contiguous(shape, dtype.itemsize):
-        raise ValueError(f"the array on the device is strided, {shape} with {strides}; make it contiguous first")
-    return DeviceArray(int(facts["data"][0]), shape, dtype, array)
-
-
-def _contiguous(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    return tuple(itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    """The array itself where it lies on the device already, otherwise a copy there."""
+    return array if isinstance(array, DeviceArray) else device.upload(array)

@@ -147,7 +147,7 @@ extern "C" __global__ void blur(
 }
 
 // New marginals of every pixel: unary, Gaussian message, bilateral message, softmax. Four lanes have one pixel.
-// gaussian   weight of the Gaussian message, over FULL;  messages 0: the unary alone;  last 1: writes the answers
+// gaussian   weight of the Gaussian message, over FULL;  messages 0: the unary alone;  last 1: writes the maps that are asked for
 extern "C" __global__ void update(
     const Image* __restrict__ images, const int* __restrict__ vertex, const float* __restrict__ weight,
     const Cell* __restrict__ values, const Cell* __restrict__ unary, const float* __restrict__ steps,
@@ -197,27 +197,6 @@ extern "C" __global__ void update(
             a[8 * b + i] = part + i < labels ? logit : -1e30f;
             top = fmaxf(top, a[8 * b + i]);
         }
-    }
-
-    if (last && image.labels) {
-        float best = -3e38f;
-        int winner = 0;
-#pragma unroll
-        for (int i = 0; i < 8 * BLOCKS; ++i)
-            if (a[i] > best) {
-                best = a[i];
-                winner = 32 * (i / 8) + 8 * lane + i % 8;
-            }
-#pragma unroll
-        for (int mask = 1; mask < 4; mask <<= 1) {
-            const float other = __shfl_xor_sync(FULL_WARP, best, mask);
-            const int its = __shfl_xor_sync(FULL_WARP, winner, mask);
-            if (other > best || (other == best && its < winner)) {
-                best = other;
-                winner = its;
-            }
-        }
-        if (real && lane == 0) image.labels[p] = (u8)winner;
     }
 
     top = fmaxf(top, __shfl_xor_sync(FULL_WARP, top, 1));

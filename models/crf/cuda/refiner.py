@@ -9,9 +9,8 @@ the run.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from models.crf.cuda.device import AnyArray, Device, DeviceArray, Program, on_device
 from models.crf.cuda.solver import THREADS, Arrays, Field, Job, blocks_for
 from models.crf.cuda.structs import GRID, IMAGE
-from models.crf.cuda.validation import check_batch, check_scores, check_status
+from models.crf.cuda.validation import check_batch, check_scores
 from models.crf.params import CACHE_BYTES, PUBLISHED, CRFParams
 from models.manifest import CodeSpec
 from models.preprocess import Fit
@@ -67,23 +66,18 @@ class Refiner:
             maps = [on_device(self.device, array) for array in probabilities]
             pictures = [on_device(self.device, array) for array in images]
             labels = check_batch(maps, pictures)
-            sizes = [(array.shape[1], array.shape[2]) for array in maps]
             table = self._table(pictures, params.gaussian_sxy)
-            answers = self._room(sizes, (maps, pictures))
             table["probabilities"] = [array.pointer for array in maps]
-            table["labels"] = [array.pointer for array in answers]
-            marginals = []
+            marginals = [self.device.empty(array.shape, np.float32) for array in maps if return_marginals]
             if return_marginals:
-                marginals = [self.device.empty((labels, *size), np.float32) for size in sizes]
                 table["marginals"] = [array.pointer for array in marginals]
 
             def enter(program: Program, rows: DeviceArray, arrays: Arrays, which: slice) -> None:
                 outputs = (arrays[name] for name in ("unary", "steps", "rows", "status"))
                 program.prepared("enter", _over(table[which]), THREADS, rows, *outputs, np.int32(labels))()
 
-            self._field.run(Job(table, params, labels, enter, partial(check_status, of=len(table)), _nothing))
-            self._forget()
-        return answers, marginals
+            sizes = [(array.shape[0], array.shape[1]) for array in pictures]
+            return self._labels(table, params, labels, enter, sizes, (maps, pictures)), marginals
 
     def refine_photos(
         self,
@@ -103,34 +97,50 @@ class Refiner:
             maps = [on_device(self.device, array) for array in scores]
             labels = check_scores(maps, len(fitted))
             pictures = [on_device(self.device, fit.filled) for fit in fitted]
-            images = self._table(pictures, params.gaussian_sxy)
-            answers = self._room([fit.source for fit in fitted], (maps, codes, pictures))
-            entering = _grids([array.shape[1:] for array in maps], [picture.shape[:2] for picture in pictures])
-            entering["scores"] = [array.pointer for array in maps]
-            entering["nearest"] = spec.interpolation == "nearest"
-            boxes = np.array([fit.box for fit in fitted])
-            entering["top"], entering["left"], entering["down"], entering["across"] = boxes.T
-            kept = self._products(codes, entering) if spec.assignment == "cosine" and codes is not None else None
-            leaving = _grids([picture.shape[:2] for picture in pictures], [fit.source for fit in fitted])
-            leaving["labels"] = [array.pointer for array in answers]
-            leaving["down"] = leaving["across"] = 1
-            to_enter, to_leave = self.device.upload(entering), self.device.upload(leaving)
+            table = self._table(pictures, params.gaussian_sxy)
+            grids = _grids([array.shape[1:] for array in maps], [array.shape[:2] for array in pictures])
+            grids["scores"] = [array.pointer for array in maps]
+            grids["top"], grids["left"], grids["down"], grids["across"] = np.array([fit.box for fit in fitted]).T
+            grids["nearest"] = spec.interpolation == "nearest"
+            products = self._products(codes, grids) if spec.assignment == "cosine" and codes is not None else None
+            there = self.device.upload(grids)
 
             def enter(program: Program, rows: DeviceArray, arrays: Arrays, which: slice) -> None:
-                grids = to_enter.part(which.start, (which.stop - which.start,))
-                outputs = arrays["unary"], arrays["steps"], arrays["rows"], np.int32(labels)
-                program.prepared(
-                    "enter_scores", _over(images[which]), THREADS, rows, grids, *outputs, np.float32(spec.temperature)
-                )()
+                own = there.part(which.start, (which.stop - which.start,))
+                outputs = arrays["unary"], arrays["steps"], arrays["rows"]
+                numbers = np.int32(labels), np.float32(spec.temperature)
+                program.prepared("enter_scores", _over(table[which]), THREADS, rows, own, *outputs, *numbers)()
 
-            def answered(program: Program, rows: DeviceArray, marginals: DeviceArray, which: slice) -> None:
-                grids = to_leave.part(which.start, (which.stop - which.start,))
-                over = _over(leaving[which], "rows", "columns")
-                program.prepared("label_rows", over, THREADS, rows, grids, marginals, np.int32(labels))()
+            sizes = [fit.source for fit in fitted]
+            return self._labels(table, params, labels, enter, sizes, (maps, pictures, products))
 
-            self._field.run(Job(images, params, labels, enter, partial(check_status, of=len(images)), answered))
-            self._forget()
-            del kept
+    def _labels(
+        self,
+        images: NDArray[Any],
+        params: CRFParams,
+        labels: int,
+        enter: Callable[[Program, DeviceArray, Arrays, slice], None],
+        sizes: Sequence[tuple[int, int]],
+        kept: object,
+    ) -> list[DeviceArray]:
+        """Of every image, uint8 at these sizes, in one piece of memory; they keep what they are made from."""
+        ends = np.cumsum([height * width for height, width in sizes]).tolist()
+        flat = self.device.empty((ends[-1],), np.uint8)
+        flat = replace(flat, owner=(flat.owner, kept))
+        answers = [flat.part(end - size[0] * size[1], size) for end, size in zip(ends, sizes, strict=True)]
+        grids = _grids(images[["height", "width"]].tolist(), sizes)
+        grids["labels"], grids["down"], grids["across"] = [array.pointer for array in answers], 1, 1
+        there = self.device.upload(grids)
+
+        def answered(program: Program, rows: DeviceArray, marginals: DeviceArray, which: slice) -> None:
+            own = there.part(which.start, (which.stop - which.start,))
+            over = _over(grids[which], "rows", "columns")
+            program.prepared("label_rows", over, THREADS, rows, own, marginals, np.int32(labels))()
+
+        self._field.run(Job(images, params, labels, enter, answered))
+        # The stencils not used for longest go, beyond CACHE_BYTES: no launch that reads one is to come any more.
+        while sum(arrays[0].nbytes for arrays in self._stencils.values()) > CACHE_BYTES:
+            self._stencils.popitem(last=False)
         return answers
 
     def _table(self, pictures: Sequence[DeviceArray], sxy: float) -> NDArray[Any]:
@@ -156,18 +166,6 @@ class Refiner:
         self._stencils.move_to_end(key)
         return self._stencils[key]
 
-    def _forget(self) -> None:
-        """The stencils not used for longest, beyond CACHE_BYTES; never while a launch that reads one is to come."""
-        while sum(arrays[0].nbytes for arrays in self._stencils.values()) > CACHE_BYTES:
-            self._stencils.popitem(last=False)
-
-    def _room(self, sizes: Sequence[tuple[int, int]], kept: object) -> list[DeviceArray]:
-        """Labels of these sizes, in one piece of memory; they keep what they are made from."""
-        flat = self.device.empty((sum(height * width for height, width in sizes),), np.uint8)
-        flat = replace(flat, owner=(flat.owner, kept))
-        ends = np.cumsum([height * width for height, width in sizes]).tolist()
-        return [flat.part(end - size[0] * size[1], size) for end, size in zip(ends, sizes, strict=True)]
-
     def _products(self, codes: Sequence[AnyArray], grids: NDArray[Any]) -> list[DeviceArray]:
         """Neighbor products of every code, entered into the table: lengths of interpolated codes follow from them."""
         program, made = self.device.program(1), []
@@ -181,10 +179,6 @@ class Refiner:
             row["products"] = maps.pointer
             made.append(maps)
         return made
-
-
-def _nothing(program: Program, images: DeviceArray, rows: DeviceArray, which: slice) -> None:
-    """The answers have been written already."""
 
 
 def _over(table: NDArray[Any], rows: str = "height", columns: str = "width") -> tuple[int, int]:

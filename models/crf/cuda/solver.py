@@ -1,6 +1,6 @@
 """The launches of a batch: lattices, then mean field. From a table of images to answers on the device.
 
-Knows nothing of what callers hand in, and checks nothing: refiner.py is its door. The kernels are in lattice.cu and
+Knows nothing of what callers hand in: refiner.py is its door. The kernels are in lattice.cu and
 mean_field.cu; memory.py counts the bytes. The host waits once, to learn how many vertices the lattices have.
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models.crf.cuda.device import Device, DeviceArray, Program
 from models.crf.cuda.memory import OutOfMemory, Shaped, Workspace, back, front, needs, powers, runs
 from models.crf.cuda.structs import CORNERS
+from models.crf.cuda.validation import check_status
 from models.crf.params import CRFParams
 
 Arrays = dict[str, DeviceArray]
@@ -35,7 +36,6 @@ class Job:
     table     IMAGE [images]; where they lie in the batch is filled in on the way
     labels    K
     enter     (program, images, arrays, which): launches what writes `unary` and `steps`, and the first `rows`
-    check     (STATUS [images], which): raises where an image cannot be refined
     answered  (program, images, rows, which): the marginals of some images will lie in these rows, until it returns
     """
 
@@ -43,7 +43,6 @@ class Job:
     params: CRFParams
     labels: int
     enter: Callable[[Program, DeviceArray, Arrays, slice], None]
-    check: Callable[[NDArray[Any], slice], None]
     answered: Callable[[Program, DeviceArray, DeviceArray, slice], None]
 
     @property
@@ -64,7 +63,7 @@ class Field:
         return self._front.nbytes + self._back.nbytes
 
     def run(self, job: Job) -> None:
-        """Queues all that the job needs. Raises what job.check raises, and OutOfMemory."""
+        """Queues all that the job needs. Raises CRFError and LatticeError, and OutOfMemory."""
         self._run(job, slice(0, len(job.table)), PLACES)
 
     def _run(self, job: Job, which: slice, places: int) -> None:
@@ -73,7 +72,7 @@ class Field:
             own = slice(which.start + group.start, which.start + group.stop)
             arrays = self._embed(job, own, places)
             status = self._device.download(arrays["status"])
-            job.check(status, own)
+            check_status(status, own, of=len(job.table))
             if status["full"].any():
                 self._run(job, own, MORE_PLACES * places)
                 continue

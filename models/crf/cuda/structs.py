@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 IMAGE = np.dtype(
-    [(name, np.uint64) for name in ("picture", "probabilities", "labels", "marginals")]
+    [(name, np.uint64) for name in ("picture", "probabilities", "marginals")]
     + [(name, np.uint64) for name in ("stencil", "stencil_row", "offsets")]
     + [(name, np.int64) for name in ("taps", "height", "width", "pixel", "slot", "mask", "vertex", "vertices")]
 )
