@@ -21,7 +21,6 @@ MIN_PROBABILITY = 1e-5  # the published pipelines clip here: a certain pixel can
 CACHE_BYTES = 32 << 20  # of the smoothing term's weights, kept for sizes that come again
 MAX_GAUSSIAN_SXY = 3.0  # its stencil has up to (8·sxy)² weights: wide smoothing is the bilateral term's work
 
-NOT_PROBABILITIES = "probabilities must be at least 0 and sum to 1 over the labels; apply a softmax first"
 TOO_FINE = "the standard deviations are too small for the range of positions and colors; make them larger"
 
 
@@ -80,11 +79,11 @@ class Refined(NamedTuple):
     marginals: Probabilities
 
 
-def check_shapes(probabilities: Any, image: Any) -> None:
-    """Raises CRFError unless they are float32 [K, H, W] and uint8 [H, W, 3], whatever library's arrays they are."""
-    if probabilities.dtype != np.float32 or len(probabilities.shape) != 3:
+def check_arrays(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:
+    """Raises CRFError for what a CRF's first two arguments must not be."""
+    if probabilities.dtype != np.float32 or probabilities.ndim != 3:
         raise CRFError(f"probabilities are {kind_of(probabilities)}; float32 [K, H, W] is needed")
-    if image.dtype != np.uint8 or len(image.shape) != 3 or image.shape[2] != 3:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise CRFError(f"the image is {kind_of(image)}; uint8 [H, W, 3] is needed")
     k, height, width = probabilities.shape
     if image.shape[:2] != (height, width):
@@ -93,14 +92,9 @@ def check_shapes(probabilities: Any, image: Any) -> None:
         )
     if not 1 <= k <= 256 or height == 0 or width == 0:
         raise CRFError(f"probabilities are {kind_of(probabilities)}; 1 to 256 labels and at least one pixel are needed")
-
-
-def check_arrays(probabilities: Probabilities, image: NDArray[np.uint8]) -> None:
-    """Raises CRFError for what a CRF's first two arguments must not be."""
-    check_shapes(probabilities, image)
     mass = probabilities.sum(axis=0)
     if not (probabilities.min() >= 0 and abs(mass - 1).max() < 1e-2):  # written so that NaN fails
-        raise CRFError(NOT_PROBABILITIES)
+        raise CRFError("probabilities must be at least 0 and sum to 1 over the labels; apply a softmax first")
 
 
 def kind_of(array: Any) -> str:

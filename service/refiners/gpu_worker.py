@@ -74,7 +74,7 @@ class OnDevice:
     def __call__(self, images: Sequence[Image], spec: CodeSpec, params: CRFParams) -> Sequence[Array]:
         """As Worker says."""
         codes = [image.code for image in images if image.code is not None]
-        labels = self._refiner.refine_photos(
+        labels = self._refiner.refine(
             [image.scores for image in images],
             codes if len(codes) == len(images) else None,
             [image.fitted for image in images],

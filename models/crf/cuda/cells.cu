@@ -23,8 +23,6 @@ typedef u32 Cell;  // of a row: a fraction of 2^32 - 1
 
 struct Image {  // one of the batch; structs.py has the same fields in the same order
     const u8* picture;           // [height, width, 3], RGB
-    const float* probabilities;  // [K, height, width]
-    float* marginals;            // [K, height, width], or null
     const float* stencil;        // [rows, width, taps]
     const int* stencil_row;      // [height]
     const int* offsets;          // [taps], in pixels
@@ -40,7 +38,6 @@ struct Status {  // of an image: what the host must know before it goes on
     int vertices;
     int full;          // the hash table was too small
     int out_of_range;  // a coordinate did not fit into its twelve bits
-    int improbable;    // the maps were no probabilities
 };
 
 struct alignas(16) Quad {

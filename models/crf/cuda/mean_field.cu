@@ -35,25 +35,6 @@ __device__ inline void begin(float* values, int labels, Cell* unary, float* step
     }
 }
 
-// Unary and first marginals from maps of probabilities.
-extern "C" __global__ void enter(
-    const Image* __restrict__ images, Cell* unary, float* steps, Cell* rows, Status* status, int labels)
-{
-    const Image image = images[blockIdx.y];
-    const i64 p = (i64)blockIdx.x * blockDim.x + threadIdx.x, pixels = image.height * image.width;
-    if (p >= pixels) return;
-    float values[ROW], sum = 0.0f, least = 0.0f;
-#pragma unroll
-    for (int c = 0; c < ROW; ++c) {
-        const float probability = c < labels ? image.probabilities[c * pixels + p] : 0.0f;
-        sum += probability;
-        least = fminf(least, probability);
-        values[c] = -logarithm(fmaxf(probability, 1e-5f));
-    }
-    if (!(least >= 0.0f && fabsf(sum - 1.0f) < 1e-2f)) status[blockIdx.y].improbable = 1;  // NaN fails, too
-    begin(values, labels, unary + (image.pixel + p) * ROW, steps + image.pixel + p, rows + (image.pixel + p) * ROW);
-}
-
 // What one block of 32 labels of a vertex gathers from the edges start, start + step, ...: a warp works on it together,
 // each four lanes on an edge of their own. Comes back: the sum of one label, cell_of_lane's.
 __device__ inline u32 gather(
@@ -147,11 +128,11 @@ extern "C" __global__ void blur(
 }
 
 // New marginals of every pixel: unary, Gaussian message, bilateral message, softmax. Four lanes have one pixel.
-// gaussian   weight of the Gaussian message, over FULL;  messages 0: the unary alone;  last 1: writes the maps that are asked for
+// gaussian   weight of the Gaussian message, over FULL;  messages 0: the unary alone
 extern "C" __global__ void update(
     const Image* __restrict__ images, const int* __restrict__ vertex, const float* __restrict__ weight,
     const Cell* __restrict__ values, const Cell* __restrict__ unary, const float* __restrict__ steps,
-    const Cell* __restrict__ from, Cell* to, float gaussian, int labels, int messages, int last)
+    const Cell* __restrict__ from, Cell* to, float gaussian, int labels, int messages)
 {
     const Image image = images[blockIdx.y];
     const int width = (int)image.width, pixels = (int)image.height * width, taps = (int)image.taps;
@@ -216,11 +197,7 @@ extern "C" __global__ void update(
         const int part = 32 * b + 8 * lane;
         Cell cells[8];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            const float marginal = a[8 * b + i] * scale;
-            cells[i] = cell(marginal);
-            if (last && image.marginals && part + i < labels) image.marginals[(i64)(part + i) * pixels + p] = marginal;
-        }
+        for (int i = 0; i < 8; ++i) cells[i] = cell(a[8 * b + i] * scale);
         store8(to + (image.pixel + p) * ROW + part, cells);
     }
 }

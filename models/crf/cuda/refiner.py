@@ -1,15 +1,14 @@
 """Photos refined by the dense CRF, several at once on a device.
 
-Knows nothing of networks or requests. The twins of models.crf.dense.refine and models.refine.refine, with their
-defaults and refusals; what goes in and what comes out may stay on the device. A row of marginals has 32 bits for each
-label (fractions, not floats), sums are of integers: an image's answer depends neither on the others of its batch nor on
-the run.
+Knows nothing of networks or requests. The twin of models.refine.refine; scores and codes may lie on the device, and
+labels stay there. A row of marginals has 32 bits for each label (fractions, not floats), sums are of integers: an
+image's answer depends neither on the others of its batch nor on the run.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.crf.cuda.device import AnyArray, Device, DeviceArray, Program, on_device
-from models.crf.cuda.solver import THREADS, Arrays, Field, Job, blocks_for
+from models.crf.cuda.device import AnyArray, Device, DeviceArray, on_device
+from models.crf.cuda.solver import THREADS, Field, Job, blocks_for
 from models.crf.cuda.structs import GRID, IMAGE
-from models.crf.cuda.validation import check_batch, check_scores
+from models.crf.cuda.validation import check_scores
 from models.crf.params import CACHE_BYTES, PUBLISHED, CRFParams
 from models.manifest import CodeSpec
 from models.preprocess import Fit
@@ -47,39 +46,7 @@ class Refiner:
         """Device memory it keeps, without the answers."""
         return self._field.nbytes + sum(array.nbytes for arrays in self._stencils.values() for array in arrays)
 
-    def refine_batch(
-        self,
-        probabilities: Sequence[AnyArray],
-        images: Sequence[AnyArray],
-        params: CRFParams = PUBLISHED,
-        *,
-        return_marginals: bool = False,
-    ) -> tuple[list[DeviceArray], list[DeviceArray]]:
-        """models.crf.dense.refine of every image: labels uint8 [H, W], and where asked for float32 [K, H, W] (else []).
-
-        probabilities  float32 [K, H, W] each, of one K and of any sizes, on the host or on the device
-        images         uint8 [H, W, 3] each, RGB, on the host or on the device
-
-        Raises CRFError and LatticeError for the first image that cannot be refined, OutOfMemory where one is too large.
-        """
-        with self._lock, self.device.active():
-            maps = [on_device(self.device, array) for array in probabilities]
-            pictures = [on_device(self.device, array) for array in images]
-            labels = check_batch(maps, pictures)
-            table = self._table(pictures, params.gaussian_sxy)
-            table["probabilities"] = [array.pointer for array in maps]
-            marginals = [self.device.empty(array.shape, np.float32) for array in maps if return_marginals]
-            if return_marginals:
-                table["marginals"] = [array.pointer for array in marginals]
-
-            def enter(program: Program, rows: DeviceArray, arrays: Arrays, which: slice) -> None:
-                outputs = (arrays[name] for name in ("unary", "steps", "rows", "status"))
-                program.prepared("enter", _over(table[which]), THREADS, rows, *outputs, np.int32(labels))()
-
-            sizes = [(array.shape[0], array.shape[1]) for array in pictures]
-            return self._labels(table, params, labels, enter, sizes, (maps, pictures)), marginals
-
-    def refine_photos(
+    def refine(
         self,
         scores: Sequence[AnyArray],
         codes: Sequence[AnyArray] | None,
@@ -90,6 +57,9 @@ class Refiner:
         """models.refine.refine of every photo, at the network's size: uint8 [H, W] at the photo's size.
 
         scores  float32 [K, h, w] each, of one K;  codes  float32 [D, h, w] each, needed where assignment is `cosine`
+
+        Both may lie on the device. Raises ValueError for what does not fit together, LatticeError for the first photo
+        that cannot be refined, OutOfMemory where one is too large.
         """
         if spec.assignment == "cosine" and codes is None:
             raise ValueError("cosine similarities need the codes as well as the scores")
@@ -97,54 +67,32 @@ class Refiner:
             maps = [on_device(self.device, array) for array in scores]
             labels = check_scores(maps, len(fitted))
             pictures = [on_device(self.device, fit.filled) for fit in fitted]
+            sizes, sources = [array.shape[:2] for array in pictures], [fit.source for fit in fitted]
+            entering, leaving = _grids([array.shape[1:] for array in maps], sizes), _grids(sizes, sources)
+            entering["scores"] = [array.pointer for array in maps]
+            entering["top"], entering["left"], entering["down"], entering["across"] = np.transpose(
+                [fit.box for fit in fitted]
+            )
+            entering["nearest"] = spec.interpolation == "nearest"
+            products = self._products(codes, entering) if spec.assignment == "cosine" and codes is not None else None
+            answers = self._room(sources, (maps, pictures, products))
+            leaving["labels"], leaving["down"], leaving["across"] = [array.pointer for array in answers], 1, 1
             table = self._table(pictures, params.gaussian_sxy)
-            grids = _grids([array.shape[1:] for array in maps], [array.shape[:2] for array in pictures])
-            grids["scores"] = [array.pointer for array in maps]
-            grids["top"], grids["left"], grids["down"], grids["across"] = np.array([fit.box for fit in fitted]).T
-            grids["nearest"] = spec.interpolation == "nearest"
-            products = self._products(codes, grids) if spec.assignment == "cosine" and codes is not None else None
-            there = self.device.upload(grids)
+            self._field.run(Job(table, entering, leaving, labels, spec.temperature, params))
+            # The stencils not used for longest go, beyond CACHE_BYTES: no launch that reads one is to come any more.
+            while sum(arrays[0].nbytes for arrays in self._stencils.values()) > CACHE_BYTES:
+                self._stencils.popitem(last=False)
+        return answers
 
-            def enter(program: Program, rows: DeviceArray, arrays: Arrays, which: slice) -> None:
-                own = there.part(which.start, (which.stop - which.start,))
-                outputs = arrays["unary"], arrays["steps"], arrays["rows"]
-                numbers = np.int32(labels), np.float32(spec.temperature)
-                program.prepared("enter_scores", _over(table[which]), THREADS, rows, own, *outputs, *numbers)()
-
-            sizes = [fit.source for fit in fitted]
-            return self._labels(table, params, labels, enter, sizes, (maps, pictures, products))
-
-    def _labels(
-        self,
-        images: NDArray[Any],
-        params: CRFParams,
-        labels: int,
-        enter: Callable[[Program, DeviceArray, Arrays, slice], None],
-        sizes: Sequence[tuple[int, int]],
-        kept: object,
-    ) -> list[DeviceArray]:
-        """Of every image, uint8 at these sizes, in one piece of memory; they keep what they are made from."""
+    def _room(self, sizes: Sequence[tuple[int, int]], kept: object) -> list[DeviceArray]:
+        """Labels of these sizes, in one piece of memory; they keep what they are made from."""
         ends = np.cumsum([height * width for height, width in sizes]).tolist()
         flat = self.device.empty((ends[-1],), np.uint8)
         flat = replace(flat, owner=(flat.owner, kept))
-        answers = [flat.part(end - size[0] * size[1], size) for end, size in zip(ends, sizes, strict=True)]
-        grids = _grids(images[["height", "width"]].tolist(), sizes)
-        grids["labels"], grids["down"], grids["across"] = [array.pointer for array in answers], 1, 1
-        there = self.device.upload(grids)
-
-        def answered(program: Program, rows: DeviceArray, marginals: DeviceArray, which: slice) -> None:
-            own = there.part(which.start, (which.stop - which.start,))
-            over = _over(grids[which], "rows", "columns")
-            program.prepared("label_rows", over, THREADS, rows, own, marginals, np.int32(labels))()
-
-        self._field.run(Job(images, params, labels, enter, answered))
-        # The stencils not used for longest go, beyond CACHE_BYTES: no launch that reads one is to come any more.
-        while sum(arrays[0].nbytes for arrays in self._stencils.values()) > CACHE_BYTES:
-            self._stencils.popitem(last=False)
-        return answers
+        return [flat.part(end - size[0] * size[1], size) for end, size in zip(ends, sizes, strict=True)]
 
     def _table(self, pictures: Sequence[DeviceArray], sxy: float) -> NDArray[Any]:
-        """IMAGE [images], but for where probabilities and answers are."""
+        """IMAGE [images]."""
         table = np.zeros(len(pictures), IMAGE)
         for row, picture in zip(table, pictures, strict=True):
             height, width = picture.shape[:2]
@@ -179,11 +127,6 @@ class Refiner:
             row["products"] = maps.pointer
             made.append(maps)
         return made
-
-
-def _over(table: NDArray[Any], rows: str = "height", columns: str = "width") -> tuple[int, int]:
-    """A thread for each pixel of each image."""
-    return blocks_for(int((table[rows] * table[columns]).max()), THREADS, len(table))
 
 
 def _grids(cells: Sequence[tuple[int, ...]], sizes: Sequence[tuple[int, ...]]) -> NDArray[Any]:

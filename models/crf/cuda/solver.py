@@ -6,7 +6,6 @@ mean_field.cu; memory.py counts the bytes. The host waits once, to learn how man
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -33,17 +32,17 @@ MORE_PLACES = 6  # times, where that is not enough: noise has up to 6 vertices a
 class Job:
     """A batch.
 
-    table     IMAGE [images]; where they lie in the batch is filled in on the way
-    labels    K
-    enter     (program, images, arrays, which): launches what writes `unary` and `steps`, and the first `rows`
-    answered  (program, images, rows, which): the marginals of some images will lie in these rows, until it returns
+    table        IMAGE [images]; where they lie in the batch is filled in on the way
+    entering     GRID [images], from scores to the CRF's size;  leaving  from there to labels
+    labels       K;  temperature  times the scores
     """
 
     table: NDArray[Any]
-    params: CRFParams
+    entering: NDArray[Any]
+    leaving: NDArray[Any]
     labels: int
-    enter: Callable[[Program, DeviceArray, Arrays, slice], None]
-    answered: Callable[[Program, DeviceArray, DeviceArray, slice], None]
+    temperature: float
+    params: CRFParams
 
     @property
     def blocks(self) -> int:
@@ -63,7 +62,7 @@ class Field:
         return self._front.nbytes + self._back.nbytes
 
     def run(self, job: Job) -> None:
-        """Queues all that the job needs. Raises CRFError and LatticeError, and OutOfMemory."""
+        """Queues all that the job needs. Raises LatticeError and OutOfMemory."""
         self._run(job, slice(0, len(job.table)), PLACES)
 
     def _run(self, job: Job, which: slice, places: int) -> None:
@@ -93,17 +92,13 @@ class Field:
         for name in ("table", "status", "reserved", "long_counts"):
             self._device.fill(arrays[name], 0)
         images = self._device.upload(table)
-        program = self._device.program(job.blocks)
-        program.prepared(
-            "embed",
-            blocks_for(int(pixels.max()), THREADS, len(table)),
-            THREADS,
-            images,
-            *(arrays[name] for name in ("table", "ids", "vertex", "weight", "status")),
-            np.float32(job.params.bilateral_sxy),
-            np.float32(job.params.bilateral_srgb),
-        )()
-        job.enter(program, images, arrays, which)
+        program, over = self._device.program(job.blocks), blocks_for(int(pixels.max()), THREADS, len(table))
+        lattice = (arrays[name] for name in ("table", "ids", "vertex", "weight", "status"))
+        deviations = np.float32(job.params.bilateral_sxy), np.float32(job.params.bilateral_srgb)
+        program.prepared("embed", over, THREADS, images, *lattice, *deviations)()
+        grids, rows = self._device.upload(job.entering[which]), (arrays[name] for name in ("unary", "steps", "rows"))
+        numbers = np.int32(job.labels), np.float32(job.temperature)
+        program.prepared("enter_scores", over, THREADS, images, grids, *rows, *numbers)()
         return arrays
 
     def _solve(self, job: Job, which: slice, places: int, arrays: Arrays) -> list[slice]:
@@ -128,7 +123,10 @@ class Field:
             program = self._device.program(job.blocks)
             self._build(program, job, own, inside)
             rows = self._iterate(program, job, own, inside)
-            job.answered(program, inside["images"], rows, slice(which.start + part.start, which.start + part.stop))
+            leaving = job.leaving[which][part]
+            over = blocks_for(int((leaving["rows"] * leaving["columns"]).max()), THREADS, len(leaving))
+            given = inside["images"], self._device.upload(leaving), rows, np.int32(job.labels)
+            program.prepared("label_rows", over, THREADS, *given)()
         return left_over
 
     def _make_room(self, needed: int, mine: Workspace, other: Workspace, table: NDArray[Any]) -> None:
@@ -179,7 +177,7 @@ class Field:
         return target
 
     def _iterate(self, program: Program, job: Job, table: NDArray[Any], arrays: Arrays) -> DeviceArray:
-        """All iterations; the rows where the last marginals will lie."""
+        """All iterations; the rows where the last marginals will lie, until more is asked for."""
         total = int(table["vertices"].sum())
         splats = HELPERS + -(-int(table["vertices"].max()) * job.blocks // WARPS), len(table)
         blurs = blocks_for(total * job.blocks * 4, 2 * THREADS, 1)
@@ -190,9 +188,7 @@ class Field:
         given = [arrays[name] for name in ("vertex", "weight", "values", "unary", "steps")]
         gaussian, iterations = np.float32(job.params.gaussian_compat / FULL), job.params.iterations
 
-        def update(old: DeviceArray, new: DeviceArray, last: bool) -> Callable[[], object]:
-            flags = np.int32(job.labels), np.int32(iterations > 0), np.int32(last)
-            return program.prepared("update", updates, 2 * THREADS, images, *given, old, new, gaussian, *flags)
+        numbers = gaussian, np.int32(job.labels), np.int32(iterations > 0)
 
         blurring = []
         for axis in axes:
@@ -201,12 +197,12 @@ class Field:
         turns = []
         for old, new in permutations((arrays["rows"], arrays["other_rows"])):
             splat = program.prepared("splat", splats, 32 * WARPS, images, *lists, old, values, np.int32(HELPERS))
-            turns.append(([splat, *blurring], update(old, new, False), update(old, new, True), new))
+            update = program.prepared("update", updates, 2 * THREADS, images, *given, old, new, *numbers)
+            turns.append(([splat, *blurring, update] if iterations else [update], new))
         for turn in range(max(1, iterations)):
-            messages, go_on, finish, answer = turns[turn % 2]
-            for launch in messages if iterations else ():
+            launches, answer = turns[turn % 2]
+            for launch in launches:
                 launch()
-            (go_on if turn + 1 < iterations else finish)()
         return answer
 
 

@@ -27,7 +27,7 @@ def code(dim: int, height: int, width: int, seed: int = 0) -> Array:
 
 def test_the_lower_id_wins_a_tie(device: Device) -> None:
     scores = np.repeat(code(3, 4, 4), 2, axis=0)  # 0 and 1 are equal, as are 2 and 3, 4 and 5
-    (labels,) = on_host(device, Refiner(device).refine_photos([scores], None, [Fit(picture(32, 32), (20, 24))], DOT))
+    (labels,) = on_host(device, Refiner(device).refine([scores], None, [Fit(picture(32, 32), (20, 24))], DOT))
     assert set(np.unique(labels)) == {0, 2, 4}
 
 
@@ -49,7 +49,7 @@ def test_refined_photos_are_those_of_the_cpu(
     scores = [np.tensordot(centroids, each, 1).astype(np.float32) for each in codes]
     spec = CodeSpec(dim=6, stride=8, assignment=assignment, temperature=2.0, interpolation=interpolation)
     params = CRFParams(bilateral_srgb=5.0)
-    ours = on_host(device, Refiner(device).refine_photos(scores, codes, fitted, spec, params))
+    ours = on_host(device, Refiner(device).refine(scores, codes, fitted, spec, params))
     for got, given, its, fit in zip(ours, scores, codes, fitted, strict=True):
         assert got.shape == fit.source
         assert (got == refine.refine(given, its, fit, spec, params=params)).mean() >= 0.999
@@ -59,7 +59,7 @@ def test_probabilities_do_not_leave_the_range_of_the_papers(device: Device) -> N
     """A temperature that makes one cluster certain: the others are clipped to 1e-5, as for the CPU."""
     scores, fit = maps(4, 32, 32, 3, 50.0)[:, ::8, ::8].copy(), Fit(picture(32, 32), (32, 32))
     spec, params = DOT.model_copy(update={"temperature": 10.0}), CRFParams(gaussian_compat=5.0)
-    (got,) = on_host(device, Refiner(device).refine_photos([scores], None, [fit], spec, params))
+    (got,) = on_host(device, Refiner(device).refine([scores], None, [fit], spec, params))
     assert (got == refine.refine(scores, None, fit, spec, params=params)).mean() >= 0.999
 
 
@@ -77,4 +77,9 @@ def test_what_does_not_fit_together_is_refused(
     device: Device, scores: list[Array], codes: list[Array] | None, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        Refiner(device).refine_photos(scores, codes, [Fit(picture(32, 32), (32, 32))], COSINE)
+        Refiner(device).refine(scores, codes, [Fit(picture(32, 32), (32, 32))], COSINE)
+
+
+def test_one_number_of_labels_a_batch(device: Device) -> None:
+    with pytest.raises(ValueError, match="of one K"):
+        Refiner(device).refine([maps(k, 4, 4) for k in (2, 3)], None, [Fit(picture(32, 32), (32, 32))] * 2, DOT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ import pytest
 from models.crf import dense
 from models.crf.cuda import Device, Refiner, available, memory, open_device, solver
 from models.crf.cuda.structs import IMAGE
-from models.crf.params import PUBLISHED, CRFError, CRFParams, LatticeError
-from tests.models.crf.cuda.cases import Array, assert_near, noise, picture, probabilities
+from models.crf.params import CRFParams, LatticeError
+from models.preprocess import Fit
+from tests.models.crf.cuda.cases import PLAIN, assert_near, maps, noise, picture, refined, softmax
 from tests.models.crf.cuda.emulator import Emulator, missing
 
 ROOT = Path(__file__).parents[4]
@@ -22,38 +22,28 @@ PHOTOS = ROOT.parent / "shared" / "data" / "photos"
 emulated = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 
-def refined(
-    device: Device, cases: list[tuple[Array, Array]], params: CRFParams = PUBLISHED, **keep: Any
-) -> tuple[list[Array], list[Array]]:
-    """Labels and marginals of a batch, on the host."""
-    given, images = zip(*cases, strict=True)
-    answers = Refiner(device, **keep).refine_batch(given, images, params, return_marginals=True)
-    labels, marginals = ([device.download(array) for array in arrays] for arrays in answers)
-    return labels, marginals
-
-
 def test_a_batch_of_all_sorts_agrees_with_the_oracle(device: Device) -> None:
     cases = [
-        (probabilities(27, 40, 56), picture(40, 56)),
-        (probabilities(27, 33, 21, 1, 4.0), picture(33, 21, 1)),
-        (probabilities(27, 36, 36, 2, 0.2), np.full((36, 36, 3), 90, np.uint8)),  # few vertices, long lists
-        (probabilities(27, 1, 9, 3), picture(1, 9)),
-        (probabilities(27, 7, 1, 4), picture(7, 1)),
-        (probabilities(27, 1, 1, 5), picture(1, 1)),
+        (maps(27, 40, 56), picture(40, 56)),
+        (maps(27, 33, 21, 1, 4.0), picture(33, 21, 1)),
+        (maps(27, 36, 36, 2, 0.2), np.full((36, 36, 3), 90, np.uint8)),  # few vertices, long lists
+        (maps(27, 1, 9, 3), picture(1, 9)),
+        (maps(27, 7, 1, 4), picture(7, 1)),
+        (maps(27, 1, 1, 5), picture(1, 1)),
     ]
     assert_near(*refined(device, cases), cases)
 
 
 @pytest.mark.parametrize("k", [1, 12, 33])  # 33: two blocks
 def test_any_number_of_labels(device: Device, k: int) -> None:
-    cases = [(probabilities(k, 18, 24), picture(18, 24))]
+    cases = [(maps(k, 18, 24), picture(18, 24))]
     labels, marginals = refined(device, cases)
     assert_near(labels, marginals, cases)
     np.testing.assert_allclose(marginals[0].sum(axis=0), 1, atol=1e-5)
 
 
 def test_noise_fills_the_first_hash_table_and_gets_a_larger_one(device: Device) -> None:
-    cases = [(probabilities(5, 24, 24), picture(24, 24)), (probabilities(5, 24, 20), noise(24, 20))]
+    cases = [(maps(5, 24, 24), picture(24, 24)), (maps(5, 24, 20), noise(24, 20))]
     assert_near(*refined(device, cases), cases)
     if isinstance(device, Emulator):
         assert device.launches["embed"] == 2
@@ -72,7 +62,7 @@ def test_noise_fills_the_first_hash_table_and_gets_a_larger_one(device: Device) 
     ],
 )
 def test_the_parameters_are_heard(device: Device, changed: dict[str, float]) -> None:
-    cases, params = [(probabilities(4, 24, 20), picture(24, 20))], CRFParams(**changed)  # type: ignore[arg-type]
+    cases, params = [(maps(4, 24, 20), picture(24, 20))], CRFParams(**changed)  # type: ignore[arg-type]
     assert_near(*refined(device, cases, params), cases, params)
 
 
@@ -80,8 +70,8 @@ def test_the_parameters_are_heard(device: Device, changed: dict[str, float]) -> 
 @pytest.mark.parametrize("seed", [1, 6])
 def test_the_order_in_which_blocks_and_threads_run_changes_nothing(seed: int) -> None:
     cases = [
-        (probabilities(27, 36, 36, 2), np.full((36, 36, 3), 90, np.uint8)),
-        (probabilities(27, 24, 32), picture(24, 32)),
+        (maps(27, 36, 36, 2), np.full((36, 36, 3), 90, np.uint8)),
+        (maps(27, 24, 32), picture(24, 32)),
     ]
     for ours, expected in zip(refined(Emulator(seed), cases), refined(Emulator(), cases), strict=True):
         for a, b in zip(ours, expected, strict=True):
@@ -92,7 +82,7 @@ def test_the_order_in_which_blocks_and_threads_run_changes_nothing(seed: int) ->
 @pytest.mark.skipif(available() is not None, reason=available() or "")
 def test_a_gpu_gives_the_emulators_numbers() -> None:
     """The same integers, and floats rounded in the same way."""
-    cases = [(probabilities(27, 40, 56), picture(40, 56)), (probabilities(27, 24, 20), noise(24, 20))]
+    cases = [(maps(27, 40, 56), picture(40, 56)), (maps(27, 24, 20), noise(24, 20))]
     for ours, expected in zip(refined(open_device(), cases), refined(Emulator(), cases), strict=True):
         for a, b in zip(ours, expected, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -100,7 +90,7 @@ def test_a_gpu_gives_the_emulators_numbers() -> None:
 
 def test_neither_batch_mates_nor_memory_change_an_answer(device: Device) -> None:
     sizes = [(24, 32), (40, 17), (8, 8), (20, 24), (24, 24)]
-    cases = [(probabilities(27, h, w, seed), picture(h, w, seed)) for seed, (h, w) in enumerate(sizes)]
+    cases = [(maps(27, h, w, seed), picture(h, w, seed)) for seed, (h, w) in enumerate(sizes)]
     cases[3] = (cases[3][0], noise(20, 24))
     few = CRFParams(iterations=3)
     together = refined(device, cases, few)
@@ -115,12 +105,12 @@ def test_neither_batch_mates_nor_memory_change_an_answer(device: Device) -> None
 def test_the_budget_is_kept_or_the_image_refused(device: Device) -> None:
     budget = 1_000_000
     refiner = Refiner(device, budget=budget)
-    small, large = (probabilities(27, 24, 24), picture(24, 24)), (probabilities(27, 64, 64), picture(64, 64))
-    refiner.refine_batch(*zip(*[small] * 6, strict=True), CRFParams(iterations=1))  # type: ignore[arg-type]
+    (small, large), few = (Fit(picture(side, side), (side, side)) for side in (24, 64)), CRFParams(iterations=1)
+    refiner.refine([maps(27, 24, 24)] * 6, None, [small] * 6, PLAIN, few)
     assert refiner._field.nbytes <= budget
     with pytest.raises(memory.OutOfMemory, match="64×64"):
-        refiner.refine_batch([large[0]], [large[1]])
-    refiner.refine_batch([small[0]], [small[1]], CRFParams(iterations=1))
+        refiner.refine([maps(27, 64, 64)], None, [large], PLAIN, few)
+    refiner.refine([maps(27, 24, 24)], None, [small], PLAIN, few)
     assert refiner._field.nbytes <= budget
 
 
@@ -134,49 +124,21 @@ def test_memory_of_one_photo() -> None:
 
 
 def test_what_lies_on_the_device_is_taken_from_there(device: Device) -> None:
-    given, image = probabilities(3, 16, 20), picture(16, 20)
+    scores, photo = maps(3, 16, 20), picture(16, 20)
     with device.active():
-        there = device.upload(given), device.upload(image)
-    labels, _ = Refiner(device).refine_batch([there[0]], [there[1]])
-    np.testing.assert_array_equal(device.download(labels[0]), refined(device, [(given, image)])[0][0])
-    np.testing.assert_array_equal(device.download(there[0]), given)
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ({"probabilities": [np.ones((2, 4, 5))]}, "float64"),
-        ({"probabilities": [np.ones((4, 5), np.float32)]}, "K, H, W"),
-        ({"probabilities": [np.zeros((0, 4, 5), np.float32)]}, "labels"),
-        ({"probabilities": [np.ones((2, 4, 5), np.float32)]}, "^probabilities must .*softmax"),
-        ({"probabilities": [np.full((2, 4, 5), np.nan, np.float32)]}, "softmax"),
-        ({"probabilities": [np.stack([np.full((4, 5), v, np.float32) for v in (1.5, -0.5)])]}, "softmax"),
-        ({"probabilities": []}, "0 probabilities for 1"),
-        ({"images": [np.zeros((4, 5, 3), np.float32)]}, "uint8"),
-        ({"images": [np.zeros((4, 5), np.uint8)]}, "H, W, 3"),
-        ({"images": [np.zeros((5, 4, 3), np.uint8)]}, "4×5"),
-    ],
-)
-def test_refusals_are_those_of_the_cpu(device: Device, broken: dict[str, Any], message: str) -> None:
-    good: dict[str, Any] = {
-        "probabilities": [np.full((2, 4, 5), 0.5, np.float32)],
-        "images": [np.zeros((4, 5, 3), np.uint8)],
-    }
-    with pytest.raises(CRFError, match=message):
-        Refiner(device).refine_batch(**(good | broken))
-
-
-def test_one_number_of_labels_a_batch(device: Device) -> None:
-    with pytest.raises(CRFError, match="apart"):
-        Refiner(device).refine_batch([probabilities(k, 4, 4) for k in (2, 3)], [picture(4, 4)] * 2)
+        there = device.upload(scores)
+    (labels,) = Refiner(device).refine([there], None, [Fit(photo, (16, 20))], PLAIN)
+    np.testing.assert_array_equal(device.download(labels), refined(device, [(scores, photo)])[0][0])
+    np.testing.assert_array_equal(device.download(there), scores)
 
 
 def test_too_fine_for_the_lattice_is_refused(device: Device) -> None:
-    image = np.full((4, 5, 3), 255, np.uint8)
-    with pytest.raises(LatticeError, match=r"image 1 .*larger"):
-        Refiner(device).refine_batch(
-            [np.full((2, 4, 5), 0.5, np.float32)] * 2, [np.zeros_like(image), image], CRFParams(bilateral_srgb=0.1)
-        )
+    white, fine = np.full((4, 5, 3), 255, np.uint8), CRFParams(bilateral_srgb=0.1)
+    fitted = [Fit(np.zeros_like(white), (4, 5)), Fit(white, (4, 5))]
+    with pytest.raises(LatticeError, match=r"^image 1 of the batch: .*larger"):
+        Refiner(device).refine([maps(2, 4, 5)] * 2, None, fitted, PLAIN, fine)
+    with pytest.raises(LatticeError, match=r"^the standard deviations .*larger"):
+        Refiner(device).refine([maps(2, 4, 5)], None, fitted[1:], PLAIN, fine)
 
 
 def test_importing_it_imports_neither_cupy_nor_numba() -> None:
@@ -191,8 +153,8 @@ def test_photos_agree_with_the_oracle_and_the_cpu(device: Device, spread: float)
     from models.io.decode import decode
 
     photos = [decode(path.read_bytes()).image for path in sorted(PHOTOS.glob("*.jpg"))[:4]]
-    cases = [(probabilities(27, 128, 128, seed, spread), photo[:128, :128].copy()) for seed, photo in enumerate(photos)]
+    cases = [(maps(27, 128, 128, seed, spread), photo[:128, :128].copy()) for seed, photo in enumerate(photos)]
     labels, marginals = refined(device, cases)
     assert_near(labels, marginals, cases)
-    expected = [dense.refine(*case).labels for case in cases]
+    expected = [dense.refine(softmax(scores).astype(np.float32), photo).labels for scores, photo in cases]
     assert np.mean([a == b for a, b in zip(labels, expected, strict=True)]) >= 0.9999
