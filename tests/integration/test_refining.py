@@ -10,11 +10,12 @@ import pytest
 
 from models import refine as refinement
 from models.crf import reference
-from models.crf.params import CRFParams
+from models.crf.params import PUBLISHED, CRFParams
 from models.deadline import DeadlineExceeded
 from models.io.encode import encode
 from models.manifest import CodeSpec
 from models.preprocess import InputSpec, fit
+from service.inference.options import Options
 from service.refiners.process_pool import ProcessLost, ProcessPoolRefiner
 from tests.service.answers import labels, problem
 from tests.tiny import MeanColor, bands
@@ -65,6 +66,18 @@ def test_the_operator_may_have_pydensecrf_answer(serve: Any) -> None:
         assert client.post("/segment?crf=true", content=PNG).json()["refined"] is True
         answer = client.post("/segment?format=npy&crf=fast", content=PNG)
         assert (labels(answer) == expected(method="fast")).all()
+
+
+def test_a_request_has_the_published_numbers_but_for_those_it_chooses() -> None:
+    assert Options().crf_params == PUBLISHED
+    chosen = {
+        "iterations": 3,
+        "gaussian_compat": 1.0,
+        "bilateral_sxy": 50.0,
+        "bilateral_srgb": 9.0,
+        "bilateral_compat": 2.0,
+    }
+    assert Options(**{f"crf_{name}": value for name, value in chosen.items()}).crf_params == CRFParams(**chosen)
 
 
 class Dying:

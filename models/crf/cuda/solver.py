@@ -1,7 +1,7 @@
 """The launches of a batch: lattices, then mean field. From a table of images to answers on the device.
 
-Knows nothing of what callers hand in: refiner.py is its door. The kernels are in lattice.cu and
-mean_field.cu; memory.py counts the bytes. The host waits once, to learn how many vertices the lattices have.
+Knows nothing of what callers hand in: refiner.py is its door. The kernels are in lattice.cu, mean_field.cu and grid.cu;
+memory.py counts the bytes. The host waits once, to learn how many vertices the lattices have.
 """
 
 from __future__ import annotations
