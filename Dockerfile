@@ -18,7 +18,7 @@ RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
 # write. On another kind of processor it compiles it once more, beside itself. To some versions of numba code is valid for
 # a file's exact time, and layers keep whole seconds only: hence the touch.
 RUN find /opt/tessera/lib -path '*/site-packages/models/*.py' -exec touch -d @1700000000 {} + \
-    && cd / && /opt/tessera/bin/python -c "from models.crf.dense import warm; warm()"
+    && cd / && /opt/tessera/bin/python -c "from models.crf.cpu.warmup import warm; warm()"
 
 FROM python:${PYTHON}-slim
 ENV PATH=/opt/tessera/bin:$PATH \

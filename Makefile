@@ -70,7 +70,7 @@ $(SERVE)/.ready-$(RUNTIME)$(EXTRAS): pyproject.toml $(KERNELS)
 	@$(PYTHON) -m venv --clear $(SERVE)
 	@$(SERVE)/bin/python -m pip install --quiet --upgrade pip
 	@PYTHONWARNINGS=ignore $(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)$(if $(EXTRAS),$(comma)$(EXTRAS))]'
-	@$(SERVE)/bin/python -c 'from models.crf.dense import warm; warm()'
+	@$(SERVE)/bin/python -c 'from models.crf.cpu.warmup import warm; warm()'
 	@touch $@
 
 $(TRAIN)/.ready: pyproject.toml $(KERNELS)
@@ -81,7 +81,7 @@ $(TRAIN)/.ready: pyproject.toml $(KERNELS)
 	@PYTHONWARNINGS=ignore $(TRAIN)/bin/python -m pip install --quiet -e '.[cpu,training,dev]'
 	@touch $@
 
-# pydensecrf, which some tests hold our CRF against; they skip without it. Needs a C++ compiler, and Cython < 3 to build.
+# pydensecrf, which the tests hold our CRF against; without it, what was recorded of it. Needs a C++ compiler, Cython < 3.
 oracle: $(TRAIN)/.ready
 	@echo 'cython<3' > $(TRAIN)/constraints.txt
 	CYTHON_FORCE_REGEN=1 $(TRAIN)/bin/python -m pip install --pre --build-constraint $(TRAIN)/constraints.txt -e '.[crf]'

@@ -14,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ import numpy as np
 
 from benchmarks import crf_cost, crf_quality
 from models.crf import dense, reference
+from models.crf.cpu.warmup import warm
+from models.crf.params import Refined
 from models.io.decode import load
 from models.preprocess import resize
 from models.types import Array
@@ -50,17 +53,12 @@ def probabilities(kind: str, k: int, size: int, seed: int) -> Array:
     return np.asarray(grown / grown.sum(axis=0), np.float32)
 
 
-def pydensecrf(given: Array, photo: Array) -> tuple[Array, Array]:
-    """models.crf.reference.refine: what the published pipelines compute."""
-    return reference.refine(given, photo, return_marginals=True)
-
-
-def ours(threads: int) -> Callable[[Array, Array], tuple[Array, Array]]:
+def ours(threads: int) -> Callable[[Array, Array], Refined]:
     """models.crf.dense.refine with so many threads."""
-    return lambda given, photo: dense.refine(given, photo, threads=threads, return_marginals=True)
+    return partial(dense.refine, threads=threads, return_marginals=True)
 
 
-def timed(refine: Callable[[Array, Array], tuple[Array, Array]], given: Array, photo: Array) -> Took:
+def timed(refine: Callable[[Array, Array], Refined], given: Array, photo: Array) -> Took:
     """One call, measured."""
     wall, cpu = time.perf_counter(), time.process_time()
     labels, marginals = refine(given, photo)
@@ -80,7 +78,7 @@ def ratio(name: str, theirs: list[float], mine: list[float]) -> None:
 def speed(photos: Path, images: int, labels: int, size: int) -> None:
     """Prints the table that the CRF is judged by, as far as a CPU tells it."""
     print(f"{size}×{size}, {labels} labels, 10 iterations; this processor's widest vectors: {crf_cost.vectors()}")
-    dense.warm()
+    warm()
     compare, paths = reference.missing() is None, sorted(photos.iterdir())
     one, two, other = list[Took](), list[Took](), list[Took]()
     agreement, difference = [], []
@@ -89,7 +87,7 @@ def speed(photos: Path, images: int, labels: int, size: int) -> None:
         for kind in SHARPNESS:
             given = probabilities(kind, labels, size, i)
             if compare:
-                other.append(timed(pydensecrf, given, photo))
+                other.append(timed(reference.refine, given, photo))
             one.append(timed(ours(1), given, photo))
             two.append(timed(ours(2), given, photo))
             assert np.array_equal(one[-1].labels, two[-1].labels), "threads must not change the answer"

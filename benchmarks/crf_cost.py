@@ -24,12 +24,13 @@ import numpy as np
 from benchmarks.crf_cost import noise, resident
 from models.crf import dense
 from models.crf.cpu.stencil import smoothing_taps
+from models.crf.cpu.warmup import warm
 from models.io.decode import load
 from models.preprocess import resize
 from models.types import Array
 kind, path, labels, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 photo = noise(size) if kind == "noise" else resize(load(Path(path)).image, (size, size))
-dense.warm()
+warm()
 smoothing_taps(size, size, 1.0)  # kept for every image of this size
 given = []
 def make():

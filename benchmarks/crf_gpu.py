@@ -2,8 +2,8 @@
 
     python -m benchmarks.crf_gpu FOLDER_OF_PHOTOS [--labels 27] [--size 320] [--kernels]
 
-Probabilities and photos lie on the device, labels stay there; the clock stops when they are done. Where there is no
-GPU it says so and measures nothing. --kernels adds where the time goes, launch by launch.
+Scores on the network's grid lie on the device, photos go there, labels stay; the clock stops when they are done. Where
+there is no GPU it says so and measures nothing. --kernels adds where the time goes, launch by launch.
 """
 
 from __future__ import annotations
@@ -18,35 +18,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.crf import dense
 from models.crf.cuda import Refiner, available, open_device
 from models.crf.cuda.device import Argument, Device, Program
 from models.io.decode import decode
-from models.preprocess import resize
+from models.manifest import CodeSpec
+from models.preprocess import Fit, resize
+from models.refine import refine
 from models.types import Array
 
+SPEC = CodeSpec(dim=1, stride=8, assignment="dot", temperature=1.0)
 BATCHES = (1, 4, 8, 16)
 ROUNDS = 20
 
 
 class Case(NamedTuple):
-    """A photo uint8 [H, W, 3] and probabilities float32 [K, H, W] for it."""
+    """Scores float32 [K, h, w] on the grid of a photo of the network's size."""
 
-    probabilities: Array
-    photo: Array
+    scores: Array
+    fitted: Fit
 
 
 def cases(photos: list[Path], k: int, size: int) -> list[Case]:
-    """Flat, smooth and peaked probabilities by turns: a softmax over smooth random maps."""
+    """Flat, smooth and peaked probabilities by turns."""
     made = []
     for number, path in enumerate(photos):
         rng = np.random.default_rng(number)
-        coarse = rng.integers(0, 256, (k, 20, 20), np.uint8)
-        maps = np.stack([resize(map_, (size, size)) for map_ in coarse]).astype(np.float32)
-        grown = np.exp((1.0, 2.0, 6.0)[number % 3] * (maps / 127.5 - 1))
+        scores = (1.0, 2.0, 6.0)[number % 3] * rng.uniform(-1, 1, (k, size // SPEC.stride, size // SPEC.stride))
         photo = resize(decode(path.read_bytes()).image, (size, size))
-        made.append(Case(np.asarray(grown / grown.sum(axis=0), np.float32), photo))
+        made.append(Case(scores.astype(np.float32), Fit(photo, (size, size))))
     return made
+
+
+def given(batch: list[Case]) -> tuple[list[Array], None, list[Fit]]:
+    """The first arguments of Refiner.refine."""
+    return [case.scores for case in batch], None, [case.fitted for case in batch]
 
 
 def wait(device: Device) -> None:
@@ -59,13 +64,12 @@ def wait(device: Device) -> None:
 def milliseconds(device: Device, refiner: Refiner, batch: list[Case]) -> float:
     """The median of several rounds, for one image of the batch."""
     with device.active():
-        given = [device.upload(case.probabilities) for case in batch]
-        photos = [device.upload(case.photo) for case in batch]
-    took = []
+        scores = [device.upload(case.scores) for case in batch]
+    fitted, took = [case.fitted for case in batch], []
     for _ in range(ROUNDS + 3):
         wait(device)
         started = time.perf_counter()
-        refiner.refine_batch(given, photos)
+        refiner.refine(scores, None, fitted, SPEC)
         wait(device)
         took.append((time.perf_counter() - started) * 1e3 / len(batch))
     return statistics.median(took[3:])
@@ -81,8 +85,8 @@ class Stopwatch:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._device, name)
 
-    def program(self, blocks: int, wide: bool) -> Program:
-        return TimedProgram(self, self._device.program(blocks, wide))
+    def program(self, blocks: int) -> Program:
+        return TimedProgram(self, self._device.program(blocks))
 
 
 class TimedProgram:
@@ -123,34 +127,29 @@ def main() -> None:
     batch = cases((photos * max(BATCHES))[: max(BATCHES)], options.labels, options.size)
     device = open_device()
     print(f"{options.size}², {options.labels} labels, 10 iterations; median of {ROUNDS} rounds\n")
-    print("| rows | batch | ms an image | device memory, MB | MB an image |\n|---|---|---|---|---|")
-    for wide in (False, True):
-        for size in BATCHES:
-            refiner = Refiner(device, budget=8 << 30, wide=wide)
-            each = milliseconds(device, refiner, batch[:size])
-            held = refiner.nbytes / 1e6
-            print(f"| {32 if wide else 16} bits | {size} | {each:.3f} | {held:.0f} | {held / size:.1f} |", flush=True)
+    print("| batch | ms an image | device memory, MB | MB an image |\n|---|---|---|---|")
+    for size in BATCHES:
+        refiner = Refiner(device, budget=8 << 30)
+        each = milliseconds(device, refiner, batch[:size])
+        held = refiner.nbytes / 1e6
+        print(f"| {size} | {each:.3f} | {held:.0f} | {held / size:.1f} |", flush=True)
 
-    for wide in (False, True):
-        labels, marginals = Refiner(device, budget=8 << 30, wide=wide).refine_batch(
-            [case.probabilities for case in batch], [case.photo for case in batch], return_marginals=True
-        )
-        agreement, apart = [], []
-        for case, ours, q in zip(batch, labels, marginals, strict=True):
-            expected, exact = dense.refine(*case, threads=4, return_marginals=True)
-            agreement.append(float((device.download(ours) == expected).mean()))
-            apart.append(float(np.abs(device.download(q) - exact).mean()))
-        print(
-            f"\n{32 if wide else 16} bits against the CPU, {len(batch)} photos: labels {min(agreement):.6f} at least,"
-            f" {statistics.mean(agreement):.6f} in the mean; |ΔQ| {statistics.mean(apart):.1e} in the mean"
-        )
+    labels = Refiner(device, budget=8 << 30).refine(*given(batch), SPEC)
+    agreement = []
+    for case, ours in zip(batch, labels, strict=True):
+        expected = refine(case.scores, None, case.fitted, SPEC, threads=4)
+        agreement.append(float((device.download(ours) == expected).mean()))
+    print(
+        f"\nagainst the CPU, {len(batch)} photos: labels {min(agreement):.6f} at least,"
+        f" {statistics.mean(agreement):.6f} in the mean"
+    )
 
     if options.kernels:
         watch = Stopwatch(device)
         refiner = Refiner(watch, budget=8 << 30)
-        refiner.refine_batch([case.probabilities for case in batch[:8]], [case.photo for case in batch[:8]])
+        refiner.refine(*given(batch[:8]), SPEC)
         watch.took.clear()
-        refiner.refine_batch([case.probabilities for case in batch[:8]], [case.photo for case in batch[:8]])
+        refiner.refine(*given(batch[:8]), SPEC)
         print("\n| kernel, batch of 8 | ms, with the wait for it |\n|---|---|")
         for kernel, seconds in sorted(watch.took.items(), key=lambda row: -row[1]):
             print(f"| {kernel} | {seconds * 1e3:.2f} |")

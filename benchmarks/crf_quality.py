@@ -17,7 +17,7 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 
 from models.bundle import Bundle
-from models.crf import dense
+from models.crf.cpu.warmup import warm
 from models.preprocess import Fit, fit
 from models.types import Array
 from service.settings import embedded
@@ -93,7 +93,7 @@ def table(data: Path, bundle_path: Path | None, split: str, every: int) -> None:
     for i in range(0, len(images), every):
         fitted = fit(images[i], bundle.manifest.input)
         frames.append(Frame(images[i], fitted, opened.exported.answer(fitted.pixels), images.labels(i)))
-    dense.warm()
+    warm()
     print(
         f"{bundle.ref}, CamVid {split}, {len(frames)} frames of {frames[0].photo.shape[1]}×{frames[0].photo.shape[0]}"
     )

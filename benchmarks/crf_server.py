@@ -35,7 +35,8 @@ from PIL import Image
 from benchmarks import load, machine
 from benchmarks.own_server import OwnServer, ServerError, serving, void
 from models.bundle import Bundle
-from models.crf import dense, reference
+from models.crf import reference
+from models.crf.cpu.warmup import warm
 from models.errors import TesseraError
 from service.settings import embedded
 
@@ -186,7 +187,7 @@ def _all(given: argparse.Namespace) -> None:
         raise ServerError(reason)
     bundle, photos = Bundle.load(given.bundle), several(given.photos, given.images)
     clusters = len(bundle.manifest.clusters)
-    dense.warm()  # on disk, for the server as well
+    warm()  # on disk, for the server as well
     given.work.mkdir(parents=True, exist_ok=True)
     env = {
         "TESSERA_CACHE_BYTES": "0",

@@ -45,7 +45,7 @@ def refine(
     photo          uint8 [H, W, 3]     the picture at the answer's size
     box            the part of the grid that the photo shows, as assign.labels has it
     threads        threads for this one photo; the answer does not depend on it
-    deadline       time.monotonic() after which CRFTimeout is raised, by the kernel one strip later at the latest
+    deadline       time.monotonic() after which DeadlineExceeded is raised, by the kernel one strip later at the latest
     returns        uint8 [H, W]
     """
     check_time(deadline)

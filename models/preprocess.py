@@ -46,6 +46,13 @@ class Fit:
     source: tuple[int, int]
     box: Box = WHOLE
 
+    @property
+    def filled(self) -> Array:
+        """The part of `pixels` that the source fills: a view, uint8 [h, w, 3]."""
+        height, width = self.pixels.shape[:2]
+        top, left = round(self.box[0] * height), round(self.box[1] * width)
+        return self.pixels[top : top + round(self.box[2] * height), left : left + round(self.box[3] * width)]
+
 
 def fitted_size(source: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
     """The (H, W) an image of size `source` gets under `spec`, without touching a pixel."""

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 def pytest_configure(config: pytest.Config) -> None:
     """After a change of the CRF it is compiled once, before anything runs that has ten seconds for an answer."""
     if not hasattr(config, "workerinput") and not jit_cache.ready():
-        subprocess.run([sys.executable, "-c", "from models.crf.dense import warm; warm()"], check=True, cwd=ROOT)
+        subprocess.run([sys.executable, "-c", "from models.crf.cpu.warmup import warm; warm()"], check=True, cwd=ROOT)
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""The dense CRF: what it takes, ours, pydensecrf's, large photos in windows, and its solvers."""
+"""The dense CRF: its parameters, our solver on the CPU and on the GPU, pydensecrf's, and large photos in windows."""

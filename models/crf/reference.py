@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.crf.params import CRFError, Labels, Probabilities, check_arrays, check_parameters
+from models.crf.params import PUBLISHED, TOO_FINE, CRFError, CRFParams, Probabilities, Refined, check_arrays
 from models.deadline import check_time
 from models.errors import TesseraError
 
@@ -41,57 +40,22 @@ def missing() -> str | None:
     return None
 
 
-@overload
 def refine(
     probabilities: Probabilities,
     image: NDArray[np.uint8],
+    params: CRFParams = PUBLISHED,
     *,
-    iterations: int = ...,
-    gaussian_sxy: float = ...,
-    gaussian_compat: float = ...,
-    bilateral_sxy: float = ...,
-    bilateral_srgb: float = ...,
-    bilateral_compat: float = ...,
-    deadline: float | None = ...,
-    return_marginals: Literal[False] = ...,
-) -> Labels: ...
-@overload
-def refine(
-    probabilities: Probabilities,
-    image: NDArray[np.uint8],
-    *,
-    iterations: int = ...,
-    gaussian_sxy: float = ...,
-    gaussian_compat: float = ...,
-    bilateral_sxy: float = ...,
-    bilateral_srgb: float = ...,
-    bilateral_compat: float = ...,
-    deadline: float | None = ...,
-    return_marginals: Literal[True],
-) -> tuple[Labels, Probabilities]: ...
-def refine(
-    probabilities: Probabilities,
-    image: NDArray[np.uint8],
-    *,
-    iterations: int = 10,
-    gaussian_sxy: float = 1.0,
-    gaussian_compat: float = 3.0,
-    bilateral_sxy: float = 67.0,
-    bilateral_srgb: float = 3.0,
-    bilateral_compat: float = 4.0,
     deadline: float | None = None,
-    return_marginals: bool = False,
-) -> Labels | tuple[Labels, Probabilities]:
-    """What models.crf.dense.refine answers, with the same arguments but for `threads`: there is one.
+) -> Refined:
+    """What models.crf.dense.refine answers with the same arguments: on one thread, and always with the marginals.
 
-    As STEGO and CAUSE call it: energies clipped by `unary_from_softmax`, colors in BGR. Raises CRFError, CRFTimeout at
-    the latest one iteration after the deadline, and NotInstalled.
+    As STEGO and CAUSE call it: energies clipped by `unary_from_softmax`, colors in BGR. Raises CRFError,
+    DeadlineExceeded at the latest one iteration after the deadline, and NotInstalled.
     """
     check_arrays(probabilities, image)
-    check_parameters(iterations, gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat)
     k, height, width = probabilities.shape
-    if _STEPS_PER_DEVIATION * ((height + width) / bilateral_sxy + 3 * 255 / bilateral_srgb) > _STEPS:
-        raise CRFError("the standard deviations are too small for the range of positions and colors; make them larger")
+    if _STEPS_PER_DEVIATION * ((height + width) / params.bilateral_sxy + 3 * 255 / params.bilateral_srgb) > _STEPS:
+        raise CRFError(TOO_FINE)
     if reason := missing():
         raise NotInstalled(reason)
     from pydensecrf.densecrf import DenseCRF2D
@@ -100,14 +64,15 @@ def refine(
     check_time(deadline)
     model = DenseCRF2D(width, height, k)
     model.setUnaryEnergy(np.ascontiguousarray(unary_from_softmax(probabilities)))
-    model.addPairwiseGaussian(sxy=gaussian_sxy, compat=gaussian_compat)
+    model.addPairwiseGaussian(sxy=params.gaussian_sxy, compat=params.gaussian_compat)
     bgr = np.ascontiguousarray(image[:, :, ::-1])
-    model.addPairwiseBilateral(sxy=bilateral_sxy, srgb=bilateral_srgb, rgbim=bgr, compat=bilateral_compat)
+    model.addPairwiseBilateral(
+        sxy=params.bilateral_sxy, srgb=params.bilateral_srgb, rgbim=bgr, compat=params.bilateral_compat
+    )
     check_time(deadline)
     answer, *work = model.startInference()
-    for _ in range(int(iterations)):  # as model.inference(iterations), bit for bit
+    for _ in range(params.iterations):  # as model.inference(iterations), bit for bit
         model.stepInference(answer, *work)
         check_time(deadline)
     marginals = np.array(answer, np.float32).reshape(k, height, width)
-    labels = marginals.argmax(axis=0).astype(np.uint8)
-    return (labels, marginals) if return_marginals else labels
+    return Refined(marginals.argmax(axis=0).astype(np.uint8), marginals)

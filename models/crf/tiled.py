@@ -12,11 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
-from models.crf import dense
+from models.crf.params import CRFParams, Refined
 from models.deadline import check_time
 from models.types import Array
 
@@ -28,20 +27,22 @@ WINDOW, OVERLAP = 448, 128
 def refine(
     probabilities: Callable[[Span, Span], Array],
     photo: Array,
+    params: CRFParams,
+    solve: Callable[..., Refined],
     *,
     window: int = WINDOW,
     overlap: int = OVERLAP,
-    by: Callable[..., Any] = dense.refine,
-    **options: Any,
+    deadline: float | None = None,
 ) -> Array:
-    """The most probable label of every pixel; options are those of `by`, which answers as models.crf.dense.refine.
+    """The most probable label of every pixel.
 
     probabilities  float32 [K, rows, columns] of the pixels in two spans, which sums to 1 over K
     photo          uint8 [H, W, 3], RGB
+    solve          refines a window: models.crf.dense.refine with its marginals, or models.crf.reference.refine
     window         the longest side of a window;  overlap  pixels that neighbors share, less than half of it
     returns        uint8 [H, W]
 
-    Raises CRFTimeout as soon as the windows done tell that the rest would take twice the time there is.
+    Raises DeadlineExceeded as soon as the windows done tell that the rest would take twice the time there is.
     """
     height, width = photo.shape[:2]
     rows, columns = spans(height, window, overlap), spans(width, window, overlap)
@@ -54,7 +55,7 @@ def refine(
         beside: Array | None = None
         for x, (left, right) in enumerate(columns):
             given = probabilities((top, bottom), (left, right))
-            _, shares = by(given, photo[top:bottom, left:right], return_marginals=True, **options)
+            shares = solve(given, photo[top:bottom, left:right], params, deadline=deadline).marginals
             del given
             shares *= down[:, None] * _ramp(columns, x)
             if beside is not None:
@@ -69,7 +70,7 @@ def refine(
                 axis=0
             )
             took, done = time.monotonic() - began, y * len(columns) + x + 1
-            check_time(options.get("deadline"), ahead_s=took / done * (todo - done) / 2)
+            check_time(deadline, ahead_s=took / done * (todo - done) / 2)
         above = below
     return labels
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from models.crf.params import PUBLISHED, CRFParams
 from service.errors import nearest
 from service.formats import registry
 from service.formats.result import RenderOptions
@@ -65,11 +66,15 @@ class Options(ImageOptions):
     crf_size: Literal["input", "source"] = Field(
         default="input", description="input (the network's size, as the papers do) or source (the photo's own)"
     )
-    crf_iterations: int = Field(default=10, ge=1, le=50, description="mean-field steps, 1 to 50")
-    crf_bilateral_sxy: float = Field(default=67.0, ge=1, le=500, description="pixels, 1 to 500")
-    crf_bilateral_srgb: float = Field(default=3.0, ge=1, le=255, description="color distance, 1 to 255")
-    crf_bilateral_compat: float = Field(default=4.0, ge=0, le=100, description="weight, 0 to 100")
-    crf_gaussian_compat: float = Field(default=3.0, ge=0, le=100, description="weight, 0 to 100")
+    crf_iterations: int = Field(default=PUBLISHED.iterations, ge=1, le=50, description="mean-field steps, 1 to 50")
+    crf_bilateral_sxy: float = Field(default=PUBLISHED.bilateral_sxy, ge=1, le=500, description="pixels, 1 to 500")
+    crf_bilateral_srgb: float = Field(
+        default=PUBLISHED.bilateral_srgb, ge=1, le=255, description="color distance, 1 to 255"
+    )
+    crf_bilateral_compat: float = Field(
+        default=PUBLISHED.bilateral_compat, ge=0, le=100, description="weight, 0 to 100"
+    )
+    crf_gaussian_compat: float = Field(default=PUBLISHED.gaussian_compat, ge=0, le=100, description="weight, 0 to 100")
     k: int | None = Field(
         default=None, ge=2, le=255, description="how many clusters to tell apart, 2 to the bundle's K"
     )
@@ -98,6 +103,17 @@ class Options(ImageOptions):
     def refine(self) -> Literal["dense", "fast"] | None:
         """How edges are refined, or None."""
         return {"true": "dense", "fast": "fast", "false": None}[self.crf]
+
+    @property
+    def crf_params(self) -> CRFParams:
+        """The numbers of the dense CRF."""
+        return CRFParams(
+            iterations=self.crf_iterations,
+            gaussian_compat=self.crf_gaussian_compat,
+            bilateral_sxy=self.crf_bilateral_sxy,
+            bilateral_srgb=self.crf_bilateral_srgb,
+            bilateral_compat=self.crf_bilateral_compat,
+        )
 
     @property
     def render(self) -> RenderOptions:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from models import refine as refinement
-from models.deadline import CRFTimeout
+from models.deadline import DeadlineExceeded
 from models.errors import TesseraError
 from models.types import Array
 from service.errors import BadOption, Busy, DeadlinePassed
@@ -67,11 +67,11 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
             await runtime.warmup.wait()
         return await run(lambda: _on_this_thread(task, output, runtime.cores if pool.alone else 1, late))
 
-    key = None if task.key is None else (*task.key, options.refine, options.crf_size, *_parameters(task).values())
+    key = None if task.key is None else (*task.key, options.refine, options.crf_size, options.crf_params)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
-            return await runtime.refined_labels.get(key, make, retry_on=(CRFTimeout, DeadlinePassed, Busy))
-    except (TimeoutError, CRFTimeout, DeadlinePassed):
+            return await runtime.refined_labels.get(key, make, retry_on=(DeadlineExceeded, DeadlinePassed, Busy))
+    except (TimeoutError, DeadlineExceeded, DeadlinePassed):
         now = runtime.warmup.note if compiling else None
         raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, output.source)}") from None
 
@@ -91,36 +91,44 @@ async def _on_device(task: ImageTask[Options], output: NetworkOutput, late: floa
             output.scores,
             output.code,
             fitted,
+            task.manifest.code,
+            task.options.crf_params,
             key=task.caller,
             priority=task.options.priority,
             deadline=late,
-            **_parameters(task),
         )
 
 
 def _in_a_process(task: ImageTask[Options], output: NetworkOutput, processes: ProcessPoolRefiner, late: float) -> Array:
-    size = task.options.crf_size
-    photo = task.decoded.image if size == "source" else None  # it has to travel
-    fitted = task.fitted
+    options, fitted = task.options, task.fitted
+    photo = task.decoded.image if options.crf_size == "source" else None  # it has to travel
     with task.timings.measure("crf"), _as_bad_option():
         return processes.refine(
-            output.scores, output.code, fitted, resolution=size, photo=photo, deadline=late, **_parameters(task)
+            output.scores,
+            output.code,
+            fitted,
+            spec=task.manifest.code,
+            resolution=options.crf_size,
+            photo=photo,
+            params=options.crf_params,
+            deadline=late,
         )
 
 
 def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: int, late: float) -> Array:
-    fitted, photo = task.fitted, task.decoded.image
+    options, fitted, photo = task.options, task.fitted, task.decoded.image
     with task.timings.measure("crf"), _as_bad_option():
         return refinement.refine(
             output.scores,
             output.code,
             fitted,
-            method=task.options.refine or "dense",
-            resolution=task.options.crf_size,
+            task.manifest.code,
+            method=options.refine or "dense",
+            resolution=options.crf_size,
             photo=photo,
+            params=options.crf_params,
             threads=threads,
             deadline=late,
-            **_parameters(task),
         )
 
 
@@ -129,22 +137,7 @@ def _as_bad_option() -> Iterator[None]:
     """Deviations that do not go with this image's size are the caller's to change."""
     try:
         yield
-    except (CRFTimeout, DeadlinePassed, NotOnDevice, ProcessLost, Busy):
+    except (DeadlineExceeded, DeadlinePassed, NotOnDevice, ProcessLost, Busy):
         raise
     except TesseraError as error:
         raise BadOption(f"crf: {error}") from None
-
-
-def _parameters(task: ImageTask[Options]) -> dict[str, Any]:
-    """What the model and the request say of the CRF."""
-    code, options = task.manifest.code, task.options
-    return {
-        "temperature": code.temperature,
-        "assignment": code.assignment,
-        "interpolation": code.interpolation,
-        "iterations": options.crf_iterations,
-        "gaussian_compat": options.crf_gaussian_compat,
-        "bilateral_sxy": options.crf_bilateral_sxy,
-        "bilateral_srgb": options.crf_bilateral_srgb,
-        "bilateral_compat": options.crf_bilateral_compat,
-    }

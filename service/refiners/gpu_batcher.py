@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from models.assign import Assignment, Interpolation
 from models.crf.cuda import available
 from models.crf.cuda.memory import OutOfMemory
+from models.crf.params import CRFParams
 from models.errors import TesseraError
+from models.manifest import CodeSpec
 from models.preprocess import Fit
 from models.types import Array
 from service.engines.base import first_line
-from service.refiners.gpu_worker import ENGINES, Image, Parameters, Worker, open_worker
+from service.refiners.gpu_worker import ENGINES, Image, Worker, open_worker
 from service.scheduling.batcher import Batcher
 from service.settings import Settings
 
@@ -39,7 +40,7 @@ class DeviceLost(NotOnDevice):
     """The device works no more. So it stays until the server is started again."""
 
 
-_Job = tuple[Image, Parameters]
+_Job = tuple[Image, CodeSpec, CRFParams]
 
 
 class GpuBatcher:
@@ -85,15 +86,9 @@ class GpuBatcher:
         scores: Array,
         code: Array | None,
         fitted: Fit,
+        spec: CodeSpec,
+        params: CRFParams,
         *,
-        temperature: float,
-        assignment: Assignment = "cosine",
-        interpolation: Interpolation = "bilinear",
-        iterations: int = 10,
-        gaussian_compat: float = 3.0,
-        bilateral_sxy: float = 67.0,
-        bilateral_srgb: float = 3.0,
-        bilateral_compat: float = 4.0,
         key: str = "",
         priority: float = 0,
         deadline: float = math.inf,
@@ -105,20 +100,10 @@ class GpuBatcher:
         Raises DeadlinePassed and Busy as that does, CRFError and LatticeError as the CPU does; NotOnDevice where the
         CPU should be asked.
         """
-        parameters = Parameters(
-            temperature,
-            assignment,
-            interpolation,
-            iterations,
-            gaussian_compat,
-            bilateral_sxy,
-            bilateral_srgb,
-            bilateral_compat,
-        )
         image = Image(scores, code, fitted)
         done = await self._batcher.submit(
-            (image, parameters),
-            group=(len(scores), parameters),
+            (image, spec, params),
+            group=(len(scores), spec, params),
             cost=image.nbytes,
             key=key,
             priority=priority,
@@ -139,7 +124,7 @@ class GpuBatcher:
         if self._lost is not None:
             return [DeviceLost(self._lost) for _ in jobs]
         try:
-            return list(self._worker([image for image, _ in jobs], jobs[0][1]))
+            return list(self._worker([job[0] for job in jobs], *jobs[0][1:]))
         except (MemoryError, OutOfMemory) as error:
             if len(jobs) > 1:
                 raise MemoryError from None

@@ -14,13 +14,13 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from models.assign import Assignment, Interpolation
 from models.crf.cuda import Device, Refiner, available, open_device
+from models.crf.params import PUBLISHED, CRFParams
+from models.manifest import CodeSpec
 from models.preprocess import Fit
 from models.refine import refine
 from models.types import Array
@@ -32,20 +32,6 @@ log = logging.getLogger("tessera")
 BUDGET = 512 << 20  # bytes of device memory for working; larger batches are worked on in parts
 ENGINES = ("auto", "cuda", "tensorrt")  # whoever names a CPU's engine wants no GPU
 AGREEMENT = 0.999  # of the labels of a drawn photo, before the device may serve
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """What one launch has in common, but for K."""
-
-    temperature: float
-    assignment: Assignment = "cosine"
-    interpolation: Interpolation = "bilinear"
-    iterations: int = 10
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 67.0
-    bilateral_srgb: float = 3.0
-    bilateral_compat: float = 4.0
 
 
 class Image(NamedTuple):
@@ -65,7 +51,7 @@ class Image(NamedTuple):
 class Worker(Protocol):
     """Where batches are refined, from one thread."""
 
-    def __call__(self, images: Sequence[Image], parameters: Parameters) -> Sequence[Array]:
+    def __call__(self, images: Sequence[Image], spec: CodeSpec, params: CRFParams) -> Sequence[Array]:
         """models.refine.refine of images of one K: labels uint8 [H, W], each at its photo's size.
 
         Raises TesseraError or ValueError for an image that cannot be refined, MemoryError or OutOfMemory where a batch
@@ -79,23 +65,21 @@ class Worker(Protocol):
 
 
 class OnDevice:
-    """A worker on a device of models.crf.cuda; of its memory `budget` bytes are kept for working.
-
-    Rows have 32 bits for each label: with 16, one label in a thousand of flat probabilities differs from the CPU's.
-    """
+    """A worker on a device of models.crf.cuda; of its memory `budget` bytes are kept for working."""
 
     def __init__(self, device: Device, budget: int = BUDGET) -> None:
         self._device = device
-        self._refiner = Refiner(device, budget=budget, wide=True)
+        self._refiner = Refiner(device, budget=budget)
 
-    def __call__(self, images: Sequence[Image], parameters: Parameters) -> Sequence[Array]:
+    def __call__(self, images: Sequence[Image], spec: CodeSpec, params: CRFParams) -> Sequence[Array]:
         """As Worker says."""
         codes = [image.code for image in images if image.code is not None]
-        labels = self._refiner.refined_batch(
+        labels = self._refiner.refine(
             [image.scores for image in images],
             codes if len(codes) == len(images) else None,
             [image.fitted for image in images],
-            **asdict(parameters),
+            spec,
+            params,
         )
         return [self._device.download(one) for one in labels]
 
@@ -135,5 +119,5 @@ def proof(worker: Worker, side: int = 64) -> float:
     random = np.random.default_rng(0).standard_normal
     scores, code = random((27, side // 8, side // 8)), random((9, side // 8, side // 8))
     image = Image(scores.astype(np.float32), code.astype(np.float32), Fit(color.astype(np.uint8), (side, side)))
-    parameters = Parameters(temperature=2.0)
-    return float((worker([image], parameters)[0] == refine(*image, **asdict(parameters))).mean())
+    spec = CodeSpec(dim=9, stride=8, assignment="cosine", temperature=2.0)
+    return float((worker([image], spec, PUBLISHED)[0] == refine(*image, spec)).mean())

@@ -18,9 +18,8 @@ from asyncio.subprocess import PIPE
 from collections.abc import Iterable
 from pathlib import Path
 
-from models import deadline
-from models.crf import dense
-from models.crf.cpu import jit_cache
+from models.crf.cpu import jit_cache, warmup
+from models.deadline import DeadlineExceeded
 
 log = logging.getLogger("tessera")
 
@@ -62,10 +61,10 @@ class JitWarmup:
         return f"the CRF is being compiled, once on this machine ({so_far}); ask again, or use crf=fast"
 
     async def wait(self) -> None:
-        """Until nothing is being compiled. Raises CRFTimeout where the server ends first."""
+        """Until nothing is being compiled. Raises DeadlineExceeded where the server ends first."""
         await self._over.wait()
         if self._ended:
-            raise deadline.CRFTimeout("the server ended before the CRF was compiled")
+            raise DeadlineExceeded("the server ended before the CRF was compiled")
 
     async def run(self, labels: Iterable[int]) -> None:
         """Compiles what was missing, what so many labels need first. Cancelled, it ends the process."""
@@ -116,9 +115,9 @@ def compile_all() -> None:
     if hasattr(os, "nice"):
         os.nice(19)
     for labels in sys.argv[1].split(","):
-        dense.warm(int(labels))
+        warmup.warm(int(labels))
     print("these", flush=True)
-    dense.warm()
+    warmup.warm()
 
 
 def _end_with_the_server() -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from models import assign
 from models.crf.dense import refine
+from models.crf.params import CRFParams
 from models.nets.backbone import MEAN, STD, VitBackbone, resample_positions
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
@@ -176,17 +177,15 @@ def stego_dense_crf(case: Case) -> None:
     image = ((case["image"] * std + mean) * 255).clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
     upsampled = F.interpolate(case["logits"][None], size=image.shape[:2], mode="bilinear", align_corners=False)
     params = case.params
-    labels, shares = refine(
-        upsampled[0].softmax(0).numpy(),
-        image.contiguous().numpy(),
+    theirs = CRFParams(
         iterations=params["MAX_ITER"],
         gaussian_sxy=params["POS_XY_STD"],
         gaussian_compat=params["POS_W"],
         bilateral_sxy=params["Bi_XY_STD"],
         bilateral_srgb=params["Bi_RGB_STD"],
         bilateral_compat=params["Bi_W"],
-        return_marginals=True,
     )
+    labels, shares = refine(upsampled[0].softmax(0).numpy(), image.contiguous().numpy(), theirs, return_marginals=True)
     agree = float((torch.from_numpy(labels.astype(np.int64)) == case["Q"].argmax(0)).float().mean())
     off = (torch.from_numpy(shares) - case["Q"]).abs()
     case.error = float(off.max())

@@ -11,9 +11,12 @@ import pytest
 
 from models import refine as refinement
 from models.crf import reference
-from models.deadline import CRFTimeout
+from models.crf.params import PUBLISHED, CRFParams
+from models.deadline import DeadlineExceeded
 from models.io.encode import encode
+from models.manifest import CodeSpec
 from models.preprocess import InputSpec, fit
+from service.inference.options import Options
 from service.refiners.process_pool import ProcessLost, ProcessPoolRefiner
 from tests.service.answers import labels, problem
 from tests.tiny import MeanColor, bands
@@ -27,7 +30,8 @@ def expected(**how: Any) -> Any:
     fitted = fit(photo, InputSpec(size=(64, 64), resize="short_side", multiple=8, max_side_px=512))
     encoded = MeanColor()(fitted.pixels[None], code=True)
     assert encoded.code is not None
-    return refinement.refine(encoded.scores[0], encoded.code[0], fitted, temperature=2.0, photo=photo, **how)
+    spec = CodeSpec(dim=3, stride=8, assignment="cosine", temperature=2.0)
+    return refinement.refine(encoded.scores[0], encoded.code[0], fitted, spec, photo=photo, **how)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def expected(**how: Any) -> Any:
         ("crf=true&crf_size=source", {"resolution": "source"}),
         ("crf=fast", {"method": "fast"}),
         ("crf=fast&crf_size=source", {"method": "fast", "resolution": "source"}),
-        ("crf=true&crf_iterations=3&crf_bilateral_srgb=9", {"iterations": 3, "bilateral_srgb": 9}),
+        ("crf=true&crf_iterations=3&crf_bilateral_srgb=9", {"params": CRFParams(iterations=3, bilateral_srgb=9)}),
     ],
 )
 def test_each_way_is_the_one_of_models(client: Any, query: str, how: dict[str, Any]) -> None:
@@ -54,7 +58,7 @@ def test_the_operator_may_have_pydensecrf_answer(serve: Any) -> None:
         for query, how in (
             ("", {}),
             ("&crf_size=source", {"resolution": "source"}),
-            ("&crf_iterations=3", {"iterations": 3}),
+            ("&crf_iterations=3", {"params": CRFParams(iterations=3)}),
         ):
             answer = client.post(f"/segment?format=npy&crf=true{query}", content=PNG)
             assert (labels(answer) == expected(method="pydensecrf", **how)).all()
@@ -63,6 +67,18 @@ def test_the_operator_may_have_pydensecrf_answer(serve: Any) -> None:
         assert client.post("/segment?crf=true", content=PNG).json()["refined"] is True
         answer = client.post("/segment?format=npy&crf=fast", content=PNG)
         assert (labels(answer) == expected(method="fast")).all()
+
+
+def test_a_request_has_the_published_numbers_but_for_those_it_chooses() -> None:
+    assert Options().crf_params == PUBLISHED
+    chosen = {
+        "iterations": 3,
+        "gaussian_compat": 1.0,
+        "bilateral_sxy": 50.0,
+        "bilateral_srgb": 9.0,
+        "bilateral_compat": 2.0,
+    }
+    assert Options(**{f"crf_{name}": value for name, value in chosen.items()}).crf_params == CRFParams(**chosen)
 
 
 class Dying:
@@ -89,7 +105,7 @@ def test_what_no_process_survives_ours_refines(
 def slow(*args: Any, deadline: float, **more: Any) -> Any:
     """A CRF that needs longer than it has."""
     time.sleep(max(0.0, deadline - time.monotonic()))
-    raise CRFTimeout("too late")
+    raise DeadlineExceeded("too late")
 
 
 def test_rather_unrefined_than_late(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models import guided
-from models.deadline import CRFTimeout
+from models.deadline import DeadlineExceeded
 from models.native import bindings
 
 HERE = (0.1, 0.25, 0.8, 0.5)
@@ -66,19 +66,19 @@ def test_strips_are_the_whole(threads: int, monkeypatch: pytest.MonkeyPatch) -> 
 def test_it_keeps_to_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     _, photo, probabilities = edge()
     guided.refine(probabilities, photo, photo, deadline=time.monotonic() + 20)
-    with pytest.raises(CRFTimeout):
+    with pytest.raises(DeadlineExceeded):
         guided.refine(probabilities, photo, photo, deadline=time.monotonic())
     if not bindings.compiled():
         pytest.skip("the kernel is not compiled here")
     monkeypatch.setattr(guided, "STRIP", 1)
-    looks = iter([None, None, None, CRFTimeout("over")])
+    looks = iter([None, None, None, DeadlineExceeded("over")])
 
     def look(deadline: float | None) -> None:
         if over := next(looks):
             raise over
 
     monkeypatch.setattr(guided, "check_time", look)
-    with pytest.raises(CRFTimeout, match="over"):
+    with pytest.raises(DeadlineExceeded, match="over"):
         guided.refine(probabilities, photo, photo)
 
 

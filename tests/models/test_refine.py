@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from models import assign, deadline
-from models.crf import reference
+from models import assign
+from models.crf import dense, reference
+from models.crf.params import CRFParams
+from models.deadline import DeadlineExceeded
+from models.manifest import CodeSpec
 from models.preprocess import Fit, InputSpec, fit
 from models.refine import refine
+from tests.models.crf import recorded
 
 
 def scene(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray, Fit]:
@@ -26,44 +31,59 @@ def scene(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray, n
     return truth, photo, np.stack([1 - disk, disk]) * 0.5, fitted
 
 
+DOT = CodeSpec(dim=1, stride=8, assignment="dot", temperature=4)
 WAYS: list[dict[str, Any]] = [
     {},
     {"method": "fast"},
     {"resolution": "source"},
     {"method": "fast", "resolution": "source"},
-    {"method": "pydensecrf"},
-    {"method": "pydensecrf", "resolution": "source"},
 ]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=str)
-def test_every_way_finds_the_disk(way: dict[str, Any]) -> None:
-    if way.get("method") == "pydensecrf" and (reason := reference.missing()):
-        pytest.skip(reason)
-    truth, photo, scores, fitted = scene()
+def assert_found(labels: np.ndarray, truth: np.ndarray, scores: np.ndarray, fitted: Fit) -> None:
     plain = assign.labels(scores, fitted.source, fitted.box)
-    labels = refine(scores, None, fitted, temperature=4, assignment="dot", photo=photo, **way)
     assert labels.shape == truth.shape
     assert labels.dtype == np.uint8
     assert (labels == truth).mean() > max((plain == truth).mean(), 0.97)
 
 
-@pytest.mark.skipif(reference.missing() is not None, reason=reference.missing() or "")
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_every_way_finds_the_disk(way: dict[str, Any]) -> None:
+    truth, photo, scores, fitted = scene()
+    assert_found(refine(scores, None, fitted, DOT, photo=photo, **way), truth, scores, fitted)
+
+
 @pytest.mark.parametrize("at", ["input", "source"])
 def test_pydensecrf_answers_as_ours_does(at: Any) -> None:
+    truth, photo, scores, fitted = scene()
+
+    def by(method: Any, params: CRFParams) -> np.ndarray:
+        return refine(scores, None, fitted, DOT, method=method, photo=photo, resolution=at, params=params)
+
+    usual, weak = CRFParams(iterations=3), CRFParams(iterations=3, gaussian_compat=0, bilateral_compat=0.5)
+    theirs = recorded.labels(f"disk-at-{at}", lambda: by("pydensecrf", usual))
+    weakly = recorded.labels(f"disk-at-{at}-weak", lambda: by("pydensecrf", weak))
+    assert_found(theirs, truth, scores, fitted)
+    assert (by("dense", usual) == theirs).mean() > 0.999
+    assert (by("dense", weak) == weakly).mean() > 0.999
+    assert (theirs != weakly).any(), "the parameters arrive"
+
+
+@pytest.mark.parametrize("at", ["input", "source"])
+def test_pydensecrf_is_asked_what_ours_is(at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "refine", partial(dense.refine, return_marginals=True))
     _, photo, scores, fitted = scene()
-    given: dict[str, Any] = {"temperature": 4, "assignment": "dot", "photo": photo, "resolution": at, "iterations": 3}
-    weak = {"gaussian_compat": 0, "bilateral_compat": 0.5}
-    ours = refine(scores, None, fitted, **given, **weak)
-    assert (refine(scores, None, fitted, method="pydensecrf", **given, **weak) == ours).mean() > 0.999
-    assert (refine(scores, None, fitted, method="pydensecrf", **given) != ours).any(), "the parameters arrive"
+    given: dict[str, Any] = {"photo": photo, "resolution": at, "params": CRFParams(iterations=3, bilateral_srgb=9)}
+    theirs = refine(scores, None, fitted, DOT, method="pydensecrf", **given)
+    np.testing.assert_array_equal(theirs, refine(scores, None, fitted, DOT, **given))
 
 
 def test_cosines_are_those_of_the_service() -> None:
     _, _, scores, fitted = scene()
     code = np.concatenate([scores, np.ones_like(scores[:1])])
-    once = refine(scores, code, fitted, temperature=2)
-    longer = refine(2 * scores, 2 * code, fitted, temperature=2)
+    spec = CodeSpec(dim=3, stride=8, assignment="cosine", temperature=2)
+    once = refine(scores, code, fitted, spec)
+    longer = refine(2 * scores, 2 * code, fitted, spec)
     np.testing.assert_array_equal(once, longer)
 
 
@@ -71,12 +91,12 @@ def test_the_source_needs_its_pixels() -> None:
     _, photo, scores, fitted = scene()
     for wrong in (None, photo[:-1]):
         with pytest.raises(ValueError, match="pixels"):
-            refine(scores, None, fitted, temperature=2, assignment="dot", resolution="source", photo=wrong)
+            refine(scores, None, fitted, DOT, resolution="source", photo=wrong)
 
 
 @pytest.mark.parametrize("at", ["input", "source"])
 def test_too_late_is_told(at: Any) -> None:
     _, photo, scores, fitted = scene()
     late = time.monotonic() - 1
-    with pytest.raises(deadline.CRFTimeout):
-        refine(scores, None, fitted, temperature=2, assignment="dot", resolution=at, photo=photo, deadline=late)
+    with pytest.raises(DeadlineExceeded):
+        refine(scores, None, fitted, DOT, resolution=at, photo=photo, deadline=late)

@@ -98,23 +98,14 @@ class Mapper:
 
     def read(self, answer: Answer, fitted: Fit, photo: Array, way: Way) -> Array:
         """The label map uint8 [H, W] of what the network said of a photo uint8 [H, W, 3], fitted to its size."""
-        code, scores = self.bundle.manifest.code, answer.scores
-        temperature, assignment, interpolation = code.temperature, code.assignment, code.interpolation
+        spec, scores = self.bundle.manifest.code, answer.scores
         if way.probe and self.probe is not None:
-            scores, temperature, assignment, interpolation = self.probe.logits(answer.code), 1.0, "dot", "bilinear"
+            scores = self.probe.logits(answer.code)
+            spec = spec.model_copy(update={"temperature": 1.0, "assignment": "dot", "interpolation": "bilinear"})
         if way.edges is None:
-            return assign.labels(scores, fitted.source, fitted.box, interpolation=interpolation)
-        return refine(
-            scores,
-            answer.code,
-            fitted,
-            temperature=temperature,
-            assignment=assignment,
-            interpolation=interpolation,
-            method=way.edges.method,
-            resolution=way.edges.resolution,
-            photo=photo,
-        )
+            return assign.labels(scores, fitted.source, fitted.box, interpolation=spec.interpolation)
+        method, resolution = way.edges
+        return refine(scores, answer.code, fitted, spec, method=method, resolution=resolution, photo=photo)
 
 
 def framed(image: Array, labels: Array, protocol: Protocol, size: tuple[int, int]) -> tuple[Array, Array]:

@@ -13,8 +13,7 @@ import torch
 from rich.console import Console
 
 from models.bundle import Bundle
-from models.crf import dense as dense_crf
-from models.crf.cpu import jit_cache
+from models.crf.cpu import jit_cache, warmup
 from models.inference import self_test
 from training.data.images import Skipped
 from training.evaluation import metrics, scoring
@@ -140,7 +139,7 @@ def evaluate(
     if any(edges.method == "dense" for edges in options.edges):
         if not jit_cache.ready():
             console.print("the CRF is being compiled, once on this machine: about half a minute")
-        dense_crf.warm()  # compiling counts as nobody's seconds
+        warmup.warm()  # compiling counts as nobody's seconds
     mapper(bundle.golden.image, mapper.ways(options.edges))  # nor does what else a first image waits for
     skipped: list[Skipped] = []
     probe = None

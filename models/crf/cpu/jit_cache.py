@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -22,10 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
-HERE = Path(__file__).parents[1]
-SOURCES = ("dense", *(f"cpu/{name}" for name in ("jit", "simd", "simplex", "lattice", "stencil", "mean_field")))
+from models import hardware
 
-_PROCESSOR = Path("/proc/cpuinfo")
+HERE = Path(__file__).parent  # every source in it counts, warmup.py with what it compiles too
+
 _UNUSED_S = 14 * 86400.0  # after which a folder goes: other installs and processors may share the place
 
 
@@ -65,20 +64,11 @@ def mark_ready(path: Path | None) -> None:
 
 def _made_of() -> str:
     made = hashlib.sha256()
-    for name in SOURCES:
-        made.update((HERE / f"{name}.py").read_bytes())
-    tools = (str(sys.implementation.cache_tag), version("numba"), version("llvmlite"))
-    made.update("\0".join([str(HERE), *tools, _processor()]).encode())
+    for source in sorted(HERE.glob("*.py")):
+        made.update(source.read_bytes())
+    tools = (str(sys.implementation.cache_tag), version("numba"), version("llvmlite"), hardware.processor_details())
+    made.update("\0".join([str(HERE), *tools]).encode())
     return made.hexdigest()[:16]
-
-
-def _processor() -> str:
-    """Its model and features, as Linux names them: they decide what it is given to run."""
-    try:
-        lines = _PROCESSOR.read_text().partition("\n\n")[0].splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ")))
 
 
 def _places() -> Iterator[Path]:

@@ -13,31 +13,25 @@ that line; a key is one integer, in which a step to a neighbor is one addition. 
 points: neither the numbers of the vertices nor the number of threads changes a result.
 """
 
-import ctypes
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import hardware
 from models.crf.cpu.jit import compiled
 from models.crf.cpu.simd import ONE, add, at, fill, fma, load, prefetch, store
-from models.crf.cpu.simplex import axis_scales, embed
-from models.errors import TesseraError
+from models.crf.cpu.simplex import axis_scales, embed, key_steps
+from models.crf.params import TOO_FINE, LatticeError
 from models.parallel import ThreadTeam
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 
-
 LARGE = 2  # vertices a point from which on the tables are worth giving back: noise has six, photos up to two
 AHEAD = 48  # rows are called into the cache so many reads before their use
-
-
-class LatticeError(TesseraError):
-    """Features whose lattice has too many steps to count."""
 
 
 class Lattice(NamedTuple):
@@ -61,7 +55,7 @@ def aligned(size: int) -> Floats:
 
 
 def build(features: Floats, team: ThreadTeam, meanwhile: Callable[[], object] | None = None) -> Lattice:
-    """The lattice of the points float32 [N, d], in units of the wished standard deviations.
+    """The lattice of the points float32 [N, d], in units of the wished standard deviations. Raises LatticeError.
 
     meanwhile  done beside the one long step that is a single thread's
     """
@@ -70,9 +64,7 @@ def build(features: Floats, team: ThreadTeam, meanwhile: Callable[[], object] | 
     keys, orders = np.empty(n, np.uint64), np.empty(n, np.int32)
     weight = np.empty((n, d + 1), np.float32)
     if not all(team.map_ranges(embed, features, axis_scales(d), bits, keys, orders, weight, parts=team.shares(0, n))):
-        raise LatticeError(
-            "the standard deviations are too small for the range of positions and colors; make them larger"
-        )
+        raise LatticeError(TOO_FINE)
     (vertex, used, table), *_ = team.run(partial(collect, keys, orders, d, bits), *([meanwhile] if meanwhile else []))
     seen_from_vertices = partial(edges, vertex, weight, used.size)
     (first, point, share), *lines = team.run(
@@ -80,14 +72,8 @@ def build(features: Floats, team: ThreadTeam, meanwhile: Callable[[], object] | 
     )
     if used.size > LARGE * n:
         del used, table
-        _give_back()
+        hardware.release_memory()  # 1 ms: glibc keeps the tables' memory where later arrays lie above it
     return Lattice(vertex, weight, first, point, share, tuple(lines))
-
-
-def _give_back() -> None:
-    """What is free goes back to the system, 1 ms: glibc keeps the tables' memory where later arrays lie above it."""
-    with suppress(OSError, AttributeError, TypeError):  # another system's library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @compiled
@@ -118,11 +104,7 @@ def collect(keys, orders, d, bits):  # type: ignore[no-untyped-def]
         size *= 2
     table = np.zeros(2 * size, np.uint64)
     own, count = np.empty(size, np.uint64), 0
-    unit = np.zeros(d + 1, np.uint64)  # one step of each coordinate; the last is not in the key
-    ones = np.uint64(0)
-    for i in range(d):
-        unit[i] = np.uint64(d + 1) << np.uint64(bits * i)
-        ones += np.uint64(1) << np.uint64(bits * i)
+    along, ones = key_steps(d, bits)
     of_rank = np.zeros(d + 1, np.int64)
     vertex = np.empty((n, d + 1), np.int32)
     number = np.empty(d + 1, np.int32)
@@ -140,7 +122,7 @@ def collect(keys, orders, d, bits):  # type: ignore[no-untyped-def]
                     table[found], table[found + 1], own[count] = key, np.uint64(count), key
                     count += 1
                 number[r] = np.int32(table[found + 1])
-                key += ones - unit[of_rank[d - r]]
+                key += ones - along[of_rank[d - r]]
             if 3 * size < 4 * (count + d + 1):
                 size *= 2
                 table = np.zeros(2 * size, np.uint64)
@@ -180,11 +162,8 @@ def edges(vertex, weight, m):  # type: ignore[no-untyped-def]
 def trace(keys, table, axis, d, bits):  # type: ignore[no-untyped-def]
     """Follows the lines of one direction: lines [L]. A vertex alone on its line is left out."""
     m = keys.size
-    step = np.uint64(0)
-    for i in range(d):
-        step += np.uint64(1) << np.uint64(bits * i)
-    if axis < d:
-        step -= np.uint64(d + 1) << np.uint64(bits * axis)
+    along, ones = key_steps(d, bits)
+    step = ones - along[axis]
     after, is_first = np.empty(m, np.int32), np.ones(m, np.bool_)
     for v in range(m):
         prefetch(table, home(keys[min(v + AHEAD, m - 1)] + step, table), ONE)

@@ -1,6 +1,6 @@
 """Mean-field inference of a dense CRF: compiled loops over rows of label probabilities.
 
-Knows nothing of files, of the meaning of labels, or of default parameters: dense.py is its door.
+Knows nothing of files or of the meaning of labels, and checks nothing: models.crf.dense is its door.
 
 N = H·W pixels, one row of C floats each: K labels and padding up to a whole unit (see simd.py). One iteration is:
 splat and blur the marginals on the bilateral lattice; then visit every pixel once, add unary, Gaussian message and
@@ -12,6 +12,7 @@ iteration filters them in turn.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ from models.crf.cpu.simd import (
     unit_for,
 )
 from models.crf.cpu.stencil import BAND, Taps
+from models.crf.params import CRFParams
 from models.parallel import ThreadTeam
 
 NEVER = np.float32(-1e30)  # log-probability of the labels that pad a row: its exponential is exactly zero
@@ -57,27 +59,26 @@ def widths(size: int) -> list[int]:
 
 def bilateral_lattice(
     image: NDArray[np.uint8],
-    sxy: float,
-    srgb: float,
-    compat: float,
+    params: CRFParams,
     team: ThreadTeam,
     meanwhile: Callable[[], object] | None = None,
 ) -> Lattice:
-    """The lattice over (x, y, b, g, r), scaled so that splat · blur · slice is compat × the normalized kernel.
+    """The lattice over (x, y, b, g, r), scaled so that splat · blur · slice is its weight × the normalized kernel.
 
     meanwhile  done beside the one long step that is a single thread's
     """
     height, width, _ = image.shape
     features = np.empty((height, width, 5), np.float32)
-    features[:, :, 0] = np.arange(width, dtype=np.float32) / np.float32(sxy)
-    features[:, :, 1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(sxy)
+    features[:, :, 0] = np.arange(width, dtype=np.float32) / np.float32(params.bilateral_sxy)
+    features[:, :, 1] = np.arange(height, dtype=np.float32)[:, None] / np.float32(params.bilateral_sxy)
     # The kernel does not mind the order of the colors, the lattice does.
-    np.divide(image[:, :, ::-1], np.float32(srgb), out=features[:, :, 2:])
+    np.divide(image[:, :, ::-1], np.float32(params.bilateral_srgb), out=features[:, :, 2:])
     built = build(features.reshape(-1, 5), team, meanwhile)
     values, scale = np.zeros(built.vertices + 1, np.float32), np.empty(height * width, np.float32)
     team.map_ranges(masses, built, values, parts=team.shares(0, built.vertices))
     blur(built, values, 1, ONE, 0, 1)
-    team.map_ranges(normalize, built, values, np.float32(compat), scale, parts=team.shares(0, height * width))
+    compat = np.float32(params.bilateral_compat)
+    team.map_ranges(normalize, built, values, compat, scale, parts=team.shares(0, height * width))
     team.map_ranges(scale_edges, built, scale, parts=team.shares(0, built.point.size))
     return built
 
@@ -236,22 +237,19 @@ def finish(field, target, start, stop):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def iterate(field, source, target, iterations):  # type: ignore[no-untyped-def]
-    """Whole iterations in one call: Python's lock is waited for once, not between any two steps."""
+def iterate(field, source, target):  # type: ignore[no-untyped-def]
+    """A whole iteration in one call: Python's lock is waited for once, not between any two steps."""
     lattice, values, size, unit, channels = field.bilateral, field.values, field.size, field.unit, field.channels
-    n, bands = lattice.vertex.shape[0], field.gaussian.bands.size - 1
-    for _ in range(iterations):
-        for low in range(0, size, channels):
-            splat(field.rows, source, lattice, values, size, channels, unit, low, 0, lattice.first.size - 1)
-            blur(lattice, values, channels, unit, 0, channels)
-            update(field, source, target, low, 0, bands)
-        if channels < size:
-            finish(field, target, 0, n)
-        source, target = target, source
+    for low in range(0, size, channels):
+        splat(field.rows, source, lattice, values, size, channels, unit, low, 0, lattice.first.size - 1)
+        blur(lattice, values, channels, unit, 0, channels)
+        update(field, source, target, low, 0, field.gaussian.bands.size - 1)
+    if channels < size:
+        finish(field, target, 0, lattice.vertex.shape[0])
 
 
-def iterate_together(field: Field, source: int, target: int, team: ThreadTeam) -> None:
-    """One iteration. Each thread fills some of the vertices, blurs some of the channels, finishes some of the pixels.
+def iterate_together(team: ThreadTeam, field: Field, source: int, target: int) -> None:
+    """The same on threads. Each fills some of the vertices, blurs some of the channels, finishes some of the pixels.
 
     The same arithmetic in the same order for every row: the threads change nothing.
     """
@@ -296,11 +294,9 @@ def leave(rows, base, size, k, unit, labels, marginals, start, stop):  # type: i
 
 def infer(
     unary: Unary,
-    k: int,
     bilateral: Lattice,
     gaussian: Taps,
-    compat: float,
-    iterations: int,
+    params: CRFParams,
     team: ThreadTeam,
     *,
     marginals: bool,
@@ -310,12 +306,12 @@ def infer(
     """Mean field with Potts labels.
 
     unary        log_rows of K maps
-    bilateral, gaussian   the two kernels; compat weighs the Gaussian, the bilateral lattice holds its own weight
+    bilateral, gaussian   the two kernels
     channels     one of widths(C): how many the lattice holds at once; None: as many as there is room for
     check        called between iterations; what it raises ends the work
     returns      uint8 [N] labels, float32 [K, N] marginals (or [K, 0] where they are not asked for)
     """
-    n, size = len(bilateral.vertex), row_size(k)
+    n, k, size = len(bilateral.vertex), unary.k, row_size(unary.k)
     if channels is None:
         room = ROOMY * n * max(size, 32) / max(1, bilateral.vertices)
         channels = next((width for width in widths(size) if width <= room), widths(size)[-1])
@@ -326,22 +322,15 @@ def infer(
     low, high = margin, 2 * margin if team.threads == 1 else 2 * margin + n
     rows = aligned((high + n + margin) * size)
     values = aligned((bilateral.vertices + 1) * channels)
-    field = Field(unary, rows, values, bilateral, gaussian, np.float32(compat), size, channels, unit)
-    pixels = team.shares(0, n)
+    field = Field(unary, rows, values, bilateral, gaussian, np.float32(params.gaussian_compat), size, channels, unit)
+    pixels, step = team.shares(0, n), iterate if team.threads == 1 else partial(iterate_together, team)
     team.map_ranges(begin, field, high, parts=pixels)
     source, target = high, low
-    if team.threads == 1 and check is None:
-        iterate(field, source, target, iterations)
-        source, target = (source, target) if iterations % 2 == 0 else (target, source)
-    else:
-        for _ in range(iterations):
-            if check:
-                check()
-            if team.threads == 1:
-                iterate(field, source, target, 1)
-            else:
-                iterate_together(field, source, target, team)
-            source, target = target, source
+    for _ in range(params.iterations):
+        if check:
+            check()
+        step(field, source, target)
+        source, target = target, source
     del values, field
     labels = np.empty(n, np.uint8)
     maps = np.empty((k, n if marginals else 0), np.float32)

@@ -10,7 +10,6 @@ The width is part of the type, so each width is compiled by itself. A function l
 tuple of 3, 4 or 5 zeros stands for 8, 16 or 32, because a tuple's length is part of its type.
 """
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +17,6 @@ from typing import Any
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, register_model
-
-log = logging.getLogger("tessera")
 
 UNITS = ((0,) * 3, (0,) * 4, (0,) * 5)
 ONE, FOUR = (), (0,) * 2  # for single numbers, and for as many as fit where rows are many
@@ -73,18 +70,17 @@ def _fused(builder: Any, width: int, a: Any, b: Any, c: Any) -> Any:
     return _call(builder, f"llvm.fmuladd.v{width}f32", _vector(width), [a, b, c])
 
 
+def _rounded(builder: Any, row: Any) -> Any:
+    return _call(builder, f"llvm.rint.v{row.type.count}f32", row.type, [row])
+
+
 def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
-def _fold(builder: Any, values: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    width = values.type.count
-    half = width // 2
-    while half:  # upper half onto lower half, until one is left
-        order = _integers(width, [(lane + half) % width for lane in range(width)])
-        values = combine(values, builder.shuffle_vector(values, values, order))
-        half //= 2
-    return builder.extract_element(values, _i32(0))
+def _emit(build: Callable[..., Any]) -> Callable[..., Any]:
+    """What numba calls for the code of an operation that needs its operands alone: build(builder, *operands)."""
+    return lambda context, builder, signature, operands: build(builder, *operands)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -126,6 +122,8 @@ def load(typing: Any, array: Any, offset: Any, unit: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store(typing: Any, array: Any, offset: Any, values: Any) -> Any:
+    """The same the other way."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         address = _pointer_to(context, builder, signature.args[0], args[0], args[1])
         builder.store(args[2], builder.bitcast(address, args[2].type.as_pointer()), align=4)
@@ -138,119 +136,87 @@ def store(typing: Any, array: Any, offset: Any, values: Any) -> Any:
 def fill(typing: Any, value: Any, unit: Any) -> Any:
     """The same value in every lane."""
     lanes = Vector(1 << len(unit))
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _broadcast(builder, args[0], lanes.width)
-
-    return lanes(types.float32, unit), generate
+    return lanes(types.float32, unit), _emit(lambda builder, value, unit: _broadcast(builder, value, lanes.width))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def fma(typing: Any, factor: Any, values: Any, addend: Any) -> Any:
     """factor (a scalar) · values + addend, fused where the machine can."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fused(builder, values.width, _broadcast(builder, args[0], values.width), args[1], args[2])
-
-    return values(types.float32, values, values), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def add(typing: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args)
-
-    return a(a, a), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def maximum(typing: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _larger(builder, *args)
-
-    return a(a, a), generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def subtract(typing: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fsub(*args)
-
-    return a(a, a), generate
+    return values(types.float32, values, values), _emit(
+        lambda builder, a, b, c: _fused(builder, values.width, _broadcast(builder, a, values.width), b, c)
+    )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def times(typing: Any, factor: Any, values: Any) -> Any:
     """factor (a scalar) · values, rounded."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fmul(_broadcast(builder, args[0], values.width), args[1])
-
-    return values(types.float32, values), generate
+    return values(types.float32, values), _emit(
+        lambda builder, a, b: builder.fmul(_broadcast(builder, a, values.width), b)
+    )
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def nearest(typing: Any, values: Any) -> Any:
     """Each lane's nearest integer; the even one where two are as near."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _call(builder, f"llvm.rint.v{values.width}f32", args[0].type, [args[0]])
-
-    return values(values), generate
+    return values(values), _emit(_rounded)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def less(typing: Any, a: Any, b: Any) -> Any:
-    """1 in each lane where a < b, else 0."""
+def _lane_by_lane(build: Callable[[Any, Any, Any], Any]) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def operation(typing: Any, a: Any, b: Any) -> Any:
+        return a(a, a), _emit(build)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.uitofp(builder.fcmp_ordered("<", *args), _vector(a.width))
+    return operation
 
-    return a(a, a), generate
+
+add = _lane_by_lane(lambda builder, a, b: builder.fadd(a, b))
+subtract = _lane_by_lane(lambda builder, a, b: builder.fsub(a, b))
+maximum = _lane_by_lane(_larger)
+less = _lane_by_lane(lambda builder, a, b: builder.uitofp(builder.fcmp_ordered("<", a, b), a.type))  # 1 where a < b
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def where(typing: Any, key: Any, value: Any, found: Any, other: Any) -> Any:
     """found in each lane where key is the scalar value, else other."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        same = builder.fcmp_ordered("==", args[0], _broadcast(builder, args[1], key.width))
-        return builder.select(same, args[2], args[3])
+    def build(builder: Any, key_row: Any, wanted: Any, found_row: Any, other_row: Any) -> Any:
+        same = builder.fcmp_ordered("==", key_row, _broadcast(builder, wanted, key.width))
+        return builder.select(same, found_row, other_row)
 
-    return key(key, types.float32, key, key), generate
+    return key(key, types.float32, key, key), _emit(build)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def first_lane(typing: Any, values: Any, value: Any) -> Any:
     """The first lane that is the scalar value; the width where none is."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        same = builder.fcmp_ordered("==", args[0], _broadcast(builder, args[1], values.width))
+    def build(builder: Any, row: Any, wanted: Any) -> Any:
+        same = builder.fcmp_ordered("==", row, _broadcast(builder, wanted, values.width))
         bits = builder.zext(builder.bitcast(same, ir.IntType(values.width)), ir.IntType(64))
         bits = builder.or_(bits, ir.Constant(bits.type, 1 << values.width))
         return builder.cttz(bits, ir.Constant(ir.IntType(1), 1))
 
-    return types.int64(values, types.float32), generate
+    return types.int64(values, types.float32), _emit(build)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def highest(typing: Any, values: Any) -> Any:
-    """The largest lane."""
+def _across_lanes(combine: Callable[[Any, Any, Any], Any]) -> Any:
+    @intrinsic  # type: ignore[untyped-decorator]
+    def fold(typing: Any, values: Any) -> Any:
+        def build(builder: Any, row: Any) -> Any:
+            half = values.width // 2
+            while half:  # upper half onto lower half, until one is left
+                order = _integers(values.width, [(lane + half) % values.width for lane in range(values.width)])
+                row = combine(builder, row, builder.shuffle_vector(row, row, order))
+                half //= 2
+            return builder.extract_element(row, _i32(0))
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fold(builder, args[0], lambda a, b: _larger(builder, a, b))
+        return types.float32(values), _emit(build)
 
-    return types.float32(values), generate
+    return fold
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def total(typing: Any, values: Any) -> Any:
-    """The sum of the lanes, always added in the same order."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _fold(builder, args[0], builder.fadd)
-
-    return types.float32(values), generate
+highest = _across_lanes(_larger)  # the largest lane
+total = _across_lanes(lambda builder, a, b: builder.fadd(a, b))  # the sum of the lanes, always in the same order
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -259,16 +225,15 @@ def exp(typing: Any, values: Any) -> Any:
 
     e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ½ ln 2: n goes into the exponent bits, e^r is a Taylor series.
     """
+    width = values.width
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        width = values.width
+    def constant(value: float) -> ir.Constant:
+        return ir.Constant(_vector(width), [value] * width)
 
-        def constant(value: float) -> ir.Constant:
-            return ir.Constant(_vector(width), [value] * width)
-
-        inside = builder.fcmp_ordered(">", args[0], constant(-87.0))
-        x = builder.select(inside, args[0], constant(-87.0))
-        n = _call(builder, f"llvm.rint.v{width}f32", x.type, [builder.fmul(x, constant(1 / math.log(2)))])
+    def build(builder: Any, x: Any) -> Any:
+        inside = builder.fcmp_ordered(">", x, constant(-87.0))
+        x = builder.select(inside, x, constant(-87.0))
+        n = _rounded(builder, builder.fmul(x, constant(1 / math.log(2))))
         r = _fused(builder, width, n, constant(-0.693359375), x)  # ln 2 in two parts; n times the first is exact
         r = _fused(builder, width, n, constant(0.693359375 - math.log(2)), r)
         series = constant(1 / math.factorial(6))
@@ -278,4 +243,4 @@ def exp(typing: Any, values: Any) -> Any:
         scale = builder.bitcast(builder.shl(biased, _integers(width, [23] * width)), x.type)
         return builder.select(inside, builder.fmul(series, scale), constant(0.0))
 
-    return values(values), generate
+    return values(values), _emit(build)

@@ -25,6 +25,16 @@ def axis_scales(d: int) -> NDArray[np.float32]:
 
 
 @compiled
+def key_steps(d, bits):  # type: ignore[no-untyped-def]
+    """Differences of keys: d + 1 along each coordinate, [d + 1], the last of which is in no key; and one along all."""
+    along, ones = np.zeros(d + 1, np.uint64), np.uint64(0)
+    for i in range(d):
+        along[i] = np.uint64(d + 1) << np.uint64(bits * i)
+        ones += np.uint64(1) << np.uint64(bits * i)
+    return along, ones
+
+
+@compiled
 def embed(features, scale, bits, keys, orders, weights, start, stop):  # type: ignore[no-untyped-def]
     """Points start:stop of features [N, d]: the simplex around each, by its nearest corner and an order of steps.
 
@@ -37,10 +47,7 @@ def embed(features, scale, bits, keys, orders, weights, start, stop):  # type: i
     d = features.shape[1]
     base, one, none = np.float32(d + 1), np.float32(1), np.float32(0)
     part = np.float32(1.0 / (d + 1))
-    ones, unit = np.uint64(0), np.zeros(d, np.uint64)
-    for i in range(d):
-        unit[i] = np.uint64(d + 1) << np.uint64(bits * i)
-        ones += np.uint64(1) << np.uint64(bits * i)
+    along, ones = key_steps(d, bits)
     zero = ones << np.uint64(bits - 1)
     limit = np.float32(((1 << (bits - 1)) - 2 * (d + 1)) // (d + 1))
 
@@ -112,7 +119,7 @@ def embed(features, scale, bits, keys, orders, weights, start, stop):  # type: i
                 return False
             key = zero
             for i in range(d):
-                key += np.uint64(np.int64(whole[i * WIDTH + lane])) * unit[i]
+                key += np.uint64(np.int64(whole[i * WIDTH + lane])) * along[i]
             keys[begin + lane] = key
             orders[begin + lane] = np.int32(order_of[lane])
             for r in range(d + 1):

@@ -124,10 +124,10 @@ def gaussian_stencil(height: int, width: int, sxy: float) -> Stencil:
             norm[radius : radius + rows, radius : radius + width] * norm[dy : dy + rows, dx : dx + width]
         )
     used = np.flatnonzero(weights.max(axis=(0, 1)) > 1e-7)
-    taps = -(-used.size // 4) * 4  # readers take them by four: the last weigh nothing
-    steps = np.zeros((taps, 2), np.int64)
+    size = -(-used.size // 4) * 4  # readers take them by four: the last weigh nothing
+    steps = np.zeros((size, 2), np.int64)
     steps[: used.size] = np.stack(np.divmod(used, side), axis=1) - radius
-    kept = np.zeros((rows, width, taps), np.float32)
+    kept = np.zeros((rows, width, size), np.float32)
     kept[:, :, : used.size] = weights[:, :, used]
     return Stencil(kept, steps, row.astype(np.int64), radius)
 
@@ -157,22 +157,20 @@ def responses(values, grid, weights, rows, width, side, color):  # type: ignore[
             weights[y, x, dy * side + dx] = a
 
 
-_kept_taps: "OrderedDict[tuple[int, int, float], Taps]" = OrderedDict()  # least recently used first
+_kept_taps: OrderedDict[tuple[int, int, float], Taps] = OrderedDict()  # least recently used first
 _kept_lock = Lock()
 
 
-def smoothing_taps(height: int, width: int, sxy: float) -> "Taps":
+def smoothing_taps(height: int, width: int, sxy: float) -> Taps:
     """The Gaussian term depends on the size alone, and a service sees few sizes: kept, up to CACHE_BYTES in all."""
-    from models.crf.cpu import stencil
-
     key = height, width, sxy
     with _kept_lock:
         if key in _kept_taps:
             _kept_taps.move_to_end(key)
             return _kept_taps[key]
-    taps = stencil.taps(stencil.gaussian_stencil(height, width, sxy))
+    made = taps(gaussian_stencil(height, width, sxy))
     with _kept_lock:
-        _kept_taps[key] = taps
+        _kept_taps[key] = made
         while sum(one.nbytes for one in _kept_taps.values()) > CACHE_BYTES:
             _kept_taps.popitem(last=False)
-    return taps
+    return made

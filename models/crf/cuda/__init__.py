@@ -1,8 +1,7 @@
-"""The dense CRF and the labels on CUDA: models/crf/dense.py, refine.py and assign.py, several images at once.
+"""The dense CRF on CUDA: models.refine.refine for several photos at once.
 
     device = open_device()                      # available() tells why there is none
-    refiner = Refiner(device)
-    labels = refiner.refine_batch(probabilities, images)
+    labels = Refiner(device).refine(scores, codes, fitted, spec)
     [device.download(one) for one in labels]    # uint8 [H, W] each
 
 Knows nothing of networks or requests, and imports cupy only when a device is opened.

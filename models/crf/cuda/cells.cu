@@ -1,24 +1,18 @@
 // What all kernels share: the table of images, rows of fixed-point fractions, exp and log.
 //
-// BLOCKS and WIDE are set by the host when it compiles. A row holds 32 · BLOCKS labels; a cell of it is a fraction of
-// one in 16 bits (or in 32 where WIDE is 1). Inside, every cell is a fraction of 2^32 - 1 in 32 bits. Sums of integers
-// do not depend on the order of their terms, so the answer depends neither on the run nor on the other images.
-// Floating-point code is written so that it can only be rounded in one way: the host forbids contraction.
+// BLOCKS is set by the host when it compiles. A row holds 32 · BLOCKS labels; a cell of it is a fraction of 2^32 - 1 in
+// 32 bits. Sums of integers do not depend on the order of their terms, so the answer depends neither on the run nor on
+// the other images. Floating-point code is written so that it can only be rounded in one way: the host forbids
+// contraction.
 
 typedef unsigned char u8;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
-
-#if WIDE
-typedef u32 Cell;
-#define FULL 4294967040.0f  // the largest float below 2^32
-#else
-typedef unsigned short Cell;
-#define FULL 65535.0f
-#endif
+typedef u32 Cell;  // of a row: a fraction of 2^32 - 1
 
 #define ROW (32 * BLOCKS)
+#define FULL 4294967040.0f   // the largest float below 2^32
 #define CORNERS 6            // of a simplex in five dimensions, and as many directions
 #define WHOLE 0xFFFFFFFFu    // one, as a fraction of 2^32 - 1
 #define UNIT 1073741824.0f   // 2^30: one, where weights are added
@@ -27,15 +21,12 @@ typedef unsigned short Cell;
 #define PROBES 256           // places of the hash table that are tried for one key: more only if it is too small
 #define FULL_WARP 0xFFFFFFFFu
 
-struct Image {  // one of the batch; tables.py has the same fields in the same order
-    const u8* picture;           // [height, pitch] bytes, RGB
-    const float* probabilities;  // [K, height, width]
-    u8* labels;                  // [height, width]
-    float* marginals;            // [K, height, width], or null
+struct Image {  // one of the batch; structs.py has the same fields in the same order
+    const u8* picture;           // [height, width, 3], RGB
     const float* stencil;        // [rows, width, taps]
     const int* stencil_row;      // [height]
     const int* offsets;          // [taps], in pixels
-    i64 taps, height, width, pitch;
+    i64 taps, height, width;
     i64 pixel;     // its first pixel among those of the batch
     i64 slot;      // its first place in the hash table
     i64 mask;      // its places, less one
@@ -47,7 +38,6 @@ struct Status {  // of an image: what the host must know before it goes on
     int vertices;
     int full;          // the hash table was too small
     int out_of_range;  // a coordinate did not fit into its twelve bits
-    int improbable;    // the maps were no probabilities
 };
 
 struct alignas(16) Quad {
@@ -75,52 +65,25 @@ struct alignas(8) Edge {
     u32 share;
 };
 
-// Eight cells from an address that is a multiple of eight cells, as fractions of 2^32 - 1.
+// Eight cells from an address that is a multiple of eight cells.
 __device__ inline void load8(const Cell* from, u32* cells) {
-#if WIDE
     const Quad low = *(const Quad*)from, high = *(const Quad*)(from + 4);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         cells[i] = low.word[i];
         cells[i + 4] = high.word[i];
     }
-#else
-    const Quad quad = *(const Quad*)from;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        cells[2 * i] = (quad.word[i] & 0xFFFFu) * 0x10001u;
-        cells[2 * i + 1] = (quad.word[i] >> 16) * 0x10001u;
-    }
-#endif
 }
 
 // The same cells as floats from 0 to FULL.
 __device__ inline void load8(const Cell* from, float* cells) {
-#if WIDE
     u32 whole[8];
     load8(from, whole);
 #pragma unroll
     for (int i = 0; i < 8; ++i) cells[i] = (float)whole[i];
-#else
-    const Quad quad = *(const Quad*)from;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        cells[2 * i] = (float)(quad.word[i] & 0xFFFFu);
-        cells[2 * i + 1] = (float)(quad.word[i] >> 16);
-    }
-#endif
-}
-
-__device__ inline Cell narrow(u32 fraction) {
-#if WIDE
-    return fraction;
-#else
-    return (Cell)((fraction - (fraction >> 16) + 0x8000u) >> 16);
-#endif
 }
 
 __device__ inline void store8(Cell* to, const Cell* cells) {
-#if WIDE
     Quad low, high;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -129,12 +92,6 @@ __device__ inline void store8(Cell* to, const Cell* cells) {
     }
     *(Quad*)to = low;
     *(Quad*)(to + 4) = high;
-#else
-    Quad quad;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) quad.word[i] = (u32)cells[2 * i] | (u32)cells[2 * i + 1] << 16;
-    *(Quad*)to = quad;
-#endif
 }
 
 // A number from 0 to 1 as a cell.

@@ -6,8 +6,8 @@ nothing, so no CUDA toolkit is needed. Compiled kernels are kept on disk by cupy
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from threading import Lock
 from typing import Any
@@ -46,20 +46,19 @@ class GPU:
         self._number = number
         with cupy.cuda.Device(number):
             self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._programs: dict[tuple[int, bool], Program] = {}
+        self._programs: dict[int, Program] = {}
         self._lock = Lock()
 
-    def active(self) -> AbstractContextManager[object]:
-        stack = ExitStack()
-        stack.enter_context(self._cupy.cuda.Device(self._number))
-        stack.enter_context(self._stream)
-        return stack
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with self._cupy.cuda.Device(self._number), self._stream:
+            yield
 
-    def program(self, blocks: int, wide: bool) -> Program:
+    def program(self, blocks: int) -> Program:
         with self._lock:
-            if (blocks, wide) not in self._programs:
-                self._programs[blocks, wide] = _Module(self._cupy, blocks, wide)
-            return self._programs[blocks, wide]
+            if blocks not in self._programs:
+                self._programs[blocks] = _Module(self._cupy, blocks)
+            return self._programs[blocks]
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         planned = DeviceArray(0, shape, np.dtype(dtype))
@@ -89,8 +88,8 @@ class GPU:
 
 
 class _Module:
-    def __init__(self, cupy: Any, blocks: int, wide: bool) -> None:
-        self._module = cupy.RawModule(code=source(), options=options(blocks, wide))
+    def __init__(self, cupy: Any, blocks: int) -> None:
+        self._module = cupy.RawModule(code=source(), options=options(blocks))
         self._kernels: dict[str, Any] = {}
 
     def prepared(self, kernel: str, grid: tuple[int, int], threads: int, *args: Argument) -> Callable[[], object]:

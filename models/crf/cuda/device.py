@@ -1,12 +1,12 @@
 """Memory and launches on a device, as small as the CRF needs them; and the source of its kernels.
 
-Knows nothing of images or labels. gpu.py is the one that runs on CUDA; the tests have one that runs the same kernels on
-the CPU.
+Knows nothing of images or labels. cupy_device.py has the one that is a GPU; the tests have one that runs the same
+kernels on the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -25,9 +25,7 @@ OPTIONS = ("--std=c++17", "--fmad=false")  # fused only where the source says so
 class DeviceArray:
     """An array in a device's memory, its elements side by side.
 
-    owner  what keeps the memory alive: cupy's, onnxruntime's, or another array
-
-    cupy.asarray(array) and whatever else reads __cuda_array_interface__ take it without a copy.
+    owner  what keeps the memory alive: cupy's, or another array
     """
 
     pointer: int
@@ -47,13 +45,9 @@ class DeviceArray:
         """So many elements from the flat index `start` on, under a shape of their own."""
         return DeviceArray(self.pointer + start * self.dtype.itemsize, shape, self.dtype, self)
 
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.pointer, False), "version": 3}
-
 
 Argument = DeviceArray | np.number[Any] | None  # None is a null pointer; numbers have the kernel's own type
-AnyArray = NDArray[Any] | DeviceArray | Any  # Any: whatever has a __cuda_array_interface__
+AnyArray = NDArray[Any] | DeviceArray
 
 
 class Program(Protocol):
@@ -71,8 +65,8 @@ class Device(Protocol):
     """Everything happens in the order in which it is asked for, and inside `with device.active():` but for download."""
 
     def active(self) -> AbstractContextManager[object]: ...
-    def program(self, blocks: int, wide: bool) -> Program:
-        """The kernels for rows of 32 · blocks labels, in 16 bits each or in 32. Kept."""
+    def program(self, blocks: int) -> Program:
+        """The kernels for rows of 32 · blocks labels. Kept."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
@@ -96,24 +90,11 @@ def source() -> str:
     return "\n".join(f'#line 1 "{name}.cu"\n{(folder / f"{name}.cu").read_text()}' for name in SOURCES)
 
 
-def options(blocks: int, wide: bool) -> tuple[str, ...]:
+def options(blocks: int) -> tuple[str, ...]:
     """What the compiler is told."""
-    return (*OPTIONS, f"-DBLOCKS={blocks}", f"-DWIDE={int(wide)}")
+    return (*OPTIONS, f"-DBLOCKS={blocks}")
 
 
 def on_device(device: Device, array: AnyArray) -> DeviceArray:
-    """The array itself where it lies on the device already, with its elements side by side; otherwise a copy there."""
-    if isinstance(array, DeviceArray):
-        return array
-    if isinstance(array, np.ndarray):
-        return device.upload(array)
-    facts = array.__cuda_array_interface__
-    shape, dtype = tuple(facts["shape"]), np.dtype(facts["typestr"])
-    strides = facts.get("strides")
-    if strides is not None and tuple(strides) != _contiguous(shape, dtype.itemsize):
-        raise ValueError(f"the array on the device is strided, {shape} with {strides}; make it contiguous first")
-    return DeviceArray(int(facts["data"][0]), shape, dtype, array)
-
-
-def _contiguous(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
-    return tuple(itemsize * prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    """The array itself where it lies on the device already, otherwise a copy there."""
+    return array if isinstance(array, DeviceArray) else device.upload(array)

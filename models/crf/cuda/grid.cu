@@ -1,7 +1,7 @@
-// Scores on the patch grid: labels at any size, probabilities for the CRF; and labels from the CRF's rows at any size.
+// Scores on the patch grid to probabilities for the CRF, and the CRF's rows to labels at any size.
 // The twins of models/assign.py, in its arithmetic. One thread has one pixel of the answer; blockIdx.y is the image.
 
-struct Grid {  // one of the batch; tables.py has the same fields in the same order
+struct Grid {  // one of the batch; structs.py has the same fields in the same order
     const float* scores;    // [K, height, width]
     const float* products;  // [5, height, width], see products(); null where lengths do not matter
     u8* labels;             // [rows, columns]
@@ -42,32 +42,9 @@ __device__ inline float mix(float falling, float lower, float right, float lowes
     return left + (other - left) * across;
 }
 
-// The best cluster of every pixel; the lower id wins a tie. `table` [256], or null, gives what stands for each.
-extern "C" __global__ void label_grid(const Grid* __restrict__ grids, const u8* __restrict__ table, int labels) {
-    const Grid grid = grids[blockIdx.y];
-    const i64 p = (i64)blockIdx.x * blockDim.x + threadIdx.x;
-    if (p >= grid.rows * grid.columns) return;
-    const Corner y = row_of(grid, p / grid.columns, grid.rows);
-    const Corner x = column_of(grid, p % grid.columns, grid.columns);
-    const float* map = grid.scores;
-    float best = 0.0f;
-    int winner = 0;
-    for (int k = 0; k < labels; ++k, map += grid.height * grid.width) {
-        const float* upper = map + y.low * grid.width;
-        const float* lower = map + y.high * grid.width;
-        const float score = mix(upper[x.low], lower[x.low], upper[x.high], lower[x.high], y.weight, x.weight);
-        if (k == 0 || score > best) {
-            best = score;
-            winner = k;
-        }
-    }
-    grid.labels[p] = table ? table[winner] : (u8)winner;
-}
-
-// The best label of every pixel of the answer, from rows of marginals at the CRF's size.
+// The best label of every pixel of the answer, from rows of marginals at the CRF's size; the lower id wins a tie.
 extern "C" __global__ void label_rows(
-    const Image* __restrict__ images, const Grid* __restrict__ grids, const u8* __restrict__ table,
-    const Cell* __restrict__ rows, int labels)
+    const Image* __restrict__ images, const Grid* __restrict__ grids, const Cell* __restrict__ rows, int labels)
 {
     const Grid grid = grids[blockIdx.y];
     const i64 p = (i64)blockIdx.x * blockDim.x + threadIdx.x;
@@ -94,7 +71,7 @@ extern "C" __global__ void label_rows(
             }
         }
     }
-    grid.labels[p] = table ? table[winner] : (u8)winner;
+    grid.labels[p] = (u8)winner;
 }
 
 // Dot products of neighboring codes [dim, height, width]: with itself, the right, the lower, the lower right one, and of

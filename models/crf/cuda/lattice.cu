@@ -31,7 +31,7 @@ extern "C" __global__ void embed(
     u32 won = 0;
     if (p < pixels) {
         const i64 y = p / image.width, x = p % image.width;
-        const u8* rgb = image.picture + y * image.pitch + 3 * x;
+        const u8* rgb = image.picture + 3 * p;
         const float features[5] = {
             (float)x / sxy, (float)y / sxy, (float)rgb[2] / srgb, (float)rgb[1] / srgb, (float)rgb[0] / srgb};
 
@@ -183,8 +183,8 @@ extern "C" __global__ void smooth(
     if (blends) {
         Blend blend = {0, 0};
         if (sum > 0.0f) {
-            blend.before = (u32)(before / sum * 4294967040.0f);
-            blend.after = (u32)(after / sum * 4294967040.0f);
+            blend.before = (u32)(before / sum * FULL);
+            blend.after = (u32)(after / sum * FULL);
             if (blend.after > WHOLE - blend.before) blend.after = WHOLE - blend.before;
         }
         blends[v] = blend;

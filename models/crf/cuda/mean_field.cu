@@ -1,7 +1,7 @@
 // Mean field on the lattice of lattice.cu: splat, blur, update. See models/crf/cpu/mean_field.py for the method.
 //
 // A lattice row holds the mean of the marginals of its points, weighted by their shares, not their sum: every cell is a
-// fraction, and 16 bits lose at most 8e-6 of it. Half-precision floats would lose 2e-4.
+// fraction of one.
 
 // Eight labels of a pixel or vertex are one lane's; four neighboring lanes have a block of 32, and take the blocks in
 // turn.
@@ -33,25 +33,6 @@ __device__ inline void begin(float* values, int labels, Cell* unary, float* step
         cells[c % 8] = cell(values[c] * scale);
         if (c % 8 == 7) store8(rows + c - 7, cells);
     }
-}
-
-// Unary and first marginals from maps of probabilities.
-extern "C" __global__ void enter(
-    const Image* __restrict__ images, Cell* unary, float* steps, Cell* rows, Status* status, int labels)
-{
-    const Image image = images[blockIdx.y];
-    const i64 p = (i64)blockIdx.x * blockDim.x + threadIdx.x, pixels = image.height * image.width;
-    if (p >= pixels) return;
-    float values[ROW], sum = 0.0f, least = 0.0f;
-#pragma unroll
-    for (int c = 0; c < ROW; ++c) {
-        const float probability = c < labels ? image.probabilities[c * pixels + p] : 0.0f;
-        sum += probability;
-        least = fminf(least, probability);
-        values[c] = -logarithm(fmaxf(probability, 1e-5f));
-    }
-    if (!(least >= 0.0f && fabsf(sum - 1.0f) < 1e-2f)) status[blockIdx.y].improbable = 1;  // NaN fails, too
-    begin(values, labels, unary + (image.pixel + p) * ROW, steps + image.pixel + p, rows + (image.pixel + p) * ROW);
 }
 
 // What one block of 32 labels of a vertex gathers from the edges start, start + step, ...: a warp works on it together,
@@ -107,7 +88,7 @@ extern "C" __global__ void splat(
                 u32 sum = 0;
 #pragma unroll
                 for (int w = 0; w < 8; ++w) sum += parts[w][own];
-                values[(i64)v * ROW + 32 * block + own] = narrow(sum);
+                values[(i64)v * ROW + 32 * block + own] = sum;
             }
             __syncthreads();
         }
@@ -119,7 +100,7 @@ extern "C" __global__ void splat(
     const int block = (int)(task % BLOCKS), count = degree[v];
     if (count > LONG) return;
     const u32 sum = gather(edges, rows, first[v], (i64)first[v] + count, 8, block);
-    values[v * ROW + 32 * block + own] = narrow(sum);
+    values[v * ROW + 32 * block + own] = sum;
 }
 
 // Rows are mixed with those of their neighbors along one direction. One thread has eight labels of one vertex.
@@ -143,18 +124,15 @@ extern "C" __global__ void blur(
         for (int i = 0; i < 8; ++i)
             here[i] = __umulhi(rest, here[i]) + __umulhi(blend.before, before[i]) + __umulhi(blend.after, after[i]);
     }
-    Cell cells[8];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) cells[i] = narrow(here[i]);
-    store8(to + v * ROW + part, cells);
+    store8(to + v * ROW + part, here);
 }
 
 // New marginals of every pixel: unary, Gaussian message, bilateral message, softmax. Four lanes have one pixel.
-// gaussian   weight of the Gaussian message, over FULL;  messages 0: the unary alone;  last 1: writes the answers
+// gaussian   weight of the Gaussian message, over FULL;  messages 0: the unary alone
 extern "C" __global__ void update(
     const Image* __restrict__ images, const int* __restrict__ vertex, const float* __restrict__ weight,
     const Cell* __restrict__ values, const Cell* __restrict__ unary, const float* __restrict__ steps,
-    const Cell* __restrict__ from, Cell* to, float gaussian, int labels, int messages, int last)
+    const Cell* __restrict__ from, Cell* to, float gaussian, int labels, int messages)
 {
     const Image image = images[blockIdx.y];
     const int width = (int)image.width, pixels = (int)image.height * width, taps = (int)image.taps;
@@ -202,27 +180,6 @@ extern "C" __global__ void update(
         }
     }
 
-    if (last && image.labels) {
-        float best = -3e38f;
-        int winner = 0;
-#pragma unroll
-        for (int i = 0; i < 8 * BLOCKS; ++i)
-            if (a[i] > best) {
-                best = a[i];
-                winner = 32 * (i / 8) + 8 * lane + i % 8;
-            }
-#pragma unroll
-        for (int mask = 1; mask < 4; mask <<= 1) {
-            const float other = __shfl_xor_sync(FULL_WARP, best, mask);
-            const int its = __shfl_xor_sync(FULL_WARP, winner, mask);
-            if (other > best || (other == best && its < winner)) {
-                best = other;
-                winner = its;
-            }
-        }
-        if (real && lane == 0) image.labels[p] = (u8)winner;
-    }
-
     top = fmaxf(top, __shfl_xor_sync(FULL_WARP, top, 1));
     top = fmaxf(top, __shfl_xor_sync(FULL_WARP, top, 2));
     float sum = 0.0f;
@@ -240,11 +197,7 @@ extern "C" __global__ void update(
         const int part = 32 * b + 8 * lane;
         Cell cells[8];
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            const float marginal = a[8 * b + i] * scale;
-            cells[i] = cell(marginal);
-            if (last && image.marginals && part + i < labels) image.marginals[(i64)(part + i) * pixels + p] = marginal;
-        }
+        for (int i = 0; i < 8; ++i) cells[i] = cell(a[8 * b + i] * scale);
         store8(to + (image.pixel + p) * ROW + part, cells);
     }
 }

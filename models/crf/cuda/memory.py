@@ -25,11 +25,11 @@ class OutOfMemory(TesseraError):
     """An image whose CRF does not fit into the memory it may take."""
 
 
-def front(table: NDArray[Any], blocks: int, wide: bool, places: int) -> dict[str, Shaped]:
+def front(table: NDArray[Any], blocks: int, places: int) -> dict[str, Shaped]:
     """For IMAGE [images], with rows of 32 · blocks labels and so many places in the hash table for each pixel."""
     pixels = table["height"] * table["width"]
     count, slots, images = int(pixels.sum()), int(powers(pixels * places).sum()), len(table)
-    rows = _rows(count, blocks, wide)
+    rows = _rows(count, blocks)
     return {
         "status": ((images,), STATUS),
         "reserved": ((images,), np.int32),
@@ -47,9 +47,9 @@ def front(table: NDArray[Any], blocks: int, wide: bool, places: int) -> dict[str
     }
 
 
-def back(vertices: int, blocks: int, wide: bool) -> dict[str, Shaped]:
+def back(vertices: int, blocks: int) -> dict[str, Shaped]:
     """For so many vertices in all."""
-    rows = _rows(vertices, blocks, wide)
+    rows = _rows(vertices, blocks)
     return {
         "degree": ((vertices,), np.int32),
         "first": ((vertices,), np.int32),
@@ -64,8 +64,8 @@ def back(vertices: int, blocks: int, wide: bool) -> dict[str, Shaped]:
     }
 
 
-def _rows(count: int, blocks: int, wide: bool) -> Shaped:
-    return (count, 32 * blocks), np.uint32 if wide else np.uint16
+def _rows(count: int, blocks: int) -> Shaped:
+    return (count, 32 * blocks), np.uint32
 
 
 def powers(least: NDArray[np.int64]) -> NDArray[np.int64]:

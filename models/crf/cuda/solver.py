@@ -1,12 +1,11 @@
 """The launches of a batch: lattices, then mean field. From a table of images to answers on the device.
 
-Knows nothing of default parameters or of what callers hand in: dense.py is its door. The kernels are in lattice.cu and
-mean_field.cu; plan.py counts the memory. The host waits once, to learn how many vertices the lattices have.
+Knows nothing of what callers hand in: refiner.py is its door. The kernels are in lattice.cu, mean_field.cu and grid.cu;
+memory.py counts the bytes. The host waits once, to learn how many vertices the lattices have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -15,48 +14,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.crf.cuda.device import Device, DeviceArray, Program
-from models.crf.cuda.memory import OutOfMemory, Workspace, back, front, needs, powers, runs
+from models.crf.cuda.memory import OutOfMemory, Shaped, Workspace, back, front, needs, powers, runs
 from models.crf.cuda.structs import CORNERS
+from models.crf.cuda.validation import check_status
+from models.crf.params import CRFParams
 
 Arrays = dict[str, DeviceArray]
 THREADS = 128
 WARPS = 8  # of a block in splat
 HELPERS = 64  # blocks of an image that sum its long lists
-FULL = {False: 65535.0, True: 4294967040.0}  # a row's one, in 16 bits and in 32
+FULL = 4294967040.0  # a row's one: the largest float below 2^32
 PLACES = 2  # in the hash table, for each pixel: photos have at most about 1.1 vertices a pixel
 MORE_PLACES = 6  # times, where that is not enough: noise has up to 6 vertices a pixel
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """The arguments of models.crf.dense.refine that shape the answer, already checked."""
-
-    iterations: int = 10
-    gaussian_sxy: float = 1.0
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 67.0
-    bilateral_srgb: float = 3.0
-    bilateral_compat: float = 4.0
 
 
 @dataclass(frozen=True)
 class Job:
     """A batch.
 
-    table     IMAGE [images]; where they lie in the batch is filled in on the way
-    labels    K;  wide: rows of 32 bits for each label instead of 16
-    enter     (program, images, arrays, which): launches what writes `unary` and `steps`, and the first `rows`
-    check     (STATUS [images], which): raises where an image cannot be refined
-    answered  (program, images, rows, which): the marginals of some images will lie in these rows, until it returns
+    table        IMAGE [images]; where they lie in the batch is filled in on the way
+    entering     GRID [images], from scores to the CRF's size;  leaving  from there to labels
+    labels       K;  temperature  times the scores
     """
 
     table: NDArray[Any]
-    parameters: Parameters
+    entering: NDArray[Any]
+    leaving: NDArray[Any]
     labels: int
-    wide: bool
-    enter: Callable[[Program, DeviceArray, Arrays, slice], None]
-    check: Callable[[NDArray[Any], slice], None]
-    answered: Callable[[Program, DeviceArray, DeviceArray, slice], None]
+    temperature: float
+    params: CRFParams
 
     @property
     def blocks(self) -> int:
@@ -76,16 +62,16 @@ class Field:
         return self._front.nbytes + self._back.nbytes
 
     def run(self, job: Job) -> None:
-        """Queues all that the job needs. Raises what job.check raises, and OutOfMemory."""
+        """Queues all that the job needs. Raises LatticeError and OutOfMemory."""
         self._run(job, slice(0, len(job.table)), PLACES)
 
     def _run(self, job: Job, which: slice, places: int) -> None:
         table = job.table[which]
-        for group in runs(len(table), lambda run: 2 * needs(_front(job, table[run], places)) <= self._budget):
+        for group in runs(len(table), lambda run: 2 * needs(front(table[run], job.blocks, places)) <= self._budget):
             own = slice(which.start + group.start, which.start + group.stop)
             arrays = self._embed(job, own, places)
             status = self._device.download(arrays["status"])
-            job.check(status, own)
+            check_status(status, own, of=len(job.table))
             if status["full"].any():
                 self._run(job, own, MORE_PLACES * places)
                 continue
@@ -100,29 +86,25 @@ class Field:
         table["pixel"] = np.cumsum(pixels) - pixels
         slots = powers(pixels * places)
         table["mask"], table["slot"] = slots - 1, np.cumsum(slots) - slots
-        wanted = _front(job, table, places)
+        wanted = front(table, job.blocks, places)
         self._make_room(needs(wanted), self._front, self._back, table)
         arrays = self._front.carve(wanted)
         for name in ("table", "status", "reserved", "long_counts"):
             self._device.fill(arrays[name], 0)
         images = self._device.upload(table)
-        program = self._device.program(job.blocks, job.wide)
-        program.prepared(
-            "embed",
-            blocks_for(int(pixels.max()), THREADS, len(table)),
-            THREADS,
-            images,
-            *(arrays[name] for name in ("table", "ids", "vertex", "weight", "status")),
-            np.float32(job.parameters.bilateral_sxy),
-            np.float32(job.parameters.bilateral_srgb),
-        )()
-        job.enter(program, images, arrays, which)
+        program, over = self._device.program(job.blocks), blocks_for(int(pixels.max()), THREADS, len(table))
+        lattice = (arrays[name] for name in ("table", "ids", "vertex", "weight", "status"))
+        deviations = np.float32(job.params.bilateral_sxy), np.float32(job.params.bilateral_srgb)
+        program.prepared("embed", over, THREADS, images, *lattice, *deviations)()
+        grids, rows = self._device.upload(job.entering[which]), (arrays[name] for name in ("unary", "steps", "rows"))
+        numbers = np.int32(job.labels), np.float32(job.temperature)
+        program.prepared("enter_scores", over, THREADS, images, grids, *rows, *numbers)()
         return arrays
 
     def _solve(self, job: Job, which: slice, places: int, arrays: Arrays) -> list[slice]:
         """Refines a group, in parts where needed; the images for which the others left too little memory come back."""
         table, left_over = job.table[which], []
-        exact = len(table) == 1 and self._front.nbytes == needs(_front(job, table, places))
+        exact = len(table) == 1 and self._front.nbytes == needs(front(table, job.blocks, places))
 
         def fits(run: slice) -> bool:
             return needs(_back(job, table[run])) <= self._budget - self._front.nbytes
@@ -138,10 +120,13 @@ class Field:
             inside = arrays | self._back.carve(wanted) | {"images": self._device.upload(own)}
             for name in ("reserved", "long_counts"):
                 inside[name] = arrays[name].part(part.start, (len(own),))
-            program = self._device.program(job.blocks, job.wide)
+            program = self._device.program(job.blocks)
             self._build(program, job, own, inside)
             rows = self._iterate(program, job, own, inside)
-            job.answered(program, inside["images"], rows, slice(which.start + part.start, which.start + part.stop))
+            leaving = job.leaving[which][part]
+            over = blocks_for(int((leaving["rows"] * leaving["columns"]).max()), THREADS, len(leaving))
+            given = inside["images"], self._device.upload(leaving), rows, np.int32(job.labels)
+            program.prepared("label_rows", over, THREADS, *given)()
         return left_over
 
     def _make_room(self, needed: int, mine: Workspace, other: Workspace, table: NDArray[Any]) -> None:
@@ -175,7 +160,7 @@ class Field:
         lists = (arrays[name] for name in ("first", "reserved", "longs", "long_counts"))
         program.prepared("reserve", vertices, THREADS, images, degree, *lists)()
         lists = (arrays[name] for name in ("first", "degree", "edges"))
-        compat = np.float32(job.parameters.bilateral_compat)
+        compat = np.float32(job.params.bilateral_compat)
         program.prepared("fill", pixels, THREADS, images, vertex, weight, scaled, blurred, *lists, compat)()
 
     def _smooth(self, program: Program, arrays: Arrays, mass: DeviceArray, blends: DeviceArray | None) -> DeviceArray:
@@ -192,7 +177,7 @@ class Field:
         return target
 
     def _iterate(self, program: Program, job: Job, table: NDArray[Any], arrays: Arrays) -> DeviceArray:
-        """All iterations; the rows where the last marginals will lie."""
+        """All iterations; the rows where the last marginals will lie, until more is asked for."""
         total = int(table["vertices"].sum())
         splats = HELPERS + -(-int(table["vertices"].max()) * job.blocks // WARPS), len(table)
         blurs = blocks_for(total * job.blocks * 4, 2 * THREADS, 1)
@@ -201,12 +186,9 @@ class Field:
         lists = [arrays[name] for name in ("edges", "first", "degree", "longs", "long_counts")]
         axes = [[arrays[name].part(axis * total, (total,)) for name in ("pairs", "blends")] for axis in range(CORNERS)]
         given = [arrays[name] for name in ("vertex", "weight", "values", "unary", "steps")]
-        gaussian = np.float32(job.parameters.gaussian_compat / FULL[job.wide])
-        iterations = job.parameters.iterations
+        gaussian, iterations = np.float32(job.params.gaussian_compat / FULL), job.params.iterations
 
-        def update(old: DeviceArray, new: DeviceArray, last: bool) -> Callable[[], object]:
-            flags = np.int32(job.labels), np.int32(iterations > 0), np.int32(last)
-            return program.prepared("update", updates, 2 * THREADS, images, *given, old, new, gaussian, *flags)
+        numbers = gaussian, np.int32(job.labels), np.int32(iterations > 0)
 
         blurring = []
         for axis in axes:
@@ -215,21 +197,17 @@ class Field:
         turns = []
         for old, new in permutations((arrays["rows"], arrays["other_rows"])):
             splat = program.prepared("splat", splats, 32 * WARPS, images, *lists, old, values, np.int32(HELPERS))
-            turns.append(([splat, *blurring], update(old, new, False), update(old, new, True), new))
+            update = program.prepared("update", updates, 2 * THREADS, images, *given, old, new, *numbers)
+            turns.append(([splat, *blurring, update] if iterations else [update], new))
         for turn in range(max(1, iterations)):
-            messages, go_on, finish, answer = turns[turn % 2]
-            for launch in messages if iterations else ():
+            launches, answer = turns[turn % 2]
+            for launch in launches:
                 launch()
-            (go_on if turn + 1 < iterations else finish)()
         return answer
 
 
-def _front(job: Job, table: NDArray[Any], places: int) -> Any:
-    return front(table, job.blocks, job.wide, places)
-
-
-def _back(job: Job, table: NDArray[Any]) -> Any:
-    return back(int(table["vertices"].sum()), job.blocks, job.wide)
+def _back(job: Job, table: NDArray[Any]) -> dict[str, Shaped]:
+    return back(int(table["vertices"].sum()), job.blocks)
 
 
 def blocks_for(tasks: int, threads: int, images: int) -> tuple[int, int]:

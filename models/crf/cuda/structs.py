@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 IMAGE = np.dtype(
-    [(name, np.uint64) for name in ("picture", "probabilities", "labels", "marginals")]
-    + [(name, np.uint64) for name in ("stencil", "stencil_row", "offsets")]
-    + [(name, np.int64) for name in ("taps", "height", "width", "pitch", "pixel", "slot", "mask", "vertex", "vertices")]
+    [(name, np.uint64) for name in ("picture", "stencil", "stencil_row", "offsets")]
+    + [(name, np.int64) for name in ("taps", "height", "width", "pixel", "slot", "mask", "vertex", "vertices")]
 )
 GRID = np.dtype(
     [(name, np.uint64) for name in ("scores", "products", "labels")]
@@ -19,7 +18,7 @@ GRID = np.dtype(
     + [(name, np.float64) for name in ("top", "left", "down", "across")]
     + [("nearest", np.int64)]
 )
-STATUS = np.dtype([(name, np.int32) for name in ("vertices", "full", "out_of_range", "improbable")])
+STATUS = np.dtype([(name, np.int32) for name in ("vertices", "full", "out_of_range")])
 PAIR = np.dtype([("before", np.int32), ("after", np.int32)])
 BLEND = np.dtype([("before", np.uint32), ("after", np.uint32)])
 EDGE = np.dtype([("point", np.int32), ("share", np.uint32)])

@@ -1,4 +1,4 @@
-"""The CRF on drawn scenes, and against the marginals that STEGO's own code gave; test_densecrf.py has pydensecrf's."""
+"""The CRF on drawn scenes, and against the marginals that STEGO's own code gave; test_reference.py has pydensecrf's."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 from benchmarks import crf_cost
-from models import deadline
-from models.crf import dense, params
-from models.crf.cpu import lattice, mean_field, stencil
+from models.crf import dense
+from models.crf.cpu import mean_field, stencil
+from models.crf.cpu.warmup import warm
+from models.crf.params import CRFError, CRFParams, LatticeError
+from models.deadline import DeadlineExceeded
 from tests.models.crf.drawn import published, scene, unary
 
 
 def test_a_noisy_scene_is_cleaned_along_the_edge() -> None:
     image, truth, probabilities = scene()
     before = probabilities.argmax(axis=0)
-    after = dense.refine(probabilities, image)
+    after = dense.refine(probabilities, image).labels
     assert (before != truth).mean() > 0.15
     assert after.dtype == np.uint8
     assert (after == truth).mean() > 0.999
@@ -31,14 +33,15 @@ def test_a_noisy_scene_is_cleaned_along_the_edge() -> None:
 def test_a_uniform_image_leaves_certain_pixels_alone() -> None:
     certain = np.zeros((3, 20, 30), np.float32)
     certain[0, :, :10] = certain[1, :, 10:20] = certain[2, :, 20:] = 1
-    labels = dense.refine(certain, np.full((20, 30, 3), 128, np.uint8), gaussian_compat=1, bilateral_compat=0)
+    params = CRFParams(gaussian_compat=1, bilateral_compat=0)
+    labels = dense.refine(certain, np.full((20, 30, 3), 128, np.uint8), params).labels
     np.testing.assert_array_equal(labels, certain.argmax(axis=0))
 
 
 def test_no_iterations_and_no_weights_give_the_unary_back() -> None:
     image, _, probabilities = scene()
-    for nothing in ({"iterations": 0}, {"gaussian_compat": 0, "bilateral_compat": 0}):
-        labels, marginals = dense.refine(probabilities, image, return_marginals=True, **nothing)
+    for nothing in (CRFParams(iterations=0), CRFParams(gaussian_compat=0, bilateral_compat=0)):
+        labels, marginals = dense.refine(probabilities, image, nothing, return_marginals=True)
         np.testing.assert_array_equal(labels, probabilities.argmax(axis=0))
         np.testing.assert_allclose(marginals, probabilities, rtol=1e-5)
 
@@ -56,8 +59,8 @@ def test_marginals_sum_to_one_and_agree_with_the_labels(k: int) -> None:
 def test_labels_are_interchangeable() -> None:
     image = scene()[0]
     probabilities, order = unary("flat", 11, 48, 64), np.random.default_rng(0).permutation(11)
-    shuffled = dense.refine(probabilities[order], image)
-    assert (order[shuffled] == dense.refine(probabilities, image)).mean() > 0.999
+    shuffled = dense.refine(probabilities[order], image).labels
+    assert (order[shuffled] == dense.refine(probabilities, image).labels).mean() > 0.999
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
@@ -84,15 +87,15 @@ def test_channels_taken_in_turn_are_the_same_channels(
 
 
 def test_a_deadline_ends_the_work_soon() -> None:
-    dense.warm()
+    warm()
     probabilities, image = unary("flat", 27, 120, 160), scene(120, 160)[0]
     in_time = dense.refine(probabilities, image, deadline=time.monotonic() + 60)
-    np.testing.assert_array_equal(in_time, dense.refine(probabilities, image))
+    np.testing.assert_array_equal(in_time.labels, dense.refine(probabilities, image).labels)
     began = time.monotonic()
-    with pytest.raises(deadline.CRFTimeout, match="iterations"):
-        dense.refine(probabilities, image, iterations=1000, deadline=began + 0.2)
+    with pytest.raises(DeadlineExceeded, match="iterations"):
+        dense.refine(probabilities, image, CRFParams(iterations=1000), deadline=began + 0.2)
     assert time.monotonic() - began < 2
-    with pytest.raises(params.CRFError):
+    with pytest.raises(DeadlineExceeded):
         dense.refine(probabilities, image, deadline=began)
 
 
@@ -100,15 +103,15 @@ def test_images_in_flight_do_not_meet() -> None:
     cases = [
         (unary("flat", 27, h, w, seed), scene(h, w, seed)[0]) for seed, (h, w) in enumerate([(64, 48), (50, 70)] * 6)
     ]
-    expected = [dense.refine(*case) for case in cases]
+    expected = [dense.refine(*case).labels for case in cases]
     with ThreadPoolExecutor(4) as pool:
-        for labels, wanted in zip(pool.map(lambda case: dense.refine(*case), cases), expected, strict=True):
+        for labels, wanted in zip(pool.map(lambda case: dense.refine(*case).labels, cases), expected, strict=True):
             np.testing.assert_array_equal(labels, wanted)
 
 
 def test_an_event_loop_is_not_held_up_by_eight_images() -> None:
     """Other work of the machine may, but not in every burst; with Python's lock held it is 100 ms in each."""
-    dense.warm()
+    warm()
     bursts: list[float] = []
     while len(bursts) < 5 and min(bursts, default=20.0) >= 20:
         bursts.append(crf_cost.stall(labels=27, size=320))
@@ -123,11 +126,11 @@ def test_memory_of_the_worst_image() -> None:
 
 def test_the_inputs_may_be_views_and_stay_unchanged() -> None:
     image, _, probabilities = scene()
-    expected = dense.refine(probabilities, image)
+    expected = dense.refine(probabilities, image).labels
     wide = np.repeat(probabilities, 2, axis=2)[:, :, ::2]
     wide.flags.writeable = False
     kept = image.copy()
-    np.testing.assert_array_equal(dense.refine(wide, np.asfortranarray(image)), expected)
+    np.testing.assert_array_equal(dense.refine(wide, np.asfortranarray(image)).labels, expected)
     np.testing.assert_array_equal(image, kept)
 
 
@@ -152,26 +155,37 @@ def test_tiny_images(shape: tuple[int, int]) -> None:
         ({"image": np.zeros((4, 5, 3), np.float32)}, "uint8"),
         ({"image": np.zeros((4, 5), np.uint8)}, "H, W, 3"),
         ({"image": np.zeros((5, 4, 3), np.uint8)}, "4×5"),
-        ({"iterations": -1}, "iterations"),
         ({"threads": 0}, "threads"),
-        ({"gaussian_sxy": 0}, "gaussian_sxy"),
-        ({"gaussian_sxy": 50}, "gaussian_sxy"),
-        ({"bilateral_sxy": float("nan")}, "bilateral_sxy"),
-        ({"bilateral_srgb": float("inf")}, "bilateral_srgb"),
-        ({"bilateral_compat": -1}, "bilateral_compat"),
     ],
 )
 def test_refusals_say_what_is_wrong(broken: dict[str, Any], message: str) -> None:
     good = {"probabilities": np.full((2, 4, 5), 0.5, np.float32), "image": np.zeros((4, 5, 3), np.uint8)}
     dense.refine(**good)
-    with pytest.raises(params.CRFError, match=message):
+    with pytest.raises(CRFError, match=message):
         dense.refine(**(good | broken))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"iterations": -1}, "iterations is -1; it must be a number from 0 to 1000"),
+        ({"gaussian_sxy": 0}, "gaussian_sxy is 0; it must be a number from 0.1 to 3"),
+        ({"gaussian_sxy": 50}, "gaussian_sxy"),
+        ({"gaussian_compat": 1001}, "gaussian_compat"),
+        ({"bilateral_sxy": float("nan")}, "bilateral_sxy"),
+        ({"bilateral_srgb": float("inf")}, "bilateral_srgb is inf; it must be a number from 0.1 to inf"),
+        ({"bilateral_compat": -1}, "bilateral_compat"),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused_by_name(broken: dict[str, float], message: str) -> None:
+    with pytest.raises(CRFError, match=message):
+        CRFParams(**broken)  # type: ignore[arg-type]
 
 
 def test_too_fine_for_the_lattice_is_refused() -> None:
     image = np.full((4, 5, 3), 255, np.uint8)
-    with pytest.raises(lattice.LatticeError, match="larger"):
-        dense.refine(np.full((2, 4, 5), 0.5, np.float32), image, bilateral_srgb=0.1)
+    with pytest.raises(LatticeError, match="larger"):
+        dense.refine(np.full((2, 4, 5), 0.5, np.float32), image, CRFParams(bilateral_srgb=0.1))
 
 
 def test_taps_are_kept_but_not_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:

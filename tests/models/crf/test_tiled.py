@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from models import deadline
 from models.crf import dense, tiled
+from models.crf.params import PUBLISHED, CRFParams, Refined
 from models.crf.tiled import Span
+from models.deadline import DeadlineExceeded
+
+solve = partial(dense.refine, return_marginals=True)
 
 
 @pytest.mark.parametrize("length", [1, 30, 64, 65, 100, 333])
@@ -46,8 +50,9 @@ def test_windows_give_what_the_whole_gives() -> None:
         asked.append((rows, columns))
         return probabilities[:, slice(*rows), slice(*columns)]
 
-    labels = tiled.refine(part, photo, window=80, overlap=24, bilateral_sxy=10)
-    whole = dense.refine(probabilities, photo, bilateral_sxy=10)
+    params = CRFParams(bilateral_sxy=10)
+    labels = tiled.refine(part, photo, params, solve, window=80, overlap=24)
+    whole = dense.refine(probabilities, photo, params).labels
     assert len(asked) == 6
     assert labels.shape == whole.shape
     assert (probabilities.argmax(axis=0) != whole).mean() > 0.1, "a CRF with work to do"
@@ -56,30 +61,30 @@ def test_windows_give_what_the_whole_gives() -> None:
 
 def test_one_window_is_the_whole() -> None:
     photo, probabilities = drawn(60, 50)
-    labels = tiled.refine(lambda rows, columns: probabilities, photo, window=64, overlap=16)
-    np.testing.assert_array_equal(labels, dense.refine(probabilities, photo))
+    labels = tiled.refine(lambda rows, columns: probabilities, photo, PUBLISHED, solve, window=64, overlap=16)
+    np.testing.assert_array_equal(labels, dense.refine(probabilities, photo).labels)
 
 
 def test_the_deadline_holds_for_all_windows() -> None:
     photo, probabilities = drawn(60, 50)
-    with pytest.raises(deadline.CRFTimeout):
-        tiled.refine(lambda rows, columns: probabilities, photo, deadline=0.0)
+    with pytest.raises(DeadlineExceeded):
+        tiled.refine(lambda rows, columns: probabilities, photo, PUBLISHED, solve, deadline=0.0)
 
 
 def test_what_cannot_be_done_in_time_is_not_gone_on_with() -> None:
     photo, probabilities = drawn(120, 150)
     asked = []
 
-    def slow(given: np.ndarray, part: np.ndarray, **options: object) -> tuple[None, np.ndarray]:
-        asked.append(options["deadline"])
+    def slow(given: np.ndarray, part: np.ndarray, params: CRFParams, *, deadline: float) -> Refined:
+        asked.append(deadline)
         time.sleep(0.1)
-        return None, given.copy()
+        return Refined(given[0].astype(np.uint8), given.copy())
 
     def part(rows: Span, columns: Span) -> np.ndarray:
         return probabilities[:, slice(*rows), slice(*columns)]
 
-    with pytest.raises(deadline.CRFTimeout):
-        tiled.refine(part, photo, window=80, overlap=24, by=slow, deadline=time.monotonic() + 0.3)
+    with pytest.raises(DeadlineExceeded):
+        tiled.refine(part, photo, PUBLISHED, slow, window=80, overlap=24, deadline=time.monotonic() + 0.3)
     assert len(asked) == 1  # six would take 0.6 s
-    tiled.refine(part, photo, window=80, overlap=24, by=slow, deadline=time.monotonic() + 20)
+    tiled.refine(part, photo, PUBLISHED, slow, window=80, overlap=24, deadline=time.monotonic() + 20)
     assert len(asked) == 7

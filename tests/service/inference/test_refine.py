@@ -21,7 +21,7 @@ def test_a_lone_image_gets_every_core_and_those_side_by_side_one_each(
     threads: list[int] = []
     go = threading.Event()
 
-    def refine(scores: Any, code: Any, fitted: Any, **options: Any) -> Any:
+    def refine(scores: Any, code: Any, fitted: Any, spec: Any, **options: Any) -> Any:
         threads.append(options["threads"])
         assert go.wait(20)
         return np.zeros(fitted.source, np.uint8)

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from models import refine
-from models.crf.cpu.lattice import LatticeError
 from models.crf.cuda.memory import OutOfMemory
-from models.crf.params import CRFError
+from models.crf.params import PUBLISHED, CRFParams, LatticeError
+from models.manifest import CodeSpec
 from models.preprocess import Fit
 from models.types import Array
 from service.errors import Busy, DeadlinePassed
 from service.refiners import gpu_batcher, gpu_worker
 from service.refiners.gpu_batcher import IMAGES, DeviceLost, GpuBatcher, NotOnDevice
-from service.refiners.gpu_worker import Image, OnDevice, Parameters, open_worker, proof
+from service.refiners.gpu_worker import Image, OnDevice, open_worker, proof
 from service.settings import Settings
 from tests.models.crf.cuda.cases import maps, picture
 from tests.models.crf.cuda.emulator import Emulator, missing
@@ -40,7 +40,7 @@ class Fake:
         self.batches: list[list[int]] = []
         self.most, self.fails, self.dead = most, fails or {}, False
 
-    def __call__(self, images: Sequence[Image], parameters: Parameters) -> Sequence[Array]:
+    def __call__(self, images: Sequence[Image], spec: CodeSpec, params: CRFParams) -> Sequence[Array]:
         self.batches.append([number(image.fitted) for image in images])
         assert self.open.wait(10)
         if len(images) > self.most:
@@ -58,10 +58,23 @@ def number(fitted: Fit) -> int:
     return int(fitted.pixels[0, 0, 0])
 
 
-def asked(refiner: GpuBatcher, i: int, *, k: int = 3, side: int = 8, **options: Any) -> Awaitable[Array]:
+COSINE = CodeSpec(dim=9, stride=8, assignment="cosine", temperature=2.0)
+DOT = COSINE.model_copy(update={"assignment": "dot"})
+
+
+def asked(
+    refiner: GpuBatcher,
+    i: int,
+    *,
+    k: int = 3,
+    side: int = 8,
+    spec: CodeSpec = COSINE,
+    params: CRFParams = PUBLISHED,
+    **options: Any,
+) -> Awaitable[Array]:
     """Image i, refined."""
     scores, pixels = np.zeros((k, 1, 1), np.float32), np.full((side, side, 3), i, np.uint8)
-    return refiner.refine(scores, None, Fit(pixels, (side, side + i)), **{"temperature": 2.0, **options})
+    return refiner.refine(scores, None, Fit(pixels, (side, side + i)), spec, params, **options)
 
 
 async def answers_of(refiner: GpuBatcher, fake: Fake, orders: list[dict[str, Any]]) -> list[Array | BaseException]:
@@ -97,7 +110,8 @@ def test_what_waits_goes_together_whatever_its_size_first_in_first_out() -> None
 
 def test_only_one_k_and_the_same_parameters_share_a_launch_and_the_first_in_line_leads() -> None:
     fake = Fake()
-    orders = [{}, {"k": 5}, {"iterations": 3}, {"k": 5}, {}, {"assignment": "dot"}, {"interpolation": "nearest"}]
+    few, nearest = CRFParams(iterations=3), COSINE.model_copy(update={"interpolation": "nearest"})
+    orders = [{}, {"k": 5}, {"params": few}, {"k": 5}, {}, {"spec": DOT}, {"spec": nearest}]
     assert numbers(run(fake, orders)) == [1, 2, 3, 4, 5, 6, 7]
     assert fake.batches == [[0], [1, 5], [2, 4], [3], [6], [7]]
 
@@ -239,10 +253,10 @@ def test_labels_are_the_cpus_even_where_probabilities_are_flat() -> None:
         given.append((scores, maps(9, height // 8, width // 8, seed), fit))
 
     async def scenario() -> list[Array]:
-        return await asyncio.gather(*(refiner.refine(*one, temperature=2.0) for one in given))
+        return await asyncio.gather(*(refiner.refine(*one, COSINE, PUBLISHED) for one in given))
 
     ours = play(refiner, scenario)
-    expected = [refine.refine(*one, temperature=2.0) for one in given]
+    expected = [refine.refine(*one, COSINE) for one in given]
     assert [one.shape for one in ours] == [fit.source for fit in fits]
     equal = np.concatenate([(a == b).ravel() for a, b in zip(ours, expected, strict=True)])
     assert equal.mean() >= 0.9999
@@ -255,22 +269,21 @@ def test_the_devices_own_refusals_reach_their_image_alone() -> None:
     fit = Fit(picture(16, 16), (16, 16))
 
     async def scenario() -> list[Any]:
-        options = {"temperature": 2.0, "assignment": "dot"}
-        tasks = [refiner.refine(scores, None, fit, **options) for scores in (good, bad, good)]
-        tasks.append(refiner.refine(good, None, fit, temperature=2.0, iterations=-1))
+        tasks = [refiner.refine(scores, None, fit, DOT, PUBLISHED) for scores in (good, bad, good)]
+        tasks.append(refiner.refine(good, None, fit, DOT, CRFParams(bilateral_srgb=0.1)))
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, second, third, fourth = play(refiner, scenario)
     np.testing.assert_array_equal(first, third)
     assert "float64" in str(second)
-    assert isinstance(fourth, CRFError)
+    assert isinstance(fourth, LatticeError)
 
 
 @emulated
 def test_memory_that_does_not_suffice_is_the_cpus_work() -> None:
     refiner = GpuBatcher(OnDevice(Emulator(), budget=100_000))
     with pytest.raises(NotOnDevice, match="no room"):
-        play(refiner, lambda: asked(refiner, 1, side=32, assignment="dot"))
+        play(refiner, lambda: asked(refiner, 1, side=32, spec=DOT))
 
 
 @emulated

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from models import deadline
-from models.crf import dense
-from models.crf.cpu import jit_cache
+from models.crf.cpu import jit_cache, warmup
+from models.deadline import DeadlineExceeded
 from models.io.encode import encode
 from service.refiners.jit_warmup import JitWarmup
 from tests.service.answers import labels
@@ -136,7 +135,7 @@ def test_a_server_that_closes_takes_the_process_with_it(tmp_path: Path) -> None:
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        with pytest.raises(deadline.CRFTimeout):
+        with pytest.raises(DeadlineExceeded):
             await compiling.wait()  # a closing server begins nothing, and keeps nobody waiting
 
     asyncio.run(serve())
@@ -147,7 +146,7 @@ def test_a_server_that_closes_takes_the_process_with_it(tmp_path: Path) -> None:
 
 
 def test_the_process_ends_when_the_server_is_killed() -> None:
-    code = "import time; from service.refiners import jit_warmup as it; it.dense.warm = time.sleep; it.compile_all()"
+    code = "import time; from service.refiners import jit_warmup as it; it.warmup.warm = time.sleep; it.compile_all()"
     child = subprocess.Popen([sys.executable, "-c", code, "60"], stdin=subprocess.PIPE)
     assert child.stdin is not None
     with pytest.raises(subprocess.TimeoutExpired):
@@ -159,10 +158,10 @@ def test_the_process_ends_when_the_server_is_killed() -> None:
 
 @pytest.mark.usefixtures("missing")
 def test_requests_meanwhile(serve: Any) -> None:
-    dense.warm()
+    warmup.warm()
     with serve(crf_timeout_s=0.5) as client:
-        warmup = client.app.state.tessera.runtime.warmup
-        warmup.look()
+        compiling = client.app.state.tessera.runtime.warmup
+        compiling.look()
         began = time.monotonic()
         told = client.post("/segment?crf=true", content=PNG).json()
         assert time.monotonic() - began >= 0.5
@@ -173,5 +172,5 @@ def test_requests_meanwhile(serve: Any) -> None:
         answer = client.post("/segment?format=npy&crf=true", content=PNG)
         assert "being compiled" in answer.headers["x-warning"]
         assert (labels(answer) == labels(plain)).all()
-        client.portal.call(warmup.run, [5])
+        client.portal.call(compiling.run, [5])
         assert "x-warning" not in client.post("/segment?format=npy&crf=true", content=PNG).headers

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from models.crf import reference
-from models.crf.params import CRFError
-from models.deadline import CRFTimeout
+from models.crf.params import CRFError, CRFParams
+from models.deadline import DeadlineExceeded
+from models.manifest import CodeSpec
 from models.preprocess import Fit
 from models.refine import refine
 from service.refiners import process_pool
@@ -70,9 +71,9 @@ def test_what_the_work_raises_is_raised_here_and_the_process_goes_on(two: Proces
     before, _ = asked(two)
     with pytest.raises(CRFError, match="too small"):
         asked(two, refuse="deviations too small")
-    with pytest.raises(CRFTimeout):
+    with pytest.raises(DeadlineExceeded):
         asked(two, left_s=0.1, busy_s=10)
-    with pytest.raises(CRFTimeout):  # its turn came too late
+    with pytest.raises(DeadlineExceeded):  # its turn came too late
         asked(two, left_s=-1)
     assert asked(two)[0] == before
 
@@ -101,7 +102,7 @@ def test_an_image_whose_process_dies_is_tried_once_more(two: ProcessPoolRefiner,
 def test_a_process_that_does_not_come_back_is_ended(two: ProcessPoolRefiner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "GRACE_S", 0.1)
     before, _ = asked(two)
-    with pytest.raises(CRFTimeout):
+    with pytest.raises(DeadlineExceeded):
         asked(two, left_s=0.1, deaf_s=60)
     assert gone(before)
     assert asked(two, 3)[1] == 3
@@ -111,7 +112,7 @@ def test_nor_does_one_that_does_not_even_read(two: ProcessPoolRefiner, monkeypat
     monkeypatch.setattr(process_pool, "GRACE_S", 0.1)
     before, _ = asked(two)
     os.kill(before, signal.SIGSTOP)
-    with pytest.raises(CRFTimeout):
+    with pytest.raises(DeadlineExceeded):
         two.refine(np.zeros((2, 512, 512), np.float32), None, FITTED, deadline=time.monotonic() + 0.3)  # 2 MB
     assert gone(before)
     assert asked(two, 3)[1] == 3
@@ -140,6 +141,7 @@ def test_closed_they_are_gone_with_what_they_do() -> None:
 _PARENT = """
 import sys, threading, time
 import numpy as np
+from models.manifest import CodeSpec
 from models.preprocess import Fit
 from service.refiners.process_pool import ProcessPoolRefiner
 from tests.service.crf_work import number
@@ -189,7 +191,8 @@ def test_they_answer_as_models_does(caplog: pytest.LogCaptureFixture) -> None:
     rng = np.random.default_rng(0)
     scores = rng.standard_normal((5, 4, 6)).astype(np.float32)
     fitted = Fit(rng.integers(0, 256, (32, 48, 3), np.uint8), (64, 96))
-    options: dict[str, Any] = {"temperature": 3.0, "assignment": "dot", "iterations": 4}
+    spec = CodeSpec(dim=1, stride=8, assignment="dot", temperature=3.0)
+    options: dict[str, Any] = {"spec": spec, "params": CRFParams(iterations=4)}
     labels = processes.refine(scores, None, fitted, deadline=time.monotonic() + 20, **options)
     np.testing.assert_array_equal(labels, refine(scores, None, fitted, method="pydensecrf", **options))
     processes.close()

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from models.crf import dense
+from models.crf.cuda import Device, DeviceArray, Refiner
+from models.crf.cuda.device import Program
+from models.crf.cuda.solver import FULL
+from models.crf.params import PUBLISHED, CRFParams
+from models.manifest import CodeSpec
+from models.preprocess import Fit
 from models.types import Array
+
+PLAIN = CodeSpec(dim=1, stride=1, assignment="dot", temperature=1.0)  # scores are logits, at the photo's size
 
 
 def picture(height: int, width: int, seed: int = 0) -> Array:
@@ -37,10 +45,10 @@ def maps(k: int, height: int, width: int, seed: int = 0, spread: float = 1.0) ->
     return grid.astype(np.float32)
 
 
-def probabilities(k: int, height: int, width: int, seed: int = 0, spread: float = 1.0) -> Array:
-    """float32 [K, H, W], a softmax over maps()."""
-    grown = np.exp(maps(k, height, width, seed, spread))
-    return np.asarray(grown / grown.sum(axis=0), np.float32)
+def softmax(scores: Array) -> Array:
+    """float64 [K, H, W]."""
+    grown = np.exp(scores.astype(np.float64))
+    return grown / grown.sum(axis=0)
 
 
 class Lattice:
@@ -98,47 +106,90 @@ class Lattice:
         return sum(w[:, None] * values[v] for v, w in zip(self.vertex, self.weight, strict=True)) * self.norm
 
 
-def oracle(
-    given: Array,
-    image: Array,
-    *,
-    iterations: int = 10,
-    gaussian_sxy: float = 1.0,
-    gaussian_compat: float = 3.0,
-    bilateral_sxy: float = 67.0,
-    bilateral_srgb: float = 3.0,
-    bilateral_compat: float = 4.0,
-) -> Array:
+def oracle(scores: Array, image: Array, params: CRFParams = PUBLISHED) -> Array:
     """Marginals float64 [K, H, W] of models.crf.dense.refine, by the book: both kernels as lattices."""
-    k, height, width = given.shape
+    k, height, width = scores.shape
     ys, xs = np.divmod(np.arange(height * width), width)
     at = np.stack([xs, ys], axis=1).astype(np.float32)
-    colors = image.reshape(-1, 3)[:, ::-1] / np.float32(bilateral_srgb)
-    gaussian = Lattice(at / np.float32(gaussian_sxy))
-    bilateral = Lattice(np.concatenate([at / np.float32(bilateral_sxy), colors], axis=1))
-    unary = np.log(np.maximum(given.reshape(k, -1).T.astype(np.float64), 1e-5))
+    colors = image.reshape(-1, 3)[:, ::-1] / np.float32(params.bilateral_srgb)
+    gaussian = Lattice(at / np.float32(params.gaussian_sxy))
+    bilateral = Lattice(np.concatenate([at / np.float32(params.bilateral_sxy), colors], axis=1))
+    unary = np.log(np.maximum(softmax(scores).reshape(k, -1).T, 1e-5))
     logits = unary
-    for turn in range(iterations + 1):
+    for turn in range(params.iterations + 1):
         grown = np.exp(logits - logits.max(axis=1, keepdims=True))
         q: Array = grown / grown.sum(axis=1, keepdims=True)
-        if turn < iterations:
-            logits = unary + gaussian_compat * gaussian(q) + bilateral_compat * bilateral(q)
-    return q.T.reshape(given.shape)
+        if turn < params.iterations:
+            logits = unary + params.gaussian_compat * gaussian(q) + params.bilateral_compat * bilateral(q)
+    return q.T.reshape(scores.shape)
+
+
+class Tap:
+    """A device that notes the marginals of every photo: the rows from which its labels are read."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._noted: dict[int, Array] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+    def program(self, blocks: int) -> Program:
+        return _Tapped(self, self._device.program(blocks))
+
+    @property
+    def marginals(self) -> list[Array]:
+        """float64 [K, H, W] each, in the order of the batch, which is that of the labels' memory."""
+        return [self._noted[place] for place in sorted(self._noted)]
+
+    def note(self, images: DeviceArray, grids: DeviceArray, rows: DeviceArray, labels: int) -> None:
+        flat = self._device.download(rows)
+        for image, grid in zip(self._device.download(images), self._device.download(grids), strict=True):
+            height, width, pixel = int(image["height"]), int(image["width"]), int(image["pixel"])
+            own = flat[pixel : pixel + height * width, :labels] / FULL
+            self._noted[int(grid["labels"])] = own.T.reshape(labels, height, width)
+
+
+class _Tapped:
+    def __init__(self, tap: Tap, program: Program) -> None:
+        self._tap, self._program = tap, program
+
+    def prepared(self, kernel: str, grid: tuple[int, int], threads: int, *args: Any) -> Callable[[], object]:
+        launch = self._program.prepared(kernel, grid, threads, *args)
+        if kernel != "label_rows":
+            return launch
+
+        def launch_and_note() -> None:
+            launch()
+            self._tap.note(*args)
+
+        return launch_and_note
+
+
+def refined(
+    device: Device, cases: Sequence[tuple[Array, Array]], params: CRFParams = PUBLISHED, **keep: Any
+) -> tuple[list[Array], list[Array]]:
+    """Labels and marginals of a batch of scores [K, H, W] and photos [H, W, 3], on the host."""
+    tap = Tap(device)
+    scores, photos = zip(*cases, strict=True)
+    fitted = [Fit(photo, photo.shape[:2]) for photo in photos]
+    answers = Refiner(tap, **keep).refine(scores, None, fitted, PLAIN, params)
+    return [device.download(labels) for labels in answers], tap.marginals
 
 
 def assert_near(
     labels: Sequence[Array],
     marginals: Sequence[Array],
     cases: Sequence[tuple[Array, Array]],
-    within: float = 5e-6,
-    **changed: Any,
+    params: CRFParams = PUBLISHED,
 ) -> None:
-    """Marginals so near to the oracle's in the mean; and other labels at most where two are as good as equal."""
-    for ours, q, (given, image) in zip(labels, marginals, cases, strict=True):
-        exact = oracle(given, image, **changed)
+    """Marginals as near to the oracle's as float32's; and other labels at most where two are as good as equal."""
+    for ours, q, (scores, image) in zip(labels, marginals, cases, strict=True):
+        exact = oracle(scores, image, params)
         expected = exact.argmax(axis=0)
-        assert np.abs(q - exact).mean() < within
+        assert np.abs(q - exact).mean() < 5e-8
         other = ours != expected
         y, x = np.nonzero(other)
-        assert (exact[expected[other], y, x] - exact[ours[other], y, x] < 1e-4).all()
-        assert (ours == dense.refine(given, image, **changed)).mean() > 0.998  # a pixel or two of these small ones
+        assert (exact[expected[other], y, x] - exact[ours[other], y, x] < 1e-6).all()
+        by_cpu = dense.refine(softmax(scores).astype(np.float32), image, params).labels
+        assert (ours == by_cpu).mean() > 0.998  # a pixel or two of these small ones

@@ -1,4 +1,4 @@
-"""A device that is this CPU: the kernels of models/cuda, compiled by g++ behind shim.h.
+"""A device that is this CPU: the kernels of models/crf/cuda, compiled by g++ behind shim.h.
 
 What it cannot show: speed, real races, and what a GPU's compiler makes of the source. It poisons what is taken but not
 written, and notices writes beyond an array's ends.
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache, partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,24 @@ def missing() -> str | None:
 
 
 @cache
-def _library(blocks: int, wide: bool) -> ctypes.CDLL:
+def _library(blocks: int) -> ctypes.CDLL:
+    """Compiled once for all test processes, and kept beside the other compiled files."""
     kernels = re.findall(r"__global__ void (\w+)", source())
     launchers = "\n".join(f"LAUNCHER({name})" for name in kernels)
-    with tempfile.TemporaryDirectory() as folder:
-        code, built = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-        code.write_text(f'#include "{Path(__file__).with_name("shim.h")}"\n{source()}\n{launchers}\n')
-        flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-w"]
-        if "fma" in Path("/proc/cpuinfo").read_text():
-            flags.append("-mfma")  # the same numbers, without a call for each
-        defines = [f"-DBLOCKS={blocks}", f"-DWIDE={int(wide)}"]
-        subprocess.run(["g++", *flags, *defines, str(code), "-o", str(built)], check=True)
-        return ctypes.CDLL(str(built))
+    text = f"{Path(__file__).with_name('shim.h').read_text()}\n{source()}\n{launchers}\n"
+    flags = ["-O2", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", "-w", f"-DBLOCKS={blocks}"]
+    if "fma" in Path("/proc/cpuinfo").read_text():
+        flags.append("-mfma")  # the same numbers, without a call for each
+    folder = Path(__file__).parent / "__pycache__"
+    built = folder / f"kernels-{sha256(' '.join([*flags, text]).encode()).hexdigest()[:16]}.so"
+    if not built.exists():
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            code, made = Path(own) / "kernels.cpp", Path(own) / "kernels.so"
+            code.write_text(text)
+            subprocess.run(["g++", *flags, str(code), "-o", str(made)], check=True)
+            made.replace(built)
+    return ctypes.CDLL(str(built))
 
 
 class Emulator:
@@ -57,8 +64,8 @@ class Emulator:
     def active(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def program(self, blocks: int, wide: bool) -> Emulated:
-        return Emulated(self, _library(blocks, wide))
+    def program(self, blocks: int) -> Emulated:
+        return Emulated(self, _library(blocks))
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:
         planned = DeviceArray(0, shape, np.dtype(dtype))

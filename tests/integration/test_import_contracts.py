@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from pkgutil import iter_modules
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,8 +31,22 @@ def test_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_every_module_of_models_but_nets_is_under_the_contract_without_torch() -> None:
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = [one for one in linter["contracts"] if one["name"] == "Models meet torch in nets alone"]
+    modules = {f"models.{module.name}" for module in iter_modules([str(ROOT / "models")])}
+    assert set(contract["source_modules"]) == modules - {"models.nets"}
+    assert {"torch", "timm", "models.nets"} <= set(contract["forbidden_modules"])
+
+
+def test_no_arrow_is_hidden_from_the_contracts() -> None:
+    for room in ("models", "service", "tessera", "training"):
+        for file in (ROOT / room).rglob("*.py"):
+            assert "TYPE_CHECKING" not in file.read_text(), file
+
+
 def test_no_room_is_called_utils() -> None:
     drawers = {"utils", "common", "helpers", "core", "misc"}
-    for room in ("models", "service", "training"):
+    for room in ("models", "service", "tessera", "training"):
         for file in (ROOT / room).rglob("*.py"):
             assert not drawers & set(file.relative_to(ROOT).with_suffix("").parts), file
