@@ -42,8 +42,9 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
     with path.open("rb") as opened:
-        start = opened.read(2)
-    if start[:1] == b"\x80" or start == b"PK":
+        start = opened.read(9)
+    # A safetensors file begins with its header's length, whose lowest byte may be any, and then the header.
+    if (start[:1] == b"\x80" or start[:2] == b"PK") and start[8:] != b"{":
         raise CheckpointError(
             f"{path} is a pickle: opening one can run any program, so it is refused. Checkpoints are .safetensors files"
         )
