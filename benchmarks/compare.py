@@ -34,15 +34,17 @@ from rich.console import Console
 from benchmarks import baselines
 from models.bundle import Bundle
 from models.inference import segment
+from training import methods
 from training.config import recipe
 from training.config.run import Run
 from training.data import datasets
 from training.data.images import Images
 from training.data.regions import open_regions
 from training.evaluation import metrics
-from training.export.onnx import Session
-from training.pretraining.contrastive import PretrainOptions, save, train
-from training.train import train as train_run
+from training.evaluation.exported import Exported
+from training.pretraining.contrastive import PretrainOptions, pretrain
+from training.train import train
+from training.trainer.loop import Workspace
 
 K = 11
 HELD_OUT = "0006R0"
@@ -109,8 +111,8 @@ def pretrained(data: Path, folder: Path, console: Console) -> Path:
         options = PretrainOptions(steps=1000)  # as the embedded default
         images = datasets.open("camvid", data, split=FOLD, console=console)
         regions = open_regions(images.paths, options.regions, folder / "cache", console, read=images.read)
-        network, history = train(regions, options, torch.device("cpu"), console, resume=file.with_suffix(".partial"))
-        save(network, options, history, len(images), file)
+        partial, log = file.with_suffix(".partial"), file.with_suffix(".log.jsonl")
+        pretrain(regions, options, torch.device("cpu"), Workspace(partial, log, 0, console, "make compare"), file)
     return file
 
 
@@ -122,8 +124,9 @@ def one(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
     if row.baseline is not None:
         label = row.baseline(images, K, seed, folder / "backbone.safetensors")
     else:
-        settled = recipe.load(
-            row.page,
+        settled = recipe.parse(
+            recipe.read(row.page) if row.page else {},
+            config_of=methods.config,
             overrides=[
                 f"seed={seed}",
                 f"clusters.k={K}",
@@ -140,7 +143,7 @@ def one(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
         (home / "cache").mkdir(parents=True)
         # Regions are cut once, for the pretraining; two minutes each time else.
         (home / "cache" / "regions").symlink_to((folder / "cache").resolve())
-        label = labeler(train_run(Run(settled, images, home, torch.device("cpu"), console)))
+        label = labeler(train(Run(settled, images, home, torch.device("cpu"), console)))
     seconds = time.monotonic() - began
     scores = {
         split: score(label, datasets.open("camvid", data, split=at, console=console)) for split, at in SPLITS.items()
@@ -150,7 +153,7 @@ def one(name: str, seed: int, data: Path, folder: Path) -> dict[str, Any]:
 
 def labeler(bundle: Bundle) -> baselines.Labeler:
     """A bundle as a function from an image to its label map."""
-    encode = Session((bundle.path / "encoder.onnx").read_bytes())
+    encode = Exported((bundle.path / "encoder.onnx").read_bytes())
     return lambda image: segment(bundle, encode, image)
 
 

@@ -35,7 +35,7 @@ from models.preprocess import InputSpec
 from models.types import Array
 from training.clustering.hierarchy import hierarchy
 from training.data.synthetic import street
-from training.export.onnx import Session
+from training.evaluation.exported import Exported
 from training.export.provenance import tessera_version
 from training.export.write_bundle import clusters
 
@@ -177,7 +177,7 @@ def write(name: str, models: Path, folder: Path) -> tuple[Bundle, float]:
         report={},
         notice="Random weights and a drawn street: made by programs, for measuring servers.\n",
     )
-    return bundle, agreement(bundle, Session(network), golden, labels)
+    return bundle, agreement(bundle, Exported(network), golden, labels)
 
 
 def agreement(bundle: Bundle, encode: Predictor, image: Array, labels: Array) -> float:

@@ -22,13 +22,14 @@ from models.bundle import Bundle
 from models.crf import reference
 from models.errors import TesseraError
 from models.refine import Method, Resolution
-from training.config.run import write
+from training.config.run import write_text
 from training.data import datasets
-from training.data.images import DataError, Images, Skipped
+from training.data.images import DataError, Images, Skipped, evenly
 from training.evaluation.exported import Device, ExportedError
 from training.evaluation.label_maps import Edges, Protocol, enlarged
-from training.evaluation.measure import Evaluation, Options, evaluate
-from training.evaluation.scoring import Labelled
+from training.evaluation.measure import Evaluation, evaluate
+from training.evaluation.scoring import Labelled, Options
+from training.progress import say
 from training.report.evaluation_page import Example, page_of
 
 
@@ -77,17 +78,8 @@ def open_images(
     if not paths:
         raise DataError(f"{data} holds no image of {dataset or 'any known format'}; is --data the right folder?")
     if limit:
-        count = min(limit, len(paths))
-        paths = [paths[i * len(paths) // count] for i in range(count)]
-    images = Images(
-        folder,
-        paths,
-        labels=found.labels,
-        class_names=found.class_names,
-        table=found.table,
-        read=found.read,
-        read_labels=found.read_labels,
-    )
+        paths = [paths[i] for i in evenly(len(paths), limit)]
+    images = Images(folder, paths, found)
     return (images if labels is None else datasets.with_labels(images, labels)), skipped, found.notes
 
 
@@ -165,15 +157,15 @@ def command(
         print(table(facts))  # before anything can go wrong on a disk
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write(folder / "evaluation.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
-            write(folder / "evaluation.html", page_of(facts, examples_of(found, examples)))
+            write_text(folder / "evaluation.json", json.dumps(facts, indent=1, allow_nan=False) + "\n")
+            write_text(folder / "evaluation.html", page_of(facts, examples_of(found, examples)))
         except OSError as error:
             raise UsageError(f"--out {folder}: {error.strerror}; name another folder") from None
     except TesseraError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"error: {error}")
         raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
     for one in facts["failed"]:
-        console.print(f"failed {one['file']}: {one['reason']}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"failed {one['file']}: {one['reason']}")
     print(f"json    {folder / 'evaluation.json'}")
     print(f"page    {folder / 'evaluation.html'}")
     if facts["failed"]:
@@ -231,11 +223,10 @@ def writable(folder: Path) -> Path:
 def examples_of(found: Evaluation, count: int) -> list[Example]:
     """Evenly drawn images with what was served for them, in classes, and the truth."""
     labelled = found.labelled
-    count = min(count, len(labelled))
     match = next(row.scores.match for row in found.tally.rows if row.way == found.served)
     unusable = {one.path for one in found.tally.skipped}
     drawn = []
-    for i in (n * len(labelled) // count for n in range(count)):
+    for i in evenly(len(labelled), count):
         if labelled.images.paths[i] in unusable:
             continue
         image, truth = labelled[i]

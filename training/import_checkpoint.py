@@ -4,7 +4,7 @@
     tessera import checkpoint.pth.tar --out models/picie --data photos
     tessera import segment_tr.pth cluster_tr.pth modular.npy --backbone dino_vitbase8_pretrain.pth --out models/cause
 
-Knows nothing of what such a checkpoint looks like inside (training/published/). Only tensors are read, nothing in a
+Knows nothing of what such a checkpoint looks like inside (training/importers/). Only tensors are read, nothing in a
 file is executed. What training would have measured, the clusters' shares and their patches, needs images: --data.
 """
 
@@ -14,36 +14,30 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor
-from torch.nn import functional as F
 
-from models import assign
-from models.bundle import Bundle, Golden
+from models.bundle import Bundle
 from models.errors import TesseraError
 from models.manifest import Provenance
 from models.nets.checkpoints.reader import read_tensors
-from models.nets.encoder import Encoder
-from models.preprocess import InputSpec, fit
 from training import importers
-from training.config.recipe import ExportSection, Recipe
-from training.config.run import Run
 from training.data import datasets
-from training.data.images import DataError, Images
+from training.data.images import DataError, Images, evenly
 from training.data.preprocess import input_spec
 from training.data.synthetic import street
-from training.export.corpus_stats import measure
+from training.export.corpus_stats import golden_of, measure
 from training.export.provenance import Origin, plain_name, tessera_version
 from training.export.write_bundle import write_bundle
 from training.importers import OptionError, Options, Parts, Published
+from training.progress import say
 from training.report import training_page
 
 _CHECKED_IMAGES = 4
@@ -81,47 +75,44 @@ def import_checkpoints(
     parts = open_parts(paths)
     kind = kind or importers.recognized(parts)
     found = importers.read(parts, kind, options)
-    encoder = found.encoder.eval()
-    spec = input_spec(encoder, size)
+    segmenter = found.segmenter
+    segmenter.encoder.eval()
+    spec = input_spec(segmenter.encoder, size)
     images = None if data is None else datasets.open("folder", data, console=console)
     origin = origin_of(found, kind, paths, options, images, name, exemplars)
     for note in found.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    k = len(found.centroids)
+        say(console, f"note: {note}")
+    k = len(segmenter.centroids)
+    met = replace(segmenter, centroids=segmenter.compared)
     facts: dict[str, Any] = {"imported": origin.provenance.recipe, "notes": list(found.notes)}
     if images is None:
-        console.print(
+        say(
+            console,
             f"without --data: the {k} clusters' shares are unknown and set equal, they get no patches, and the golden"
             " image is a drawn street",
-            soft_wrap=True,
         )
         fractions, patches = [1 / k] * k, dict[int, list[bytes]]()
-        golden = drawn(encoder, found, spec)
+        golden = golden_of(street(), met, spec, torch.device("cpu"))
         shown = [street(seed=1)]
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        run = Run(Recipe(method=kind, export=ExportSection(exemplars=exemplars)), images, out, device, console)
-        seen = measure(encoder, met(found), found.assignment, spec, run)
+        seen = measure(met, spec, images, exemplars=exemplars, device=device, console=console)
         fractions, patches, golden = seen.fractions.tolist(), seen.exemplars, seen.golden
-        shown = [images[i * len(images) // _CHECKED_IMAGES] for i in range(_CHECKED_IMAGES)]
-        facts = training_page.facts(run, seen, {}) | facts
-    console.print("exporting, and holding ONNX against torch; of a ViT with patches of 8 this takes minutes")
-    bundle, _ = write_bundle(
-        encoder,
-        found.centroids,
-        assignment=found.assignment,
-        temperature=found.temperature,
-        spec=spec,
+        shown = [images[i] for i in evenly(len(images), _CHECKED_IMAGES)]
+        facts = training_page.facts(images, seen, device, [], {}) | facts
+    say(console, "exporting, and holding ONNX against torch; of a ViT with patches of 8 this takes minutes")
+    return write_bundle(
+        segmenter,
+        spec,
+        origin,
         fractions=fractions,
         golden=golden,
         exemplars=patches,
         images=shown,
         report=facts,
-        origin=origin,
         console=console,
         folder=out,
     )
-    return bundle
 
 
 def open_parts(paths: Sequence[Path]) -> Parts:
@@ -131,21 +122,6 @@ def open_parts(paths: Sequence[Path]) -> Parts:
         for name, tensor in read_tensors(path).items():
             tensors[f"{number}.{name or 'codebook'}"] = tensor
     return Parts(tensors)
-
-
-def met(found: Published) -> Tensor:
-    """The centroids as codes meet them: of length 1 where only their direction counts."""
-    return F.normalize(found.centroids, dim=1) if found.assignment == "cosine" else found.centroids
-
-
-@torch.inference_mode()
-def drawn(encoder: Encoder, found: Published, spec: InputSpec) -> Golden:
-    """A street drawn by a program, and what the network says of it."""
-    image: NDArray[np.uint8] = street()
-    one = fit(image, spec)
-    code = encoder(torch.tensor(one.pixels)[None])[0]
-    scores = torch.einsum("kd,dhw->khw", met(found), code)
-    return Golden(image, assign.labels(scores.numpy(), one.source, one.box))
 
 
 def origin_of(
@@ -238,7 +214,7 @@ def command(
             console=console,
         )
     except TesseraError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"error: {error}")
         raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
     print(f"{len(bundle.manifest.clusters)} clusters, licence: {bundle.manifest.provenance.licence}")
     print(f"bundle  {out}")

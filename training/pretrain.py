@@ -2,14 +2,9 @@
 
     python training/pretrain.py --data photos --data more-photos --out runs/backbone.safetensors
 
-Knows nothing of methods, clusters' names or bundles. What it writes is a file of weights that a recipe
-names under [backbone] as `weights`, on a machine that reaches no model hub or for images unlike ImageNet's.
-
-Two random views of every image pass through the network; the codes of a region in both views are drawn
-together and those of other regions pushed away. Later rounds cluster all regions with what was
-learned so far and no longer push apart two regions of one cluster: walls of two houses may be alike.
-
-Source: Hénaff et al., Efficient Visual Pretraining with Contrastive Detection (arXiv:2103.10957).
+Knows nothing of methods, clusters' names or bundles, nor of how it is done (training/pretraining/contrastive.py). What
+it writes is a file of weights that a recipe names under [backbone] as `weights`, on a machine that reaches no model hub
+or for images unlike ImageNet's. Beside it stands FILE.log.jsonl with its losses and, until it is whole, FILE.partial.
 """
 
 from __future__ import annotations
@@ -17,7 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # the script's own folder comes first on the path, and would shadow `datasets`
+if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import time
@@ -30,18 +25,23 @@ from rich.console import Console
 
 from models.errors import TesseraError
 from models.io.decode import SUFFIXES
+from training.data.images import DataError
 from training.data.regions import open_regions
-from training.pretraining.contrastive import PretrainError, PretrainOptions, save, train
+from training.pretraining.contrastive import PretrainOptions, pretrain
+from training.progress import say
+from training.trainer.loop import Interrupted, Workspace
+
+_AGAIN = "the same command"
 
 
 def find_images(folders: Sequence[Path]) -> list[Path]:
     """Every image below the folders, sorted."""
     for folder in folders:
         if not folder.is_dir():
-            raise PretrainError(f"{folder} is no folder: --data takes folders of images")
+            raise DataError(f"{folder} is no folder: --data takes folders of images")
     found = {path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
     if len(found) < 2:
-        raise PretrainError(f"{len(found)} images under {', '.join(map(str, folders))}: at least 2 are needed")
+        raise DataError(f"{len(found)} images under {', '.join(map(str, folders))}: at least 2 are needed")
     return sorted(found)
 
 
@@ -67,14 +67,18 @@ def main(
         out.parent.mkdir(parents=True, exist_ok=True)
         regions = open_regions(paths, options.regions, cache or out.parent / "cache", console)
         began = time.perf_counter()
-        partial = out.with_name(out.name + ".partial")
-        network, history = train(regions, options, torch.device(device), console, resume=partial)
-        save(network, options, history, len(paths), out)
-        partial.unlink(missing_ok=True)
+        partial, log = (out.with_name(f"{out.name}.{end}") for end in ("partial", "log.jsonl"))
+        pretrain(regions, options, torch.device(device), Workspace(partial, log, seed, console, _AGAIN), out)
+    except Interrupted as error:
+        say(console, str(error))
+        raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        say(console, f"stopped; to go on from the last checkpoint: {_AGAIN}")
+        raise typer.Exit(130) from None
     except TesseraError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"error: {error}")
         raise typer.Exit(2) from None
-    console.print(f"{out}: {len(paths)} images, {len(history)} steps, {time.perf_counter() - began:.0f} s")
+    say(console, f"{out}: {len(paths)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,11 @@ from rich.progress import Progress as RichProgress
 _SECONDS_BETWEEN_LINES = 10.0  # without a terminal; a log of a night's run stays readable
 
 
+def say(console: Console, text: str) -> None:
+    """One line as it stands: no markup, no colors, not broken to the terminal's width."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 class Progress:
     """Counts towards a total: `with Progress(console, "reading", 50) as bar: bar.advance()`."""
 
@@ -52,9 +57,7 @@ class Progress:
 
     def _line(self) -> None:
         self._last_line = time.monotonic()
-        self._console.print(
-            f"{self._what}: {self._done}/{self._total} {self._note}".rstrip(), markup=False, highlight=False
-        )
+        say(self._console, f"{self._what}: {self._done}/{self._total} {self._note}".rstrip())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

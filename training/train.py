@@ -11,11 +11,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":  # the script's own folder comes first on the path, and would shadow `datasets`
+if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -28,64 +30,81 @@ from models.errors import TesseraError
 from training import methods
 from training.config import recipe as recipes
 from training.config.recipe import RecipeError
-from training.config.run import Run, RunError, begin, require_same
+from training.config.run import Run, RunError, begin, require_same, resume_command, write_text
 from training.data import datasets
-from training.data.images import DataError, Images
+from training.data.images import DataError, evenly
 from training.data.preprocess import input_spec
-from training.discovery.discover import Discovery, discover
+from training.discovery.discover import discover
+from training.discovery.segmenter import Segmenter
+from training.export import provenance
 from training.export.corpus_stats import measure
-from training.export.write_bundle import export
+from training.export.write_bundle import write_bundle
 from training.methods import UnknownMethod
 from training.methods.base import Method
 from training.pretraining import weights
+from training.progress import say
 from training.report import training_page
 from training.trainer import loop
 from training.trainer.loop import Interrupted
+from training.trainer.seeds import seed_all
 
 _DEFAULT_METHOD = "stego"
+_CHECKED_IMAGES = 8  # on which ONNX is held against torch
 _WRONG_USAGE = (RecipeError, RunError, DataError, UnknownMethod)
 
 
 def train(run: Run) -> Bundle:
     """Everything after the images are open: weights, stages, clusters, measuring, bundle and report."""
-    asked, began = run.recipe, time.monotonic()
-    run = replace(run, recipe=run.recipe.model_copy(update={"backbone": weights.settle(run)}))
-    method = build(run)
-    seconds = {"weights": time.monotonic() - began}
-    began = time.monotonic()
-    method.prepare()
-    seconds["prepare"] = time.monotonic() - began
+    asked, seconds = run.recipe, dict[str, float]()
+    with timed("weights", seconds):
+        run = replace(run, recipe=run.recipe.model_copy(update={"backbone": weights.settle(run)}))
+        method = build(run)
+    with timed("prepare", seconds):
+        method.prepare()
     seconds["stages"] = loop.fit(method, method.stages(), run)
-    bundle = finish(run, discover(run, method, seconds), method.temperature, run.folder / "bundle", seconds)
-    training_page.write_page(run.folder / "report.html", bundle, recipes.encode(asked), run)
+    with timed("clusters", seconds):
+        found = discover(run, method)
+    bundle = finish(run, found, seconds)
+    write_text(run.folder / "report.html", training_page.page_of(bundle, recipes.encode(asked), run))
     return bundle
 
 
-def build(run: Run) -> Method:
+@contextmanager
+def timed(what: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Notes how long the block took."""
+    began = time.monotonic()
+    yield
+    seconds[what] = time.monotonic() - began
+
+
+def build(run: Run) -> Method[Any]:
     """The recipe's method, untrained."""
     kind = methods.method(run.recipe.method)
-    loop.seed(run.recipe.seed)
+    seed_all(run.recipe.seed)
     return kind(kind.Config.model_validate(run.recipe.options), run)
 
 
-def finish(run: Run, found: Discovery, temperature: float, folder: Path, seconds: dict[str, float]) -> Bundle:
-    """Measures on the training images and writes the bundle."""
-    began = time.monotonic()
-    spec = input_spec(found.encoder, run.recipe.input.size)
-    seen = measure(found.encoder, found.centroids, found.assignment, spec, run)
-    seconds["measuring"] = time.monotonic() - began
-    bundle, _ = export(
-        found.encoder,
-        found.centroids,
-        assignment=found.assignment,
-        temperature=temperature,
-        spec=spec,
-        stats=seen,
-        report=training_page.facts(run, seen, seconds, found.agreement),
-        run=run,
-        folder=folder,
+def finish(run: Run, found: Segmenter, seconds: dict[str, float]) -> Bundle:
+    """Measures on the training images and writes RUN/bundle."""
+    recipe, images = run.recipe, run.images
+    spec = input_spec(found.encoder, recipe.input.size)
+    with timed("measuring", seconds):
+        seen = measure(
+            found, spec, images, exemplars=recipe.export.exemplars, device=run.device, console=run.console,
+            seed=recipe.seed, workers=recipe.workers,
+        )  # fmt: skip
+    return write_bundle(
+        found,
+        spec,
+        provenance.origin(run),
+        fractions=seen.fractions.tolist(),
+        golden=seen.golden,
+        exemplars=seen.exemplars,
+        images=[images[i] for i in evenly(len(images), _CHECKED_IMAGES)],
+        report=training_page.facts(images, seen, run.device, loop.read_log(run.log), seconds, found.agreement),
+        console=run.console,
+        folder=run.folder / "bundle",
     )
-    return bundle
 
 
 def default_recipe(method: str | None) -> dict[str, Any]:
@@ -121,36 +140,32 @@ def command(
         where = _device(device)
         begun = begin(out, resume=resume)
         overrides = [*(override or []), *(["export.exemplars=0"] if no_exemplars else [])]
-        if begun is not None and recipe is None and method is None and dataset is None and not overrides:
-            settled = recipes.parse(begun["recipe"])
+        before = recipes.parse(begun["recipe"], config_of=methods.config) if begun else None
+        if before and recipe is None and method is None and dataset is None and not overrides:
+            settled = before
         else:
-            page = (
-                recipes.read(recipe)
-                if recipe
-                else default_recipe(method or (begun["recipe"]["method"] if begun else None))
-            )
-            settled = recipes.parse(page, overrides=overrides, method=method, dataset=dataset)
-        folder = data or (Path(begun["data"]["folder"]) if begun is not None else None)
+            page = recipes.read(recipe) if recipe else default_recipe(method or (before.method if before else None))
+            settled = recipes.parse(page, config_of=methods.config, overrides=overrides, method=method, dataset=dataset)
+        folder = data or (Path(begun["data"]["folder"]) if begun else None)
         if folder is None:
             raise DataError("--data is missing: the folder that holds your images")
         images = datasets.open(settled.dataset, folder, split=settled.split, console=console)
         run = Run(settled, images, out, where, console)
-        if begun is None:
-            run.write_facts()
+        if begun and before:
+            require_same(begun["data"], before, run)
         else:
-            require_same(begun, settled, images)
+            run.write_facts()
         bundle = train(run)
     except Interrupted as error:
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        say(console, str(error))
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
-        again = f"python training/train.py --out {shlex.quote(str(out))} --resume"
-        console.print(f"stopped; to go on from the last checkpoint: {again}", highlight=False, soft_wrap=True)
+        say(console, f"stopped; to go on from the last checkpoint: {resume_command(out)}")
         raise typer.Exit(130) from None
     except TesseraError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"error: {error}")
         raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
-    _say(out, bundle, images)
+    _tell(run, bundle)
 
 
 def _device(name: str) -> torch.device:
@@ -164,11 +179,12 @@ def _device(name: str) -> torch.device:
         raise RunError(f"--device {name}: write cpu, cuda or cuda:1") from None
 
 
-def _say(out: Path, bundle: Bundle, images: Images) -> None:
-    skipped = f", {len(images.skipped)} skipped (see {out / 'skipped.txt'})" if images.skipped else ""
-    print(f"{len(images)} images{skipped}, {len(bundle.manifest.clusters)} clusters")
+def _tell(run: Run, bundle: Bundle) -> None:
+    count = len(run.images.skipped)
+    skipped = f", {count} skipped (see {run.folder / 'skipped.txt'})" if count else ""
+    print(f"{len(run.images)} images{skipped}, {len(bundle.manifest.clusters)} clusters")
     print(f"bundle  {bundle.path}")
-    print(f"report  {out / 'report.html'}")
+    print(f"report  {run.folder / 'report.html'}")
     print(f"serve   tessera serve --bundle {shlex.quote(str(bundle.path))}")
 
 

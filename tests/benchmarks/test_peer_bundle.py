@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks import peer_bundle
 from models.inference import segment
-from training.export.onnx import Session
+from training.evaluation.exported import Exported
 
 SIDE, CELLS, K = 320, 20, 4
 
@@ -54,7 +54,7 @@ def test_the_tiny_network_keeps_its_labels(tmp_path: Path) -> None:
     photo = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     wanted = peer_bundle.reference_labels(tmp_path / "tiny_u8.onnx", photo[None])[0]
     assert len(np.unique(wanted)) > 1
-    assert (segment(bundle, Session(bundle.encoder_bytes()), photo) == wanted).all()
+    assert (segment(bundle, Exported(bundle.encoder_bytes()), photo) == wanted).all()
 
 
 def test_what_follows_the_scores_is_left_out_and_the_code_meets_the_weights(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_follows_the_scores_is_left_out_and_the_code_meets_the_weights(tmp_
     assert {tensor.name for tensor in graph.initializer} == {
         "starts", "ends", "axes", "steps", "half", "c.weight", "c.bias",
     }  # fmt: skip
-    found = Session(bundle.encoder_bytes())(bundle.golden.image[None], code=True)
+    found = Exported(bundle.encoder_bytes())(bundle.golden.image[None], code=True)
     assert found.scores.shape == (1, K, CELLS, CELLS)
     assert found.code is not None
     np.testing.assert_allclose(np.einsum("kd,bdhw->bkhw", bundle.centroids, found.code), found.scores, atol=1e-5)

@@ -59,15 +59,15 @@ def picie_geometric(case: Case) -> None:
             )
             for i in case["indices"].tolist()
         ]
-        case.same(f"{name}_image", augment.crop(case["image"], crops, size))
-        case.same(f"{name}_feat", augment.crop(case["feat"], crops, size // 4))
+        case.same(f"{name}_image", augment.resized_crop(case["image"], crops, size))
+        case.same(f"{name}_feat", augment.resized_crop(case["feat"], crops, size // 4))
 
 
 def picie_blur_sigma(case: Case) -> None:
     """Ours draws from the range both name, and as often."""
     (low, high), chance = case.params["sigma"], case.params["p"]
     options = AugmentSection(blur=chance, blur_sigma=(low, high))
-    drawn = [augment.draw(options, 0, 0, i) for i in range(400)]
+    drawn = [augment.draw_views(options, 0, 0, i) for i in range(400)]
     sigmas = [light.blur for views in drawn for light in (views.first, views.second)]
     applied = [sigma for sigma in sigmas if sigma is not None]
     case.require(all(low <= sigma <= high for sigma in applied), f"a radius outside {low}–{high}")

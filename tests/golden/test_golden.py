@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -65,16 +65,19 @@ def lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, f
     return capsys.readouterr().out.splitlines(), code
 
 
-def test_the_command_from_the_root(tmp_path: Path) -> None:
+def test_the_command_as_it_is_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m tests.golden --dir FOLDER`, without another process to import torch once more."""
     folder = copied(tmp_path / "few", "stego_norm", "cause_ema")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.golden", "--dir", str(folder)], cwd=ROOT, capture_output=True, text=True
-    )
-    said = done.stdout.splitlines()
+    monkeypatch.setattr(sys, "argv", ["tests.golden", "--dir", str(folder)])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(command.__file__), run_name="__main__")
+    said = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in said[:2]] == ["stego_norm", "cause_ema"]
     assert all(line.split()[2] == "pass" for line in said[:2])
     assert said[2:] == ["2 passed, 0 failed"]
-    assert done.returncode == 0, done.stderr
+    assert left.value.code == 0
 
 
 def test_wrong_numbers_fail(

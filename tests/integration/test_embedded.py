@@ -11,6 +11,7 @@ from models.bundle import Bundle
 from models.inference import segment, self_test
 from service.engines import Engine, open_engine
 from service.settings import Settings, embedded
+from tests.training.small_run import RECIPES, settled
 from training.data.synthetic import street
 
 CAMVID = Path(__file__).parents[3] / "shared" / "data" / "camvid"
@@ -39,9 +40,7 @@ def test_nothing_of_a_photo_is_in_it(bundle: Bundle) -> None:
 
 
 def test_its_recipe_is_the_committed_one(bundle: Bundle) -> None:
-    from training.config.recipe import load
-
-    committed = load(Path(__file__).parents[2] / "training" / "recipes" / "embedded.toml")
+    committed = settled(RECIPES / "embedded.toml")
     made_by = bundle.manifest.provenance.recipe
     assert made_by["clusters"] == json.loads(committed.clusters.model_dump_json())
     assert made_by["seed"] == committed.seed

@@ -17,7 +17,7 @@ from models.inference import segment, self_test
 from tests.service.server import server_of
 from training import train
 from training.data.synthetic import street
-from training.export.onnx import Session
+from training.evaluation.exported import Exported
 
 FEW_STEPS = {
     "stego": [
@@ -51,7 +51,7 @@ def trained(request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pyte
 
 def test_the_bundle_computes_what_training_computed(trained: Path) -> None:
     bundle = Bundle.load(trained / "bundle")
-    session = Session(bundle.encoder_bytes())
+    session = Exported(bundle.encoder_bytes())
     assert self_test(bundle, session) >= 0.99
     image = street((80, 120), seed=99)
     labels = segment(bundle, session, image)
@@ -71,7 +71,7 @@ def test_the_service_takes_the_bundle_as_it_is(trained: Path, tmp_path: Path) ->
         assert answer.headers["x-model"] == bundle.ref
         with Image.open(io.BytesIO(answer.content)) as labels:
             assert labels.mode == "P"
-            assert (np.asarray(labels) == segment(bundle, Session(bundle.encoder_bytes()), image)).all()
+            assert (np.asarray(labels) == segment(bundle, Exported(bundle.encoder_bytes()), image)).all()
         clusters = client.get("/clusters").json()["clusters"]
         assert sum(cluster["fraction"] for cluster in clusters) == pytest.approx(1)
         for url in (url for cluster in clusters for url in cluster["exemplars"]):

@@ -10,9 +10,8 @@ from typing import Any
 from annotated_types import Ge, Gt
 
 from models.errors import TesseraError
-from tests.training.small_run import make, small_run
+from tests.training.small_run import make, settled, small_run
 from training import methods
-from training.config import recipe
 
 SMALLEST_BACKBONES = ("test_resnet", "vit_tiny_patch16_224")  # of timm; a method takes the first it does not refuse
 
@@ -48,7 +47,7 @@ def smallest_backbone(name: str, folder: Any) -> list[str]:
 
 def like(page: Any) -> list[str]:
     """Overrides that replace a recipe's networks by the smallest of their kind, and its counts by the least."""
-    found = recipe.load(page)
+    found = settled(page)
     kind = SMALLEST_BACKBONES[found.backbone.name.startswith(("vit_", "deit"))]
     counts = ["clusters.restarts=1", *(["clusters.distill_steps=2"] if found.clusters.distill_steps else [])]
     runs = ["clusters.runs=2"] if found.clusters.runs > 1 else []

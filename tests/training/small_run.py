@@ -16,6 +16,7 @@ from rich.console import Console
 
 from training import methods
 from training.config import recipe
+from training.config.recipe import Recipe
 from training.config.run import Run
 from training.data.images import Images
 from training.methods.base import Method
@@ -40,15 +41,20 @@ def draw(folder: Path, count: int = 8, side: int = 64) -> Images:
     return Images(folder, paths)
 
 
+SMALL = ["backbone.weights=random", "input.train_size=64", "input.size=64", "clusters.k=3", "workers=0"]
 RECIPES = Path(recipe.__file__).parents[1] / "recipes"
+
+
+def settled(page: Path | None = None, *overrides: str) -> Recipe:
+    """The recipe of a file, or of none."""
+    return recipe.parse(recipe.read(page) if page else {}, config_of=methods.config, overrides=overrides)
 
 
 def small_run(folder: Path, *overrides: str, images: Images | None = None, page: Path | None = None) -> Run:
     """A run under `folder` with random weights, crops of 64 pixels and 3 clusters, unless overridden."""
     (folder / "run").mkdir(parents=True, exist_ok=True)
-    base = ["backbone.weights=random", "input.train_size=64", "input.size=64", "clusters.k=3", "workers=0"]
     return Run(
-        recipe.load(page, overrides=[*base, *overrides]),
+        settled(page, *SMALL, *overrides),
         images or draw(folder / "images"),
         folder / "run",
         torch.device("cpu"),

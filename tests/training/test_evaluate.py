@@ -13,6 +13,7 @@ import pytest
 import typer
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
+from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from models.crf import reference
@@ -57,18 +58,17 @@ def row(facts: dict, name: str) -> dict:
     return next(one for one in facts["rows"] if one["name"] == name)
 
 
-def served_scores(bundle: Path, state: Path, data: Path, query: str) -> tuple[float, float]:
+def served_scores(client: TestClient, data: Path, query: str) -> tuple[float, float]:
     """mIoU and accuracy by another way: label maps over HTTP, counted pixel by pixel class by class, scipy."""
     table = np.zeros((5, 4), np.int64)
-    with server_of(bundle, state)() as client:
-        for photo in sorted((data / "images/val").iterdir()):
-            answer = client.post(f"/segment?format=png{query}", content=photo.read_bytes())
-            found = Image.open(io.BytesIO(answer.content))
-            truth = np.asarray(Image.open(data / "labels/val" / photo.name))
-            found = np.asarray(found.resize(truth.shape[::-1], Image.Resampling.NEAREST))
-            for cluster in range(5):
-                for label in range(4):
-                    table[cluster, label] += np.sum((found == cluster) & (truth == label))
+    for photo in sorted((data / "images/val").iterdir()):
+        answer = client.post(f"/segment?format=png{query}", content=photo.read_bytes())
+        found = Image.open(io.BytesIO(answer.content))
+        truth = np.asarray(Image.open(data / "labels/val" / photo.name))
+        found = np.asarray(found.resize(truth.shape[::-1], Image.Resampling.NEAREST))
+        for cluster in range(5):
+            for label in range(4):
+                table[cluster, label] += np.sum((found == cluster) & (truth == label))
     clusters, classes = linear_sum_assignment(-table)
     ious = []
     for cluster, label in zip(clusters, classes, strict=True):
@@ -92,11 +92,12 @@ def test_scores_are_those_of_the_served_label_maps(tiny_bundle: Path, data: Path
     how = [(one["refine"], one["crf_size"]) for one in facts["rows"]]
     assert how == [(None, None), *((word, size) for word in ("dense", "fast") for size in ("input", "source"))]
     page = (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
-    for name, query in queries.items():
-        miou, accuracy = served_scores(tiny_bundle, tmp_path / "state", data, query)
-        assert row(facts, name)["miou"] == pytest.approx(miou, abs=1e-12)
-        assert row(facts, name)["accuracy"] == pytest.approx(accuracy, abs=1e-12)
-        assert f"<th>{name}</th>" in page
+    with server_of(tiny_bundle, tmp_path / "state")() as client:
+        for name, query in queries.items():
+            miou, accuracy = served_scores(client, data, query)
+            assert row(facts, name)["miou"] == pytest.approx(miou, abs=1e-12)
+            assert row(facts, name)["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+            assert f"<th>{name}</th>" in page
     plain = row(facts, "plain")
     assert 0.3 < plain["miou"] < 0.9
     assert plain["class_of_cluster"].count(None) == 1  # five clusters, four classes: its pixels are errors

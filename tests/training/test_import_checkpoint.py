@@ -25,7 +25,7 @@ from tests.training.small_run import draw
 from training import import_checkpoint
 from training import importers as published
 from training.data.synthetic import street
-from training.export.onnx import Session
+from training.evaluation.exported import Exported
 from training.importers import OptionError, Options, Parts, PublishedError, recognized
 
 SIZE = files.SIDE
@@ -39,7 +39,7 @@ def imported(paths: list[Path], out: Path, console: Console | None = None, **opt
 
 def agreement(bundle: Bundle, wanted: Any) -> float:
     """Share of equal labels over two drawn streets of the network's own size; several labels must occur."""
-    session = Session(bundle.encoder_bytes())
+    session = Exported(bundle.encoder_bytes())
     assert self_test(bundle, session) >= 0.99
     images: list[NDArray[np.uint8]] = [street((SIZE, SIZE), seed) for seed in range(2)]
     labels = [(segment(bundle, session, image), wanted(image)) for image in images]
@@ -47,11 +47,21 @@ def agreement(bundle: Bundle, wanted: Any) -> float:
     return float(np.mean([(ours == theirs).mean() for ours, theirs in labels]))
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_stego(zipped: bool, tmp_path: Path) -> None:
+def test_files_of_any_age_hold_the_same(tmp_path: Path) -> None:
+    for value in (files.lightning(files.stego(files.dino())), files.picie()):
+        new, old = (files.save(value, tmp_path / f"{zipped}.pth", zipped=zipped) for zipped in (True, False))
+        assert new.read_bytes()[:2] == b"PK" != old.read_bytes()[:2]
+        wanted, found = (import_checkpoint.open_parts([path]) for path in (new, old))
+        names = wanted.names("weight")
+        assert len(names) > 4
+        assert names == found.names("weight")
+        assert all(torch.equal(found.one(name, name), wanted.one(name, name)) for name in names)
+
+
+def test_stego(tmp_path: Path) -> None:
     vit = files.dino()
     state = files.stego(vit)
-    path = files.save(files.lightning(state), tmp_path / "CocoStuff27 ViT.ckpt", zipped=zipped)
+    path = files.save(files.lightning(state), tmp_path / "CocoStuff27 ViT.ckpt")
     bundle = imported([path], tmp_path / "bundle")
     assert agreement(bundle, lambda image: files.stego_labels(vit, state, image)) > 0.999
     manifest = bundle.manifest
@@ -82,14 +92,16 @@ def test_stego_with_the_backbone_in_a_file_of_its_own_and_a_linear_head(tmp_path
     assert {name for name, _ in bundle.manifest.provenance.recipe["import"]["files"]} == {"lean.ckpt", "dino.pth"}
 
 
-@pytest.mark.parametrize(("zipped", "classifier"), [(True, None), (False, 2)])
-def test_picie(zipped: bool, classifier: int | None, tmp_path: Path) -> None:
-    checkpoint = files.picie()
-    path = files.save(checkpoint, tmp_path / "checkpoint.pth.tar", zipped=zipped)
-    bundle = imported([path], tmp_path / "bundle", classifier=classifier)
-    assert agreement(bundle, lambda image: files.picie_labels(checkpoint, image, classifier or 1)) > 0.999
-    weights: Tensor = checkpoint[f"classifier{classifier or 1}_state_dict"]["module.weight"]  # type: ignore[index]
+def test_picie(tmp_path: Path) -> None:
+    checkpoint: dict[str, Any] = files.picie()
+    path = files.save(checkpoint, tmp_path / "checkpoint.pth.tar", zipped=False)
+    bundle = imported([path], tmp_path / "bundle", classifier=2)
+    assert agreement(bundle, lambda image: files.picie_labels(checkpoint, image, 2)) > 0.999
+    weights: Tensor = checkpoint["classifier2_state_dict"]["module.weight"]
     np.testing.assert_array_equal(bundle.centroids, weights.flatten(1).numpy())  # their lengths are kept
+    first = published.read(import_checkpoint.open_parts([path]), "picie", Options())
+    assert torch.equal(first.segmenter.centroids, checkpoint["classifier1_state_dict"]["module.weight"].flatten(1))
+    assert first.notes == ("classifier 1 of two is taken; --classifier 2 takes the other",)
     assert bundle.manifest.code.assignment == "dot"
     assert bundle.manifest.provenance.recipe["import"]["backbone"] == "resnet18"
     assert bundle.manifest.provenance.licence == "MIT, as PiCIE's repository"
@@ -121,12 +133,12 @@ def test_only_a_vit_s_of_cause_gets_twelve_heads(channels: int, asked: int | Non
     file = files.save(files.dino(channels, depth=1).state_dict(), tmp_path / "dino.pth")
     cause = Parts(files.cause_head(channels, tr=False) | files.cause_cluster(channels))
     found = published.read(cause, "cause", Options(str(file), asked))
-    assert isinstance(found.encoder.backbone, VitBackbone)
-    assert found.encoder.backbone.vit.blocks[0].attn.num_heads == heads
+    assert isinstance(found.segmenter.encoder.backbone, VitBackbone)
+    assert found.segmenter.encoder.backbone.vit.blocks[0].attn.num_heads == heads
     assert any("12 ATTENTION HEADS" in note for note in found.notes) == (heads == 12)
     stego = published.read(Parts(files.stego(files.dino(384, depth=1))), "stego", Options())
-    assert isinstance(stego.encoder.backbone, VitBackbone)
-    assert stego.encoder.backbone.vit.blocks[0].attn.num_heads == 6
+    assert isinstance(stego.segmenter.encoder.backbone, VitBackbone)
+    assert stego.segmenter.encoder.backbone.vit.blocks[0].attn.num_heads == 6
 
 
 def test_photos_give_shares_patches_and_a_golden_image(tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +19,24 @@ import typer
 from PIL import Image
 from rich.console import Console
 from safetensors import safe_open
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from models.nets.backbone import build
 from training.data.augment import ViewOptions, crop, draw_crops, relight
+from training.data.images import DataError
 from training.data.regions import RegionCache, RegionOptions
 from training.pretrain import find_images, main
-from training.pretraining.contrastive import PretrainError, PretrainOptions, contrast, draw, rate, save, train
+from training.pretraining import contrastive
+from training.pretraining.contrastive import Pretraining, PretrainOptions, contrast, draw, pretrain, rate, save, train
+from training.trainer import loop
+from training.trainer.checkpoint import CheckpointError
+from training.trainer.loop import Interrupted, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
-QUIET = Console(quiet=True)
+CPU = torch.device("cpu")
 TINY = PretrainOptions(
+    backbone="test_resnet",
     dim=16,
     steps=6,
     rounds=2,
@@ -34,6 +47,10 @@ TINY = PretrainOptions(
     views=ViewOptions(size=(32, 32)),
     regions=RegionOptions(size=(48, 64), scales=(100.0,)),
 )
+
+
+def place(folder: Path) -> Workspace:
+    return Workspace(folder / "b.partial", folder / "log.jsonl", 0, Console(quiet=True), "again")
 
 
 def quarters(n: int = 6) -> RegionCache:
@@ -99,82 +116,129 @@ def test_the_rate_climbs_and_falls_in_every_round() -> None:
     assert rates[99] == pytest.approx(0, abs=1e-3)
 
 
-def test_a_run_stopped_and_resumed_ends_at_the_same_weights(tmp_path: Path) -> None:
-    cache, device = quarters(), torch.device("cpu")
-    whole, losses = train(cache, TINY, device, QUIET)
-    partial = tmp_path / "partial"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Pretraining:
+    """A training that nothing stopped."""
+    return train(quarters(), TINY, CPU, place(tmp_path_factory.mktemp("whole")))
 
-    class Stop(Exception):
-        pass
 
-    def stop_after(step: int) -> None:
-        from training.pretraining import contrastive as module
+@pytest.mark.parametrize(
+    ("stop_after", "number"),
+    # within a round; between two; within the second, whose groups count
+    [(2, signal.SIGTERM), (3, signal.SIGINT), (5, signal.SIGTERM)],
+)
+def test_a_run_stopped_and_resumed_ends_at_the_same_weights(
+    whole: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, number: signal.Signals
+) -> None:
+    real = contrastive.draw
 
-        real = module.draw
+    def drawn(cache: RegionCache, options: PretrainOptions, step: int) -> object:
+        if step == stop_after - 1:
+            os.kill(os.getpid(), number)
+        return real(cache, options, step)
 
-        def drawn(cache: RegionCache, options: PretrainOptions, at: int) -> object:
-            if at == step:
-                raise Stop
-            return real(cache, options, at)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "draw", drawn)
-            with pytest.raises(Stop):
-                train(cache, TINY, device, QUIET, resume=partial, save_every=2)
-
-    stop_after(5)  # the second round is under way: its groups must survive too
-    resumed, again = train(cache, TINY, device, QUIET, resume=partial, save_every=2)
-    assert again == losses
+    with monkeypatch.context() as patch:
+        patch.setattr(contrastive, "draw", drawn)
+        with pytest.raises(Interrupted, match=rf"^stopped at stage pretraining, step {stop_after}; .*To go on: again$"):
+            train(quarters(), TINY, CPU, place(tmp_path))
+    resumed = train(quarters(), TINY, CPU, place(tmp_path))
     for (name, value), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
-    with pytest.raises(PretrainError, match="other images or options"):
-        train(cache, TINY.model_copy(update={"seed": 1}), device, QUIET, resume=partial)
+    lines = loop.read_log(tmp_path / "log.jsonl")
+    assert [(line["stage"], line["step"]) for line in lines] == [("pretraining", step + 1) for step in range(6)]
+    assert [line["loss"] for line in lines] == resumed.losses.tolist()
 
 
-def test_the_file_written_is_the_backbone_read(tmp_path: Path) -> None:
-    network, losses = train(quarters(), TINY, torch.device("cpu"), QUIET)
+def test_a_checkpoint_of_other_images_or_options_is_refused(whole: Pretraining, tmp_path: Path) -> None:
+    one_step = TINY.model_copy(update={"steps": 1})
+    train(quarters(), one_step, CPU, place(tmp_path))
+    for cache, options in ((quarters(), TINY), (quarters(5), one_step)):
+        with pytest.raises(CheckpointError, match="of other images or options: delete it, or give another --out"):
+            train(cache, options, CPU, place(tmp_path))
+
+
+def test_the_file_written_is_the_backbone_read(whole: Pretraining, tmp_path: Path) -> None:
     out = tmp_path / "backbone.safetensors"
-    save(network, TINY, losses, 6, out)
-    backbone = build("resnet10t", out).eval()
+    save(whole, out)
+    backbone = build("test_resnet", out).eval()
     pixels = torch.randn(1, 3, 32, 32)
     with torch.inference_mode():
-        torch.testing.assert_close(backbone(pixels), network.backbone(pixels))
+        torch.testing.assert_close(backbone(pixels), whole.network.backbone(pixels))
     with safe_open(out, "pt") as file:
         facts = file.metadata()
-    assert facts["backbone"] == "resnet10t"
+    assert facts["backbone"] == "test_resnet"
     assert facts["images"] == "6"
     assert PretrainOptions.model_validate_json(facts["options"]) == TINY
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_a_checkpoint_of_before_the_loop_begins_anew(tmp_path: Path) -> None:
+    one_step = TINY.model_copy(update={"steps": 1})
+    said = io.StringIO()
+    where = replace(place(tmp_path), console=Console(file=said, width=40))
+    torch.save({"network": {}, "optimizer": {}, "identity": "", "history": [1.0], "groups": None}, where.checkpoint)
+    pretrain(quarters(), one_step, CPU, where, tmp_path / "b.safetensors")
+    assert f"{where.checkpoint} is of an older version: the pretraining begins anew\n" in said.getvalue()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.safetensors", "log.jsonl"]
+
+
 def test_folders_without_images_say_so(tmp_path: Path) -> None:
-    with pytest.raises(PretrainError, match="at least 2"):
+    with pytest.raises(DataError, match="at least 2"):
         find_images([tmp_path])
-    with pytest.raises(PretrainError, match="no folder"):
+    with pytest.raises(DataError, match="no folder"):
         find_images([tmp_path / "absent"])
 
 
-def test_the_command_writes_a_backbone(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
     random = np.random.default_rng(0)
     for i in range(3):
         pixels = random.integers(0, 255, (3, 4, 3), dtype=np.uint8).repeat(12, 0).repeat(12, 1)
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+FEW = ["--backbone", "test_resnet", "--rounds", "1", "--batch-size", "2"]
+
+
+def test_the_command_writes_a_backbone(photos: Path, tmp_path: Path) -> None:
     app = typer.Typer()
     app.command()(main)
     out = tmp_path / "runs" / "b.safetensors"
-    few = ["--steps", "1", "--rounds", "1", "--batch-size", "2", "--out", str(out)]
-    done = CliRunner().invoke(app, ["--data", str(tmp_path), *few])
+    few = ["--steps", "1", *FEW, "--out", str(out)]
+    done = CliRunner().invoke(app, ["--data", str(photos), *few])
     assert done.exit_code == 0, done.output
     assert "3 images, 1 steps" in done.output
-    assert out.exists()
-    assert not out.with_name("b.safetensors.partial").exists()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["b.safetensors", "b.safetensors.log.jsonl", "cache"]
     wrong = CliRunner().invoke(app, ["--data", str(tmp_path / "no"), *few])
     assert wrong.exit_code == 2
     assert "no folder" in wrong.output
 
 
-def test_the_script_starts_from_the_repository() -> None:
-    command = [sys.executable, "training/pretrain.py", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "--rounds" in done.stdout
+def test_the_script_killed_by_sigterm_goes_on_to_the_same_bits(photos: Path, tmp_path: Path) -> None:
+    """From the repository's root, as people type it; SIGTERM comes after the first of five steps."""
+    app = typer.Typer()
+    app.command()(main)
+    command = ["--data", str(photos), "--steps", "5", *FEW, "--cache", str(tmp_path / "cache")]
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
+    assert CliRunner().invoke(app, [*command, "--out", str(whole)]).exit_code == 0
+    script = subprocess.Popen(
+        [sys.executable, "training/pretrain.py", *command, "--out", str(out)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    log = out.with_name("stopped.safetensors.log.jsonl")
+    while script.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.02)
+    script.send_signal(signal.SIGTERM)
+    said, _ = script.communicate(timeout=60)
+    assert script.returncode == 130, said
+    assert re.search(
+        r"stopped at stage pretraining, step \d; the checkpoint is written\. To go on: the same command", said
+    )
+    assert not out.exists()
+    done = CliRunner().invoke(app, [*command, "--out", str(out)])
+    assert "going on at stage pretraining, step" in done.output
+    wanted, found = load_file(whole), load_file(out)
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())

@@ -34,6 +34,13 @@ def agreement(a: Tensor, b: Tensor) -> float:
     return 1.0 if most == chance else (both - chance) / (most - chance)
 
 
+def stability(points: Tensor, k: int, *, seeds: Sequence[int], restarts: int = 1, metric: Metric = "cosine") -> float:
+    """Mean agreement of k-means of the points with different seeds: 1 the same, 0 as by chance."""
+    runs = [kmeans(points, k, seed=seed, restarts=restarts, metric=metric)[1] for seed in seeds]
+    found = [agreement(a, b) for a, b in combinations(runs, 2)]
+    return sum(found) / max(1, len(found))
+
+
 def choose_k(
     points: Tensor, candidates: Sequence[int], *, seeds: int = 4, metric: Metric = "cosine"
 ) -> tuple[int, dict[int, float]]:
@@ -41,9 +48,5 @@ def choose_k(
 
     points  float [n, D]; a few ten thousand are enough
     """
-    stability = {}
-    for k in candidates:
-        runs = [kmeans(points, k, seed=seed, metric=metric)[1] for seed in range(seeds)]
-        found = [agreement(a, b) for a, b in combinations(runs, 2)]
-        stability[k] = sum(found) / max(1, len(found))
-    return max(stability, key=lambda k: (stability[k], k)), stability
+    found = {k: stability(points, k, seeds=range(seeds), restarts=3, metric=metric) for k in candidates}
+    return max(found, key=lambda k: (found[k], k)), found

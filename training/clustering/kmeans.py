@@ -1,4 +1,4 @@
-"""Points → clusters, and clusters → a hierarchy.
+"""Points → clusters.
 
 Knows nothing of networks, images or files: tensors in, tensors out. Everything is decided by the seed,
 on every device: sums are matrix products, never atomic additions.
@@ -33,14 +33,12 @@ def kmeans(
     restarts: int = 3,
     iterations: int = 50,
     metric: Metric = "cosine",
-    weights: Tensor | None = None,
     init: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Centroids float32 [K, D] and the cluster int64 [n] of every point; the best of several restarts.
 
-    points   float [n, D]; for `cosine` only their direction counts, and centroids have length 1
-    weights  float [n], how much each point counts; all the same when absent
-    init     float [K, D], where to start instead of k-means++; then one run is enough
+    points  float [n, D]; for `cosine` only their direction counts, and centroids have length 1
+    init    float [K, D], where to start instead of k-means++; then one run is enough
 
     Raises ClusterError when there are fewer points than clusters.
 
@@ -51,14 +49,13 @@ def kmeans(
     points = points.float()
     if metric == "cosine":
         points = F.normalize(points, dim=1)
-    weights = torch.ones(len(points), device=points.device) if weights is None else weights.to(points)
     best: tuple[float, Tensor, Tensor] | None = None
     for restart in range(1 if init is not None else max(1, restarts)):
         generator = torch.Generator().manual_seed(seed + 7919 * restart)
-        start = init.to(points) if init is not None else _seeds(points, weights, k, generator)
-        centroids = _lloyd(points, weights, start, iterations, metric)
+        start = init.to(points) if init is not None else _seeds(points, k, generator)
+        centroids = _lloyd(points, start, iterations, metric)
         distances, labels = nearest(points, centroids)
-        cost = float((distances * weights).double().sum())
+        cost = float(distances.double().sum())
         if best is None or cost < best[0] * (1 - 1e-6):  # a tie up to rounding goes to the earlier one
             best = cost, centroids, labels
     assert best is not None
@@ -80,45 +77,46 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return distances, labels
 
 
-def _seeds(points: Tensor, weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
+def _seeds(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """k-means++: each next seed is drawn with odds that grow with its squared distance to the others."""
     if len(points) > _SEEDING:
         some = torch.randperm(len(points), generator=generator)[:_SEEDING].to(points.device)
-        points, weights = points[some], weights[some]
-    odds = weights.double()
+        points = points[some]
+    even = torch.ones(len(points), dtype=torch.float64, device=points.device)
+    odds = even
     seeds = points.new_empty(k, points.shape[1])
     distances = torch.full((len(points),), torch.inf, device=points.device)
     for i in range(k):
         if not float(odds.sum()) > 0:  # fewer distinct points than clusters: repeat some
-            odds = weights.double()
+            odds = even
         line = odds.cumsum(0)
         at = torch.rand(1, generator=generator, dtype=torch.float64).to(line.device) * line[-1]
         seeds[i] = points[torch.searchsorted(line, at, right=True).clamp_(max=len(points) - 1)[0]]
         distances = torch.minimum(distances, (points - seeds[i]).square().sum(1))
-        odds = distances.double() * weights
+        odds = distances.double()
     return seeds
 
 
-def _lloyd(points: Tensor, weights: Tensor, centroids: Tensor, iterations: int, metric: Metric) -> Tensor:
+def _lloyd(points: Tensor, centroids: Tensor, iterations: int, metric: Metric) -> Tensor:
     previous: Tensor | None = None
     for _ in range(iterations):
         distances, labels = nearest(points, centroids)
         if previous is not None and torch.equal(labels, previous):
             break
         previous = labels
-        sums, masses = cluster_sums(points, labels, len(centroids), weights)
+        sums, masses = cluster_sums(points, labels, len(centroids))
         empty = masses <= 0
         centroids = torch.where(empty[:, None], centroids, sums / masses.clamp(min=1e-12)[:, None])
         for k in empty.nonzero()[:, 0].tolist():  # nobody is nearest to it: it starts again where the fit is worst
-            centroids[k] = points[(distances * weights).argmax()]
+            centroids[k] = points[distances.argmax()]
             distances = torch.minimum(distances, (points - centroids[k]).square().sum(1))
         if metric == "cosine":
             centroids = F.normalize(centroids, dim=1)
     return centroids
 
 
-def cluster_sums(points: Tensor, labels: Tensor, k: int, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Weighted sum float [K, D] of the points of every cluster, and the weight float [K] of each.
+def cluster_sums(points: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Sum float [K, D] of the points of every cluster, and how many it has: float [K].
 
     points  float [n, D];  labels  int64 [n]
     """
@@ -126,8 +124,6 @@ def cluster_sums(points: Tensor, labels: Tensor, k: int, weights: Tensor | None 
     masses = points.new_zeros(k, dtype=torch.float64)
     for rows in _chunks(len(points)):
         member = F.one_hot(labels[rows], k).to(points)
-        if weights is not None:
-            member *= weights[rows, None]
         sums += member.T @ points[rows]
         masses += member.sum(0)
     return sums.to(points), masses.to(points)

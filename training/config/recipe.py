@@ -1,7 +1,8 @@
 """A recipe: one TOML page → one frozen object, and back.
 
-Knows nothing of networks or files of images. An unknown key is an error that names the nearest known
-one; `--set a.b=v` overrides a single value; the resolved recipe is what is saved and hashed.
+Knows nothing of methods, networks or files of images: whoever reads a recipe hands in what a method's own table
+may hold. An unknown key is an error that names the nearest known one; `--set a.b=v` overrides a single value; the
+resolved recipe is what is saved and hashed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
@@ -107,22 +108,6 @@ class Recipe(Section):
         ]
 
 
-def load(
-    path: Path | None = None,
-    *,
-    overrides: Sequence[str] = (),
-    method: str | None = None,
-    dataset: str | None = None,
-) -> Recipe:
-    """The recipe of a TOML file (None: all defaults), with `a.b=v` overrides, checked by its method.
-
-    method, dataset  given on the command line; an error when the file names another
-
-    Raises RecipeError, which names the key and what is near it.
-    """
-    return parse(read(path) if path else {}, overrides=overrides, method=method, dataset=dataset)
-
-
 def read(path: Path) -> dict[str, Any]:
     """A TOML file as nested tables. Raises RecipeError."""
     try:
@@ -136,31 +121,36 @@ def read(path: Path) -> dict[str, Any]:
 def parse(
     page: Mapping[str, Any],
     *,
+    config_of: Callable[[str], type[BaseModel]],
     overrides: Sequence[str] = (),
     method: str | None = None,
     dataset: str | None = None,
 ) -> Recipe:
-    """Nested tables to a recipe; see `load`."""
-    from training import methods  # here, not above: reading a recipe's own sections needs no network code
+    """The recipe of nested tables (none: all defaults), with `a.b=v` overrides, checked by its method.
 
+    config_of        a method's name → what its own table may hold: `training.methods.config`
+    method, dataset  given on the command line; an error when the page names another
+
+    Raises RecipeError, which names the key and what is near it, and whatever `config_of` raises.
+    """
     tables: dict[str, Any] = copy.deepcopy(dict(page))
     for override in overrides:
         _override(tables, override)
     for key, wanted in (("method", method), ("dataset", dataset)):
         if wanted is not None and tables.setdefault(key, wanted) != wanted:
             raise RecipeError(f"the recipe says {key} = {tables[key]!r}, the command line {wanted!r}: drop one of them")
-    name = tables.get("method", Recipe.model_fields["method"].default)
-    config = methods.method(str(name)).Config
+    name = str(tables.get("method", Recipe.model_fields["method"].default))
+    config = config_of(name)
     if "options" in tables:
         raise RecipeError(f"options: {name}'s own values belong in a table [{name}]")
-    own = tables.pop(str(name), {})
-    recipe = _check(Recipe, tables, (), known={str(name): config})
-    options = _check(config, own, (str(name),)).model_dump(mode="json")
+    own = tables.pop(name, {})
+    recipe = _check(Recipe, tables, (), known={name: config})
+    options = _check(config, own, (name,)).model_dump(mode="json")
     return recipe.model_copy(update={"options": options})
 
 
 def page_of(recipe: Recipe) -> dict[str, Any]:
-    """A recipe as the nested tables it is written as: `parse(page_of(r)) == r`."""
+    """A recipe as the nested tables it is written as: `parse(page_of(r), …) == r`."""
     page = recipe.model_dump(mode="json")
     page[recipe.method] = page.pop("options")
     return page

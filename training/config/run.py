@@ -14,7 +14,8 @@ Knows nothing of methods. What a method may ask of its surroundings is here and 
 from __future__ import annotations
 
 import json
-import os
+import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ import torch
 from rich.console import Console
 
 from models.errors import TesseraError
+from models.files import write_atomically
 from training.config import recipe as recipes
 from training.config.recipe import Recipe
 from training.data.images import Images
+from training.data.regions import RegionCache, RegionOptions, open_regions
 
 
 class RunError(TesseraError):
@@ -36,7 +39,7 @@ class RunError(TesseraError):
 class Run:
     """What every part of the training shares.
 
-    folder   where the run writes; `cache` below it keeps features and neighbors between runs
+    folder   where the run writes; `cache` below it keeps features, neighbors and regions between runs
     """
 
     recipe: Recipe
@@ -52,23 +55,37 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
+    @property
+    def log(self) -> Path:
+        """The log of all its stages."""
+        return self.folder / "log.jsonl"
+
+    def regions(self, options: RegionOptions, *, most: int | None = None) -> RegionCache:
+        """Its images cut into regions, from disk where they are there; of more than `most`, that many drawn evenly."""
+        every = math.ceil(len(self.images) / most) if most else 1
+        paths, folder, read = self.images.paths[::every], self.cache / "regions", self.images.read
+        return open_regions(paths, options, folder, self.console, workers=self.recipe.workers, read=read)
+
     def write_facts(self) -> None:
         """run.json, recipe.toml and skipped.txt. Done once, before the first step."""
         facts = {
             "data": {"folder": str(self.images.root), "digest": self.images.digest, "images": len(self.images)},
             "recipe": recipes.page_of(self.recipe),
         }
-        write(self.folder / "recipe.toml", recipes.encode(self.recipe))
         lines = [f"{s.path.relative_to(self.images.root)}\t{s.reason}\n" for s in self.images.skipped]
-        write(self.folder / "skipped.txt", "".join(lines))
-        write(self.folder / "run.json", json.dumps(facts, indent=1))  # last: its presence says the run began
+        write_text(self.folder / "recipe.toml", recipes.encode(self.recipe))
+        write_text(self.folder / "skipped.txt", "".join(lines))
+        write_text(self.folder / "run.json", json.dumps(facts, indent=1))  # last: its presence says the run began
 
 
-def write(path: Path, text: str) -> None:
-    """A text file, whole or not at all."""
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(scratch, path)
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not at all; what it says of files may hold names that are no UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode(errors="surrogateescape")))
+
+
+def resume_command(folder: Path) -> str:
+    """What goes on with the run of a folder."""
+    return f"python training/train.py --out {shlex.quote(str(folder))} --resume"
 
 
 def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
@@ -90,15 +107,17 @@ def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     return None
 
 
-def require_same(facts: dict[str, Any], recipe: Recipe, images: Images) -> None:
-    """Raises RunError when a run would go on with another recipe or other images; names what differs."""
-    before = recipes.parse(facts["recipe"])
-    if differences := before.differences(recipe):
+def require_same(data: dict[str, Any], before: Recipe, run: Run) -> None:
+    """Raises RunError when a run would go on with another recipe or other images; names what differs.
+
+    data, before  "data" of the facts that the run began with, and its recipe then
+    """
+    if differences := before.differences(run.recipe):
         raise RunError(
             f"the run was started with another recipe ({'; '.join(differences)}): --resume without --recipe,"
             " --method and --set goes on as it began; for another recipe name a new --out"
         )
-    data = facts["data"]
+    images = run.images
     if data["digest"] != images.digest:
         where = f"{data['folder']} with {data['images']} images"
         raise RunError(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # In YIQ a turn of hue is a rotation of two axes: one product for the whole batch.
-_TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
 class ViewOptions(BaseModel):
@@ -65,7 +65,7 @@ def relight(images: Tensor, options: ViewOptions, generator: torch.Generator) ->
     angle = draw(-options.hue, options.hue) * 2 * math.pi
     gray = (draw(0, 1) >= options.gray).to(images)
     blurred = draw(0, 1) < options.blur
-    yiq = torch.einsum("ij,bjhw->bihw", _TO_YIQ.to(images), images)
+    yiq = torch.einsum("ij,bjhw->bihw", TO_YIQ.to(images), images)
     power = draw(-options.gamma, options.gamma).exp()
     # All channels by one factor: hue and saturation are drawn below, and stay what they are here.
     bright = bright * yiq[:, :1].clamp(min=1e-3) ** (power - 1)
@@ -74,6 +74,6 @@ def relight(images: Tensor, options: ViewOptions, generator: torch.Generator) ->
     chroma = yiq[:, 1:] * bright * saturation * gray
     i, q = chroma[:, :1], chroma[:, 1:]
     turned = torch.cat([luma, i * angle.cos() - q * angle.sin(), i * angle.sin() + q * angle.cos()], dim=1)
-    relit = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(_TO_YIQ).to(images), turned)
+    relit = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(TO_YIQ).to(images), turned)
     soft = F.avg_pool2d(F.pad(relit, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return torch.where(blurred, soft, relit).clamp(0, 1)

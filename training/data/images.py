@@ -87,30 +87,26 @@ class Skipped:
     reason: str
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most so many of the numbers 0..count - 1, in equal steps."""
+    some = min(count, most)
+    return [i * count // some for i in range(some)]
+
+
 class Images:
     """Images of one data set, each decoded when it is asked for: `images[i]` is RGB uint8 [H, W, 3].
 
     root     the folder names are relative to
     paths    one file per image
+    found    what is known of them beside: label maps, class names, how both are read
     skipped  what was found and could not be read
-    read     how one of `paths` is read; for whoever reads them in processes of its own
     """
 
     def __init__(
-        self,
-        root: Path,
-        paths: Sequence[Path],
-        *,
-        skipped: Sequence[Skipped] = (),
-        labels: Mapping[Path, Path] | None = None,
-        class_names: tuple[str, ...] = (),
-        table: NDArray[np.uint8] | None = None,
-        read: Reader = read_image,
-        read_labels: Reader = read_labels,
+        self, root: Path, paths: Sequence[Path], found: Found | None = None, *, skipped: Sequence[Skipped] = ()
     ) -> None:
         self.root, self.paths, self.skipped = root, tuple(paths), tuple(skipped)
-        self.read, self._read_labels = read, read_labels
-        self._labels, self._class_names, self._table = labels or {}, class_names, table
+        self._found = found or Found(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -126,9 +122,14 @@ class Images:
         return self.paths[i].relative_to(self.root).as_posix()
 
     @property
+    def read(self) -> Reader:
+        """How one of `paths` is read; for whoever reads them in processes of its own."""
+        return self._found.read
+
+    @property
     def labelled(self) -> bool:
         """Whether every image has a label map."""
-        return bool(self.paths) and all(path in self._labels for path in self.paths)
+        return bool(self.paths) and all(path in self._found.labels for path in self.paths)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -136,41 +137,31 @@ class Images:
 
         A map that cannot be read is left to whoever asks for it.
         """
-        if self._class_names or not self._labels:
-            return self._class_names
+        found = self._found
+        if found.class_names or not found.labels:
+            return found.class_names
         largest = 0
-        for path in self._labels.values():  # of the images this is a subset of, too: its classes are theirs
+        for path in found.labels.values():  # of the images this is a subset of, too: its classes are theirs
             with suppress(DataError):
-                values = self._read_labels(path)
+                values = found.read_labels(path)
                 largest = max(largest, int(values[values != IGNORED].max(initial=0)))
         return tuple(f"class {n}" for n in range(largest + 1))
 
     def labels(self, i: int) -> NDArray[np.uint8]:
         """Ground truth of image i: uint8 [H, W], 255 = ignored. For scoring; no method reads it."""
-        path = self._labels.get(self.paths[i])
+        path = self._found.labels.get(self.paths[i])
         if path is None:
             raise DataError(f"{self.name(i)} has no label map")
-        values = self._read_labels(path)
-        return values if self._table is None else self._table[values]
+        values = self._found.read_labels(path)
+        return values if self._found.table is None else self._found.table[values]
 
     def subset(self, indices: Iterable[int]) -> Images:
         """Some of them, in the given order."""
-        return self._like([self.paths[i] for i in indices])
+        return Images(self.root, [self.paths[i] for i in indices], self._found)
 
     def paired(self, labels: Mapping[Path, Path]) -> Images:
         """The same images with other label maps, whose values are the classes."""
-        return Images(self.root, self.paths, skipped=self.skipped, labels=labels, read=self.read)
-
-    def _like(self, paths: Sequence[Path]) -> Images:
-        return Images(
-            self.root,
-            paths,
-            labels=self._labels,
-            class_names=self._class_names,
-            table=self._table,
-            read=self.read,
-            read_labels=self._read_labels,
-        )
+        return Images(self.root, self.paths, Found(self.paths, labels, read=self.read), skipped=self.skipped)
 
     @cached_property
     def digest(self) -> str:

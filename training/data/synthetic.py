@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from models.types import Array
 
 Color = tuple[int, int, int]
+Point = tuple[float, float]
 _SCALE = 2  # drawn larger, then reduced: soft edges
 
 
@@ -27,16 +28,16 @@ def street(size: tuple[int, int] = (360, 480), seed: int = 0) -> Array:
     height, width = size[0] * _SCALE, size[1] * _SCALE
     rng = np.random.default_rng(seed)
     picture = Image.fromarray(_sky(height, width, rng))
-    draw = ImageDraw.Draw(picture)
-    vanishing = (0.5 * width, 0.47 * height)
+    scene = _Scene(picture, rng)
     for side in (-1, 1):
-        _houses(draw, side, vanishing, (height, width), rng)
-    _ground(draw, vanishing, (height, width))
+        scene.houses(side)
+    scene.ground()
     for side in (-1, 1):
         for distance in (0.3, 0.55):
-            _tree(draw, side, distance, vanishing, (height, width), rng)
-    for side, distance, paint in ((1, 0.5, (132, 30, 34)), (-1, 0.42, (52, 66, 92)), (1, 0.25, (170, 172, 176))):
-        _car(draw, side, distance, vanishing, (height, width), paint)
+            scene.tree(side, distance)
+    scene.car(1, 0.5, (132, 30, 34))
+    scene.car(-1, 0.42, (52, 66, 92))
+    scene.car(1, 0.25, (170, 172, 176))
     pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(1.2)), np.float32)
     rough = np.clip((235 - pixels.max(axis=2, keepdims=True)) / 60, 0.1, 1)  # a bright sky has no grain
     pixels = pixels + rough * (7 * _noise(height, width, 3, rng) + 5 * _noise(height, width, 24, rng))
@@ -59,102 +60,78 @@ def _sky(height: int, width: int, rng: np.random.Generator) -> Array:
     return sky
 
 
-def _towards(near: tuple[float, float], vanishing: tuple[float, float], distance: float) -> tuple[float, float]:
-    """The point `distance` (0 here .. 1 infinitely far) of the way from `near` to the vanishing point."""
-    return near[0] + (vanishing[0] - near[0]) * distance, near[1] + (vanishing[1] - near[1]) * distance
+class _Scene:
+    """What stands in the street, drawn from the back to the front; `side` is −1 on the left and 1 on the right."""
 
+    def __init__(self, picture: Image.Image, rng: np.random.Generator) -> None:
+        self.draw, self.rng = ImageDraw.Draw(picture), rng
+        self.width, self.height = picture.size
+        self.vanishing = (0.5 * self.width, 0.47 * self.height)
 
-def _houses(
-    draw: ImageDraw.ImageDraw,
-    side: int,
-    vanishing: tuple[float, float],
-    size: tuple[int, int],
-    rng: np.random.Generator,
-) -> None:
-    height, width = size
-    edge = width * (0.5 + side * 0.75)
-    walls: list[Color] = [(150, 112, 92), (178, 160, 134), (128, 122, 120), (166, 132, 104)]
-    fronts = np.linspace(0.05, 0.82, 5)
-    for index in reversed(range(4)):
-        near, far = float(fronts[index]), float(fronts[index + 1])
-        top = height * rng.uniform(-0.35, -0.05)
-        wall = walls[(index + (side > 0)) % len(walls)]
-        corners = [
-            _towards((edge, y), vanishing, d)
-            for y, d in ((top, near), (top, far), (height * 1.02, far), (height * 1.02, near))
-        ]
-        draw.polygon(corners, fill=wall)
-        for storey in np.linspace(0.12, 0.72, 4):
-            for u in np.linspace(0.12, 0.88, 5):
-                start, stop = near + (far - near) * (u - 0.05), near + (far - near) * (u + 0.05)
-                y0 = top + (height * 1.02 - top) * storey
-                y1 = y0 + (height * 1.02 - top) * 0.12
-                pane = [
-                    _towards((edge, y), vanishing, d) for y, d in ((y0, start), (y0, stop), (y1, stop), (y1, start))
-                ]
-                draw.polygon(pane, fill=(58, 66, 76))
+    def towards(self, x: float, y: float, distance: float) -> Point:
+        """The point `distance` (0 here .. 1 infinitely far) of the way from (x, y) to the vanishing point."""
+        return x + (self.vanishing[0] - x) * distance, y + (self.vanishing[1] - y) * distance
 
+    def houses(self, side: int) -> None:
+        edge, bottom = self.width * (0.5 + side * 0.75), self.height * 1.02
+        walls: list[Color] = [(150, 112, 92), (178, 160, 134), (128, 122, 120), (166, 132, 104)]
+        fronts = np.linspace(0.05, 0.82, 5)
+        for index in reversed(range(4)):
+            near, far = float(fronts[index]), float(fronts[index + 1])
+            top = self.height * self.rng.uniform(-0.35, -0.05)
+            self._front(edge, (top, bottom), (near, far), walls[(index + (side > 0)) % len(walls)])
+            for storey in np.linspace(0.12, 0.72, 4):
+                for u in np.linspace(0.12, 0.88, 5):
+                    across = near + (far - near) * (u - 0.05), near + (far - near) * (u + 0.05)
+                    y0 = top + (bottom - top) * storey
+                    self._front(edge, (y0, y0 + (bottom - top) * 0.12), across, (58, 66, 76))
 
-def _ground(draw: ImageDraw.ImageDraw, vanishing: tuple[float, float], size: tuple[int, int]) -> None:
-    height, width = size
-    draw.polygon([vanishing, (-0.45 * width, height), (1.45 * width, height)], fill=(158, 150, 142))
-    draw.polygon([vanishing, (-0.05 * width, height), (1.05 * width, height)], fill=(196, 192, 186))  # curbs
-    draw.polygon([vanishing, (-0.02 * width, height), (1.02 * width, height)], fill=(92, 92, 96))
-    for start in (0.0, 0.3, 0.52, 0.68, 0.8):
-        stop = start + 0.55 * (1 - start) * 0.35
-        x0, x1 = 0.492 * width, 0.508 * width
-        dash = [_towards((x, height), vanishing, d) for x, d in ((x0, start), (x1, start), (x1, stop), (x0, stop))]
-        draw.polygon(dash, fill=(214, 212, 204))
+    def _front(self, x: float, down: Point, across: Point, color: Color) -> None:
+        """A rectangle of the wall at x, from one height and distance to another."""
+        corners = ((down[0], across[0]), (down[0], across[1]), (down[1], across[1]), (down[1], across[0]))
+        self.draw.polygon([self.towards(x, y, distance) for y, distance in corners], fill=color)
 
+    def ground(self) -> None:
+        width, height = self.width, self.height
+        for left, color in ((-0.45, (158, 150, 142)), (-0.05, (196, 192, 186)), (-0.02, (92, 92, 96))):  # curbs, road
+            self.draw.polygon([self.vanishing, (left * width, height), ((1 - left) * width, height)], fill=color)
+        for start in (0.0, 0.3, 0.52, 0.68, 0.8):
+            stop = start + 0.55 * (1 - start) * 0.35
+            x0, x1 = 0.492 * width, 0.508 * width
+            dash = [self.towards(x, height, d) for x, d in ((x0, start), (x1, start), (x1, stop), (x0, stop))]
+            self.draw.polygon(dash, fill=(214, 212, 204))
 
-def _tree(
-    draw: ImageDraw.ImageDraw,
-    side: int,
-    distance: float,
-    vanishing: tuple[float, float],
-    size: tuple[int, int],
-    rng: np.random.Generator,
-) -> None:
-    height, width = size
-    x, foot = _towards((width * (0.5 + side * 0.72), height), vanishing, distance)
-    tall = height * 0.95 * (1 - distance)
-    draw.rectangle([x - tall * 0.025, foot - tall * 0.55, x + tall * 0.025, foot], fill=(72, 58, 46))
-    for _ in range(260):
-        angle, reach = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0, 1))
-        cx, cy = x + tall * 0.3 * reach * np.cos(angle), foot - tall * 0.78 + tall * 0.3 * reach * np.sin(angle)
-        r = tall * rng.uniform(0.02, 0.06)
-        light = rng.uniform(0.6, 1.15)
-        draw.ellipse([cx - r, cy - r, cx + r, cy + r], fill=(int(58 * light), int(86 * light), int(44 * light)))
+    def tree(self, side: int, distance: float) -> None:
+        x, foot = self.towards(self.width * (0.5 + side * 0.72), self.height, distance)
+        tall = self.height * 0.95 * (1 - distance)
+        self.draw.rectangle([x - tall * 0.025, foot - tall * 0.55, x + tall * 0.025, foot], fill=(72, 58, 46))
+        for _ in range(260):
+            angle, reach = self.rng.uniform(0, 2 * np.pi), np.sqrt(self.rng.uniform(0, 1))
+            cx, cy = x + tall * 0.3 * reach * np.cos(angle), foot - tall * 0.78 + tall * 0.3 * reach * np.sin(angle)
+            r = tall * self.rng.uniform(0.02, 0.06)
+            light = self.rng.uniform(0.6, 1.15)
+            green = (int(58 * light), int(86 * light), int(44 * light))
+            self.draw.ellipse([cx - r, cy - r, cx + r, cy + r], fill=green)
 
+    def car(self, side: int, distance: float, color: Color) -> None:
+        x, foot = self.towards(self.width * (0.5 + side * 0.42), self.height, distance)
+        wide = self.width * 0.3 * (1 - distance)
+        tall = 0.72 * wide
 
-def _car(
-    draw: ImageDraw.ImageDraw,
-    side: int,
-    distance: float,
-    vanishing: tuple[float, float],
-    size: tuple[int, int],
-    paint: Color,
-) -> None:
-    height, width = size
-    x, foot = _towards((width * (0.5 + side * 0.42), height), vanishing, distance)
-    wide = width * 0.3 * (1 - distance)
-    tall = 0.72 * wide
-    draw.ellipse([x - wide * 0.52, foot - tall * 0.12, x + wide * 0.52, foot + tall * 0.06], fill=(48, 48, 50))
-    for wheel in (-0.36, 0.36):
-        left, right = x + wide * (wheel - 0.09), x + wide * (wheel + 0.09)
-        draw.rounded_rectangle([left, foot - tall * 0.3, right, foot + tall * 0.02], wide * 0.03, fill=(28, 28, 30))
-    draw.rounded_rectangle(
-        [x - wide / 2, foot - tall * 0.62, x + wide / 2, foot - tall * 0.14], wide * 0.08, fill=paint
-    )
-    roof = [(x + wide * u, foot - tall * v) for u, v in ((-0.4, 0.6), (-0.3, 1.0), (0.3, 1.0), (0.4, 0.6))]
-    draw.polygon(roof, fill=paint)
-    glass = [(x + wide * u, foot - tall * v) for u, v in ((-0.33, 0.63), (-0.26, 0.94), (0.26, 0.94), (0.33, 0.63))]
-    draw.polygon(glass, fill=(66, 78, 88))
-    for lamp in (-0.42, 0.42):
-        draw.ellipse(
-            [x + wide * (lamp - 0.06), foot - tall * 0.5, x + wide * (lamp + 0.06), foot - tall * 0.38],
-            fill=(196, 60, 48),
-        )
+        def box(left: float, top: float, right: float, bottom: float) -> list[float]:
+            return [x + wide * left, foot - tall * top, x + wide * right, foot - tall * bottom]
+
+        def shape(*corners: Point) -> list[Point]:
+            return [(x + wide * u, foot - tall * v) for u, v in corners]
+
+        self.draw.ellipse(box(-0.52, 0.12, 0.52, -0.06), fill=(48, 48, 50))
+        for wheel in (-0.36, 0.36):
+            self.draw.rounded_rectangle(box(wheel - 0.09, 0.3, wheel + 0.09, -0.02), wide * 0.03, fill=(28, 28, 30))
+        self.draw.rounded_rectangle(box(-0.5, 0.62, 0.5, 0.14), wide * 0.08, fill=color)
+        self.draw.polygon(shape((-0.4, 0.6), (-0.3, 1.0), (0.3, 1.0), (0.4, 0.6)), fill=color)
+        self.draw.polygon(shape((-0.33, 0.63), (-0.26, 0.94), (0.26, 0.94), (0.33, 0.63)), fill=(66, 78, 88))
+        for lamp in (-0.42, 0.42):
+            self.draw.ellipse(box(lamp - 0.06, 0.5, lamp + 0.06, 0.38), fill=(196, 60, 48))
 
 
 def main() -> None:

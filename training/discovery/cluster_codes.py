@@ -13,8 +13,8 @@ from models.preprocess import InputSpec
 from training.clustering.kmeans import kmeans
 from training.config.run import Run
 from training.data.preprocess import fitted, four_by_three
-from training.data.regions import RegionOptions, open_regions
-from training.features.region_codes import region_codes
+from training.data.regions import RegionCache, RegionOptions
+from training.features.region_codes import RegionCodes, region_codes
 from training.progress import Progress
 
 _POINTS = 400_000  # k-means of more finds the same centroids
@@ -47,15 +47,14 @@ def cluster(encoder: Encoder, spec: InputSpec, run: Run) -> Tensor:
     With `unit = "region"` every region of an image is one point, whatever its size.
     """
     section = run.recipe.clusters
-    points = _regions(encoder, run) if section.unit == "region" else sample(encoder, spec, run)
+    points = coded_regions(encoder, run)[1].codes if section.unit == "region" else sample(encoder, spec, run)
     centroids, _ = kmeans(points, section.k, seed=run.recipe.seed, restarts=section.restarts, metric="cosine")
     return centroids
 
 
-def _regions(encoder: Encoder, run: Run) -> Tensor:
-    size = four_by_three(run.recipe.input.size)
-    options = RegionOptions(size=size, scales=run.recipe.clusters.region_scales)
-    paths, folder = run.images.paths, run.cache / "regions"
-    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers, read=run.images.read)
+def coded_regions(encoder: Encoder, run: Run, *, most: int | None = None) -> tuple[RegionCache, RegionCodes]:
+    """The regions of the run's images at the scales of [clusters], and their codes; of `most` images, drawn evenly."""
+    size, scales = four_by_three(run.recipe.input.size), run.recipe.clusters.region_scales
+    cache = run.regions(RegionOptions(size=size, scales=scales), most=most)
     encoder.eval().to(run.device)
-    return region_codes(lambda pixels: encoder(pixels.to(run.device)), cache).codes
+    return cache, region_codes(lambda pixels: encoder(pixels.to(run.device)), cache)

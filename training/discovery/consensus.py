@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,13 +28,16 @@ from torch.nn import functional as F
 from models.errors import TesseraError
 from models.nets.encoder import Encoder
 from training.clustering.kmeans import kmeans
+from training.config.recipe import Section
 from training.config.run import Run
 from training.data.augment import ViewOptions, crop, draw_crops, relight
-from training.data.preprocess import four_by_three
-from training.data.regions import RegionCache, RegionOptions, open_regions
-from training.features.region_codes import RegionCodes, coarse, region_codes
-from training.progress import Progress
+from training.data.regions import RegionCache
+from training.discovery.cluster_codes import coded_regions
+from training.discovery.segmenter import Segmenter
+from training.features.region_codes import RegionCodes, coarse
+from training.progress import Progress, say
 from training.trainer import loop
+from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage
 
 IMAGES = 2000  # drawn evenly from more: their soft labels are held in memory, 0.2 MB each at 11 clusters
@@ -57,22 +60,8 @@ class Consensus:
     agreement: float
 
 
-@dataclass(frozen=True)
-class Distilled:
-    """One network that answers like the consensus.
-
-    encoder    pixels uint8 [B, H, W, 3] → code float [B, D, h, w]
-    centroids  float32 [K, D], rows of length 1; compared by cosine
-    agreement  of the clusterings it learned from, 0..1
-    """
-
-    encoder: Encoder
-    centroids: Tensor
-    agreement: float
-
-
-def distill(encoder: Encoder, run: Run) -> Distilled:
-    """What [clusters] with `distill_steps` asks for: regions, several clusterings, one network.
+def distill(encoder: Encoder, temperature: float, run: Run) -> Segmenter:
+    """What [clusters] with `distill_steps` asks for: regions, several clusterings, one network that answers like them.
 
     encoder  of a trained method; stays as it is. Its copy is trained on, backbone and all.
 
@@ -80,45 +69,33 @@ def distill(encoder: Encoder, run: Run) -> Distilled:
     the stage; what comes before is computed again, to the same result.
     """
     section, seed = run.recipe.clusters, run.recipe.seed
-    options = RegionOptions(size=four_by_three(run.recipe.input.size), scales=section.region_scales)
-    paths, folder = run.images.paths[:: math.ceil(len(run.images) / IMAGES)], run.cache / "regions"
-    cache = open_regions(paths, options, folder, run.console, workers=run.recipe.workers, read=run.images.read)
-    encoder.eval().to(run.device)
-
-    def code(pixels: Tensor) -> Tensor:
-        answer: Tensor = encoder(pixels.to(run.device))
-        return answer
-
-    codes = region_codes(code, cache)
-    grid = (options.size[0] // GRID_PX, options.size[1] // GRID_PX)
+    cache, codes = coded_regions(encoder, run, most=IMAGES)
+    height, width = cache.images.shape[1:3]
+    grid = (height // GRID_PX, width // GRID_PX)
     clusterings = []
     with Progress(run.console, "clusterings", section.runs) as progress:
         for i in range(section.runs):
-            rows = codes.at(i % len(options.scales))
-            clusterings.append(
-                cluster_regions(
-                    rows, cache, section.k, grid, position=section.position, seed=seed + i, restarts=section.restarts
-                )
-            )
+            rows, how = codes.at(i % len(section.region_scales)), {"seed": seed + i, "restarts": section.restarts}
+            clusterings.append(cluster_regions(rows, cache, section.k, grid, position=section.position, **how))
             progress.advance()
     found = consensus(clusterings, section.k)
-    run.console.print(f"{section.runs} clusterings agree on {found.agreement:.1%} of the pixels", highlight=False)
+    say(run.console, f"{section.runs} clusterings agree on {found.agreement:.1%} of the pixels")
 
     network = copy.deepcopy(encoder)
     network.requires_grad_(True)
     network.flip_average = False  # views are mirrored while it learns; averaging would double the time of serving
     network.position = section.position
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         student = Student(network, section.k).to(run.device)
     # Views a fifth smaller each way than the image: at their mean area of 0.75 nothing changes its size much.
-    smaller = (options.size[0] * 4 // 5 // 16 * 16, options.size[1] * 4 // 5 // 16 * 16)
+    smaller = (height * 4 // 5 // 16 * 16, width * 4 // 5 // 16 * 16)
     views = DistillOptions().views.model_copy(update={"size": smaller})
     lesson = DistillOptions(steps=section.distill_steps, lr=section.distill_lr, views=views)
     student.train()
     loop.fit(student, [student.stage(cache.images, found.soft, lesson, seed)], run, name="consensus")
     student.eval()
-    return Distilled(network, student.unit_centroids().detach().cpu(), found.agreement)
+    centroids = student.unit_centroids().detach().cpu()
+    return Segmenter(network, centroids, "cosine", temperature, found.agreement)
 
 
 def place(codes: RegionCodes, weight: float, mean: Tensor | None = None) -> Tensor:
@@ -203,10 +180,8 @@ def consensus(runs: Sequence[Tensor], k: int, *, passes: int = 3) -> Consensus:
     return Consensus(mean, float((pairs.sum() - len(runs)) / others) if others else 1.0)
 
 
-class DistillOptions(BaseModel):
+class DistillOptions(Section):
     """How the consensus is taught to one network."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(default=400, ge=1)
     lr: float = Field(default=1e-3, gt=0)

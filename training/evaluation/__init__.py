@@ -1,4 +1,4 @@
 """What a bundle is worth against labels: measured here, after training, and nowhere else.
 
-Knows nothing of how a bundle was made: an ONNX graph, images and label maps in; scores, curves and a page out.
+Knows nothing of how a bundle was made: an ONNX graph, images and label maps in; scores and curves out.
 """

@@ -1,6 +1,6 @@
 """A bundle's network opened again for measuring: values inside it, and itself with and without flip averaging.
 
-Knows nothing of labels or scores. What the values inside are called is told by training/export/write_bundle.py.
+Knows nothing of labels or scores. What the values inside are called is told by training/export/onnx.py.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Exported:
     """
 
     def __init__(self, network: bytes, *, device: Device = "cpu", features: bool = False, threads: int = 0) -> None:
-        model = load_from_string(network)
-        self.features = features and "features" in values(model)
+        self.features = features and "features" in values(model := load_from_string(network))
         if self.features:
             model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, None))
+            network = model.SerializeToString()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=_providers(device))
+        self._session = onnxruntime.InferenceSession(network, options, providers=_providers(device))
 
     def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
         """See models.inference.Predictor."""

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from models.bundle import Bundle
@@ -18,30 +17,10 @@ from models.inference import self_test
 from training.data.images import Skipped
 from training.evaluation import metrics, scoring
 from training.evaluation.correspondence_curve import Curve
-from training.evaluation.exported import Device, open_networks
+from training.evaluation.exported import open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way
 from training.evaluation.linear_probe import LinearProbe
-from training.evaluation.scoring import Labelled, Row, Tally
-
-
-@dataclass(frozen=True)
-class Options:
-    """What is measured besides the way the service takes, and how.
-
-    edges        rows refined in each of these ways
-    flip         rows with and without averaging with the mirrored image
-    curves       precision and recall of feature correspondences
-    probe_steps  of the linear probe, where there is something for it to learn from
-    workers      images at once
-    """
-
-    edges: tuple[Edges, ...] = ()
-    flip: bool = False
-    curves: bool = False
-    probe_steps: int = 400
-    seed: int = 0
-    workers: int = 1
-    device: Device = "auto"
+from training.evaluation.scoring import Labelled, Options, Row, Tally
 
 
 @dataclass
@@ -144,29 +123,20 @@ def evaluate(
     skipped: list[Skipped] = []
     probe = None
     if learning is not None:
-        probe = scoring.probe(
-            mapper, network, learning, skipped, steps=options.probe_steps, seed=options.seed,
-            device=_torch_device(options.device), console=console,
-        )  # fmt: skip
+        probe = scoring.probe(mapper, network, learning, options, skipped, console)
         mapper = Mapper(bundle, opened.networks, probe)
-    tally = scoring.score(mapper, labelled, mapper.ways(options.edges), workers=options.workers, console=console)
+    tally = scoring.score(mapper, labelled, options, console)
     tally.skipped[:0] = skipped
     notes = list(opened.notes)
     drawn: dict[str, dict[str, Curve]] = {}
     if options.curves:
-        drawn = scoring.correspondence(
-            mapper, network, labelled, seed=options.seed, workers=options.workers, console=console
-        )
+        drawn = scoring.correspondence(mapper, network, labelled, options, console)
         if not opened.exported.features:
             notes.append(
                 "the network does not name its backbone's features: the curves are of the code alone; a bundle"
                 " exported anew has both"
             )
     return Evaluation(bundle, labelled, data, mapper, tally, Way(flip=opened.served), probe, drawn, notes)
-
-
-def _torch_device(device: Device) -> torch.device:
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _number(value: float) -> float | None:

@@ -5,7 +5,6 @@ Knows nothing of commands, files of results or pages: a mapper and labelled imag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,8 +19,8 @@ from training.data.images import IGNORED, DataError, Images, Skipped
 from training.data.prefetch import prefetch
 from training.evaluation import linear_probe, metrics
 from training.evaluation.correspondence_curve import IMAGES, Curve, Places, curves, places
-from training.evaluation.exported import Network
-from training.evaluation.label_maps import Mapper, Protocol, Way, enlarged, framed
+from training.evaluation.exported import Device, Network
+from training.evaluation.label_maps import Edges, Mapper, Protocol, Way, enlarged, framed
 from training.evaluation.linear_probe import Lesson, LinearProbe
 from training.progress import Progress
 
@@ -35,6 +34,26 @@ class ScoringError(TesseraError):
 class _Counted(NamedTuple):
     confusion: Array
     seconds: float
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured besides the way the service takes, and how.
+
+    edges        rows refined in each of these ways
+    flip         rows with and without averaging with the mirrored image
+    curves       precision and recall of feature correspondences
+    probe_steps  of the linear probe, where there is something for it to learn from
+    workers      images at once
+    """
+
+    edges: tuple[Edges, ...] = ()
+    flip: bool = False
+    curves: bool = False
+    probe_steps: int = 400
+    seed: int = 0
+    workers: int = 1
+    device: Device = "auto"
 
 
 @dataclass(frozen=True)
@@ -92,12 +111,12 @@ class Labelled:
         return Skipped(self.images.paths[i], str(error).replace(f"{self.images.paths[i]}: ", ""))
 
 
-def score(mapper: Mapper, labelled: Labelled, ways: Sequence[Way], *, workers: int, console: Console) -> Tally:
+def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console) -> Tally:
     """Every image in every way; each prediction is brought to the label map's size by nearest neighbor.
 
     Raises ScoringError where not one image could be scored, or no pixel of any.
     """
-    clusters, classes = len(mapper.bundle.manifest.clusters), labelled.classes
+    clusters, classes, ways = len(mapper.bundle.manifest.clusters), labelled.classes, mapper.ways(options.edges)
 
     def one(i: int) -> dict[Way, _Counted] | Skipped:
         try:
@@ -116,7 +135,7 @@ def score(mapper: Mapper, labelled: Labelled, ways: Sequence[Way], *, workers: i
 
     tally, sums = Tally(), dict[Way, _Counted]()
     with Progress(console, "scoring", len(labelled)) as bar:
-        for found in prefetch(one, range(len(labelled)), workers):
+        for found in prefetch(one, range(len(labelled)), options.workers):
             if isinstance(found, Skipped):
                 tally.skipped.append(found)
             else:
@@ -139,15 +158,7 @@ def score(mapper: Mapper, labelled: Labelled, ways: Sequence[Way], *, workers: i
 
 
 def probe(
-    mapper: Mapper,
-    network: Network,
-    labelled: Labelled,
-    skipped: list[Skipped],
-    *,
-    steps: int,
-    seed: int,
-    device: torch.device,
-    console: Console,
+    mapper: Mapper, network: Network, labelled: Labelled, options: Options, skipped: list[Skipped], console: Console
 ) -> LinearProbe:
     """A linear probe on the codes of labelled images; those that cannot be read are added to `skipped`."""
 
@@ -162,13 +173,13 @@ def probe(
         inner = (round(fitted.box[2] * height), round(fitted.box[3] * width))
         return Lesson(network(fitted.pixels).code, enlarged(truth, inner), fitted.box)
 
-    return linear_probe.train(
-        lesson, len(labelled), labelled.classes, steps=steps, seed=seed, device=device, console=console
-    )
+    device = torch.device("cuda" if options.device != "cpu" and torch.cuda.is_available() else "cpu")
+    how = {"steps": options.probe_steps, "seed": options.seed}
+    return linear_probe.train(lesson, len(labelled), labelled.classes, device=device, console=console, **how)
 
 
 def correspondence(
-    mapper: Mapper, network: Network, labelled: Labelled, *, seed: int, workers: int, console: Console
+    mapper: Mapper, network: Network, labelled: Labelled, options: Options, console: Console
 ) -> dict[str, dict[str, Curve]]:
     """Precision and recall of "alike, so one class", of the backbone's features where there are any, and of the code.
 
@@ -185,12 +196,12 @@ def correspondence(
         fitted = fit(image, mapper.bundle.manifest.input)
         answer = network(fitted.pixels)
         maps = {} if answer.features is None else {"features": answer.features}
-        return places({**maps, "code": answer.code}, truth, fitted.box, np.random.default_rng([seed, i]))
+        return places({**maps, "code": answer.code}, truth, fitted.box, np.random.default_rng([options.seed, i]))
 
     found: list[Places] = []
     with Progress(console, "correspondence", len(chosen)) as bar:
-        for seen in prefetch(one, chosen, workers):
+        for seen in prefetch(one, chosen, options.workers):
             if seen is not None:
                 found.append(seen)
             bar.advance()
-    return curves(found, seed) if found else {}
+    return curves(found, options.seed) if found else {}

@@ -1,30 +1,28 @@
 """What the finished network makes of its training images, in one pass over them.
 
-Knows nothing of training or bundles: encoder and centroids in; shares, patches and scores out.
+Knows nothing of training or bundles: a segmenter and images in; shares, patches and scores out.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
 from models import assign
-from models.assign import Assignment
 from models.bundle import Golden
-from models.nets.encoder import Encoder
 from models.preprocess import Fit, InputSpec, fit, resize
 from models.types import Array
-from training.clustering.agreement import agreement
-from training.clustering.kmeans import kmeans
-from training.config.run import Run
+from training.clustering.agreement import stability
+from training.data.images import Images
 from training.data.preprocess import fitted
 from training.data.synthetic import street
+from training.discovery.segmenter import Segmenter
 from training.evaluation import metrics
 from training.export.exemplars import ExemplarPicker
 from training.progress import Progress
@@ -32,6 +30,7 @@ from training.progress import Progress
 _IMAGES = 2000  # drawn evenly from more; shares then move by less than a percent
 _GOLDEN_AMONG = 32
 _COMPARED_IMAGES, _CELLS, _BINS = 200, 64, 40
+_SEEDS = (101, 102, 103)
 
 
 @dataclass(frozen=True)
@@ -65,25 +64,35 @@ class CorpusStats:
 
 
 @torch.inference_mode()
-def measure(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: InputSpec, run: Run) -> CorpusStats:
+def measure(
+    found: Segmenter,
+    spec: InputSpec,
+    images: Images,
+    *,
+    exemplars: int,
+    device: torch.device,
+    console: Console,
+    seed: int = 0,
+    workers: int = 2,
+) -> CorpusStats:
     """One pass over the training images, at most about two thousand of them.
 
-    With export.exemplars = 0 nothing in the answer shows a training image: mean patches, a drawn golden image.
+    exemplars  patches kept per cluster; with 0 nothing in the answer shows a training image: mean patches, a drawn
+               golden image
     """
-    encoder.eval().to(run.device)
-    centroids = centroids.to(run.device)
-    k, keep = len(centroids), run.recipe.export.exemplars
-    every = max(1, math.ceil(len(run.images) / _IMAGES))
-    images = run.images.subset(range(0, len(run.images), every)) if every > 1 else run.images
+    found.encoder.eval().to(device)
+    k = len(found.centroids)
+    every = max(1, math.ceil(len(images) / _IMAGES))
+    images = images.subset(range(0, len(images), every)) if every > 1 else images
     pixels, holds = np.zeros(k), np.zeros(k)
-    gallery = ExemplarPicker(k, keep)
-    table = np.zeros((k, len(run.images.class_names)), np.int64) if images.labelled else None
+    picker = ExemplarPicker(k, exemplars)
+    table = np.zeros((k, len(images.class_names)), np.int64) if images.labelled else None
     golden: tuple[float, Array] | None = None
     cells: list[Tensor] = []
-    generator = torch.Generator().manual_seed(run.recipe.seed)
-    with Progress(run.console, "measuring", len(images)) as bar:
-        for i, (image, one) in enumerate(fitted(images, spec, run.recipe.workers)):
-            scores, sure, code = _scores(encoder, centroids, assignment, one, run.device)
+    generator = torch.Generator().manual_seed(seed)
+    with Progress(console, "measuring", len(images)) as bar:
+        for i, (image, one) in enumerate(fitted(images, spec, workers)):
+            scores, sure, code = _scores(found, one, device)
             if len(cells) < _COMPARED_IMAGES:
                 flat = F.normalize(code.flatten(1).T, dim=1)
                 cells.append(flat[torch.randint(len(flat), (_CELLS,), generator=generator)])
@@ -92,7 +101,7 @@ def measure(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: I
             counts = np.bincount(labels.ravel(), minlength=k)
             pixels += counts / labels.size  # every image weighs the same, whatever its size
             holds += counts > 0
-            gallery.show(i, image, labels, _enlarged(sure, labels.shape))
+            picker.show(i, image, labels, _enlarged(sure, labels.shape))
             if i < _GOLDEN_AMONG and (golden is None or sure.mean() > golden[0]):
                 # The surest image: rounding on another machine moves the fewest of its labels.
                 golden = float(sure.mean()), image
@@ -101,28 +110,32 @@ def measure(encoder: Encoder, centroids: Tensor, assignment: Assignment, spec: I
                 predicted = assign.labels(scores, source, one.box)
                 table += metrics.confusion(predicted, images.labels(i), k, table.shape[1])
             bar.advance()
-    shown = street() if golden is None or not keep else _small(golden[1], min(spec.size))
-    one = fit(shown, spec)
-    scores, _, _ = _scores(encoder, centroids, assignment, one, run.device)
+    shown = street() if golden is None or not exemplars else _small(golden[1], min(spec.size))
     return CorpusStats(
         fractions=pixels / pixels.sum(),
         presence=holds / len(images),
-        exemplars=gallery.encode(),
-        golden=Golden(shown, assign.labels(scores, one.source, one.box)),
+        exemplars=picker.encode(),
+        golden=golden_of(shown, found, spec, device),
         scores=metrics.score(table) if table is not None else None,
         images=len(images),
         similarity=_similarity(torch.stack(cells)),
-        stability=_stability(torch.cat(cells), k),
+        stability=stability(torch.cat(cells), k, seeds=_SEEDS) if len(cells) * _CELLS > k else 1.0,
     )
 
 
-def _scores(
-    encoder: Encoder, centroids: Tensor, assignment: Assignment, one: Fit, device: torch.device
-) -> tuple[Array, Array, Tensor]:
+@torch.inference_mode()
+def golden_of(image: Array, found: Segmenter, spec: InputSpec, device: torch.device) -> Golden:
+    """An image RGB uint8 [H, W, 3], and what the network says of it."""
+    one = fit(image, spec)
+    scores, _, _ = _scores(found, one, device)
+    return Golden(image, assign.labels(scores, one.source, one.box))
+
+
+def _scores(found: Segmenter, one: Fit, device: torch.device) -> tuple[Array, Array, Tensor]:
     """Scores float32 [K, h, w] of one image, by how much the best beats the second [h, w], the code [D, h, w]."""
-    code = encoder(torch.tensor(one.pixels)[None].to(device))[0].float()
-    scores = torch.einsum("kd,dhw->khw", centroids, code)
-    similarity = scores / code.norm(dim=0).clamp(min=1e-10) if assignment == "cosine" else scores
+    code = found.encoder(torch.tensor(one.pixels)[None].to(device))[0].float()
+    scores = torch.einsum("kd,dhw->khw", found.centroids.to(device), code)
+    similarity = scores / code.norm(dim=0).clamp(min=1e-10) if found.assignment == "cosine" else scores
     best = similarity.topk(2, dim=0).values
     return scores.cpu().numpy(), (best[0] - best[1]).cpu().numpy(), code.cpu()
 
@@ -136,13 +149,6 @@ def _similarity(cells: Tensor) -> dict[str, list[float]]:
     return {
         name: (torch.histc(values.float(), _BINS, -1, 1) / values.numel()).tolist() for name, values in found.items()
     }
-
-
-def _stability(points: Tensor, k: int) -> float:
-    if len(points) <= k:
-        return 1.0
-    runs = [kmeans(points, k, seed=seed, restarts=1)[1] for seed in (101, 102, 103)]
-    return float(np.mean([agreement(a, b) for a, b in combinations(runs, 2)]))
 
 
 def _small(image: Array, short_side: int) -> Array:

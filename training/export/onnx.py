@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from onnx import load_from_string
 from torch import Tensor, nn
@@ -32,12 +31,12 @@ from torch.nn import functional as F
 
 from models import assign
 from models.errors import TesseraError
-from models.inference import Prediction
 from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
 from models.preprocess import InputSpec, fit
 from models.types import Array
+from training.evaluation.exported import Exported
 
 OPSET = 17
 AGREEMENT = 0.999  # of the labels, ONNX against torch
@@ -95,11 +94,10 @@ class _Watched(nn.Module):
 
 @dataclass(frozen=True)
 class Check:
-    """ONNX against torch: share of equal labels, largest difference of a score, images compared."""
+    """ONNX against torch: share of equal labels, largest difference of a score."""
 
     agreement: float
     difference: float
-    images: int
 
 
 def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
@@ -128,26 +126,12 @@ def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-class Session:
-    """An ONNX file as an encoder, on the CPU."""
-
-    def __init__(self, onnx: bytes) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
-        """See models.inference.Predictor."""
-        found = self._session.run(["scores", "code"] if code else ["scores"], {"pixels": pixels})
-        return Prediction(*found)
-
-
 def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSpec) -> Check:
     """Compares both on real images, turned as well as upright, alone and in a batch of two.
 
     Raises ExportError when fewer than 99.9 % of the labels are equal.
     """
-    session, network = Session(onnx), network.cpu().eval()
+    session, network = Exported(onnx, threads=torch.get_num_threads()), network.cpu().eval()
     equal, difference = [], 0.0
     for image in images:
         for turned in (image, np.rot90(image)):
@@ -161,7 +145,7 @@ def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSp
                 difference = max(difference, float(np.abs(got - want).max()))
             alone = session(pixels[:1]).scores[0]
             difference = max(difference, float(np.abs(alone - wanted[0]).max()))
-    found = Check(float(np.mean(equal)), difference, len(images))
+    found = Check(float(np.mean(equal)), difference)
     if not found.agreement >= AGREEMENT:
         raise ExportError(
             f"ONNX and torch agree on {found.agreement:.2%} of the labels, {AGREEMENT:.1%} are needed"

@@ -29,6 +29,11 @@ class Origin:
     notice: str
 
 
+def origin(run: Run) -> Origin:
+    """Of what a run made."""
+    return Origin(bundle_name(run), run.recipe.method, provenance(run), notice(run))
+
+
 def bundle_name(run: Run) -> str:
     """export.name, or the data folder's name as a bundle can be called."""
     if run.recipe.export.name:

@@ -36,24 +36,17 @@ def pool(maps: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return means.reshape(batch, count, depth), cells.reshape(batch, count)
 
 
-def paint(values: NDArray[np.float32], ids: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Region values back on the pixels: values [R, K], ids [H, W] -> [K, H, W]."""
-    return np.moveaxis(values[ids], -1, 0)
-
-
 @dataclass(frozen=True)
 class RegionCodes:
     """One row per region of every image at one or more scales.
 
     codes   float32 [R, D]    mean code
     center  float32 [R, 2]    (y, x) of the region's mean pixel, 0..1
-    area    float32 [R]       share of its image
     image, scale, region  int64 [R]   where the row comes from
     """
 
     codes: Tensor
     center: Tensor
-    area: Tensor
     image: Tensor
     scale: Tensor
     region: Tensor
@@ -65,7 +58,7 @@ class RegionCodes:
 
 
 def region_codes(code: Callable[[Tensor], Tensor], cache: RegionCache, *, batch_size: int = 16) -> RegionCodes:
-    """Mean code, place and area of every region.
+    """Mean code and place of every region.
 
     code   pixels uint8 [B, H, W, 3] -> code float [B, D, h, w]
     """
@@ -86,7 +79,6 @@ def region_codes(code: Callable[[Tensor], Tensor], cache: RegionCache, *, batch_
                 RegionCodes(
                     codes=means[image, region, :-2],
                     center=means[image, region, -2:],
-                    area=cells[image, region] / (grid[0] * grid[1]),
                     image=image + start,
                     scale=torch.full_like(image, s),
                     region=region,

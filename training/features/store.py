@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
+from models.files import write_atomically
 from models.nets.backbone import VitBackbone
 from models.nets.encoder import Encoder
 from models.types import Array
-from training.config.run import Run
+from training.config.run import Run, write_text
 from training.data import crops
-from training.data.images import Images
 from training.data.prefetch import prefetch
 from training.progress import Progress
 
@@ -41,16 +41,13 @@ class FeatureError(TesseraError):
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """What decides the features, apart from backbone and images.
+    """What decides the features, apart from backbone, images and the recipe's [input].
 
-    size       side of the crops in pixels; a multiple of the backbone's stride
     five_crop  five crops an image instead of the central square
     precision  of the numbers on disk; float16 halves them and changes cosines by about 1e-4
     """
 
-    size: int = 224
     five_crop: bool = False
-    interpolation: crops.Interpolation = "bilinear"
     precision: Literal["float16", "float32"] = "float16"
     batch_size: int = 16
 
@@ -74,30 +71,28 @@ class Features:
         return torch.from_numpy(np.stack([self.maps[i] for i in indices])).to(device).float()
 
 
-def open_features(encoder: Encoder, images: Images, options: FeatureOptions, run: Run) -> Features:
-    """The features of all crops under the encoder's backbone, from disk where they are there.
+def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Features:
+    """The features of all the run's crops under the encoder's backbone, from disk where they are there.
 
-    Raises FeatureError when the size does not fit the backbone or the disk is too small.
+    Raises FeatureError when the crops' size does not fit the backbone or the disk is too small.
     """
-    backbone = encoder.backbone
-    if options.size % backbone.stride:
-        near = max(1, round(options.size / backbone.stride)) * backbone.stride
+    backbone, size = encoder.backbone, run.recipe.input.train_size
+    if size % backbone.stride:
+        near = max(1, round(size / backbone.stride)) * backbone.stride
         raise FeatureError(
-            f"crops of {options.size} pixels do not divide into cells of {backbone.stride}:"
-            f" set input.train_size to {near}"
+            f"crops of {size} pixels do not divide into cells of {backbone.stride}: set input.train_size to {near}"
         )
-    folder = run.cache / f"features-{_key(backbone, images, options)}"
+    folder = run.cache / f"features-{_key(backbone, options, run)}"
     folder.mkdir(parents=True, exist_ok=True)
-    side = options.size // backbone.stride
-    n = len(images) * (5 if options.five_crop else 1)
+    side = size // backbone.stride
+    n = len(run.images) * (5 if options.five_crop else 1)
     maps = _array(folder / "maps.npy", (n, backbone.channels, side, side), options.precision)
     means = _array(folder / "means.npy", (n, backbone.channels), "float32")
-    _fill(maps, means, folder / "done", encoder, images, options, run)
+    _fill(maps, means, folder / "done", encoder, options, run)
     found = folder / "neighbors.npy"
     if not found.exists():
-        scratch = folder / "neighbors.part.npy"
-        np.save(scratch, neighbors(torch.from_numpy(np.array(means)).to(run.device)).cpu().numpy())
-        scratch.replace(found)
+        nearest = neighbors(torch.from_numpy(np.array(means)).to(run.device)).cpu().numpy()
+        write_atomically(found, lambda file: np.save(file, nearest))
     return Features(np.load(folder / "maps.npy", mmap_mode="r"), np.load(found))
 
 
@@ -120,17 +115,19 @@ def neighbors(means: Tensor, k: int = NEIGHBORS) -> Tensor:
     return torch.cat(rows)
 
 
-def thumbnails(images: Images, options: FeatureOptions, side: int, run: Run) -> Array:
+def thumbnails(side: int, options: FeatureOptions, run: Run) -> Array:
     """The crops that the features are of, `side` pixels a side: uint8 [n, side, side, 3], in the same order."""
+    return np.concatenate(list(_crops(side, range(len(run.images)), options, run)))
+
+
+def _crops(side: int, images: range, options: FeatureOptions, run: Run) -> Iterator[Array]:
+    """Every image's crops, loaded ahead in threads: uint8 [1 or 5, side, side, 3]."""
 
     def load(i: int) -> Array:
-        return np.stack([crops.square(part, side, options.interpolation) for part in _parts(images[i], options)])
+        parts = crops.five(run.images[i]) if options.five_crop else [run.images[i]]
+        return np.stack([crops.square(part, side, run.recipe.input.interpolation) for part in parts])
 
-    return np.concatenate(list(prefetch(load, range(len(images)), run.recipe.workers)))
-
-
-def _parts(image: Array, options: FeatureOptions) -> list[Array]:
-    return crops.five(image) if options.five_crop else [image]
+    return prefetch(load, images, run.recipe.workers)
 
 
 def digest(module: nn.Module) -> str:
@@ -142,15 +139,15 @@ def digest(module: nn.Module) -> str:
     return seen.hexdigest()
 
 
-def _key(backbone: nn.Module, images: Images, options: FeatureOptions) -> str:
+def _key(backbone: nn.Module, options: FeatureOptions, run: Run) -> str:
     facts = {
         "version": _VERSION,
         "weights": digest(backbone),
         "features": next((m.features for m in backbone.modules() if isinstance(m, VitBackbone)), "tokens"),
-        "images": images.digest,
-        "size": options.size,
+        "images": run.images.digest,
+        "size": run.recipe.input.train_size,
         "five_crop": options.five_crop,
-        "interpolation": options.interpolation,
+        "interpolation": run.recipe.input.interpolation,
         "precision": options.precision,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -172,23 +169,18 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Array:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
 
 
-def _fill(
-    maps: Array, means: Array, done: Path, encoder: Encoder, images: Images, options: FeatureOptions, run: Run
-) -> None:
+def _fill(maps: Array, means: Array, done: Path, encoder: Encoder, options: FeatureOptions, run: Run) -> None:
     """Computes what is missing, in order; `done` holds how many crops are safely on disk."""
     per_image = 5 if options.five_crop else 1
     first = int(done.read_text()) if done.exists() else 0
     if first >= len(maps):
         return
 
-    def load(i: int) -> Array:
-        parts = _parts(images[i], options)
-        return np.stack([crops.square(part, options.size, options.interpolation) for part in parts])
-
-    todo = range(first // per_image, len(images))  # batches end at whole images
+    todo = range(first // per_image, len(run.images))  # batches end at whole images
+    loaded = _crops(run.recipe.input.train_size, todo, options, run)
     encoder.eval()
-    with torch.inference_mode(), Progress(run.console, "features", len(images), done=todo.start) as bar:
-        for start, pixels in _batches(prefetch(load, todo, run.recipe.workers), todo.start, options.batch_size):
+    with torch.inference_mode(), Progress(run.console, "features", len(run.images), done=todo.start) as bar:
+        for start, pixels in _batches(loaded, todo.start, options.batch_size):
             x = torch.from_numpy(pixels).to(run.device).permute(0, 3, 1, 2).float()
             found = encoder.backbone((x - encoder.mean) / encoder.std)
             rows = slice(start * per_image, start * per_image + len(pixels))
@@ -196,9 +188,7 @@ def _fill(
             maps[rows] = found.to(getattr(torch, options.precision)).cpu().numpy()
             maps.flush()  # type: ignore[attr-defined]
             means.flush()  # type: ignore[attr-defined]
-            scratch = done.with_suffix(".part")
-            scratch.write_text(str(rows.stop))
-            scratch.replace(done)
+            write_text(done, str(rows.stop))
             bar.advance(len(pixels) // per_image)
 
 

@@ -1,6 +1,6 @@
 """Checkpoints that the methods' authors published: which of their tensors is what.
 
-Know nothing of files or bundles: tensors by name in, an encoder and its centroids out. The folder is the registry: a
+Know nothing of files or bundles: tensors by name in, a segmenter out. The folder is the registry: a
 further format is one file here with `recognizes(parts)` and `read(parts, options)`. Names are matched from their end,
 because what stands before them (`module.`, `state_dict.net.`) differs from release to release.
 """
@@ -17,11 +17,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models.assign import Assignment
 from models.errors import TesseraError
 from models.nets.backbone import Backbone, BackboneError, VitBackbone, build, read_weights, vit_from
-from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
+from training.discovery.segmenter import Segmenter
 
 
 class PublishedError(TesseraError):
@@ -50,16 +49,12 @@ class Options:
 class Published:
     """What was found.
 
-    centroids  float32 [K, D]
     backbone   what it is, for people
     licence    of the weights
     notes      what whoever serves it should know, a sentence each
     """
 
-    encoder: Encoder
-    centroids: Tensor
-    assignment: Assignment
-    temperature: float
+    segmenter: Segmenter
     backbone: str
     licence: str
     notes: tuple[str, ...] = ()
@@ -123,7 +118,7 @@ def read(parts: Parts, name: str, options: Options) -> Published:
     if name not in names():
         raise OptionError(f"--format {name}: there are {', '.join(names())}")
     found: Published = import_module(f"training.importers.{name}").read(parts, options)
-    numbers = [*found.encoder.state_dict().values(), found.centroids]
+    numbers = [*found.segmenter.encoder.state_dict().values(), found.segmenter.centroids]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
         raise PublishedError("it holds values that are not finite: the file is damaged, or its training diverged")
     return found

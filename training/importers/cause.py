@@ -18,6 +18,7 @@ from torch import nn
 from models.nets.backbone import Backbone
 from models.nets.codebook import CodebookDecoder
 from models.nets.encoder import Encoder
+from training.discovery.segmenter import Segmenter
 from training.importers import OptionError, Options, Parts, Published, PublishedError, centers, projection, vit
 
 LICENCE = "none given: CAUSE's repository has no licence; ask its authors before you pass these weights on"
@@ -63,15 +64,9 @@ def read(parts: Parts, options: Options) -> Published:
     else:
         head = projection(parts, f"{which}.f1", f"{which}.f2", backbone)
         dim = head.linear.out_channels
-    return Published(
-        Encoder(backbone, head, flip_average=True),
-        centers(parts, "cluster_probe", dim),
-        assignment="cosine",
-        temperature=3.0,
-        backbone=said,
-        licence=LICENCE,
-        notes=tuple(notes),
-    )
+    found = centers(parts, "cluster_probe", dim)
+    encoder = Encoder(backbone, head, flip_average=True)
+    return Published(Segmenter(encoder, found, "cosine", 3.0), said, LICENCE, tuple(notes))
 
 
 def decoder(parts: Parts, which: str, backbone: Backbone) -> CodebookDecoder:

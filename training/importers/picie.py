@@ -13,6 +13,7 @@ from torch import Tensor
 from models.nets.backbone import CnnBackbone, load_weights
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
+from training.discovery.segmenter import Segmenter
 from training.importers import OptionError, Options, Parts, Published, PublishedError, convolution
 
 LICENCE = "MIT, as PiCIE's repository"
@@ -46,15 +47,9 @@ def read(parts: Parts, options: Options) -> Published:
     for level, layer in enumerate(layers):
         head.laterals[level] = convolution(parts, layer, channels[level], dim, "the decoder")
     which = options.classifier or 1
-    return Published(
-        Encoder(backbone, head, normalize=True),
-        _centroids(parts, which, dim),
-        assignment="dot",
-        temperature=1.0,
-        backbone=name,
-        licence=LICENCE,
-        notes=() if options.classifier else ("classifier 1 of two is taken; --classifier 2 takes the other",),
-    )
+    found = Segmenter(Encoder(backbone, head, normalize=True), _centroids(parts, which, dim), "dot", 1.0)
+    notes = () if options.classifier else ("classifier 1 of two is taken; --classifier 2 takes the other",)
+    return Published(found, name, LICENCE, notes)
 
 
 def resnet(state: dict[str, Tensor]) -> tuple[CnnBackbone, str]:

@@ -8,6 +8,7 @@ Source: STEGO (arXiv:2203.08414) §4; the names as its repository's checkpoints 
 from __future__ import annotations
 
 from models.nets.encoder import Encoder
+from training.discovery.segmenter import Segmenter
 from training.importers import OptionError, Options, Parts, Published, centers, projection, vit
 
 LICENCE = "MIT, as STEGO's repository; of the DINO backbone Apache-2.0"
@@ -24,11 +25,5 @@ def read(parts: Parts, options: Options) -> Published:
         raise OptionError("--classifier belongs to PiCIE's checkpoints: leave it out")
     backbone, said = vit(parts, options)
     head = projection(parts, "cluster1.0", "cluster2", backbone)
-    return Published(
-        Encoder(backbone, head, flip_average=True),
-        centers(parts, "cluster_probe.clusters", head.linear.out_channels),
-        assignment="cosine",
-        temperature=2.0,
-        backbone=said,
-        licence=LICENCE,
-    )
+    found = centers(parts, "cluster_probe.clusters", head.linear.out_channels)
+    return Published(Segmenter(Encoder(backbone, head, flip_average=True), found, "cosine", 2.0), said, LICENCE)

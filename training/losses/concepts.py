@@ -168,45 +168,33 @@ def concept_contrast(
         if bank is not None and len(bank):
             partners.append((*bank.held(), False))
     student = F.normalize(student, dim=-1) / temperature
+
+    def against(image: int, theirs: Tensor, keys: Tensor, same: bool) -> tuple[Tensor, int]:
+        """Sum over the attracting pairs of one image, and how many there are; a block of rows at a time."""
+        own, rows = ids[image], student[image]
+        total, pairs = rows.new_zeros(()), 0
+        step = max(1, _BLOCK // len(keys))
+        for begin in range(0, len(rows), step):
+            block = slice(begin, begin + step)
+            alike = (unit[own[block]] @ unit.T)[:, theirs]
+            attract = alike > positive
+            if same:  # the image's own tokens are among the keys
+                i = torch.arange(len(attract), device=attract.device)
+                attract[i, i + image * len(own) + begin] = False
+            found = int(attract.sum())
+            if found:
+                heard = attract | (alike < negative)
+                total = total + checkpoint(_contrast, rows[block], keys, attract, heard, use_reentrant=False)
+                pairs += found
+        return total, pairs
+
     terms, count = student.new_zeros(()), 0
-    for image, (own, rows) in enumerate(zip(ids, student, strict=True)):
-        for theirs, keys, same in partners:
-            first = image * len(own) if same else None
-            total, pairs = _against(rows, own, keys, theirs, unit, first, positive, negative)
+    for image in range(len(student)):
+        for partner in partners:
+            total, pairs = against(image, *partner)
             if pairs:
                 terms, count = terms + total / pairs, count + 1
     return terms / count if count else 0.0 * student.sum()
-
-
-def _against(
-    rows: Tensor,
-    own: Tensor,
-    keys: Tensor,
-    theirs: Tensor,
-    unit: Tensor,
-    first: int | None,
-    positive: float,
-    negative: float,
-) -> tuple[Tensor, int]:
-    """Sum over the attracting pairs of one image, and how many there are; a block of rows at a time.
-
-    first  where the image's own tokens stand among the keys; None: they do not
-    """
-    total, pairs = rows.new_zeros(()), 0
-    step = max(1, _BLOCK // len(keys))
-    for begin in range(0, len(rows), step):
-        block = slice(begin, begin + step)
-        alike = (unit[own[block]] @ unit.T)[:, theirs]
-        attract = alike > positive
-        if first is not None:
-            i = torch.arange(len(attract), device=attract.device)
-            attract[i, i + first + begin] = False
-        found = int(attract.sum())
-        if found:
-            heard = attract | (alike < negative)
-            total = total + checkpoint(_contrast, rows[block], keys, attract, heard, use_reentrant=False)
-            pairs += found
-    return total, pairs
 
 
 def _contrast(rows: Tensor, keys: Tensor, attract: Tensor, heard: Tensor) -> Tensor:

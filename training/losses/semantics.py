@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Luma, orange–blue and green–purple, each over about its spread in photos: hue would hardly count beside lightness.
-_OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+from training.data.augment import TO_YIQ
+
+# Of luma, orange–blue and green–purple in photos; each is divided by its own, or hue would hardly count.
 _SPREAD = torch.tensor([0.25, 0.08, 0.05])
 
 _ROUNDS = 10  # of balancing: the targets no longer move
@@ -23,7 +24,7 @@ _ROUNDS = 10  # of balancing: the targets no longer move
 
 def opponent_colors(colors: Tensor) -> Tensor:
     """Lightness and two axes of hue, about −2..2, of RGB 0..1: float [B, 3, h, w] in and out."""
-    axes = (_OPPONENT / _SPREAD[:, None]).to(colors)
+    axes = (TO_YIQ / _SPREAD[:, None]).to(colors)
     return torch.einsum("ij,bjhw->bihw", axes, colors - 0.45)
 
 

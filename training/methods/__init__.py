@@ -1,30 +1,38 @@
 """The methods by name.
 
-Knows nothing of what any of them does. The folder is the registry: a further method is
-one file or folder here, holding a `METHOD` class derived from `base.Method`.
+Knows nothing of what any of them does. The folder is the registry: a further method is one file or folder here, holding
+a `METHOD` class derived from `base.Method`; `base` itself is none.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
+
+from pydantic import BaseModel
 
 from models.errors import TesseraError
 from training.methods.base import Method
 
 
 class UnknownMethod(TesseraError):
-    """The recipe names a method there is no file for."""
+    """The recipe names a method there is no file or folder for."""
 
 
 def names() -> list[str]:
-    """Every method there is a file for."""
+    """Every method there is a file or folder for."""
     return sorted(m.name for m in iter_modules(__path__) if m.name != "base")
 
 
-def method(name: str) -> type[Method]:
+def method(name: str) -> type[Method[Any]]:
     """The class behind a method's name. Raises UnknownMethod."""
     if name not in names():
         raise UnknownMethod(f"method {name!r}: there are {', '.join(names())}")
-    found: type[Method] = import_module(f"training.methods.{name}").METHOD
+    found: type[Method[Any]] = import_module(f"training.methods.{name}").METHOD
     return found
+
+
+def config(name: str) -> type[BaseModel]:
+    """What the recipe's table of a method may hold. Raises UnknownMethod."""
+    return method(name).Config

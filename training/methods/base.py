@@ -5,28 +5,39 @@ Knows nothing of the loop, of checkpoints, of bundles.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel
 from torch import Tensor, nn
 
+from models.assign import Assignment
+from models.errors import TesseraError
+from models.nets.encoder import Encoder
+from training.config.run import Run
 from training.trainer.stage import Stage
 
-if TYPE_CHECKING:
-    from models.nets.encoder import Encoder
-    from training.config.run import Run
+C = TypeVar("C", bound=BaseModel)
 
 
-class Method(nn.Module):
-    """A method under training. `state_dict()` is everything a checkpoint needs of it."""
+class MethodError(TesseraError):
+    """The recipe asks for what its method cannot do."""
+
+
+class Method(nn.Module, Generic[C]):
+    """A method under training. `state_dict()` is everything a checkpoint needs of it.
+
+    config  its own section of the recipe;  run  recipe, images, device, folders
+    """
 
     Config: ClassVar[type[BaseModel]]
-    assignment: ClassVar[Literal["cosine", "dot"]] = "cosine"
+    assignment: ClassVar[Assignment] = "cosine"
     temperature: ClassVar[float] = 2.0
 
-    def __init__(self, config: Any, run: Run) -> None:
-        """config: this method's own section of the recipe; run: recipe, images, device, folders."""
+    network: Encoder
+
+    def __init__(self, config: C, run: Run) -> None:
         super().__init__()
+        self.config, self.run = config, run
 
     def prepare(self) -> None:
         """Whatever is computed once, before the first stage, and kept on disk (features, neighbors)."""
@@ -37,7 +48,7 @@ class Method(nn.Module):
 
     def encoder(self) -> Encoder:
         """Pixels to code: the network that is exported."""
-        raise TypeError(f"{type(self).__name__} must define encoder()")
+        return self.network
 
     def centroids(self) -> Tensor | None:
         """float32 [K, D] learned with the network, or None: the pipeline then clusters the codes."""

@@ -27,22 +27,22 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.errors import TesseraError
-from models.nets.backbone import build
+from models.nets.backbone import Backbone
 from models.nets.codebook import CodebookDecoder, quantize
-from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
 from models.nets.tokens import TokenBackbone
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.config.run import Run
 from training.data.preprocess import input_spec
+from training.features.frozen import frozen_network
 from training.features.store import FeatureOptions, open_features
 from training.losses.concepts import ConceptBank, concept_contrast, ema_update
 from training.losses.modularity import draw_picks, modularity_loss, thin
 from training.losses.probes import ClusterProbe
-from training.methods.base import Method
-from training.methods.stego import mixed
+from training.methods.base import Method, MethodError
+from training.progress import say
+from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 
 _CLIP = {"mlp": 0.1, "tr": 2.0}  # COCO's; Cityscapes has 1
@@ -52,9 +52,7 @@ _HALVED_EVERY = 2  # published epochs of the last stage
 _SAMPLED_CROPS = 64  # 50 000 tokens at 224 pixels and stride 8: quantiles of their pairs no longer move
 _CODED_CROPS = 1024
 
-
-class CauseError(TesseraError):
-    """The recipe asks for what CAUSE cannot do."""
+Thinner = Callable[[Tensor], Tensor]
 
 
 class CauseConfig(Section):
@@ -93,34 +91,30 @@ class CauseConfig(Section):
     centroids: Literal["probe", "kmeans"] = "probe"  # kmeans: the pipeline clusters the codes afterwards
 
 
-class Cause(Method):
-    """Frozen backbone, codebook, student head and its moving average, cluster probe."""
+class Cause(Method[CauseConfig]):
+    """Frozen backbone, codebook, student head, cluster probe; exported is the head's moving average."""
 
     thresholds: Tensor
 
     Config = CauseConfig
-    assignment: ClassVar[Literal["cosine", "dot"]] = "cosine"
     temperature: ClassVar[float] = 3.0
 
     def __init__(self, config: CauseConfig, run: Run) -> None:
         super().__init__(config, run)
-        self.config, self.run = config, run
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.recipe.seed)  # a resumed run begins with the same weights, random ones too
-            asked = run.recipe.backbone
-            # Of a CNN without a neck the map at stride 16: the one at 32 has 7×7 cells at 224 pixels.
-            backbone = build(asked.name, asked.weights, features=asked.features, levels=3)
-            self.backbone = TokenBackbone(backbone, config.least_stride)
+        with seeded(run.recipe.seed):
+            self.network = frozen_network(
+                run.recipe.backbone, self._head, flip_average=config.flip_average, least_stride=config.least_stride
+            )
+            assert isinstance(self.network.backbone, TokenBackbone)  # for least_stride is no None
+            self.backbone = self.network.backbone
             self.codebook = nn.Parameter(torch.empty(config.concepts, self.backbone.channels))
-            self.student = self._head()
             self.projection = nn.Conv2d(config.code_dim, config.projection_dim, 1)
             self.probe = ClusterProbe(run.recipe.clusters.k, config.code_dim)
             for rows in (self.codebook, self.probe.centers):
                 nn.init.uniform_(rows, -1 / len(rows), 1 / len(rows))
         self.mean_projection = copy.deepcopy(self.projection).requires_grad_(False)
-        head = copy.deepcopy(self.student).requires_grad_(False)
-        self.backbone.requires_grad_(False)
-        self.network = Encoder(self.backbone, head, flip_average=config.flip_average)
+        self.student = copy.deepcopy(self.network.head)
+        self.network.requires_grad_(False)
         self.bank = ConceptBank(config.concepts, config.projection_dim, config.bank) if config.bank else None
         self.register_buffer("thresholds", torch.tensor([config.positive, config.negative]))
         self._check_size()
@@ -133,34 +127,29 @@ class Cause(Method):
         self.network.eval()
         return self
 
-    def _head(self) -> ProjectionHead | CodebookDecoder:
-        config, channels = self.config, self.backbone.channels
+    def _head(self, backbone: Backbone) -> ProjectionHead | CodebookDecoder:
+        config, channels = self.config, backbone.channels
         if config.head == "mlp":
             return ProjectionHead(channels, config.code_dim)
-        side = self.run.recipe.input.train_size // self.backbone.stride
+        side = self.run.recipe.input.train_size // backbone.stride
         return CodebookDecoder(channels, config.code_dim, (side, side), concepts=config.concepts, hidden=config.hidden)
 
     def _check_size(self) -> None:
         size, most = self.run.recipe.input.size, getattr(self.student, "max_tokens", None)
         if most is not None and input_spec(self.network, size).max_side_px < size:
             fits = math.isqrt(most) * self.backbone.stride
-            raise CauseError(
+            raise MethodError(
                 f"images of {size} pixels make {(size // self.backbone.stride) ** 2} tokens and the TR head takes"
                 f" {most}: set input.size to at most {fits // 32 * 32}, cause.least_stride higher, or cause.head to mlp"
             )
 
     def prepare(self) -> None:
         """Features, from disk where they are there, and their mean."""
-        options = FeatureOptions(
-            size=self.run.recipe.input.train_size,
-            five_crop=self.config.five_crop,
-            interpolation=self.run.recipe.input.interpolation,
-            precision=self.config.precision,
-        )
-        self.features = open_features(self.network, self.run.images, options, self.run)
+        options = FeatureOptions(self.config.five_crop, self.config.precision)
+        self.features = open_features(self.network, options, self.run)
         side = self.features.maps.shape[-1]
         if side < self.config.cell:
-            raise CauseError(
+            raise MethodError(
                 f"{side} × {side} tokens have no cell of {self.config.cell}: lower cause.cell or raise input.train_size"
             )
         if self.config.center:
@@ -196,10 +185,6 @@ class Cause(Method):
             Stage("probe", steps[2], [groups[2]], partial(self._batches, 2), self._probe_loss, before_epoch=begin),
         ]
 
-    def encoder(self) -> Encoder:
-        """Backbone and the head's moving average, flip-averaged."""
-        return self.network
-
     def centroids(self) -> Tensor | None:
         """The probe's centers, float32 [K, D] at length 1; None when the codes are to be clustered instead."""
         return self.probe.centroids() if self.config.centroids == "probe" else None
@@ -229,19 +214,15 @@ class Cause(Method):
             positive, negative = self._thresholds()
             self.thresholds.copy_(torch.tensor([positive, negative]))
             said = f"attract over {positive:.3f}, repel under {negative:.3f}"
-            self.run.console.print(f"thresholds read off the concepts: {said}", highlight=False)
+            say(self.run.console, f"thresholds read off the concepts: {said}")
 
     def _contrast_loss(self, batch: Batch) -> dict[str, Tensor]:
         config, maps, thinned = self.config, self._maps(batch), self._thinner(batch)
-        seen = maps if config.head == "tr" else thinned(maps)  # attention needs all tokens
-        code = self.student(seen, partial(F.dropout, p=config.dropout))
+        code = self._thinned_code(self.student, maps, thinned, partial(F.dropout, p=config.dropout))
+        student = flat(self.projection(code))
         with torch.no_grad():
-            mean = self.network.head(seen)
-            tokens = thinned(maps) if config.head == "tr" else seen
-            if config.head == "tr":
-                mean = thinned(mean)
-            teacher, tokens = flat(self.mean_projection(mean)), flat(tokens)
-        student = flat(self.projection(thinned(code) if config.head == "tr" else code))
+            mean = self._thinned_code(self.network.head, maps, thinned)
+            teacher, tokens = flat(self.mean_projection(mean)), flat(thinned(maps))
         positive, negative = self.thresholds.tolist()
         loss = concept_contrast(
             student,
@@ -298,10 +279,11 @@ class Cause(Method):
     @torch.no_grad()
     def _code(self, batch: Batch) -> Tensor:
         """What the exported head says to the picked tokens: [B, D, h // cell, w // cell]."""
-        maps, thinned = self._maps(batch), self._thinner(batch)
-        code: Tensor = (
-            thinned(self.network.head(maps)) if self.config.head == "tr" else self.network.head(thinned(maps))
-        )
+        return self._thinned_code(self.network.head, self._maps(batch), self._thinner(batch))
+
+    def _thinned_code(self, head: nn.Module, maps: Tensor, thinned: Thinner, *dropout: object) -> Tensor:
+        """A head's answer for the picked tokens; attention needs the others as well, and is thinned after it."""
+        code: Tensor = thinned(head(maps, *dropout)) if self.config.head == "tr" else head(thinned(maps), *dropout)
         return code
 
     def _maps(self, batch: Batch) -> Tensor:
@@ -309,7 +291,7 @@ class Cause(Method):
         maps = self.features.batch(batch["crop"].tolist(), self.run.device)
         return maps - self.backbone.center[:, None, None]
 
-    def _thinner(self, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def _thinner(self, batch: Batch) -> Thinner:
         """Maps [B, C, h, w] → the same few random tokens of each, [B, C, h // cell, w // cell]."""
         cell, side = self.config.cell, self.features.maps.shape[-1]
         generator = torch.Generator().manual_seed(batch["seed"])

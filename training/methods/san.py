@@ -19,15 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.errors import TesseraError
 from models.nets.backbone import CnnBackbone, build
 from models.nets.encoder import positions
 from models.nets.heads import FPNHead
@@ -36,19 +34,16 @@ from training.config.recipe import Section
 from training.config.run import Run
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.preprocess import four_by_three
-from training.data.regions import RegionOptions, open_regions
+from training.data.regions import RegionOptions
 from training.features.region_codes import pool
 from training.losses.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
-from training.methods.base import Method
+from training.methods.base import Method, MethodError
+from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 
 _LEVELS = 3  # of the CNN's pyramid: strides 4, 8, 16
 _MOMENTUM = 0.95  # of the served semantics: the mean of the last twenty batches or so
 _WARM_UP = 20  # steps
-
-
-class SanError(TesseraError):
-    """The recipe asks for what SAN cannot do."""
 
 
 class SanConfig(Section):
@@ -72,25 +67,25 @@ class SanConfig(Section):
     jitter: float = Field(0.4, ge=0, lt=1)
 
 
-class San(Method):
+class San(Method[SanConfig]):
     """Pixel encoder, semantic encoder, SEAT, decoder."""
 
+    network: SanEncoder
     served: Tensor
     step: Tensor
 
     Config = SanConfig
-    assignment: ClassVar[Literal["cosine", "dot"]] = "cosine"
     temperature: ClassVar[float] = 10.0
 
     def __init__(self, config: SanConfig, run: Run) -> None:
         super().__init__(config, run)
-        self.config, self.run = config, run
         k, dim, section = run.recipe.clusters.k, config.code_dim, run.recipe.backbone
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.recipe.seed)
+        with seeded(run.recipe.seed):
             backbone = build(section.name, section.weights, features=section.features, levels=_LEVELS)
             if not isinstance(backbone, CnnBackbone):
-                raise SanError(f"SAN's pixel encoder is a CNN, and {section.name} is none: set backbone.name=resnet10t")
+                raise MethodError(
+                    f"SAN's pixel encoder is a CNN, and {section.name} is none: set backbone.name=resnet10t"
+                )
             if backbone.neck is None:
                 backbone.neck = FPNHead(backbone.pyramid_channels, dim)
                 backbone.channels, backbone.stride = dim, backbone.pyramid_stride
@@ -109,15 +104,9 @@ class San(Method):
 
     def prepare(self) -> None:
         """Images at one size and their regions, from disk where they are there."""
-        images, config = self.run.images, self.config
-        self.regions = open_regions(
-            images.paths[:: math.ceil(len(images) / config.max_images)],
-            RegionOptions(size=four_by_three(self.run.recipe.input.size), scales=config.region_scales),
-            self.run.cache / "regions",
-            self.run.console,
-            workers=self.run.recipe.workers,
-            read=images.read,
-        )
+        size = four_by_three(self.run.recipe.input.size)
+        options = RegionOptions(size=size, scales=self.config.region_scales)
+        self.regions = self.run.regions(options, most=self.config.max_images)
 
     def stages(self) -> list[Stage]:
         """One; its rate climbs for twenty steps and then falls to 0 by half a cosine."""
@@ -134,18 +123,13 @@ class San(Method):
 
         return [Stage("match", steps, [group], self._batches, self._loss, after_step=after_step)]
 
-    def encoder(self) -> SanEncoder:
-        """Pixel encoder, semantic encoder and SEAT."""
-        return self.network
-
     def centroids(self) -> Tensor:
         """float32 [K, D], rows of length 1: the moving average of the batches' semantics."""
         return self.served.clone()
 
     def _generator(self, epoch: int, purpose: int) -> torch.Generator:
-        """Unrelated draws for every seed, epoch and purpose; of a larger number torch takes the last 32 bits alone."""
-        mixed = np.random.SeedSequence([self.run.recipe.seed % 2**32, epoch, purpose]).generate_state(1)[0]
-        return torch.Generator().manual_seed(int(mixed))
+        """Unrelated draws for every seed, epoch and purpose."""
+        return torch.Generator().manual_seed(mixed(self.run.recipe.seed, epoch, purpose))
 
     def _order(self, epoch: int) -> list[Tensor]:
         """Image numbers of every batch; what is left over is left out, if there is a whole batch."""

@@ -7,7 +7,7 @@ learn.
 Where paper and published code disagree, the defaults follow the code, whose numbers were published, and
 options reach the paper's side: `centering`, `batch_size` 32. Three things are ours. Negatives are true
 derangements (`negatives_drawn_by = "upstream"` for the other). No dropout while neighbors are found. And
-`shifts = "auto"`: b is read off the features instead of tuned by hand, see `shifts_for`. Two terms of the
+`shifts = "auto"`: b is read off the features instead of tuned by hand, see `Stego.shifts_for`. Two terms of the
 published code whose weight is 0 in every published run are there as options: `weight_crf`, on the colors of the
 feature grid's cells, and `weight_reconstruction`.
 
@@ -17,25 +17,25 @@ Source: Hamilton et al., Unsupervised Semantic Segmentation by Distilling Featur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.nets.backbone import build
-from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
 from training.config.recipe import Section
 from training.config.run import Run
-from training.features.store import FeatureOptions, Features, open_features, thumbnails
+from training.features.frozen import frozen_network
+from training.features.store import FeatureOptions, open_features, thumbnails
 from training.losses import correspondence
 from training.losses.affinity import affinity_loss, draw_cells
 from training.losses.correspondence import Centering
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
+from training.progress import say
+from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 
 TERMS = ("self", "knn", "rand")
@@ -61,7 +61,7 @@ class StegoConfig(Section):
     weight_self: float = 0.67
     weight_knn: float = 0.25
     weight_rand: float = 0.63
-    weight_crf: float = Field(0.0, ge=0)  # of the affinity of place and color, training/affinity.py
+    weight_crf: float = Field(0.0, ge=0)  # of the affinity of place and color, training/losses/affinity.py
     crf_points: int = Field(500, ge=2)  # cells it compares
     weight_reconstruction: float = Field(0.0, ge=0)  # of features decoded from the code
     shifts: Literal["fixed", "auto"] = "fixed"
@@ -82,29 +82,24 @@ class StegoConfig(Section):
     centroids: Literal["probe", "kmeans"] = "probe"  # kmeans: the pipeline clusters the codes afterwards
 
 
-class Stego(Method):
+class Stego(Method[StegoConfig]):
     """Frozen backbone, projection head, cluster probe."""
 
     shifts: Tensor
 
     Config = StegoConfig
-    assignment: ClassVar[Literal["cosine", "dot"]] = "cosine"
-    temperature: ClassVar[float] = 2.0
 
     def __init__(self, config: StegoConfig, run: Run) -> None:
         super().__init__(config, run)
-        self.config, self.run = config, run
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.recipe.seed)  # a resumed run begins with the same weights, random ones too
-            # Of a CNN without a neck the map at stride 16: the one at 32 has 7×7 cells at 224 pixels.
-            asked = run.recipe.backbone
-            backbone = build(asked.name, asked.weights, features=asked.features, levels=3)
-            head = ProjectionHead(backbone.channels, config.code_dim, nonlinear=config.nonlinear)
+        with seeded(run.recipe.seed):
+            self.network = frozen_network(
+                run.recipe.backbone,
+                lambda backbone: ProjectionHead(backbone.channels, config.code_dim, nonlinear=config.nonlinear),
+                flip_average=config.flip_average,
+            )
             self.probe = ClusterProbe(run.recipe.clusters.k, config.code_dim)
-            decoding = config.weight_reconstruction > 0
-            self.decoder = nn.Conv2d(config.code_dim, backbone.channels, 1) if decoding else None
-        backbone.requires_grad_(False)
-        self.network = Encoder(backbone, head, flip_average=config.flip_average)
+            channels, decoding = self.network.backbone.channels, config.weight_reconstruction > 0
+            self.decoder = nn.Conv2d(config.code_dim, channels, 1) if decoding else None
         fixed = [config.shift_self, config.shift_knn, config.shift_rand]
         self.register_buffer("shifts", torch.tensor(fixed))
         self.to(run.device)
@@ -118,29 +113,16 @@ class Stego(Method):
 
     def prepare(self) -> None:
         """Features and neighbors, from disk where they are there; the shifts, if they are to be read off them."""
-        options = FeatureOptions(
-            size=self.run.recipe.input.train_size,
-            five_crop=self.config.five_crop,
-            interpolation=self.run.recipe.input.interpolation,
-            precision=self.config.precision,
-        )
-        self.features = open_features(self.network, self.run.images, options, self.run)
+        options = FeatureOptions(self.config.five_crop, self.config.precision)
+        self.features = open_features(self.network, options, self.run)
         if self.config.weight_crf:
-            self.colors = thumbnails(self.run.images, options, self.features.maps.shape[-1], self.run)
+            self.colors = thumbnails(self.features.maps.shape[-1], options, self.run)
         self.train()
         if self.config.shifts == "auto":
-            shares = [self.config.attract_self, self.config.attract_knn, self.config.attract_rand]
-            found = shifts_for(
-                self.features,
-                shares,
-                points=self.config.points,
-                centering=self.config.centering,
-                seed=self.run.recipe.seed,
-                device=self.run.device,
-            )
+            found = self.shifts_for([self.config.attract_self, self.config.attract_knn, self.config.attract_rand])
             self.shifts.copy_(torch.tensor(found))
             said = ", ".join(f"{term} {shift:.3f}" for term, shift in zip(TERMS, found, strict=True))
-            self.run.console.print(f"shifts read off the features: {said}", highlight=False)
+            say(self.run.console, f"shifts read off the features: {said}")
 
     def stages(self) -> list[Stage]:
         """One: head and cluster probe together."""
@@ -153,13 +135,32 @@ class Stego(Method):
         ]
         return [Stage("distill", steps, groups, self._batches, self._loss)]
 
-    def encoder(self) -> Encoder:
-        """Backbone and head, flip-averaged."""
-        return self.network
-
     def centroids(self) -> Tensor | None:
         """The probe's centers, float32 [K, D] at length 1; None when the codes are to be clustered instead."""
         return self.probe.centroids() if self.config.centroids == "probe" else None
+
+    def shifts_for(self, shares: Sequence[float]) -> list[float]:
+        """The shift of each term (self, knn, rand) above which the given share of feature similarities lies.
+
+        Ours, not the paper's: there, b is tuned per data set and backbone until code similarities look right.
+        """
+        features, device = self.features, self.run.device
+        generator = torch.Generator().manual_seed(mixed(self.run.recipe.seed, -1))
+        anchor = torch.randperm(len(features), generator=generator)[:_SHIFT_CROPS]
+        table = torch.from_numpy(features.neighbors)
+        random = torch.randint(1, max(2, len(features)), anchor.shape, generator=generator)
+        partners = (anchor, table[anchor, min(1, table.shape[1] - 1)], (anchor + random) % len(features))
+        drawn = (correspondence.draw_points(len(anchor), self.config.points, generator) for _ in range(2))
+        here, there = (points.to(device) for points in drawn)
+
+        def sampled(which: Tensor, at: Tensor) -> Tensor:
+            return correspondence.normalize(correspondence.sample(features.batch(which.tolist(), device), at))
+
+        found = []
+        for partner, share, at in zip(partners, shares, (here, there, there), strict=True):
+            similarity = correspondence.correlation(sampled(anchor, here), sampled(partner, at))
+            found.append(_quantile(correspondence.center(similarity, self.config.centering), 1 - share))
+        return found
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """Every crop once, each with one of its neighbors, in an order the seed and the epoch decide.
@@ -228,44 +229,9 @@ class Stego(Method):
         return correspondence.shifted_permutation(torch.randperm(count, generator=generator))
 
 
-def shifts_for(
-    features: Features,
-    shares: list[float],
-    *,
-    points: int,
-    centering: Centering,
-    seed: int,
-    device: torch.device,
-) -> list[float]:
-    """The shift of each term (self, knn, rand) above which the given share of feature similarities lies.
-
-    Ours, not the paper's: there, b is tuned per data set and backbone until code similarities look right.
-    """
-    generator = torch.Generator().manual_seed(mixed(seed, -1))
-    anchor = torch.randperm(len(features), generator=generator)[:_SHIFT_CROPS]
-    table = torch.from_numpy(features.neighbors)
-    random = torch.randint(1, max(2, len(features)), anchor.shape, generator=generator)
-    partners = (anchor, table[anchor, min(1, table.shape[1] - 1)], (anchor + random) % len(features))
-    here, there = (correspondence.draw_points(len(anchor), points, generator).to(device) for _ in range(2))
-
-    def sampled(which: Tensor, at: Tensor) -> Tensor:
-        return correspondence.normalize(correspondence.sample(features.batch(which.tolist(), device), at))
-
-    found = []
-    for partner, share, at in zip(partners, shares, (here, there, there), strict=True):
-        similarity = correspondence.correlation(sampled(anchor, here), sampled(partner, at))
-        found.append(_quantile(correspondence.center(similarity, centering), 1 - share))
-    return found
-
-
 def _quantile(values: Tensor, share: float) -> float:
     flat = values.flatten()
     return float(flat.kthvalue(max(1, round(share * len(flat)))).values)
-
-
-def mixed(*numbers: int) -> int:
-    """One seed from several numbers; neighboring ones give unrelated seeds."""
-    return int(np.random.SeedSequence([n % 2**32 for n in numbers]).generate_state(1)[0])
 
 
 METHOD = Stego

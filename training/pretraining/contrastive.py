@@ -1,6 +1,12 @@
 """A backbone from nothing: regions of one image, seen twice, are told from all others.
 
-Knows nothing of methods or bundles.
+Knows nothing of methods, bundles or of how a stage is run.
+
+Two random views of every image pass through the network; the codes of a region in both views are drawn together and
+those of other regions pushed away. Later rounds cluster all regions with what was learned so far and no longer push
+apart two regions of one cluster: walls of two houses may be alike.
+
+Source: Hénaff et al., Efficient Visual Pretraining with Contrastive Detection (arXiv:2103.10957).
 """
 
 from __future__ import annotations
@@ -8,35 +14,33 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from rich.console import Console
-from safetensors.torch import save_file
+from pydantic import Field
+from safetensors.torch import save as safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import AdamW
 
-from models.errors import TesseraError
+from models.files import write_atomically
 from models.nets.backbone import MEAN, STD, build
 from training.clustering.kmeans import kmeans
+from training.config.recipe import Section
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.regions import RegionCache, RegionOptions
 from training.features.region_codes import pool, region_codes
-from training.progress import Progress
+from training.progress import say
+from training.trainer import checkpoint, loop
+from training.trainer.loop import Workspace
+from training.trainer.seeds import seeded
+from training.trainer.stage import Batch, Stage
 
 
-class PretrainError(TesseraError):
-    """Pretraining cannot start or go on as asked."""
-
-
-class PretrainOptions(BaseModel):
+class PretrainOptions(Section):
     """Everything that decides the weights, apart from the images."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str = "resnet10t"
     levels: int = Field(default=3, ge=1, le=4, description="maps of the backbone that are used, from stride 4 on")
@@ -82,7 +86,7 @@ def contrast(left: Tensor, right: Tensor, groups: Tensor | None = None, *, tempe
     """Loss that is low where left[i] resembles right[i] and no other row.
 
     left, right  float [n, D]   the same n regions in two views
-    groups       int64 [n]      regions of one group are not pushed apart; negative: in no group
+    groups       int [n]        regions of one group are not pushed apart; negative: in no group
 
     Source: InfoNCE (arXiv:1807.03748), both ways.
     """
@@ -105,21 +109,20 @@ class RegionBatch:
     images: Tensor  # int64 [B] rows of the cache
     scales: Tensor  # int64 [B] scale drawn for each
 
-    def to(self, device: torch.device) -> RegionBatch:
-        """The views and ids where the network is."""
-        return replace(self, views=self.views.to(device), ids=self.ids.to(device))
+
+def images_of(step: int, count: int, options: PretrainOptions) -> list[int]:
+    """Which of `count` images a step sees: every pass over them is a permutation; a batch may reach into the next."""
+    size, rows = options.batch_size, list[int]()
+    while len(rows) < size:
+        turn, at = divmod(step * size + len(rows), count)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(options.seed * 1_000_003 + turn))
+        rows += order[at : at + size - len(rows)].tolist()
+    return rows
 
 
 def draw(cache: RegionCache, options: PretrainOptions, step: int) -> RegionBatch:
     """The batch of one step: a function of (seed, step), so a resumed run goes on as if never stopped."""
-    size = options.batch_size
-    n = len(cache)
-    start = step * size
-    rows: list[int] = []
-    while len(rows) < size:  # epochs are permutations; a batch may reach into the next one
-        epoch, at = divmod(start + len(rows), n)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(options.seed * 1_000_003 + epoch))
-        rows += order[at : at + size - len(rows)].tolist()
+    size, rows = options.batch_size, images_of(step, len(cache), options)
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     scales = torch.randint(cache.regions.shape[1], (size,), generator=generator)
     images = torch.from_numpy(cache.images[rows]).movedim(-1, 1).float() / 255
@@ -133,48 +136,84 @@ def draw(cache: RegionCache, options: PretrainOptions, step: int) -> RegionBatch
     return RegionBatch(torch.cat(views), torch.cat(ids), int(cache.counts.max()), torch.tensor(rows), scales)
 
 
-def loss(network: Network, batch: RegionBatch, groups: Tensor | None, options: PretrainOptions) -> Tensor:
-    """Contrastive loss of one batch; groups int64 [n, S, R] names each region's cluster, -1 for none."""
-    device = batch.views.device
-    with torch.autocast(device.type, torch.bfloat16):
-        code = network(batch.views)
-    means, cells = pool(code.float(), batch.ids, batch.count)
-    half = len(batch.images)
-    seen = (cells[:half] >= options.min_cells) & (cells[half:] >= options.min_cells)
-    generator = torch.Generator().manual_seed(int(batch.images.sum()) + int(cells.sum().item()))
-    rank = torch.rand(seen.shape, generator=generator).to(device).masked_fill(~seen, -1)
-    # At most so many regions of one image: a photo of gravel would otherwise be half the batch.
-    best, picked = rank.topk(min(options.regions_per_image, batch.count), dim=1)
-    image, slot = (best >= 0).nonzero(as_tuple=True)
-    region = picked[image, slot]
-    if len(image) < 2:
-        nothing: Tensor = 0 * code.float().sum()
-        return nothing  # views that share no region: rare, and no reason to stop
-    both = network.projection(torch.cat([means[:half][image, region], means[half:][image, region]]))
-    kind = None
-    if groups is not None:
+class Pretraining(nn.Module):
+    """The network under training, and whatever else a checkpoint needs to go on to the same weights.
+
+    groups  int32 [n, S, R]   cluster of every region of the cache, -1 where there is none, or none yet
+    losses  float32 [steps]   of every step so far
+    """
+
+    groups: Tensor
+    losses: Tensor
+
+    def __init__(self, cache: RegionCache, options: PretrainOptions, device: torch.device) -> None:
+        super().__init__()
+        self.cache, self.options, self.device = cache, options, device
+        with seeded(options.seed):
+            self.network = Network(options).to(device).to(memory_format=torch.channels_last)
+        slots = (*cache.regions.shape[:2], int(cache.counts.max()))
+        self.register_buffer("groups", torch.full(slots, -1, dtype=torch.int32))
+        self.register_buffer("losses", torch.zeros(options.steps))
+
+    def stage(self) -> Stage:
+        """One, whose epochs are the rounds."""
+        options = self.options
+        per_round = math.ceil(options.steps / options.rounds)
+        group = {"params": list(self.network.parameters()), "lr": options.lr, "weight_decay": options.weight_decay}
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            for step in range(epoch * per_round, min((epoch + 1) * per_round, options.steps)):
+                yield {"step": step, "images": torch.tensor(images_of(step, len(self.cache), options))}
+
+        def loss(batch: Batch) -> dict[str, Tensor]:
+            step = batch["step"]
+            group["lr"] = rate(step, options)
+            value = self.loss(draw(self.cache, options, step))
+            self.losses[step] = value.detach()
+            return {"contrast": value}
+
+        return Stage("pretraining", options.steps, [group], batches, loss, self.regroup, optimizer=AdamW)
+
+    def loss(self, batch: RegionBatch) -> Tensor:
+        """Contrastive loss of one batch: a scalar."""
+        options = self.options
+        with torch.autocast(self.device.type, torch.bfloat16):
+            code = self.network(batch.views.to(self.device))
+        means, cells = pool(code.float(), batch.ids.to(self.device), batch.count)
+        half = len(batch.images)
+        seen = (cells[:half] >= options.min_cells) & (cells[half:] >= options.min_cells)
+        generator = torch.Generator().manual_seed(int(batch.images.sum()) + int(cells.sum().item()))
+        rank = torch.rand(seen.shape, generator=generator).to(self.device).masked_fill(~seen, -1)
+        # At most so many regions of one image: a photo of gravel would otherwise be half the batch.
+        best, picked = rank.topk(min(options.regions_per_image, batch.count), dim=1)
+        image, slot = (best >= 0).nonzero(as_tuple=True)
+        region = picked[image, slot]
+        if len(image) < 2:
+            nothing: Tensor = 0 * code.float().sum()
+            return nothing  # views that share no region: rare, and no reason to stop
+        both = self.network.projection(torch.cat([means[:half][image, region], means[half:][image, region]]))
         row = image.cpu()
-        kind = groups[batch.images[row], batch.scales[row], region.cpu()].to(device)
-    left, right = both.chunk(2)
-    return contrast(left, right, kind, temperature=options.temperature)
+        groups = self.groups[batch.images[row], batch.scales[row], region.cpu()].to(self.device)
+        left, right = both.chunk(2)
+        return contrast(left, right, groups, temperature=options.temperature)
 
+    @torch.no_grad()
+    def regroup(self, epoch: int) -> None:
+        """Before every round but the first: clusters all regions by what the network has learned."""
+        if epoch == 0:
+            return
+        self.network.eval()
 
-def group(network: Network, cache: RegionCache, options: PretrainOptions, seed: int) -> Tensor:
-    """Cluster of every region by what the network has learned: int64 [n, S, R], -1 where there is none."""
-    network.eval()
+        def code(pixels: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                answer: Tensor = self.network(pixels.to(self.device).movedim(-1, 1).float() / 255)
+            return answer
 
-    def code(pixels: Tensor) -> Tensor:
-        device = next(network.parameters()).device
-        with torch.autocast(device.type, torch.bfloat16):
-            answer: Tensor = network(pixels.to(device).movedim(-1, 1).float() / 255)
-        return answer
-
-    found = region_codes(code, cache)
-    network.train()
-    _, cluster = kmeans(found.codes, options.clusters, seed=seed, restarts=1)
-    groups = torch.full((*cache.regions.shape[:2], int(cache.counts.max())), -1)
-    groups[found.image, found.scale, found.region] = cluster
-    return groups
+        found = region_codes(code, self.cache)
+        self.network.train()
+        _, cluster = kmeans(found.codes, self.options.clusters, seed=self.options.seed + epoch, restarts=1)
+        self.groups.fill_(-1)
+        self.groups[found.image, found.scale, found.region] = cluster.int()
 
 
 def rate(step: int, options: PretrainOptions) -> float:
@@ -186,73 +225,38 @@ def rate(step: int, options: PretrainOptions) -> float:
     return options.lr * 0.5 * (1 + math.cos(math.pi * (done - options.warmup) / (1 - options.warmup)))
 
 
-def train(
-    cache: RegionCache,
-    options: PretrainOptions,
-    device: torch.device,
-    console: Console,
-    *,
-    resume: Path | None = None,
-    save_every: int = 200,
-) -> tuple[Network, list[float]]:
-    """The trained network and the loss of every step.
+def pretrain(cache: RegionCache, options: PretrainOptions, device: torch.device, place: Workspace, out: Path) -> None:
+    """Trains on the images and regions of the cache and writes the backbone to `out`; then the checkpoint goes.
 
-    resume   file that is written every `save_every` steps and read at the start: an interrupted run goes on
-             from there, to the same weights.
+    Interrupted, the same call goes on. Raises what `training.trainer.loop.train` raises.
     """
-    torch.manual_seed(options.seed)
-    network = Network(options).to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), options.lr, weight_decay=options.weight_decay)
-    history: list[float] = []
-    groups: Tensor | None = None
-    identity = _identity(cache, options)
-    if resume is not None and resume.exists():
-        state = torch.load(resume, map_location=device, weights_only=True)
-        if state["identity"] != identity:
-            raise PretrainError(f"{resume} is of other images or options: delete it, or give another --out")
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        history, groups = state["history"], state["groups"]
-    per_round = math.ceil(options.steps / options.rounds)
-    with Progress(console, "pretraining", options.steps, done=len(history)) as progress:
-        for step in range(len(history), options.steps):
-            if step and step % per_round == 0:
-                groups = group(network, cache, options, options.seed + step // per_round)
-            for setting in optimizer.param_groups:
-                setting["lr"] = rate(step, options)
-            value = loss(network, draw(cache, options, step).to(device), groups, options)
-            optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            history.append(value.item())
-            progress.advance(note=f"loss {history[-1]:.3f}")
-            if resume is not None and (step + 1) % save_every == 0:
-                state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                _replace(resume, state | {"identity": identity, "history": history, "groups": groups})
-    return network.eval(), history
+    if place.checkpoint.exists() and checkpoint.is_pickle(place.checkpoint):
+        say(place.console, f"{place.checkpoint} is of an older version: the pretraining begins anew")
+        place.checkpoint.unlink()
+    save(train(cache, options, device, place), out)
+    place.checkpoint.unlink(missing_ok=True)
 
 
-def save(network: Network, options: PretrainOptions, history: Sequence[float], images: int, out: Path) -> None:
+def train(cache: RegionCache, options: PretrainOptions, device: torch.device, place: Workspace) -> Pretraining:
+    """The network trained on the images and regions of the cache, with the loss of every step."""
+    model = Pretraining(cache, options, device)
+    loop.train(model, [model.stage()], replace(place, seed=options.seed, identity=_identity(cache, options)))
+    return model.eval()
+
+
+def save(model: Pretraining, out: Path) -> None:
     """The file that `models.nets.backbone.build` reads: weights of backbone and neck, and what made them."""
-    tensors = network.backbone.state_dict()
     facts = {
-        "backbone": options.backbone,
-        "options": options.model_dump_json(),
-        "images": str(images),
-        "loss": f"{sum(history[-50:]) / len(history[-50:]):.4f}",
+        "backbone": model.options.backbone,
+        "options": model.options.model_dump_json(),
+        "images": str(len(model.cache)),
+        "loss": f"{float(model.losses[-50:].mean()):.4f}",
         "licence": "trained from random weights on the folders given",
     }
-    draft = out.with_name(out.name + ".draft")
-    save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, draft, metadata=facts)
-    draft.replace(out)
+    tensors = {name: value.cpu().contiguous() for name, value in model.network.backbone.state_dict().items()}
+    write_atomically(out, lambda file: file.write(safetensors(tensors, facts)))
 
 
 def _identity(cache: RegionCache, options: PretrainOptions) -> str:
     names = [str(path) for path in cache.paths]
     return hashlib.sha256(json.dumps([names, options.model_dump_json()]).encode()).hexdigest()
-
-
-def _replace(path: Path, state: dict[str, Any]) -> None:
-    draft = path.with_name(path.name + ".draft")
-    torch.save(state, draft)
-    draft.replace(path)  # in one move: a kill leaves the old file or the new one, never half

@@ -7,17 +7,16 @@ of the day.
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import huggingface_hub
 import timm
 
 from training.config.recipe import BackboneSection, Recipe
-from training.config.run import Run
+from training.config.run import Run, resume_command
 from training.data.images import Images
-from training.data.regions import open_regions
-from training.pretraining import contrastive
-from training.pretraining.contrastive import PretrainOptions
+from training.pretraining.contrastive import PretrainOptions, pretrain
+from training.progress import say
+from training.trainer.loop import Workspace
 
 _PATIENCE_S = 8.0  # for the hub's answer; a firewall that drops packets would otherwise take minutes
 FILE = "backbone.safetensors"
@@ -36,13 +35,13 @@ def settle(run: Run) -> BackboneSection:
         return asked.model_copy(update={"weights": "timm"})
     options = options_for(run.recipe, run.images)
     if not file.exists():
-        run.console.print(
+        say(
+            run.console,
             f"{asked.name} is neither here nor at a hub that answers: a small {options.backbone} is pretrained on"
             f" your images first, {options.steps} steps (--set backbone.weights=FILE to use other weights)",
-            highlight=False,
-            soft_wrap=True,
         )
-        _pretrain(run, options, file)
+        place = Workspace(file.with_suffix(".partial"), run.log, options.seed, run.console, resume_command(run.folder))
+        pretrain(run.regions(options.regions), options, run.device, place, file)
     return asked.model_copy(update={"name": options.backbone, "weights": str(file.resolve())})
 
 
@@ -50,21 +49,6 @@ def options_for(recipe: Recipe, images: Images) -> PretrainOptions:
     """Options suited to so many images: of 50 photos, every one is seen thirty times in 120 steps."""
     steps = max(120, min(600, 2 * len(images)))
     return PretrainOptions(steps=steps, batch_size=max(4, min(12, len(images))), seed=recipe.seed)
-
-
-def _pretrain(run: Run, options: PretrainOptions, file: Path) -> None:
-    regions = open_regions(
-        run.images.paths,
-        options.regions,
-        run.cache / "regions",
-        run.console,
-        workers=run.recipe.workers,
-        read=run.images.read,
-    )
-    partial = file.with_suffix(".partial")
-    network, history = contrastive.train(regions, options, run.device, run.console, resume=partial, save_every=20)
-    contrastive.save(network, options, history, len(run.images), file)
-    partial.unlink(missing_ok=True)
 
 
 def hub_has(name: str, patience_s: float = _PATIENCE_S) -> bool:

@@ -19,7 +19,7 @@ from models.preprocess import resize
 from models.types import Array
 from training.data.images import IGNORED
 from training.report import charts
-from training.report.html import page, section
+from training.report.html import left_out, page, section
 
 _SIDE_PX = 300  # longest side of an example
 _GRAY = np.array([128, 128, 128], np.uint8)  # clusters that have no class
@@ -39,6 +39,7 @@ def page_of(facts: dict[str, Any], examples: Sequence[Example] = ()) -> str:
     """The page of an evaluation's facts."""
     served = next(row for row in facts["rows"] if row["served"])
     probe = next((row for row in facts["rows"] if row["head"] == "linear probe"), None)
+    failed = [(one["file"], one["reason"]) for one in facts["failed"]]
     parts = [
         _head(facts, served),
         section("Rows", _rows(facts)),
@@ -47,7 +48,7 @@ def page_of(facts: dict[str, Any], examples: Sequence[Example] = ()) -> str:
         section("The same for the linear probe", _confusion(facts, probe)) if probe else "",
         section("Feature correspondences", _curves(facts)) if "correspondence" in facts else "",
         section("Examples", _examples(facts, examples)) if examples else "",
-        section("Could not be used", _failed(facts)) if facts["failed"] else "",
+        section("Could not be used", left_out(failed, "evaluation.json")) if failed else "",
     ]
     return page(f"{facts['bundle']} on {facts['data']}", "".join(parts))
 
@@ -193,15 +194,6 @@ def _picture(array: Array, *, smooth: bool) -> str:
     else:
         small = array[::step, ::step]
     return "data:image/webp;base64," + base64.b64encode(encode(np.ascontiguousarray(small), "webp", 85)).decode()
-
-
-def _failed(facts: dict[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(one['file'])}</td><td>{escape(one['reason'])}</td></tr>" for one in facts["failed"][:200]
-    )
-    more = len(facts["failed"]) - 200
-    rest = f'<p class="small">and {more} more, see evaluation.json</p>' if more > 0 else ""
-    return f"<table><tr><th>file</th><th>reason</th></tr>{rows}</table>{rest}"
 
 
 def _percent(value: float | None) -> str:

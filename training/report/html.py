@@ -5,7 +5,10 @@ Knows nothing of what is shown. What is handed in as HTML has been escaped by wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+
+_SHOWN = 200
 
 
 def page(title: str, body: str) -> str:
@@ -17,6 +20,14 @@ def page(title: str, body: str) -> str:
 def section(title: str, body: str) -> str:
     """One part of a page under its heading; `title` is escaped here, `body` is HTML."""
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def left_out(files: Sequence[tuple[str, str]], rest_in: str) -> str:
+    """A table of files that could not be used, with the reasons; of more than 200 where the rest is named."""
+    rows = "".join(f"<tr><td>{escape(file)}</td><td>{escape(reason)}</td></tr>" for file, reason in files[:_SHOWN])
+    more = len(files) - _SHOWN
+    rest = f'<p class="small">and {more} more, see {rest_in}</p>' if more > 0 else ""
+    return f"<table><tr><th>file</th><th>reason</th></tr>{rows}</table>{rest}"
 
 
 PAGE = """<!doctype html>

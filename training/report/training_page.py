@@ -1,42 +1,51 @@
 """What a run was and what it found: numbers for report.json, and one page to look at.
 
-Knows nothing of methods: it shows what the log, the survey and the bundle hold. The page is one file without
+Knows nothing of methods: it shows what the log, the statistics and the bundle hold. The page is one file without
 scripts; every name in it is escaped. Where the run keeps exemplars private, no photo is in it either.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from models.bundle import Bundle
-from training.config.run import Run, write
+from training.config.run import Run
+from training.data.images import Images
 from training.export.corpus_stats import CorpusStats
 from training.report import charts
-from training.report.html import page, section
+from training.report.html import left_out, page, section
 from training.trainer.loop import read_log
 
 _AXES = ("stage", "step", "epoch", "seconds", "images_per_s")
 
 
-def facts(run: Run, stats: CorpusStats, seconds: dict[str, float], agreement: float | None = None) -> dict[str, Any]:
+def facts(
+    images: Images,
+    stats: CorpusStats,
+    device: torch.device,
+    log: Sequence[dict[str, Any]],
+    seconds: Mapping[str, float],
+    agreement: float | None = None,
+) -> dict[str, Any]:
     """report.json: fractions 0..1, seconds; `hungarian` only where there is ground truth.
 
+    log        the lines of the training, if there was one;  seconds  of its parts
     agreement  of the clusterings that the network was distilled from
     """
-    log = read_log(run.folder / "log.jsonl")
     last = {stage: list(lines)[-1] for stage, lines in groupby(log, key=lambda line: line["stage"])}
     found: dict[str, Any] = {
-        "images": len(run.images),
-        "skipped": len(run.images.skipped),
+        "images": len(images),
+        "skipped": len(images.skipped),
         "measured_on": stats.images,
-        "device": run.device.type,
+        "device": device.type,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
         "usage": {"entropy": stats.entropy, "fractions": stats.fractions.tolist()},
         "presence": stats.presence.tolist(),
@@ -47,7 +56,7 @@ def facts(run: Run, stats: CorpusStats, seconds: dict[str, float], agreement: fl
     if agreement is not None:
         found["agreement"] = agreement
     if stats.scores is not None:
-        classes = run.images.class_names
+        classes = images.class_names
         found["hungarian"] = {
             "miou": stats.scores.miou,
             "accuracy": stats.scores.accuracy,
@@ -57,20 +66,21 @@ def facts(run: Run, stats: CorpusStats, seconds: dict[str, float], agreement: fl
     return found
 
 
-def write_page(path: Path, bundle: Bundle, recipe: str, run: Run) -> None:
+def page_of(bundle: Bundle, recipe: str, run: Run) -> str:
     """report.html of a bundle; `recipe` is shown as it stands."""
     manifest, found = bundle.manifest, bundle.report()
-    log = read_log(run.folder / "log.jsonl")
+    log, root = read_log(run.log), run.images.root
+    skipped = [(str(one.path.relative_to(root)), one.reason) for one in run.images.skipped]
     sections = [
         _head(bundle, found),
         section("Clusters", _usage(bundle, found) + _sheet(bundle, found)),
-        section("Training", _curves(log)),
+        section("Training", curves(log)),
         section("Similarity of codes", _similarity(found)),
         section("Against ground truth", _scores(found)) if "hungarian" in found else "",
-        section("Left out", _skipped(run)) if run.images.skipped else "",
+        section("Left out", left_out(skipped, "skipped.txt")) if skipped else "",
         section("Recipe", f"<pre>{escape(recipe)}</pre>"),
     ]
-    write(path, page(f"{manifest.name}: what was found", "".join(sections)))
+    return page(f"{manifest.name}: what was found", "".join(sections))
 
 
 def _head(bundle: Bundle, found: dict[str, Any]) -> str:
@@ -79,7 +89,7 @@ def _head(bundle: Bundle, found: dict[str, Any]) -> str:
     cards = [
         (f"{len(manifest.clusters)}", "clusters"),
         (f"{found['images']}", f"images, {found['skipped']} left out" if found["skipped"] else "images"),
-        (_span(seconds), f"on {found['device']}"),
+        (span(seconds), f"on {found['device']}"),
         (f"{found['usage']['entropy']:.2f}", "evenness of use (1: all alike)"),
         (f"{found['stability']:.2f}", "stability over seeds (1: the same)"),
         (f"{found['onnx']['labels_equal']:.2%}", "of labels: ONNX = torch"),
@@ -89,7 +99,7 @@ def _head(bundle: Bundle, found: dict[str, Any]) -> str:
     if "hungarian" in found:
         cards.append((f"{found['hungarian']['miou']:.1%}", "mIoU after matching"))
     numbers = "".join(f"<div><b>{escape(n)}</b><span>{escape(what)}</span></div>" for n, what in cards)
-    steps = ", ".join(f"{name} {_span(value)}" for name, value in found["seconds"].items())
+    steps = ", ".join(f"{name} {span(value)}" for name, value in found["seconds"].items())
     return (
         f"<header><h1>{escape(manifest.name)}</h1><p>{escape(manifest.method)} on {escape(manifest.provenance.data)};"
         f" seed {manifest.provenance.seed}; {escape(manifest.provenance.created)};"
@@ -98,7 +108,8 @@ def _head(bundle: Bundle, found: dict[str, Any]) -> str:
     )
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """A time as people say it: 3 s, 3.3 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -133,7 +144,8 @@ def _image(path: Path) -> str:
     return f'<img alt="" loading="lazy" src="data:image/webp;base64,{data}">'
 
 
-def _curves(log: list[dict[str, Any]]) -> str:
+def curves(log: list[dict[str, Any]]) -> str:
+    """Every stage's losses, and what else it watched, as charts."""
     out = ""
     for stage, group in groupby(log, key=lambda line: line["stage"]):
         lines = list(group)
@@ -174,13 +186,3 @@ def _scores(found: dict[str, Any]) -> str:
         f" mIoU {scores['miou']:.1%}, accuracy {scores['accuracy']:.1%}. No label was used in training.</p>"
         f"<table><tr><th>class</th><th>IoU</th></tr>{rows}</table>"
     )
-
-
-def _skipped(run: Run) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(str(s.path.relative_to(run.images.root)))}</td><td>{escape(s.reason)}</td></tr>"
-        for s in run.images.skipped[:200]
-    )
-    more = len(run.images.skipped) - 200
-    rest = f'<p class="small">and {more} more, see skipped.txt</p>' if more > 0 else ""
-    return f"<table><tr><th>file</th><th>reason</th></tr>{rows}</table>{rest}"

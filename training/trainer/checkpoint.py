@@ -10,13 +10,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from models.errors import TesseraError
+from models.files import write_atomically
 
 _KEY = "tessera"
 
@@ -28,22 +29,32 @@ class CheckpointError(TesseraError):
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes both, whole or not at all: whoever reads meets the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.part")
     # A copy of each: safetensors refuses two names for one memory, and tied weights are just that.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    save_file(plain, scratch, metadata={_KEY: json.dumps(facts)})
-    with scratch.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(scratch, path)
+
+    def write(file: IO[bytes]) -> None:
+        # Not `save` and file.write, which would hold all weights twice more; save_file puts a new file in this one's
+        # place, and it is that one the disk must have.
+        save_file(plain, file.name, metadata={_KEY: json.dumps(facts)})
+        with open(file.name, "rb") as written:
+            os.fsync(written.fileno())
+
+    write_atomically(path, write)
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is one of torch.save's: opening it can run any program."""
+    with path.open("rb") as opened:
+        start = opened.read(9)
+    # A safetensors file begins with its header's length, whose lowest byte may be any, and then the header.
+    return (start[:1] == b"\x80" or start[:2] == b"PK") and start[8:] != b"{"
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, facts) of a file written by `save`. Raises CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
-    with path.open("rb") as opened:
-        start = opened.read(2)
-    if start[:1] == b"\x80" or start == b"PK":
+    if is_pickle(path):
         raise CheckpointError(
             f"{path} is a pickle: opening one can run any program, so it is refused. Checkpoints are .safetensors files"
         )

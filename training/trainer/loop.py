@@ -1,6 +1,6 @@
 """Runs stages: seeds, steps, log lines, checkpoints, and going on exactly where it stopped.
 
-Knows stages, never methods. A run killed at any moment and resumed ends, on the CPU, with the same bits
+Knows stages, never methods. A training killed at any moment and resumed ends, on the CPU, with the same bits
 as one that was never stopped. For that a stage keeps two promises: `batches(epoch)` depends on the seed and
 the epoch alone, and what `before_epoch` leaves behind is in the module's state_dict, because a run
 resumed within an epoch does not call it again.
@@ -22,13 +22,15 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Optimizer
 
 from models.errors import TesseraError
-from training.config.run import Run
-from training.progress import Progress
+from training.config.run import Run, resume_command, write_text
+from training.progress import Progress, say
 from training.trainer import checkpoint
+from training.trainer.seeds import seed_all
 from training.trainer.stage import Batch, Stage
 
 _LEAST_SECONDS_BETWEEN_SAVES = 5.0
@@ -58,57 +60,70 @@ class Position:
     seconds: float = 0.0
 
 
-def fit(module: nn.Module, stages: Sequence[Stage], run: Run, *, name: str = "checkpoint") -> float:
-    """Trains `module` stage by stage, from RUN/<name>.safetensors where there is one; returns the seconds spent.
+@dataclass(frozen=True)
+class Workspace:
+    """Where a training keeps what it has done, and whom it tells.
 
-    Writes that file as it goes, and RUN/log.jsonl: a line holds stage, step, epoch, seconds, images_per_s and
-    the mean of every loss since the line before.
+    checkpoint      written as it goes; where there is one, the training goes on from it
+    log             a line holds stage, step, epoch, seconds, images_per_s and the mean of every loss since the last
+    resume_command  what goes on with it, for people
+    identity        what decides the result, as a digest: a checkpoint of another one is refused
+    """
+
+    checkpoint: Path
+    log: Path
+    seed: int
+    console: Console
+    resume_command: str
+    identity: str = ""
+
+
+def fit(module: nn.Module, stages: Sequence[Stage], run: Run, *, name: str = "checkpoint") -> float:
+    """Trains `module` within a run, from RUN/<name>.safetensors where there is one; see `train`."""
+    path = run.folder / f"{name}.safetensors"
+    return train(module, stages, Workspace(path, run.log, run.recipe.seed, run.console, resume_command(run.folder)))
+
+
+def train(module: nn.Module, stages: Sequence[Stage], place: Workspace) -> float:
+    """Trains `module` stage by stage, from the checkpoint where there is one; returns the seconds spent.
 
     Raises LossError when the loss is not finite, Interrupted after SIGINT or SIGTERM. A checkpoint stands
-    after both.
+    after both. Raises CheckpointError for one that does not fit.
     """
-    path = run.folder / f"{name}.safetensors"
-    saved = _Saved.load(path, stages)
+    saved = _Saved.load(place, stages)
     position = Position()
     if saved is not None:
         position = saved.position
-        _load_module(module, saved, path)
+        _load_module(module, saved, place.checkpoint)
         if position.stage < len(stages):
             where = f"stage {stages[position.stage].name}, step {position.step}"
-            run.console.print(f"going on at {where}", highlight=False)
-    _cut_log(run.folder / "log.jsonl", stages, position)
-    with _Stop(run.folder) as stop:
+            say(place.console, f"going on at {where}")
+    _cut_log(place.log, stages, position)
+    with _Stop(place.resume_command) as stop:
         for index in range(position.stage, len(stages)):
             resumed = saved if saved is not None and position.step else None
-            position = _Training(module, stages[index], position, path, run, stop).run(resumed)
+            position = _Training(module, stages[index], position, place, stop).run(resumed)
     return position.seconds
-
-
-def seed(value: int) -> None:
-    """Seeds Python's, numpy's and torch's generators."""
-    random.seed(value)
-    np.random.seed(value % 2**32)
-    torch.manual_seed(value)
 
 
 class _Training:
     """One stage under way."""
 
-    def __init__(self, module: nn.Module, stage: Stage, position: Position, path: Path, run: Run, stop: _Stop) -> None:
-        self.module, self.stage, self.path, self.task, self.stop = module, stage, path, run, stop
+    def __init__(self, module: nn.Module, stage: Stage, position: Position, place: Workspace, stop: _Stop) -> None:
+        self.module, self.stage, self.place, self.stop = module, stage, place, stop
         self.index, self.step = position.stage, position.step
         self.epoch, self.batch = position.epoch, position.batch
         self.began = time.monotonic() - position.seconds
         # The groups are handed over as they are: a stage that changes its rate does so in its own groups.
-        self.optimizer = Adam(list(stage.groups))
-        self.meter = _Meter(run.folder / "log.jsonl", stage)
+        self.optimizer = stage.optimizer(list(stage.groups))
+        self.meter = _Meter(place.log, stage)
         self.last_save, self.save_cost = time.monotonic(), 0.0
 
     def run(self, saved: _Saved | None) -> Position:
         """From `saved`, or from the stage's beginning, to its end; the position after it."""
         if saved is None:
-            seed(self.task.recipe.seed + 7919 * self.index)
-        with Progress(self.task.console, self.stage.name, self.stage.steps, done=self.step) as bar:
+            seed_all(self.place.seed + 7919 * self.index)
+        with Progress(self.place.console, self.stage.name, self.stage.steps, done=self.step) as bar:
             while self.step < self.stage.steps:
                 for batch in self._batches(saved):
                     self._train(batch, bar)
@@ -175,10 +190,11 @@ class _Training:
                     f"stage {self.stage.name}: weights are not finite after step {self.step}, though the loss"
                     " was: lower the learning rate. The last checkpoint still holds finite weights"
                 )
-        tensors, facts = _snapshot(self.optimizer, position, self.stage.name)
+        tensors, facts = _snapshot(self.optimizer, position)
         for name, value in self.module.state_dict().items():
             tensors[f"module/{name}"] = value
-        checkpoint.save(self.path, tensors, facts)
+        facts |= {"stage": self.stage.name, "identity": self.place.identity}
+        checkpoint.save(self.place.checkpoint, tensors, facts)
         self.last_save = time.monotonic()
         self.save_cost = self.last_save - start
 
@@ -192,10 +208,13 @@ class _Saved:
     facts: dict[str, Any]
 
     @classmethod
-    def load(cls, path: Path, stages: Sequence[Stage]) -> _Saved | None:
+    def load(cls, place: Workspace, stages: Sequence[Stage]) -> _Saved | None:
+        path = place.checkpoint
         if not path.exists():
             return None
         tensors, facts = checkpoint.load(path)
+        if facts.get("identity", "") != place.identity:
+            raise checkpoint.CheckpointError(f"{path} is of other images or options: delete it, or give another --out")
         position = Position(**facts["position"])
         at = position.stage - (position.step == 0)  # a finished stage is the one before
         if at >= len(stages) or stages[at].name != facts["stage"]:
@@ -205,7 +224,7 @@ class _Saved:
             )
         return cls(position, tensors, facts)
 
-    def restore(self, optimizer: Adam) -> None:
+    def restore(self, optimizer: Optimizer) -> None:
         """The optimizer's moments and rates, and every random generator."""
         # Not by load_state_dict, which would put copies in the place of the stage's own groups.
         for group, rate in zip(optimizer.param_groups, self.facts["rates"], strict=True):
@@ -215,7 +234,8 @@ class _Saved:
             if name.startswith("optimizer/"):
                 _, number, key = name.split("/")
                 parameter = parameters[int(number)]
-                optimizer.state[parameter][key] = tensor if key == "step" else tensor.to(parameter.device)
+                # In the parameter's own layout of memory, as the optimizer had made it.
+                optimizer.state[parameter][key] = tensor if key == "step" else torch.empty_like(parameter).copy_(tensor)
         version, numbers, gauss = self.facts["python_rng"]
         random.setstate((version, tuple(numbers), gauss))
         kind, position, has_gauss, cached = self.facts["numpy_rng"]
@@ -225,7 +245,7 @@ class _Saved:
             torch.cuda.set_rng_state(self.tensors["rng/cuda"])
 
 
-def _snapshot(optimizer: Adam, position: Position, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _snapshot(optimizer: Optimizer, position: Position) -> tuple[dict[str, Tensor], dict[str, Any]]:
     kind, numbers, at, has_gauss, cached = np.random.get_state(legacy=True)
     tensors = {"rng/torch": torch.get_rng_state(), "rng/numpy": torch.from_numpy(np.asarray(numbers))}
     if torch.cuda.is_available():
@@ -236,7 +256,6 @@ def _snapshot(optimizer: Adam, position: Position, stage: str) -> tuple[dict[str
                 tensors[f"optimizer/{parameter}/{key}"] = value
     facts = {
         "position": asdict(position),
-        "stage": stage,
         "rates": [group["lr"] for group in optimizer.param_groups],
         "python_rng": random.getstate(),
         "numpy_rng": [kind, int(at), int(has_gauss), float(cached)],
@@ -316,14 +335,14 @@ def _cut_log(path: Path, stages: Sequence[Stage], position: Position) -> None:
         return stage < position.stage
 
     kept = [line for line in read_log(path) if stands(line)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 class _Stop:
     """Remembers that someone asked to stop; a second Ctrl-C stops at once, without a checkpoint."""
 
-    def __init__(self, folder: Path) -> None:
-        self.asked, self.folder = False, folder
+    def __init__(self, resume_command: str) -> None:
+        self.asked, self.resume_command = False, resume_command
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -338,10 +357,7 @@ class _Stop:
 
     def leave_if_asked(self, where: str) -> None:
         if self.asked:
-            raise Interrupted(
-                f"stopped at {where}; the checkpoint is written. To go on:"
-                f" python training/train.py --out {self.folder} --resume"
-            )
+            raise Interrupted(f"stopped at {where}; the checkpoint is written. To go on: {self.resume_command}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,13 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
-
+from torch.optim import Adam, Optimizer
 
 Batch = Mapping[str, Any]
 
@@ -28,13 +25,14 @@ class Stage:
     """One stretch of training: which parameters, on which batches, towards which loss.
 
     steps         optimiser steps in all
-    groups        Adam parameter groups: {"params": [...], "lr": float, "weight_decay": float}
+    groups        parameter groups of the optimiser: {"params": [...], "lr": float, "weight_decay": float}
     batches       epoch number → that epoch's batches; a pure function of (seed, epoch), so that a resumed
                   run can skip the ones it has seen
     loss          batch → named scalars; their sum is minimised; names starting with "log/" are only logged
     before_epoch  called with the epoch number before its first batch (PiCIE re-clusters here)
     after_step    called after every optimiser step (CAUSE's moving averages)
     clip          largest norm of all gradients together; longer ones are shortened to it
+    optimizer     parameter groups → what takes the steps: Adam, or AdamW
     """
 
     name: str
@@ -45,3 +43,4 @@ class Stage:
     before_epoch: Callable[[int], None] = nothing
     after_step: Callable[[], None] = nothing
     clip: float = math.inf
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer] = Adam

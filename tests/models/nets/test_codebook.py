@@ -13,7 +13,8 @@ from models.nets.codebook import MAX_TOKENS, Attention, CodebookDecoder, quantiz
 from models.nets.encoder import Encoder
 from models.nets.tokens import TokenBackbone
 from models.preprocess import InputSpec
-from training.export.onnx import Deployed, Session, to_onnx
+from training.evaluation.exported import Exported
+from training.export.onnx import Deployed, to_onnx
 
 
 def decoder(grid: tuple[int, int] = (4, 4)) -> CodebookDecoder:
@@ -115,7 +116,7 @@ def test_onnx_is_torch_at_every_size(least_stride):
     centroids = F.normalize(torch.randn(6, 12), dim=1)
     network = Deployed(Encoder(backbone, head, flip_average=True), centroids).eval()
     step = backbone.stride
-    session = Session(to_onnx(network, InputSpec(size=(64, 64), multiple=step, max_side_px=640)))
+    session = Exported(to_onnx(network, InputSpec(size=(64, 64), multiple=step, max_side_px=640)))
     for batch, rows, columns in ((1, side, side), (2, 2, 3), (3, 7, 1), (1, 11, 5)):
         pixels = torch.randint(0, 256, (batch, rows * step, columns * step, 3), dtype=torch.uint8)
         with torch.inference_mode():

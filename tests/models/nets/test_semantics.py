@@ -9,7 +9,8 @@ import torch
 from models.nets.backbone import CnnBackbone, build
 from models.nets.semantics import SanEncoder, SemanticAttention, SemanticEncoder
 from training.data.preprocess import input_spec
-from training.export.onnx import Deployed, Session, to_onnx
+from training.evaluation.exported import Exported
+from training.export.onnx import Deployed, to_onnx
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_attention_takes_from_the_semantics_a_pixel_is_close_to() -> None:
 def test_onnx_is_torch_at_every_batch_and_size(network: SanEncoder) -> None:
     spec = input_spec(network, 64)
     deployed = Deployed(network, torch.randn(5, 32, generator=torch.Generator().manual_seed(1))).eval()
-    session = Session(to_onnx(deployed, spec))
+    session = Exported(to_onnx(deployed, spec))
     generator = torch.Generator().manual_seed(0)
     for batch, height, width in [(1, 2, 3), (3, 4, 2), (1, 1, 7), (1, 1, 1)]:
         size = (batch, height * spec.multiple, width * spec.multiple, 3)

@@ -59,16 +59,6 @@ def test_identical_points_and_too_few_points():
         kmeans(torch.ones(3, 4), 5)
 
 
-def test_a_point_of_weight_two_is_two_points():
-    points, _ = blobs(count=2, each=20, spread=2.0)
-    weights = torch.ones(40)
-    weights[:10] = 2
-    start = points[[0, 25]]
-    heavy, _ = kmeans(points, 2, metric="euclidean", weights=weights, init=start)
-    doubled, _ = kmeans(torch.cat([points, points[:10]]), 2, metric="euclidean", init=start)
-    assert torch.allclose(heavy, doubled, atol=1e-5)
-
-
 def test_nearest_is_the_plain_distance():
     points, _ = blobs()
     centroids = points[::61]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.training.small_run import settled
 from training import methods
 from training.config import recipe
-from training.config.recipe import Recipe, RecipeError, parse
+from training.config.recipe import Recipe, RecipeError
 
+parse = partial(recipe.parse, config_of=methods.config)
 RECIPES = sorted((Path(recipe.__file__).parents[1] / "recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_shipped_is_sound(path: Path) -> None:
-    found = recipe.load(path)
+    found = settled(path)
     assert parse(recipe.page_of(found)) == found
 
 
@@ -23,7 +26,7 @@ def test_every_recipe_shipped_is_sound(path: Path) -> None:
 def test_a_written_recipe_is_read_back(name: str, tmp_path: Path) -> None:
     odd = parse({"method": name}, overrides=['export.licence=a "quoted" \\ line\u00e9\U0001f600', "seed=3"])
     (tmp_path / "r.toml").write_text(recipe.encode(odd), encoding="utf-8")
-    again = recipe.load(tmp_path / "r.toml")
+    again = settled(tmp_path / "r.toml")
     assert again == odd
     assert again.sha256 == odd.sha256
     assert odd.differences(again) == []
@@ -102,9 +105,9 @@ def test_a_page_is_left_as_it_was() -> None:
 def test_a_file_that_is_no_toml(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(text.encode("latin-1"))
     with pytest.raises(RecipeError, match=message):
-        recipe.load(tmp_path / "r.toml")
+        settled(tmp_path / "r.toml")
     with pytest.raises(RecipeError, match="no such recipe"):
-        recipe.load(tmp_path / "absent.toml")
+        settled(tmp_path / "absent.toml")
 
 
 def test_a_recipe_is_frozen() -> None:

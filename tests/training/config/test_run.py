@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
+from tests.training.small_run import settled
+from training import methods
 from training.config import recipe
+from training.config.recipe import Recipe
 from training.config.run import Run, RunError, begin, require_same
 from training.data.images import Images, Skipped
 
@@ -26,9 +31,13 @@ def images(tmp_path: Path) -> Images:
 
 def begun(folder: Path, images: Images) -> Run:
     assert begin(folder, resume=False) is None
-    run = Run(recipe.parse({}), images, folder, torch.device("cpu"), Console(file=io.StringIO()))
+    run = Run(settled(), images, folder, torch.device("cpu"), Console(file=io.StringIO()))
     run.write_facts()
     return run
+
+
+def before(facts: dict[str, Any]) -> Recipe:
+    return recipe.parse(facts["recipe"], config_of=methods.config)
 
 
 def test_a_run_says_what_it_was_asked(tmp_path: Path, images: Images) -> None:
@@ -36,8 +45,8 @@ def test_a_run_says_what_it_was_asked(tmp_path: Path, images: Images) -> None:
     facts = begin(tmp_path / "run", resume=True)
     assert facts is not None
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == facts
-    require_same(facts, run.recipe, images)
-    assert recipe.load(tmp_path / "run" / "recipe.toml") == run.recipe
+    require_same(facts["data"], before(facts), run)
+    assert settled(tmp_path / "run" / "recipe.toml") == run.recipe
     assert (tmp_path / "run" / "skipped.txt").read_text() == "c\tno image\n"
 
 
@@ -59,6 +68,6 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path, images: Images) -> None:
     facts = begin(tmp_path / "run", resume=True)
     assert facts is not None
     with pytest.raises(RunError, match=r"seed: 0, here 1\): --resume without --recipe"):
-        require_same(facts, recipe.parse({"seed": 1}), images)
+        require_same(facts["data"], before(facts), replace(run, recipe=settled(None, "seed=1")))
     with pytest.raises(RunError, match="now has 1 images of other names"):
-        require_same(facts, run.recipe, images.subset([0]))
+        require_same(facts["data"], before(facts), replace(run, images=images.subset([0])))

@@ -62,7 +62,6 @@ def test_place_folds_left_onto_right() -> None:
     codes = RegionCodes(
         codes=torch.randn(1, 5).repeat(2, 1),
         center=torch.tensor([[0.5, 0.1], [0.5, 0.9]]),
-        area=torch.ones(2),
         image=torch.zeros(2, dtype=torch.int64),
         scale=torch.zeros(2, dtype=torch.int64),
         region=torch.arange(2),
@@ -81,7 +80,6 @@ def test_regions_weigh_the_same_whatever_their_size() -> None:
     codes = RegionCodes(
         codes=nn.functional.one_hot(one, 3).float(),
         center=torch.full((2 * n, 2), 0.5),
-        area=torch.ones(2 * n),
         image=torch.arange(n).repeat_interleave(2),
         scale=torch.zeros(2 * n, dtype=torch.int64),
         region=one,

@@ -14,7 +14,7 @@ from models.nets.encoder import Encoder
 from tests.training.small_run import draw, small_run
 from training.features.store import FeatureError, FeatureOptions, neighbors, open_features
 
-OPTIONS = FeatureOptions(size=64, batch_size=3, precision="float32")
+OPTIONS = FeatureOptions(batch_size=3, precision="float32")
 
 
 class Patches(Backbone):
@@ -42,8 +42,8 @@ def encoder(backbone: Backbone) -> Encoder:
 def test_the_backbone_never_sees_a_crop_twice(tmp_path, five_crop):
     run, options = small_run(tmp_path), replace(OPTIONS, five_crop=five_crop)
     first, second = Patches(), Patches()
-    found = open_features(encoder(first), run.images, options, run)
-    again = open_features(encoder(second), run.images, options, run)
+    found = open_features(encoder(first), options, run)
+    again = open_features(encoder(second), options, run)
     assert first.seen == len(found) == (40 if five_crop else 8)
     assert second.seen == 0
     assert np.array_equal(found.maps, again.maps)
@@ -54,11 +54,11 @@ def test_the_backbone_never_sees_a_crop_twice(tmp_path, five_crop):
 def test_a_killed_computation_goes_on_where_it_was(tmp_path, five_crop):
     options = replace(OPTIONS, five_crop=five_crop)
     whole_run, run = small_run(tmp_path / "whole"), small_run(tmp_path / "killed")
-    whole = open_features(encoder(Patches()), whole_run.images, options, whole_run)
+    whole = open_features(encoder(Patches()), options, whole_run)
     killed, rest = Patches(patience=len(whole) // 2), Patches()
     with pytest.raises(KeyboardInterrupt):
-        open_features(encoder(killed), run.images, options, run)
-    resumed = open_features(encoder(rest), run.images, options, run)
+        open_features(encoder(killed), options, run)
+    resumed = open_features(encoder(rest), options, run)
     assert 0 < killed.seen < len(whole)
     assert killed.seen + rest.seen == len(whole)
     assert np.array_equal(whole.maps, resumed.maps)
@@ -67,24 +67,24 @@ def test_a_killed_computation_goes_on_where_it_was(tmp_path, five_crop):
 
 def test_other_weights_sizes_or_images_are_other_features(tmp_path):
     run = small_run(tmp_path)
-    open_features(encoder(Patches()), run.images, OPTIONS, run)
+    open_features(encoder(Patches()), OPTIONS, run)
     other = Patches()
     other.scale.data += 1
     changes = (
-        (other, run.images, OPTIONS),
-        (Patches(), run.images, replace(OPTIONS, size=32)),
-        (Patches(), run.images, replace(OPTIONS, interpolation="nearest")),
-        (Patches(), draw(tmp_path / "images", count=9), OPTIONS),
+        (other, run),
+        (Patches(), small_run(tmp_path, "input.train_size=32", images=run.images)),
+        (Patches(), small_run(tmp_path, "input.interpolation=nearest", images=run.images)),
+        (Patches(), small_run(tmp_path, images=draw(tmp_path / "images", count=9))),
     )
-    for backbone, images, options in changes:
-        found = open_features(encoder(backbone), images, options, run)
+    for backbone, changed in changes:
+        found = open_features(encoder(backbone), OPTIONS, changed)
         assert backbone.seen == len(found)
 
 
 def test_batches_are_float32_whatever_the_disk_holds(tmp_path):
     run = small_run(tmp_path)
-    exact = open_features(encoder(Patches()), run.images, OPTIONS, run)
-    half = open_features(encoder(Patches()), run.images, replace(OPTIONS, precision="float16"), run)
+    exact = open_features(encoder(Patches()), OPTIONS, run)
+    half = open_features(encoder(Patches()), replace(OPTIONS, precision="float16"), run)
     picked = half.batch([5, 0], torch.device("cpu"))
     assert half.maps.dtype == np.float16
     assert picked.dtype == torch.float32
@@ -92,9 +92,9 @@ def test_batches_are_float32_whatever_the_disk_holds(tmp_path):
 
 
 def test_a_size_that_does_not_divide_names_one_that_does(tmp_path):
-    run = small_run(tmp_path)
+    run = small_run(tmp_path, "input.train_size=72")
     with pytest.raises(FeatureError, match=r"input.train_size to 64"):
-        open_features(encoder(Patches()), run.images, replace(OPTIONS, size=72), run)
+        open_features(encoder(Patches()), OPTIONS, run)
 
 
 @pytest.mark.parametrize("n", [1, 3, 16, 100])

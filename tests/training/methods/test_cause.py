@@ -15,10 +15,10 @@ from models.nets.heads import ProjectionHead
 from models.preprocess import fitted_size
 from tests.training.methods.test_methods import fitted
 from tests.training.small_run import draw, make, small_run
-from training.data.images import Images
+from training.data.images import Found, Images
 from training.data.preprocess import input_spec
 from training.features.store import digest
-from training.methods.cause import CauseError
+from training.methods.base import MethodError
 from training.trainer import loop
 
 SMALL = [
@@ -101,7 +101,7 @@ def labelled(folder, value: int) -> Images:
     for path in plain.paths:
         maps[path] = path.with_suffix(".label")
         Image.fromarray(np.full((64, 64), value, np.uint8)).save(maps[path], "PNG")
-    return Images(folder, plain.paths, labels=maps, class_names=("a", "b", "c"))
+    return Images(folder, plain.paths, Found(plain.paths, maps, ("a", "b", "c")))
 
 
 @pytest.mark.parametrize("head", ["mlp", "tr"])
@@ -230,7 +230,7 @@ def test_centroids_can_be_left_to_the_pipeline(tmp_path):
 
 
 def test_too_few_cells_are_refused(tmp_path):
-    with pytest.raises(CauseError, match=r"6 × 6 tokens have no cell of 9: lower cause\.cell"):
+    with pytest.raises(MethodError, match=r"6 × 6 tokens have no cell of 9: lower cause\.cell"):
         make(small_run(tmp_path, *SMALL, "cause.cell=9"))
 
 
@@ -242,7 +242,7 @@ def test_a_tr_head_says_what_sizes_it_takes(tmp_path, monkeypatch):
     assert spec.max_side_px == 128  # 6 rows of at most 8 tokens
     assert fitted_size((100, 900), spec) == (96, 128)
     assert input_spec(make(small_run(tmp_path / "mlp", *SMALL)).encoder(), 96).max_side_px == 384
-    with pytest.raises(CauseError, match=r"set input\.size to at most 96, cause\.least_stride higher"):
+    with pytest.raises(MethodError, match=r"set input\.size to at most 96, cause\.least_stride higher"):
         make(small_run(tmp_path / "large", *SMALL, *TR, "input.size=160"))
 
 

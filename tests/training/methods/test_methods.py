@@ -25,7 +25,7 @@ from tests.training.few_steps import few_steps, smallest_backbone
 from tests.training.small_run import draw, make, small_run
 from training import methods, train
 from training.data.images import Images
-from training.export.onnx import Session
+from training.evaluation.exported import Exported
 from training.methods.base import Method
 from training.trainer import loop
 from training.trainer.loop import Interrupted
@@ -89,7 +89,7 @@ def test_exports_a_bundle_that_loads_and_answers(small, tmp_path):
 
 def answers(bundle: Bundle, clusters: int) -> None:
     """The bundle replays its golden image and labels photos of any shape; its report tells how clusters are used."""
-    session = Session(bundle.encoder_bytes())
+    session = Exported(bundle.encoder_bytes())
     assert self_test(bundle, session) >= 0.99
     for shape in ((64, 64), (70, 110), (120, 50)):
         photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
@@ -131,7 +131,7 @@ def test_a_fifth_method_is_one_file(toy, tmp_path):
     with server_of(bundle.path, tmp_path / "state")() as client:
         answer = client.post("/segment?format=png", content=png.getvalue())
         with Image.open(io.BytesIO(answer.content)) as served:
-            expected = segment(bundle, Session(bundle.encoder_bytes()), np.asarray(Image.open(photos / "0.png")))
+            expected = segment(bundle, Exported(bundle.encoder_bytes()), np.asarray(Image.open(photos / "0.png")))
             assert (np.asarray(served) == expected).all()
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.training.small_run import RECIPES, make, small_run
-from training.methods.picie.method import PicieError, class_weights, label, level_shares, view_losses
+from tests.training.small_run import make, small_run
+from training.methods.base import MethodError
+from training.methods.picie.method import class_weights, label, level_shares, view_losses
 from training.trainer import loop
 
 SMALL = ["method=picie", "backbone.name=test_resnet", "picie.code_dim=8", "picie.epochs=1", "picie.batch_size=4"]
@@ -99,11 +100,11 @@ def test_the_two_views_share_what_they_show(tmp_path):
     method = make(small_run(tmp_path, *SMALL, *quiet))
     item = method.loader.load(0, "both", 3)
     first = F.avg_pool2d(item.views[0][None], 4)
-    from training.methods.picie.augment import crop
+    from training.methods.picie.augment import resized_crop
 
-    second = crop(F.avg_pool2d(item.views[1][None], 4), [item.crop], method.side)
+    second = resized_crop(F.avg_pool2d(item.views[1][None], 4), [item.crop], method.side)
     assert float((first - second).abs().mean()) < 12  # of 255; sharp borders move by part of a cell
-    other = crop(F.avg_pool2d(item.views[1][None], 4), [method.loader.load(1, "both", 3).crop], method.side)
+    other = resized_crop(F.avg_pool2d(item.views[1][None], 4), [method.loader.load(1, "both", 3).crop], method.side)
     assert float((first - other).abs().mean()) > 2 * float((first - second).abs().mean())
 
 
@@ -141,16 +142,5 @@ def test_batches_shrink_with_the_folder_and_hold_every_image_once(tmp_path):
 
 
 def test_a_vit_is_refused_with_a_way_out(tmp_path):
-    with pytest.raises(PicieError, match=r"set backbone.name to resnet18"):
+    with pytest.raises(MethodError, match=r"set backbone.name to resnet18"):
         make(small_run(tmp_path, "method=picie", "backbone.name=vit_tiny_patch16_224"))
-
-
-@pytest.mark.parametrize("page", sorted(RECIPES.glob("*picie*.toml")), ids=lambda page: page.stem)
-def test_recipes_say_how_they_are_run_and_run(tmp_path, page):
-    head = page.read_text().split("\nmethod")[0]
-    assert "python training/train.py" in head
-    assert page.stem.startswith("folder") or f"--recipe training/recipes/{page.name}" in head
-    run = small_run(tmp_path, "backbone.name=test_resnet", "picie.epochs=1", page=page)
-    method = make(run)
-    loop.fit(method, method.stages(), run)
-    assert method.centroids().shape[0] == 3

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.training.small_run import RECIPES, draw, make, small_run
+from tests.training.small_run import draw, make, small_run
 from training.data.crops import five, square
 from training.features.store import digest
 from training.losses.correspondence import center, correlation, draw_points, normalize, sample
-from training.methods.stego import shifts_for
 from training.trainer import loop
 
 SMALL = ["method=stego", "backbone.name=test_resnet", "stego.code_dim=8", "stego.points=4", "stego.batch_size=4"]
@@ -133,9 +132,8 @@ def test_a_second_run_object_finds_the_features_and_the_same_random_weights(tmp_
 
 
 def test_auto_shifts_leave_the_asked_share_above(tmp_path):
-    method = make(small_run(tmp_path, *SMALL, "stego.shifts=auto"))
-    options = {"points": 4, "centering": "none", "seed": 0, "device": torch.device("cpu")}
-    low, high = (shifts_for(method.features, [share] * 3, **options) for share in (0.6, 0.1))
+    method = make(small_run(tmp_path, *SMALL, "stego.shifts=auto", "stego.centering=none"))
+    low, high = (method.shifts_for([share] * 3) for share in (0.6, 0.1))
     assert all(a < b for a, b in zip(low, high, strict=True))
     generator = torch.Generator().manual_seed(1)
     maps = method.features.batch(range(8), torch.device("cpu"))
@@ -153,14 +151,3 @@ def test_steps_scale_with_the_folder(tmp_path):
     assert method.stages()[0].steps == 300
     method = make(small_run(tmp_path, *SMALL, "stego.steps=7"))
     assert method.stages()[0].steps == 7
-
-
-@pytest.mark.parametrize("page", sorted(RECIPES.glob("*stego*.toml")), ids=lambda page: page.stem)
-def test_recipes_say_how_they_are_run_and_run(tmp_path, page):
-    head = page.read_text().split("\nmethod")[0]
-    assert "python training/train.py" in head
-    assert page.stem.startswith("folder") or f"--recipe training/recipes/{page.name}" in head
-    run = small_run(tmp_path, "backbone.name=test_resnet", "stego.steps=2", "stego.batch_size=4", page=page)
-    method = make(run)
-    loop.fit(method, method.stages(), run)
-    assert method.centroids().shape[0] == 3

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-import time
+import os
+import signal
+import threading
 from pathlib import Path
 
 import huggingface_hub
@@ -15,10 +17,13 @@ from rich.console import Console
 from models.nets.backbone import build
 from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run
+from training.data.augment import ViewOptions
 from training.data.images import Images
+from training.data.regions import RegionOptions
 from training.data.synthetic import street
 from training.pretraining import contrastive, weights
 from training.pretraining.contrastive import PretrainOptions
+from training.trainer.loop import Interrupted, read_log
 
 
 @pytest.fixture
@@ -47,30 +52,71 @@ def test_the_hub_is_taken_where_it_answers(run: Run, monkeypatch: pytest.MonkeyP
     assert weights.settle(run) == BackboneSection(weights="timm")
 
 
-def test_without_a_hub_a_backbone_is_pretrained_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> PretrainOptions:
+    """No hub answers, and a pretraining is a matter of two steps."""
     torch.set_num_threads(1)
-    small = PretrainOptions(steps=2, batch_size=2, rounds=1)
+    small = PretrainOptions(
+        backbone="test_resnet", steps=2, batch_size=2, rounds=1,
+        views=ViewOptions(size=(32, 32)), regions=RegionOptions(size=(48, 64), scales=(100.0,)),
+    )  # fmt: skip
     monkeypatch.setattr(weights, "hub_has", lambda name: False)
     monkeypatch.setattr(weights, "options_for", lambda recipe, images: small)
+    return small
+
+
+def test_without_a_hub_a_backbone_is_pretrained_once(
+    run: Run, no_hub: PretrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = weights.settle(run)
-    assert found.name == small.backbone
-    assert build(found.name, found.weights).channels == small.dim
-    assert "a small resnet10t is pretrained on your images first, 2 steps" in said(run)
+    assert found.name == no_hub.backbone
+    assert build(found.name, found.weights).channels == no_hub.dim
+    assert "a small test_resnet is pretrained on your images first, 2 steps" in said(run)
+    assert [(line["stage"], line["step"]) for line in read_log(run.log)] == [("pretraining", 1), ("pretraining", 2)]
+    assert {path.name for path in run.folder.iterdir()} == {"backbone.safetensors", "cache", "log.jsonl"}
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("pretrained twice")
 
-    monkeypatch.setattr(contrastive, "train", never)
+    monkeypatch.setattr(weights, "pretrain", never)
     monkeypatch.setattr(weights, "hub_has", lambda name: True)  # the run began without; it stays with its own
     assert weights.settle(run) == found
 
 
-def test_a_hub_that_never_answers_costs_no_more_than_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stopped_while_pretraining_goes_on_with_it(
+    run: Run, no_hub: PretrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = contrastive.draw
+    with monkeypatch.context() as patch:
+        patch.setattr(contrastive, "draw", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or real(*given))
+        with pytest.raises(Interrupted, match=r"stage pretraining, step 1; .*train\.py --out .*/run --resume"):
+            weights.settle(run)
+    assert weights.settle(run).name == no_hub.backbone
+    assert "going on at stage pretraining, step 1" in said(run)
+
+
+def test_a_run_that_an_older_version_left_while_pretraining_begins_it_anew(run: Run, no_hub: PretrainOptions) -> None:
+    left = run.folder / "backbone.partial"
+    torch.save({"network": {}, "optimizer": {}, "identity": "", "history": [1.0], "groups": None}, left)
+    assert weights.settle(run).name == no_hub.backbone
+    assert f"{left} is of an older version: the pretraining begins anew\n" in said(run)
+    assert not left.exists()
+
+
+def test_a_hub_that_never_answers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, over, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def never(*_: object, **__: object) -> None:
+        asked.set()
+        over.wait(60)
+        answered.set()
+
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: time.sleep(5))
-    before = time.monotonic()
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", never)
     assert not weights.hub_has("vit_small_patch8_224.dino", patience_s=0.2)
-    assert time.monotonic() - before < 2
+    assert asked.is_set()
+    assert not answered.is_set()
+    over.set()
 
 
 def test_a_hub_that_refuses_is_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:

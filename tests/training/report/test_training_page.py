@@ -9,7 +9,7 @@ import pytest
 
 from training.report import charts
 from training.report.html import PAGE, page
-from training.report.training_page import _curves, _span
+from training.report.training_page import curves, span
 
 EVIL = '<b onload="x">&\'"'
 
@@ -19,7 +19,7 @@ def drawn(html: str) -> ET.Element:
     return ET.fromstring(f"<div>{html}</div>")
 
 
-def test_lines_span_the_frame() -> None:
+def test_linesspan_the_frame() -> None:
     svg = charts.lines({"a": [(0, 1.0), (10, 3.0)], EVIL: [(0, 2.0), (10, 2.0)], "none": []}, x=EVIL)
     first, second = drawn(svg).findall(".//polyline")
     (x0, y0), (x1, y1) = [tuple(map(float, p.split(","))) for p in first.attrib["points"].split()]
@@ -39,7 +39,7 @@ def test_odd_series_are_drawn(points: list[tuple[float, float]]) -> None:
 
 def test_no_series_no_chart() -> None:
     assert charts.lines({"a": []}, x="step") == ""
-    assert "no step" in _curves([])
+    assert "no step" in curves([])
 
 
 def test_thinning_keeps_the_mean() -> None:
@@ -74,9 +74,9 @@ def test_a_page_holds_any_title() -> None:
     assert "<title>BODY TITLE &lt;b" in html
 
 
-def test_curves_of_every_stage_apart() -> None:
+def testcurves_of_every_stage_apart() -> None:
     log = [{"stage": EVIL, "step": i, "epoch": 0, "seconds": 1, "loss": 1.0, "log/x": 2.0} for i in (1, 2)]
-    page = _curves([*log, {"stage": "two", "step": 1, "epoch": 0, "seconds": 2, "loss": 1.0}])
+    page = curves([*log, {"stage": "two", "step": 1, "epoch": 0, "seconds": 2, "loss": 1.0}])
     assert len(drawn(page).findall(".//figure")) == 3
     assert EVIL not in page
 
@@ -86,5 +86,5 @@ def test_the_page_asks_for_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (200, "3.3 min"), (9000, "2.5 h")])
-def test_spans_are_readable(seconds: float, text: str) -> None:
-    assert _span(seconds) == text
+def testspans_are_readable(seconds: float, text: str) -> None:
+    assert span(seconds) == text

@@ -52,6 +52,15 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, write) -> None:  # type
     assert not trap.exists()
 
 
+def test_a_header_of_any_length_is_no_pickle(tmp_path: Path) -> None:
+    path, starts = tmp_path / "c.safetensors", set()
+    for padding in range(0, 264, 8):  # a pickle's first byte is the lowest of one in thirty-two lengths
+        checkpoint.save(path, {"a": torch.zeros(1)}, {"name": "x" * padding})
+        starts.add(path.read_bytes()[0])
+        assert checkpoint.load(path)[1] == {"name": "x" * padding}
+    assert 0x80 in starts
+
+
 @pytest.mark.parametrize("keep", [0, 1, 7, 60, -1])
 def test_a_damaged_file_is_named(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "c.safetensors"

@@ -21,6 +21,7 @@ from rich.console import Console
 from models.io.decode import SUFFIXES
 from training.data.files import walk
 from training.data.images import FEWEST_IMAGES, LABEL_SUFFIXES, DataError, Found, Images, check
+from training.progress import say
 
 
 def names() -> list[str]:
@@ -42,27 +43,17 @@ def open(name: str, folder: Path, *, split: str = "train", console: Console | No
     found = find(name, folder, split)
     console = console or Console(stderr=True)
     for note in found.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(console, note)
     good, skipped = check(found.paths, console, found.read)
     for one in skipped:
-        where = one.path.relative_to(folder)
-        console.print(f"skipped {where}: {one.reason}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"skipped {one.path.relative_to(folder)}: {one.reason}")
     if len(good) < FEWEST_IMAGES:
         raise DataError(
             f"{folder} holds {len(good)} readable image{'s' * (len(good) != 1)}"
             f" ({len(skipped)} unreadable); at least {FEWEST_IMAGES} are needed, a few dozen are better."
             f" Known suffixes: {' '.join(SUFFIXES)}"
         )
-    return Images(
-        folder,
-        good,
-        skipped=skipped,
-        labels=found.labels,
-        class_names=found.class_names,
-        table=found.table,
-        read=found.read,
-        read_labels=found.read_labels,
-    )
+    return Images(folder, good, found, skipped=skipped)
 
 
 def find(name: str, folder: Path, split: str) -> Found:

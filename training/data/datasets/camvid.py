@@ -9,22 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.data.files import walk
+from training.data.files import by_stem, walk
 from training.data.images import DataError, Found
 
-CLASS_NAMES = (
-    "sky",
-    "building",
-    "pole",
-    "road",
-    "pavement",
-    "tree",
-    "sign",
-    "fence",
-    "car",
-    "pedestrian",
-    "bicyclist",
-)
+_NAMES = "sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist"
+CLASS_NAMES = tuple(_NAMES.split(", "))
 SPLITS = ("train", "val", "test")
 
 
@@ -49,5 +38,5 @@ def find(folder: Path, split: str) -> Found:
         paths = [path for path in paths if drive(path) != wanted[1:]]
     elif wanted:
         paths = [path for path in paths if drive(path) == wanted]
-    maps = {path.stem: path for path in walk(folder / "labels" / name)}
+    maps = by_stem(folder / "labels" / name)
     return Found(paths, {p: maps[p.stem] for p in paths if p.stem in maps}, CLASS_NAMES)

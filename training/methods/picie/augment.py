@@ -69,7 +69,7 @@ class Views:
     crop: Geometric
 
 
-def draw(options: AugmentSection, seed: int, epoch: int, image: int) -> Views:
+def draw_views(options: AugmentSection, seed: int, epoch: int, image: int) -> Views:
     """The views of one image in one epoch."""
     rng = np.random.default_rng([seed, epoch, image])
     first, second = _draw_light(options, rng), _draw_light(options, rng)
@@ -98,7 +98,7 @@ def _draw_light(options: AugmentSection, rng: np.random.Generator) -> Photometri
     )
 
 
-def relight(image: Array, light: Photometric) -> Array:
+def color_jitter(image: Array, light: Photometric) -> Array:
     """The image uint8 [H, W, 3] under other light."""
     seen = Image.fromarray(image)
     for enhance, factor in (
@@ -119,7 +119,7 @@ def relight(image: Array, light: Photometric) -> Array:
     return np.asarray(seen)
 
 
-def crop(maps: Tensor, crops: Sequence[Geometric], size: int) -> Tensor:
+def resized_crop(maps: Tensor, crops: Sequence[Geometric], size: int) -> Tensor:
     """Every map's crop at a new size: float [B, C, S, S] → [B, C, size, size], bilinear.
 
     Works on images as on feature maps: the same crop shows the same things on both, up to half a cell.

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import IO, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.errors import TesseraError
+from models.assign import Assignment
+from models.files import write_atomically
 from models.nets.backbone import CnnBackbone, build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
@@ -40,10 +41,12 @@ from training.clustering.kmeans import nearest
 from training.clustering.minibatch_kmeans import MiniBatchKMeans
 from training.config.recipe import Section
 from training.config.run import Run
-from training.methods.base import Method
+from training.methods.base import Method, MethodError
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection
 from training.methods.picie.view_loader import Item, ViewLoader, Which
+from training.progress import say
+from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage
 
 ClassWeights = Literal["proportional", "none", "inverse"]
@@ -56,10 +59,6 @@ _KEPT_NUMBERS = 2**28  # 1 GB: codes of both views of 150 images of 320 pixels, 
 
 
 Codes = tuple[list[int], Tensor]  # image numbers, and their codes float32 [B, D, h, w] of length 1
-
-
-class PicieError(TesseraError):
-    """The recipe asks for what PiCIE cannot do."""
 
 
 class PicieConfig(Section):
@@ -82,35 +81,27 @@ class PicieConfig(Section):
     augment: AugmentSection = AugmentSection()
 
 
-class Picie(Method):
+class Picie(Method[PicieConfig]):
     """CNN, feature pyramid, k-means on the way."""
 
     kmeans_loss: Tensor
 
     Config = PicieConfig
-    assignment: ClassVar[Literal["cosine", "dot"]] = "dot"
+    assignment: ClassVar[Assignment] = "dot"
     temperature: ClassVar[float] = 1.0
 
     def __init__(self, config: PicieConfig, run: Run) -> None:
         super().__init__(config, run)
-        self.config, self.run = config, run
         self.seed, self.size = run.recipe.seed, run.recipe.input.train_size
         self.ks = [run.recipe.clusters.k, *([config.overcluster] if config.overcluster else [])]
         count = len(run.images)
-        self.loader = ViewLoader(
-            run.images,
-            config.augment,
-            size=self.size,
-            batch_size=min(config.batch_size, max(_SMALLEST_BATCH, count // _STEPS_PER_EPOCH), count),
-            seed=self.seed,
-            workers=run.recipe.workers,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        batch_size = min(config.batch_size, max(_SMALLEST_BATCH, count // _STEPS_PER_EPOCH), count)
+        self.loader = ViewLoader(run, config.augment, batch_size)
+        with seeded(self.seed):
             asked = run.recipe.backbone
             backbone = build(asked.name, asked.weights, features=asked.features)
             if not isinstance(backbone, CnnBackbone):
-                raise PicieError(
+                raise MethodError(
                     f"PiCIE needs a CNN's pyramid of maps, and {asked.name} is none:"
                     " set backbone.name to resnet18 or another ResNet"
                 )
@@ -131,10 +122,6 @@ class Picie(Method):
         groups = [{"params": parameters, "lr": self.config.lr}]
         return [Stage("cluster", steps, groups, self._batches, self._loss, before_epoch=self._cluster)]
 
-    def encoder(self) -> Encoder:
-        """Backbone, pyramid head, length 1."""
-        return self.network
-
     @torch.no_grad()
     def centroids(self) -> Tensor:
         """float32 [K, D]: k-means of the plain images' codes, as the last thing; lengths are the means' own."""
@@ -146,13 +133,11 @@ class Picie(Method):
 
     def means(self, level: int) -> Tensor:
         """Centroids of this epoch: float32 [views, K, D]."""
-        found: Tensor = getattr(self, f"means_{level}")
-        return found
+        return self.get_buffer(f"means_{level}")
 
     def weights(self, level: int) -> Tensor:
         """Class weights of this epoch: float32 [views, K]."""
-        found: Tensor = getattr(self, f"weights_{level}")
-        return found
+        return self.get_buffer(f"weights_{level}")
 
     @torch.no_grad()
     def _cluster(self, epoch: int) -> None:
@@ -179,11 +164,8 @@ class Picie(Method):
                 parameter.copy_(drawn if parameter.ndim == 2 else torch.zeros_like(parameter))
         self.train()
         fit = ", ".join(f"{loss:.4f}" for loss in self.kmeans_loss.tolist())
-        self.run.console.print(
-            f"epoch {epoch + 1} of {self.config.epochs}: clustered and labelled in {time.monotonic() - began:.0f} s,"
-            f" mean squared distance {fit}",
-            highlight=False,
-        )
+        done = f"clustered and labelled in {time.monotonic() - began:.0f} s, mean squared distance {fit}"
+        say(self.run.console, f"epoch {epoch + 1} of {self.config.epochs}: {done}")
 
     def _codes_fit(self) -> bool:
         """Whether one pass over the images can serve clustering and labelling."""
@@ -227,21 +209,22 @@ class Picie(Method):
 
     def _label(self, epoch: int, kept: Mapping[int, Iterable[Codes]]) -> None:
         """Writes the nearest cluster of every pixel of every view: uint8 [n, levels, views, h, w]."""
-        levels, views = len(self.ks), self.config.views
-        shape = (len(self.run.images), levels, views, self.side, self.side)
-        path = self._labels_path(epoch)
-        scratch = path.with_suffix(".part")
-        labels = np.lib.format.open_memmap(scratch, mode="w+", dtype=np.uint8, shape=shape)
+        views = self.config.views
+        shape = (len(self.run.images), len(self.ks), views, self.side, self.side)
         counts = [torch.zeros(views, k, dtype=torch.float64) for k in self.ks]
         self.eval()
-        for view in range(views):
-            for indices, code in kept.get(view) or self._codes(epoch, _VIEWS[view]):
-                for level, k in enumerate(self.ks):
-                    found = label(code, self.means(level)[view]).cpu()
-                    labels[indices, level, view] = found.numpy().astype(np.uint8)
-                    counts[level][view] += torch.bincount(found.flatten(), minlength=k)
-        labels.flush()
-        scratch.replace(path)
+
+        def fill(file: IO[bytes]) -> None:
+            labels = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
+            for view in range(views):
+                for indices, code in kept.get(view) or self._codes(epoch, _VIEWS[view]):
+                    for level, k in enumerate(self.ks):
+                        found = label(code, self.means(level)[view]).cpu()
+                        labels[indices, level, view] = found.numpy().astype(np.uint8)
+                        counts[level][view] += torch.bincount(found.flatten(), minlength=k)
+            labels.flush()
+
+        write_atomically(self._labels_path(epoch), fill)
         for level, count in enumerate(counts):
             self.weights(level).copy_(class_weights(count, self.config.class_weights))
 
@@ -272,14 +255,14 @@ class Picie(Method):
         pixels = torch.stack([item.views[which] for item in items]).to(self.run.device)
         code = self.network.code((pixels - self.network.mean) / self.network.std)
         if cropped:
-            code = augment.crop(code, [item.crop for item in items], self.side)
+            code = augment.resized_crop(code, [item.crop for item in items], self.side)
         return F.normalize(code, dim=1)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """index int64 [B]; items; labels uint8 [B, levels, views, h, w]."""
         path = self._labels_path(epoch)
         if not path.exists():
-            self.run.console.print(f"{path.name} is gone from the cache: labelling epoch {epoch} anew")
+            say(self.run.console, f"{path.name} is gone from the cache: labelling epoch {epoch} anew")
             with torch.no_grad():
                 self._label(epoch, {})
         labels = np.load(path, mmap_mode="r")

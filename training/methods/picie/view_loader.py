@@ -15,8 +15,8 @@ from torch import Tensor
 
 from models.preprocess import resize
 from models.types import Array
+from training.config.run import Run
 from training.data import crops
-from training.data.images import Images
 from training.data.prefetch import prefetch
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection, Geometric
@@ -36,16 +36,14 @@ class Item(NamedTuple):
 
 
 class ViewLoader:
-    """Every image once an epoch, in shuffled batches; the same epoch always gives the same pixels.
+    """Every image of a run once an epoch, in shuffled batches; the same epoch always gives the same pixels.
 
     size  S, the side of every view in pixels
     """
 
-    def __init__(
-        self, images: Images, options: AugmentSection, *, size: int, batch_size: int, seed: int, workers: int
-    ) -> None:
-        self.images, self.options = images, options
-        self.size, self.batch_size, self.seed, self.workers = size, batch_size, seed, workers
+    def __init__(self, run: Run, options: AugmentSection, batch_size: int) -> None:
+        self.images, self.options, self.batch_size = run.images, options, batch_size
+        self.size, self.seed, self.workers = run.recipe.input.train_size, run.recipe.seed, run.recipe.workers
 
     def order(self, epoch: int) -> list[list[int]]:
         """Image numbers of every batch."""
@@ -70,15 +68,15 @@ class ViewLoader:
         image = self.images[index]
         if which == "plain":
             return Item(index, (_planes(crops.square(image, self.size)),), Geometric())
-        drawn = augment.draw(self.options, self.seed, epoch, index)
+        drawn = augment.draw_views(self.options, self.seed, epoch, index)
         # Twice the size: a crop of half the side still has a pixel of its own for every pixel shown.
         large = crops.square(image, 2 * self.size)
         views = []
         if which != "second":
-            lit = _planes(augment.relight(large, drawn.first))
-            views.append(augment.crop(lit[None], [drawn.crop], self.size)[0])
+            lit = _planes(augment.color_jitter(large, drawn.first))
+            views.append(augment.resized_crop(lit[None], [drawn.crop], self.size)[0])
         if which != "first":
-            views.append(_planes(resize(augment.relight(large, drawn.second), (self.size, self.size))))
+            views.append(_planes(resize(augment.color_jitter(large, drawn.second), (self.size, self.size))))
         return Item(index, tuple(views), drawn.crop)
 
 

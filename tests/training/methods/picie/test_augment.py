@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from training.methods.picie.augment import AugmentSection, Geometric, Photometric, crop, draw, relight
+from training.methods.picie.augment import (
+    AugmentSection,
+    Geometric,
+    Photometric,
+    color_jitter,
+    draw_views,
+    resized_crop,
+)
 
 
 def photo(side: int = 40) -> np.ndarray:
@@ -15,14 +22,14 @@ def photo(side: int = 40) -> np.ndarray:
 
 def test_the_same_epoch_draws_the_same_views():
     options = AugmentSection()
-    assert draw(options, 1, 2, 3) == draw(options, 1, 2, 3)
-    assert len({draw(options, *key) for key in ((1, 2, 3), (0, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
-    views = draw(options, 1, 2, 3)
+    assert draw_views(options, 1, 2, 3) == draw_views(options, 1, 2, 3)
+    assert len({draw_views(options, *key) for key in ((1, 2, 3), (0, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
+    views = draw_views(options, 1, 2, 3)
     assert views.first != views.second
 
 
 def test_everything_happens_as_often_as_it_should():
-    views = [draw(AugmentSection(), 0, 0, i) for i in range(600)]
+    views = [draw_views(AugmentSection(), 0, 0, i) for i in range(600)]
     lights = [light for v in views for light in (v.first, v.second)]
     for name, share in (("brightness", 0.8), ("contrast", 0.8), ("saturation", 0.8), ("hue", 0.8), ("blur", 0.5)):
         happened = [getattr(light, name) is not None for light in lights]
@@ -34,21 +41,21 @@ def test_everything_happens_as_often_as_it_should():
 
 def test_light():
     image = photo()
-    assert np.array_equal(relight(image, Photometric()), image)
-    gray = relight(image, Photometric(gray=True))
+    assert np.array_equal(color_jitter(image, Photometric()), image)
+    gray = color_jitter(image, Photometric(gray=True))
     assert (gray == gray[..., :1]).all()
-    assert relight(image, Photometric(blur=2.0)).std() < image.std() / 2
-    assert relight(image, Photometric(brightness=0.5)).mean() < image.mean() * 0.6
+    assert color_jitter(image, Photometric(blur=2.0)).std() < image.std() / 2
+    assert color_jitter(image, Photometric(brightness=0.5)).mean() < image.mean() * 0.6
     red = np.full((4, 4, 3), (200, 0, 0), np.uint8)
-    green = relight(red, Photometric(hue=1 / 3))[0, 0]
+    green = color_jitter(red, Photometric(hue=1 / 3))[0, 0]
     assert green.argmax() == 1
     assert green[0] < 20
 
 
 def test_a_whole_crop_changes_nothing():
     maps = torch.rand(2, 5, 16, 16)
-    assert torch.allclose(crop(maps, [Geometric()] * 2, 16), maps)
-    assert torch.allclose(crop(maps, [Geometric(mirror=True)] * 2, 16), maps.flip(-1))
+    assert torch.allclose(resized_crop(maps, [Geometric()] * 2, 16), maps)
+    assert torch.allclose(resized_crop(maps, [Geometric(mirror=True)] * 2, 16), maps.flip(-1))
 
 
 def test_a_feature_map_is_cropped_as_its_image_is():
@@ -57,10 +64,10 @@ def test_a_feature_map_is_cropped_as_its_image_is():
     rows, columns = torch.meshgrid(torch.arange(side) / side, torch.arange(side) / side, indexing="ij")
     image = torch.stack([rows, columns, (6 * rows).sin() * (5 * columns).cos()])[None]
     for i in range(20):
-        how = draw(AugmentSection(), 0, 0, i).crop
-        before = F.avg_pool2d(crop(image, [how], side), 4)
-        after = crop(F.avg_pool2d(image, 4), [how], side // 4)
+        how = draw_views(AugmentSection(), 0, 0, i).crop
+        before = F.avg_pool2d(resized_crop(image, [how], side), 4)
+        after = resized_crop(F.avg_pool2d(image, 4), [how], side // 4)
         assert float((before - after).abs().mean()) < 1.5 / (side // 4)  # at most about a cell's rounding
         if how.mirror:
-            unmirrored = crop(F.avg_pool2d(image, 4), [Geometric(how.scale, how.row, how.column)], side // 4)
+            unmirrored = resized_crop(F.avg_pool2d(image, 4), [Geometric(how.scale, how.row, how.column)], side // 4)
             assert float((before - unmirrored).abs().mean()) > float((before - after).abs().mean())
