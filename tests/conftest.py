@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """After a change of the CRF it is compiled once, before anything runs that has ten seconds for an answer."""
     if not hasattr(config, "workerinput") and not jit_cache.ready():
         subprocess.run([sys.executable, "-c", "from models.crf.cpu.warmup import warm; warm()"], check=True, cwd=ROOT)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_there_stays() -> None:
+    """An engine that opens or closes has the garbage collected, which takes half a second where torch is loaded too."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
