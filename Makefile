@@ -24,10 +24,10 @@ serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(foreach b,$(BUNDLE),--bundle $(b))
 
 test: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile
+	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-all: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile -m 'not timing'
+	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not timing'
 	$(TRAIN)/bin/python -m pytest -m timing
 
 check: $(TRAIN)/.ready

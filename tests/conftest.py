@@ -24,6 +24,12 @@ def pytest_configure(config: pytest.Config) -> None:
         subprocess.run([sys.executable, "-c", "from models.crf.cpu.warmup import warm; warm()"], check=True, cwd=ROOT)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The rooms with long files first: what is left at the end is small, and no core waits for another."""
+    first = ("integration", "training")
+    items.sort(key=lambda item: item.path.relative_to(ROOT / "tests").parts[0] not in first)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _what_is_there_stays() -> None:
     """An engine that opens or closes has the garbage collected, which takes half a second where torch is loaded too."""

@@ -220,7 +220,7 @@ def _create(name: str, features: VitFeatures, levels: int, neck: int, pretrained
 
 
 def _is_vit(name: str) -> bool:
-    return name.startswith(("vit_", "deit_", "deit3_", "flexivit_")) and "vit_relpos" not in name
+    return name.startswith(("vit_", "deit_", "deit3_", "flexivit_", "test_vit")) and "vit_relpos" not in name
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -21,11 +21,11 @@ from training.evaluation.exported import Exported
 
 FEW_STEPS = {
     "stego": [
-        "backbone.name=vit_tiny_patch16_224", "backbone.weights=random", "input.train_size=64", "input.size=64",
+        "backbone.name=test_vit", "backbone.weights=random", "input.train_size=64", "input.size=64",
         "stego.steps=2", "stego.code_dim=8", "clusters.k=4",
     ],
     "picie": [
-        "backbone.name=resnet10t", "backbone.weights=random", "input.train_size=64", "input.size=64",
+        "backbone.name=test_resnet", "backbone.weights=random", "input.train_size=64", "input.size=64",
         "picie.epochs=1", "picie.code_dim=8", "clusters.k=4", "export.exemplars=0",
     ],
 }  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +15,20 @@ from tests.tiny import bands
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--disable-background-networking"]
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield running
+        running.close()
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_drop_see_rename(tiny_bundle: Path, tmp_path: Path, suffix: str) -> None:
+def test_drop_see_rename(browser: Any, tiny_bundle: Path, tmp_path: Path, suffix: str) -> None:
     photo = tmp_path / f"photo.{suffix}"
     if suffix == "tif":
         import tifffile
@@ -25,10 +36,7 @@ def test_drop_see_rename(tiny_bundle: Path, tmp_path: Path, suffix: str) -> None
         tifffile.imwrite(photo, bands(60, 100), photometric="rgb")
     else:
         photo.write_bytes(encode(bands(60, 100), "png"))
-    with process(tiny_bundle, tmp_path / "state") as (_, port), playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with process(tiny_bundle, tmp_path / "state") as (_, port):
         page = browser.new_page()
         asked: list[str] = []
         wrong: list[str] = []
@@ -64,20 +72,16 @@ def test_drop_see_rename(tiny_bundle: Path, tmp_path: Path, suffix: str) -> None
         page.set_input_files("#file", tmp_path / "bad.png")
         page.wait_for_selector("#status.bad")
         assert "not an image" in (page.locator("#status").text_content() or "")
-        browser.close()
+        page.close()
         assert wrong == []
         assert [url for url in asked if not url.startswith((home, "blob:", "data:"))] == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
-def test_where_keys_are_configured_the_page_asks_for_one(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_where_keys_are_configured_the_page_asks_for_one(browser: Any, tiny_bundle: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(encode(bands(60, 100), "png"))
     keys = {"TESSERA_KEYS": "alice=open sesame"}
-    with process(tiny_bundle, tmp_path / "state", **keys) as (_, port), playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
+    with process(tiny_bundle, tmp_path / "state", **keys) as (_, port):
         page = browser.new_page()
         page.on("dialog", lambda dialog: dialog.accept("open sesame"))
         page.goto(f"http://127.0.0.1:{port}/")
@@ -85,4 +89,4 @@ def test_where_keys_are_configured_the_page_asks_for_one(tiny_bundle: Path, tmp_
         page.set_input_files("#file", photo)
         page.wait_for_selector("#clusters li")
         page.wait_for_selector("#clusters img[src^='blob:']")
-        browser.close()
+        page.close()

@@ -13,7 +13,7 @@ from models.errors import TesseraError
 from tests.training.small_run import make, settled, small_run
 from training import methods
 
-SMALLEST_BACKBONES = ("test_resnet", "vit_tiny_patch16_224")  # of timm; a method takes the first it does not refuse
+SMALLEST_BACKBONES = ("test_resnet", "test_vit")  # of timm; a method takes the first it does not refuse
 
 _FEW = {"steps": 2, "epochs": 1, "batch_size": 4, "code_dim": 8}
 

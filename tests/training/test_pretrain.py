@@ -216,6 +216,7 @@ def test_the_command_writes_a_backbone(photos: Path, tmp_path: Path) -> None:
     assert "no folder" in wrong.output
 
 
+@pytest.mark.slow
 def test_the_script_killed_by_sigterm_goes_on_to_the_same_bits(photos: Path, tmp_path: Path) -> None:
     """From the repository's root, as people type it; SIGTERM comes after the first of five steps."""
     app = typer.Typer()

@@ -127,7 +127,7 @@ def test_rubbish_is_refused_in_one_line(make_bundle: Callable[..., Path]) -> Non
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("package", ["service.engines", "training.export.write_bundle"])
+@pytest.mark.parametrize("package", ["service.engines", "training"])
 def test_onnxruntime_tells_nobody_of_its_use(package: str, tmp_path: Path) -> None:
     code = f"import {package}, onnxruntime; onnxruntime.SessionOptions()"
     quiet = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

@@ -40,7 +40,7 @@ def encoder(kind: str) -> Encoder:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     if kind in ("vit", "keys"):
-        backbone = build("vit_tiny_patch16_224", "random", features="keys" if kind == "keys" else "tokens")
+        backbone = build("test_vit", "random", features="keys" if kind == "keys" else "tokens")
         return Encoder(backbone, ProjectionHead(backbone.channels, 12), flip_average=True).eval()
     name = "resnet10t" if kind == "position" else "test_resnet"  # the smaller one tells sky from ground by chance
     backbone = build(name, "random", levels=3, neck=16 if kind == "neck" else 0)

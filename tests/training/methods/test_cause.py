@@ -34,7 +34,7 @@ SMALL = [
 ]
 TR = ["cause.head=tr"]
 OURS = ["cause.center=true", "cause.probe_start=kmeans", "cause.thresholds=auto"]
-VIT = ["backbone.name=vit_tiny_patch16_224"]
+VIT = ["backbone.name=test_vit"]
 
 
 def trained(folder, *overrides, images=None):

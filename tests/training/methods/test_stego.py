@@ -12,7 +12,7 @@ from training.losses.correspondence import center, correlation, draw_points, nor
 from training.trainer import loop
 
 SMALL = ["method=stego", "backbone.name=test_resnet", "stego.code_dim=8", "stego.points=4", "stego.batch_size=4"]
-VIT = ["backbone.name=vit_tiny_patch16_224"]
+VIT = ["backbone.name=test_vit"]
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 from starlette.testclient import TestClient
 
 from models.io.encode import encode
+from service.api import middleware
 from tests.service.answers import B64, PNG, labels, problem
 from tests.service.fakes import Slow
 from tests.tiny import bands
+
+
+@pytest.fixture(autouse=True)
+def _no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of these tests sends nothing more once it has its answer."""
+    monkeypatch.setattr(middleware, "LINGER_S", 0.05)
 
 
 def test_a_body_over_the_limit_is_refused_before_and_while_it_comes(serve: Any) -> None:
