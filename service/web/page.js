@@ -9,6 +9,7 @@ let shown = null; // the latest answer: {ids, width, height, clusters: Map id â†
 let lit = null; // the cluster under the pointer
 let known = new Map(); // model's clusters by id, with exemplars
 let asked = 0;
+let started = null; // resolves once the models and their numbers of clusters are known
 
 function say(text, bad = false) {
   $("status").textContent = text;
@@ -40,11 +41,17 @@ const model = () => ($("model").value ? `model=${encodeURIComponent($("model").v
 
 async function start() {
   const { models } = await (await api("/models")).json();
-  const ready = models.filter((m) => m.state === "ready");
-  $("model").replaceChildren(...ready.map((m) => new Option(m.name, `${m.name}@${m.digest}`)));
-  $("model").parentElement.hidden = ready.length < 2;
+  const served = models.filter((m) => m.state === "ready");
+  $("model").replaceChildren(...served.map((m) => new Option(m.name, `${m.name}@${m.digest}`)));
+  $("model").parentElement.hidden = served.length < 2;
   await learn();
 }
+
+const ready = () =>
+  (started ??= start().catch((error) => {
+    started = null; // the next photo asks once more
+    throw error;
+  }));
 
 async function learn() {
   const list = await (await api(`/clusters?${model()}`)).json();
@@ -59,10 +66,11 @@ async function segment() {
   const turn = ++asked;
   document.body.classList.add("busy");
   say(shown ? "" : "Looking â€¦");
-  const query = new URLSearchParams(model());
-  if ($("k").value !== $("k").max) query.set("k", $("k").value);
-  if ($("crf").checked) query.set("crf", "true");
   try {
+    await ready();
+    const query = new URLSearchParams(model());
+    if ($("k").value !== $("k").max) query.set("k", $("k").value);
+    if ($("crf").checked) query.set("crf", "true");
     const answer = await (await api(`/segment?${query}`, { method: "POST", body: file, headers: { accept: "application/json" } })).json();
     if (turn !== asked) return; // a later question has been put meanwhile
     const data = Uint8Array.from(atob(answer.label_map.data), (c) => c.charCodeAt(0));
@@ -275,4 +283,4 @@ addEventListener("drop", (event) => {
   take(event.dataTransfer.files[0]);
 });
 addEventListener("paste", (event) => take(event.clipboardData.files[0]));
-start().catch((error) => say(error.message, true));
+ready().catch((error) => say(error.message, true));

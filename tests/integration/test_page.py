@@ -77,6 +77,26 @@ def test_drop_see_rename(browser: Any, tiny_bundle: Path, tmp_path: Path, suffix
         assert [url for url in asked if not url.startswith((home, "blob:", "data:"))] == []
 
 
+def test_a_photo_given_before_the_models_are_known_waits_for_them(
+    browser: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    with process(tiny_bundle, tmp_path) as (_, port):
+        page = browser.new_page()
+        held: list[Any] = []
+        asked: list[str] = []
+        page.route("**/models", lambda route: held.append(route))  # playwright wants a function of Python
+        page.on("request", lambda request: asked.append(request.url.removeprefix(f"http://127.0.0.1:{port}")))
+        page.goto(f"http://127.0.0.1:{port}/")
+        (tmp_path / "photo.png").write_bytes(encode(bands(60, 100), "png"))
+        page.set_input_files("#file", tmp_path / "photo.png")
+        page.wait_for_selector("body.busy")
+        held[0].continue_()
+        page.wait_for_selector("#clusters li")
+        assert [url.split("?")[1] for url in asked if url.startswith("/segment")][0].startswith("model=")
+        assert not any("k=" in url for url in asked if url.startswith("/segment"))
+        page.close()
+
+
 def test_where_keys_are_configured_the_page_asks_for_one(browser: Any, tiny_bundle: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(encode(bands(60, 100), "png"))
