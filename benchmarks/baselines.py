@@ -4,8 +4,6 @@ Knows nothing of labels, bundles or training runs. A baseline is fitted on image
 function from an image, RGB uint8 [H, W, 3], to its clusters, uint8 [H, W].
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 

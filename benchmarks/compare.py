@@ -10,8 +10,6 @@ are cores: seconds and peak memory are its. What is finished is kept in --out an
 docs/comparison.md, between the two marks.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -8,8 +8,6 @@ flat softmax(2 · cosine). pydensecrf has one thread; without it, ours is timed 
 are to refine a label map, against ground truth (see crf_quality.py).
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -1,7 +1,5 @@
 """What a CRF costs besides time: memory of one image, and how long an event loop waits while others are refined."""
 
-from __future__ import annotations
-
 import asyncio
 import subprocess
 import sys

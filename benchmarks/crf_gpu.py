@@ -6,8 +6,6 @@ Scores on the network's grid lie on the device, photos go there, labels stay; th
 there is no GPU it says so and measures nothing. --kernels adds where the time goes, launch by launch.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

@@ -5,8 +5,6 @@ other map has a border pixel within two pixels, along rows and columns alike. F 
 drawn borders that are true and the share of true borders that are drawn, over all images at once.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from pathlib import Path

@@ -13,8 +13,6 @@ with a ViT-S/16, and one with next to no network: runs/bench/bundles/vit and tin
 Knows nothing of how a server answers.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import io

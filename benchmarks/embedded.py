@@ -7,8 +7,6 @@ maps are those of the serving path: bundle, onnxruntime, assignment at the photo
 but not by drive.
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import sys

@@ -11,8 +11,6 @@ something does not hold.
 Knows nothing of how a server answers.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import io

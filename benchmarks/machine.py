@@ -3,8 +3,6 @@
 Knows nothing of what was measured.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -3,8 +3,6 @@
 Knows nothing of what is measured on it.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

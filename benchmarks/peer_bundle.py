@@ -10,8 +10,6 @@ The golden labels are those of the harness's own file, for a drawn street.
 Knows nothing of servers: ONNX files in, bundle folders out.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import sys

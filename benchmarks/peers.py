@@ -9,8 +9,6 @@ with a line, and what is there is not made again.
 Knows nothing of the load or of the table.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import subprocess

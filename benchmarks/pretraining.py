@@ -7,8 +7,6 @@ pretraining's own aim, on images kept out of it, can. Prints, for each file, the
 often the nearest of a batch's regions is the same region in the other view.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

@@ -10,8 +10,6 @@ where that is not so. Different photos each time; nothing is kept for images ask
 Knows nothing of how a server decides.
 """
 
-from __future__ import annotations
-
 import argparse
 import http.client
 import io

@@ -3,8 +3,6 @@
 Knows nothing of the comparison: one server of ours, drawn streets, one client.
 """
 
-from __future__ import annotations
-
 import http.client
 import io
 import statistics

@@ -13,8 +13,6 @@ to benchmarks/results/serving-MODEL.json.
 Knows nothing of how a server answers.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

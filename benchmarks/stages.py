@@ -7,8 +7,6 @@ interleaved rounds and up to four photos, as JPEGs of quality 90. Scores are smo
 regions as large as a trained network's. A stage's two answers are compared value by value.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

@@ -3,8 +3,6 @@
 Knows nothing of servers or processes: dictionaries in, text out.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A street drawn by `training/data/synthetic.py` (no photo stands in this reposito
 makes of it, and beside that the clusters it names, largest first.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -6,8 +6,6 @@ the K score maps are interpolated instead of the D-channel code; where the lengt
 (probabilities, margins) it comes from the code's neighbor products, which is exact as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Literal

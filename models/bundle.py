@@ -16,8 +16,6 @@ names above, pickled arrays, K > 255, two clusters of one name, fractions that d
 that does not lead from K to 2.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -67,7 +65,7 @@ class Bundle:
     golden: Golden
 
     @classmethod
-    def load(cls, path: Path | str) -> Bundle:
+    def load(cls, path: Path | str) -> "Bundle":
         """The bundle in a folder. Raises BundleError, naming the file and the reason."""
         path = Path(path)
         if not path.is_dir():

@@ -3,8 +3,6 @@
 Knows nothing of what is in them.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -8,8 +8,6 @@ the grid, each cluster's probability is explained as a linear function of the co
 the pixels, and read at the pixels' own colors: where the color changes within a cell, the label may.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache, partial
 
 import numpy as np

@@ -3,8 +3,6 @@
 Knows nothing of networks.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import math

@@ -3,8 +3,6 @@
 Knows nothing of images or networks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

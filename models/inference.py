@@ -3,8 +3,6 @@
 Knows nothing of HTTP, queues or runtimes: a network is handed in.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple, Protocol
 
 from models import assign

@@ -3,8 +3,6 @@
 Knows nothing of the bundle's other files; `bundle.py` reads them.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator

@@ -4,8 +4,6 @@ Knows nothing of files or networks. A color belongs to a cluster: it is stored w
 and this file only proposes the first ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from functools import lru_cache
 

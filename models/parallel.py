@@ -3,14 +3,11 @@
 Knows nothing of what the parts are.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
-from types import TracebackType
 from typing import Any, Self
 
 
@@ -24,9 +21,7 @@ class ThreadTeam:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._others:
             self._others.shutdown()
 

@@ -3,8 +3,6 @@
 Knows nothing of files, clusters or networks. Sizes are (H, W) everywhere.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

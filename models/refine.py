@@ -4,8 +4,6 @@ Knows nothing of networks or requests. The service and the evaluator both come h
 what is served. numba is imported with the first use of the dense CRF, and not for the fast way.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Knows nothing of images, networks or requests: arrays in, `Area`s out.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 Knows nothing of clusters, files or networks: a code on the patch grid in, cosines at any size out.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from models.assign import Interpolation, similarities, upsampled

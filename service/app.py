@@ -3,8 +3,6 @@
 Knows nothing of pixels: it reads a request, asks a room, and sends what comes back.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

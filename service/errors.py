@@ -3,8 +3,6 @@
 Knows nothing of routes, of images, of models.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any

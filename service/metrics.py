@@ -3,8 +3,6 @@
 Knows nothing of where the numbers come from; each app has a registry of its own.
 """
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Callable, Iterable
 from contextlib import suppress

@@ -3,8 +3,6 @@
 Knows nothing of what the values are used for.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,7 +90,7 @@ class Settings(BaseModel):
     admin_key: str = Field(default="", repr=False)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Settings:
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
         """The settings in `environ`. Raises SettingsError, naming the variable and what it takes."""
         given = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and v}
         for name in given:

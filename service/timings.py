@@ -3,8 +3,6 @@
 Knows nothing of what a stage does.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ Knows what commands there are and nothing else of them; only the one that was as
 meets torch.
 """
 
-from __future__ import annotations
-
 import difflib
 import gc
 import sys

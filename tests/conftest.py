@@ -1,7 +1,5 @@
 """What several rooms' tests share: the tiny bundle of `tests/tiny.py`, on disk, and a server of it."""
 
-from __future__ import annotations
-
 import gc
 import subprocess
 import sys

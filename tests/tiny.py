@@ -3,8 +3,6 @@
 Knows nothing of training: the network is an average over 8×8 pixels and five color directions.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

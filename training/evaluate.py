@@ -7,8 +7,6 @@ Knows no data set and no method: it opens both, hands them to `evaluation`, and 
 as evaluation.json and as evaluation.html. Labels are read here, and nowhere in training.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence
@@ -20,24 +18,17 @@ from rich.console import Console
 
 from models.bundle import Bundle
 from models.crf import reference
-from models.errors import TesseraError
+from models.errors import UsageError
 from models.refine import Method, Resolution
 from training.config.run import write_text
 from training.data import datasets
 from training.data.images import DataError, Images, Skipped, evenly
-from training.evaluation.exported import Device, ExportedError
+from training.evaluation.exported import Device
 from training.evaluation.label_maps import Edges, Protocol, enlarged
 from training.evaluation.measure import Evaluation, evaluate
 from training.evaluation.scoring import Labelled, Options
-from training.progress import say
+from training.progress import exit_code, say
 from training.report.evaluation_page import Example, page_of
-
-
-class UsageError(TesseraError):
-    """A combination of options that cannot be followed."""
-
-
-_WRONG_USAGE = (UsageError, DataError, ExportedError)
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -124,7 +115,7 @@ def command(
 ) -> None:
     """Score a bundle against ground truth: Hungarian mIoU and accuracy, per class, with edges refined or not."""
     console = Console(stderr=True)
-    try:
+    with exit_code(console):
         if protocol not in get_args(Protocol):
             raise UsageError(f"--protocol {protocol}: write {' or '.join(get_args(Protocol))}")
         if device not in get_args(Device):
@@ -161,9 +152,6 @@ def command(
             write_text(folder / "evaluation.html", page_of(facts, examples_of(found, examples)))
         except OSError as error:
             raise UsageError(f"--out {folder}: {error.strerror}; name another folder") from None
-    except TesseraError as error:
-        say(console, f"error: {error}")
-        raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
     for one in facts["failed"]:
         say(console, f"failed {one['file']}: {one['reason']}")
     print(f"json    {folder / 'evaluation.json'}")

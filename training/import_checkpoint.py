@@ -8,8 +8,6 @@ Knows nothing of what such a checkpoint looks like inside (training/importers/).
 file is executed. What training would have measured, the clusters' shares and their patches, needs images: --data.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shlex
@@ -25,30 +23,23 @@ from rich.console import Console
 from torch import Tensor
 
 from models.bundle import Bundle
-from models.errors import TesseraError
+from models.errors import UsageError
 from models.manifest import Provenance
 from models.nets.checkpoints.reader import read_tensors
 from training import importers
 from training.data import datasets
-from training.data.images import DataError, Images, evenly
+from training.data.images import Images, evenly
 from training.data.preprocess import input_spec
 from training.data.synthetic import street
 from training.export.corpus_stats import golden_of, measure
 from training.export.provenance import Origin, plain_name, tessera_version
 from training.export.write_bundle import write_bundle
-from training.importers import OptionError, Options, Parts, Published
-from training.progress import say
+from training.importers import Options, Parts, Published
+from training.progress import exit_code, say
 from training.report import training_page
 
 _CHECKED_IMAGES = 4
 _SMALLEST, _LARGEST = 32, 2048  # --size
-
-
-class UsageError(TesseraError):
-    """A combination of options that cannot be followed."""
-
-
-_WRONG_USAGE = (UsageError, OptionError, DataError)
 
 
 def import_checkpoints(
@@ -195,7 +186,7 @@ def command(
 ) -> None:
     """Make a bundle of a checkpoint that the authors of STEGO, PiCIE or CAUSE published."""
     console = Console(stderr=True)
-    try:
+    with exit_code(console):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UsageError(f"{out} is not empty: name a new folder as --out")
         if missing := [path for path in checkpoints if not path.is_file()]:
@@ -213,9 +204,6 @@ def command(
             exemplars=0 if no_exemplars else 5,
             console=console,
         )
-    except TesseraError as error:
-        say(console, f"error: {error}")
-        raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
     print(f"{len(bundle.manifest.clusters)} clusters, licence: {bundle.manifest.provenance.licence}")
     print(f"bundle  {out}")
     print(f"serve   tessera serve --bundle {shlex.quote(str(out))}")

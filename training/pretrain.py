@@ -7,8 +7,6 @@ it writes is a file of weights that a recipe names under [backbone] as `weights`
 or for images unlike ImageNet's. Beside it stands FILE.log.jsonl with its losses and, until it is whole, FILE.partial.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -23,13 +21,12 @@ import torch
 import typer
 from rich.console import Console
 
-from models.errors import TesseraError
 from models.io.decode import SUFFIXES
 from training.data.images import DataError
 from training.data.regions import open_regions
 from training.pretraining.contrastive import PretrainOptions, pretrain
-from training.progress import say
-from training.trainer.loop import Interrupted, Workspace
+from training.progress import exit_code, say
+from training.trainer.loop import Workspace
 
 _AGAIN = "the same command"
 
@@ -59,7 +56,7 @@ def main(
 ) -> None:
     """Train a backbone from scratch, without labels. Interrupted, the same command goes on."""
     console = Console()
-    try:
+    with exit_code(console, again=_AGAIN):
         options = PretrainOptions(
             backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed
         )
@@ -69,15 +66,6 @@ def main(
         began = time.perf_counter()
         partial, log = (out.with_name(f"{out.name}.{end}") for end in ("partial", "log.jsonl"))
         pretrain(regions, options, torch.device(device), Workspace(partial, log, seed, console, _AGAIN), out)
-    except Interrupted as error:
-        say(console, str(error))
-        raise typer.Exit(130) from None
-    except KeyboardInterrupt:
-        say(console, f"stopped; to go on from the last checkpoint: {_AGAIN}")
-        raise typer.Exit(130) from None
-    except TesseraError as error:
-        say(console, f"error: {error}")
-        raise typer.Exit(2) from None
     say(console, f"{out}: {len(paths)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
 
 

@@ -3,15 +3,17 @@
 Knows nothing of what is being counted.
 """
 
-from __future__ import annotations
-
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+from models.errors import TesseraError
 
 _SECONDS_BETWEEN_LINES = 10.0  # without a terminal; a log of a night's run stays readable
 
@@ -19,6 +21,19 @@ _SECONDS_BETWEEN_LINES = 10.0  # without a terminal; a log of a night's run stay
 def say(console: Console, text: str) -> None:
     """One line as it stands: no markup, no colors, not broken to the terminal's width."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def exit_code(console: Console, *, again: str = "") -> Iterator[None]:
+    """What a command does: an error ends it with one sentence and its own exit code; `again` goes on after Ctrl-C."""
+    try:
+        yield
+    except TesseraError as error:
+        say(console, str(error) if error.exit_code == 130 else f"error: {error}")
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        say(console, f"stopped; to go on from the last checkpoint: {again}" if again else "stopped")
+        raise typer.Exit(130) from None
 
 
 class Progress:
@@ -59,8 +74,6 @@ class Progress:
         self._last_line = time.monotonic()
         say(self._console, f"{self._what}: {self._done}/{self._total} {self._note}".rstrip())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._rich is not None:
             self._rich.stop()

@@ -6,8 +6,6 @@ Knows no method and no network: it opens the images, settles the recipe and the 
 clusters where the method leaves that to it, measures, exports.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -26,11 +24,10 @@ import typer
 from rich.console import Console
 
 from models.bundle import Bundle
-from models.errors import TesseraError
+from models.errors import UsageError
 from training import methods
 from training.config import recipe as recipes
-from training.config.recipe import RecipeError
-from training.config.run import Run, RunError, begin, require_same, resume_command, write_text
+from training.config.run import Run, begin, require_same, resume_command, write_text
 from training.data import datasets
 from training.data.images import DataError, evenly
 from training.data.preprocess import input_spec
@@ -39,18 +36,15 @@ from training.discovery.segmenter import Segmenter
 from training.export import provenance
 from training.export.corpus_stats import measure
 from training.export.write_bundle import write_bundle
-from training.methods import UnknownMethod
 from training.methods.base import Method
 from training.pretraining import weights
-from training.progress import say
+from training.progress import exit_code
 from training.report import training_page
 from training.trainer import loop
-from training.trainer.loop import Interrupted
 from training.trainer.seeds import seed_all
 
 _DEFAULT_METHOD = "stego"
 _CHECKED_IMAGES = 8  # on which ONNX is held against torch
-_WRONG_USAGE = (RecipeError, RunError, DataError, UnknownMethod)
 
 
 def train(run: Run) -> Bundle:
@@ -136,7 +130,7 @@ def command(
 ) -> None:
     """Train on a folder of unlabelled images; writes OUT/bundle and OUT/report.html."""
     console = Console(stderr=True)
-    try:
+    with exit_code(console, again=resume_command(out)):
         where = _device(device)
         begun = begin(out, resume=resume)
         overrides = [*(override or []), *(["export.exemplars=0"] if no_exemplars else [])]
@@ -156,15 +150,6 @@ def command(
         else:
             run.write_facts()
         bundle = train(run)
-    except Interrupted as error:
-        say(console, str(error))
-        raise typer.Exit(130) from None
-    except KeyboardInterrupt:
-        say(console, f"stopped; to go on from the last checkpoint: {resume_command(out)}")
-        raise typer.Exit(130) from None
-    except TesseraError as error:
-        say(console, f"error: {error}")
-        raise typer.Exit(2 if isinstance(error, _WRONG_USAGE) else 1) from None
     _tell(run, bundle)
 
 
@@ -172,11 +157,11 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not torch.cuda.is_available():
-        raise RunError(f"--device {name}: torch sees no GPU here; leave --device out, or install torch for CUDA")
+        raise UsageError(f"--device {name}: torch sees no GPU here; leave --device out, or install torch for CUDA")
     try:
         return torch.device(name)
     except RuntimeError:
-        raise RunError(f"--device {name}: write cpu, cuda or cuda:1") from None
+        raise UsageError(f"--device {name}: write cpu, cuda or cuda:1") from None
 
 
 def _tell(run: Run, bundle: Bundle) -> None:

@@ -3,8 +3,6 @@
 Knows nothing of how it is solved, nor on which device.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ The tests hold ours against this one, and a server may be told to answer with it
 held all the while: several images at once need as many processes. The package is imported at the first use.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 import sys

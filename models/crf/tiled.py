@@ -7,8 +7,6 @@ so that no border shows; labels are read from the average. What a window cannot 
 overlap: there the answer differs from the CRF of the whole photo as far as distant pixels of like color matter.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from itertools import pairwise

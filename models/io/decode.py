@@ -4,8 +4,6 @@ Knows nothing of clusters, of networks, of HTTP. Sizes are (H, W) everywhere; Pi
 this file. Every limit is judged from the header, before a pixel is decoded.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from pathlib import Path

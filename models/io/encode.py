@@ -3,8 +3,6 @@
 Knows nothing of clusters, of networks, of HTTP.
 """
 
-from __future__ import annotations
-
 import io
 from typing import Any, Literal
 

@@ -3,8 +3,6 @@
 Knows nothing of limits, of other formats, of what to do with a file that is not plain: it says so, and Pillow judges.
 """
 
-from __future__ import annotations
-
 import struct
 from typing import NamedTuple
 

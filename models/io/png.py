@@ -3,8 +3,6 @@
 Knows nothing of clusters or photos: ids and colors in, a file's bytes out.
 """
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np

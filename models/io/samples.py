@@ -3,8 +3,6 @@
 Knows nothing of file formats.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

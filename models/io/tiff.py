@@ -3,8 +3,6 @@
 Knows nothing of other formats, of clusters, of networks.
 """
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -7,8 +7,6 @@ runs. Arrays are checked and made contiguous here; results are new arrays.
 Knows nothing of files, networks or requests.
 """
 
-from __future__ import annotations
-
 import ctypes
 from functools import lru_cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 Know nothing of methods, heads or clusters.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Know nothing of how the rows were learned.
 Source: CAUSE (arXiv:2310.07379): the concept clusterbook and the TR segmentation head.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

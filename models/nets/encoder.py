@@ -3,8 +3,6 @@
 Knows nothing of clusters or of ONNX: uint8 pixels in, code out, normalization inside.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Know nothing of where features come from or what the code is compared with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F

@@ -8,8 +8,6 @@ their features together); their sizes and formulas were not available, so everyt
 Source: Semantic Attention Network (arXiv:2211.14513), abstract.
 """
 
-from __future__ import annotations
-
 import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn

@@ -3,8 +3,6 @@
 Knows nothing of how the center was found.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -5,8 +5,6 @@ Only digests of the secrets are kept, and nothing here puts a secret into a mess
 Knows nothing of routes, of images, of how many a caller may send (`admission.py`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -48,7 +46,7 @@ class ApiKeys:
         return f"ApiKeys({', '.join(caller.name for _, caller in self._callers)})"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> ApiKeys:
+    def from_settings(cls, settings: Settings) -> "ApiKeys":
         """The keys of TESSERA_KEYS and TESSERA_ADMIN_KEY. Raises SettingsError, showing no part of them."""
         secrets: dict[str, str] = {}
         entries = settings.keys.split(",") if settings.keys.strip() else []

@@ -4,8 +4,6 @@ Knows nothing of images or models. Real clients send no Content-Type, or a wrong
 where the bytes agree.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

@@ -3,8 +3,6 @@
 Knows nothing of what a route does with them.
 """
 
-from __future__ import annotations
-
 from fastapi import Request
 
 from service.api.state import AppState

@@ -3,8 +3,6 @@
 Knows nothing of routes, bodies or models.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re

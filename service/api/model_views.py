@@ -3,8 +3,6 @@
 Knows nothing of requests' bodies.
 """
 
-from __future__ import annotations
-
 from fastapi import Request
 
 from service.api import responses

@@ -3,16 +3,15 @@
 Knows nothing of how requests are answered.
 """
 
-from __future__ import annotations
-
 from http import HTTPStatus
 from typing import Any
+
+from pydantic import BaseModel
 
 from service.api.problems import PROBLEM
 from service.api.responses import ImageBody, ImagesBody
 from service.formats import registry
 from service.inference.options import ImageOptions, descriptions
-from service.repository.cluster_names import Change
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORMATS = {r.media_type: BINARY for r in registry.RENDERERS if r.name != "json"}
@@ -61,16 +60,10 @@ def images(options: type[ImageOptions]) -> dict[str, Any]:
     }
 
 
-def json_body(name: str) -> dict[str, Any]:
-    """The request body of `PATCH /clusters/{id}`, under a name."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": {**Change.model_json_schema(), "title": name, "minProperties": 1}}
-            },
-        }
-    }
+def json_body(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
+    """A JSON body of a model's fields; one that is required holds at least one of them."""
+    schema = model.model_json_schema() | ({"minProperties": 1} if required else {})
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
 def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:

@@ -3,8 +3,6 @@
 Knows nothing of routes, of images, of models.
 """
 
-from __future__ import annotations
-
 import re
 from http import HTTPStatus
 from typing import Any

@@ -4,8 +4,6 @@ uvicorn waits for them as long as a byte comes now and then, which lets a few sl
 nothing of requests: bodies have their own deadline (`body.py`).
 """
 
-from __future__ import annotations
-
 import asyncio
 from typing import Any
 

@@ -3,8 +3,6 @@
 Knows nothing of pixels or answers: bodies are told apart in `body.py`, images go their way in `pipeline.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping

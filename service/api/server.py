@@ -3,8 +3,6 @@
 Knows nothing of what is served.
 """
 
-from __future__ import annotations
-
 import logging
 import signal
 import socket

@@ -3,8 +3,6 @@
 Knows nothing of routes.
 """
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum

@@ -6,8 +6,6 @@ engine is one file here with a list `KINDS`.
 Knows nothing of clusters, queues or HTTP.
 """
 
-from __future__ import annotations
-
 import os
 from importlib import import_module
 from pkgutil import iter_modules

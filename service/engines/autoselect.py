@@ -7,8 +7,6 @@ Engines that compute less exactly are taken only by name, and then say how far t
 Knows nothing of how an engine runs a network.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Sequence

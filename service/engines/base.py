@@ -3,8 +3,6 @@
 Knows nothing of onnxruntime or OpenVINO.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress

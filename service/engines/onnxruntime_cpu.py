@@ -6,8 +6,6 @@ system: 167 MB instead of 273 for a ViT-S, at the same speed.
 Knows nothing of GPUs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -10,8 +10,6 @@ network's size is 0.3 MB; onnxruntime's Python interface has no way to lock it).
 Knows nothing of how many images wait.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections import OrderedDict

@@ -6,8 +6,6 @@ stay in float32 (8-bit ones are slower here), so a network without matrix produc
 Knows nothing of how far the labels differ: `autoselect.py` measures it.
 """
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import tempfile

@@ -6,8 +6,6 @@ a file without a name, and once the first images have run, their pages are dropp
 Knows nothing of other engines.
 """
 
-from __future__ import annotations
-
 import io
 import tempfile
 from typing import Any, Literal

@@ -3,8 +3,6 @@
 A script, run in a process of its own by `onnxruntime_int8.py`. Knows nothing of the rest.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 

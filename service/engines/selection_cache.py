@@ -3,8 +3,6 @@
 Knows nothing of engines. It is a memory only: unreadable, it remembers nothing; unwritable, it forgets.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from pathlib import Path

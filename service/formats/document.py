@@ -3,8 +3,6 @@
 Knows nothing of HTTP, of networks, of where the image came from.
 """
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

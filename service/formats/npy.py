@@ -3,8 +3,6 @@
 Knows nothing of HTTP, of networks, of where the image came from.
 """
 
-from __future__ import annotations
-
 from models.io import encode
 from service.formats.registry import renders
 from service.formats.result import SegmentationResult

@@ -9,8 +9,6 @@ here and one row in FORMATS of tests/service/formats/test_registry.py: `format=t
 API description and the error texts know it then.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 

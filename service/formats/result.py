@@ -3,8 +3,6 @@
 Knows nothing of formats, of HTTP, of how it was made.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Knows nothing of how an answer is made.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator

@@ -3,8 +3,6 @@
 Knows nothing of HTTP: it is given a task and a format, and returns bytes.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from models import assign, region_stats

@@ -3,8 +3,6 @@
 Knows nothing of HTTP or answers: what the network said of an image goes in, a label map comes out, or none in time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

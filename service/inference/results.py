@@ -3,8 +3,6 @@
 Knows nothing of how it is computed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from models.types import Array, Box

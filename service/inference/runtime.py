@@ -3,10 +3,8 @@
 Knows nothing of HTTP or of one image's way.
 """
 
-from __future__ import annotations
-
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,10 +47,10 @@ class Runtime:
     gpu: GpuBatcher | None
     processes: ProcessPoolRefiner | None
     warmup: JitWarmup = field(default_factory=JitWarmup)
-    _count: itertools.count[int] = field(default_factory=itertools.count)
+    _count: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod
-    def of(cls, settings: Settings, metrics: Metrics) -> Runtime:
+    def of(cls, settings: Settings, metrics: Metrics) -> "Runtime":
         """As the settings say; 0 workers = one per core, and as many for the CRF. Raises SettingsError."""
         cores = hardware.cores()
         workers = settings.workers or cores

@@ -4,8 +4,6 @@ Knows nothing of HTTP, of clusters, of answers. Decoding runs as a job in a thre
 the network says of an image is kept for a while (`result_cache.py`): other options for the same image begin after it.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ One thread has the device. Whatever the device cannot do, the caller does on the
 Knows nothing of HTTP, of networks, of image files.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import math
@@ -58,7 +56,7 @@ class GpuBatcher:
         )
 
     @classmethod
-    def open(cls, settings: Settings) -> GpuBatcher | None:
+    def open(cls, settings: Settings) -> "GpuBatcher | None":
         """The GPU's, once it has refined a drawn photo as the CPU does; None, and why in the log, where that fails."""
         worker = open_worker(settings)
         if isinstance(worker, str):

@@ -9,8 +9,6 @@ need no device memory.
 Knows nothing of threads, requests or files.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ server, also where that is killed: its end of a pipe closes.
 Knows nothing of requests, or of what is compiled.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

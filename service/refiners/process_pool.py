@@ -9,8 +9,6 @@ an idle process at once, a busy one with its image.
 Knows nothing of HTTP, of networks, of image files.
 """
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import queue
@@ -68,7 +66,7 @@ class ProcessPoolRefiner:
             raise
 
     @classmethod
-    def open(cls, settings: Settings, count: int) -> ProcessPoolRefiner | None:
+    def open(cls, settings: Settings, count: int) -> "ProcessPoolRefiner | None":
         """Those that the settings ask for. Raises SettingsError where pydensecrf does not work here."""
         if settings.crf != "pydensecrf":
             return None
@@ -101,7 +99,7 @@ class ProcessPoolRefiner:
             for process in self._all:
                 process.end()
 
-    def _start(self) -> _Process:
+    def _start(self) -> "_Process":
         with self._lock:
             if self._closed:
                 raise ProcessLost("the server is ending")
@@ -112,7 +110,7 @@ class ProcessPoolRefiner:
             self._all.add(process)
         return process
 
-    def _instead_of(self, process: _Process) -> _Process:
+    def _instead_of(self, process: "_Process") -> "_Process":
         process.end()
         with self._lock:
             self._all.discard(process)

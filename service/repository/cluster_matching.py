@@ -10,8 +10,6 @@ are alike beyond doubt. Alike is told in one of two ways:
     overlap    they do not: then it is intersection over union of the two on images that both have seen, at least 0.5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 

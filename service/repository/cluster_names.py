@@ -8,8 +8,6 @@ name takes its place, what people changed follows to the clusters that are clear
     DIGEST.npz   `centroids` float32 [K, D], `image` uint8 [H, W, 3], `labels` uint8 [H, W]: the golden image's
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -3,8 +3,6 @@
 Knows nothing of images, HTTP or Prometheus: counts of pixels by cluster go in, one number comes out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from threading import Lock
 

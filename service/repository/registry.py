@@ -4,8 +4,6 @@ Knows nothing of HTTP. A bundle is ready when its network has repeated the golde
 declares; until then whatever it replaces goes on, and a bundle that fails changes nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time

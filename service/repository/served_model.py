@@ -3,8 +3,6 @@
 Knows nothing of how it was loaded.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

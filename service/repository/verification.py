@@ -3,8 +3,6 @@
 Knows nothing of what is served already, or of how many: one folder, one verdict.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

@@ -7,14 +7,11 @@ decoding until its answer is rendered, wherever it waits in between. A key's sha
 one caller can never fill the server.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 from service.errors import Busy, TooMany
 
@@ -65,13 +62,12 @@ class ServiceRate:
 
 
 class Ticket:
-    """One image's place in the server, from `with` to the end of its block."""
+    """One image's place in the server, for as long as the block of Admission.ticket runs."""
 
-    __slots__ = ("_admission", "_inside", "_key", "mpx")
+    __slots__ = ("_admission", "mpx")
 
-    def __init__(self, admission: Admission, key: str) -> None:
-        self._admission, self._key = admission, key
-        self._inside = False
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
         self.mpx = 0.0
 
     def set_megapixels(self, mpx: float) -> None:
@@ -79,19 +75,10 @@ class Ticket:
 
         Said by work that outlives the block, as work shared with others does, it counts nothing.
         """
-        if self._inside:
+        if self in self._admission.inside:
             self._admission.check_mpx(mpx, self)
             self._admission.mpx += mpx - self.mpx
             self.mpx = mpx
-
-    def __enter__(self) -> Ticket:
-        self._admission._enter(self, self._key)
-        self._inside = True
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._inside = False
-        self._admission._leave(self, self._key)
 
 
 class Admission:
@@ -113,21 +100,27 @@ class Admission:
         self._max_images, self._max_mpx, self._max_bytes = max_images, max_mpx, max_bytes
         self._max_key_images = max_images if max_key_images is None else max_key_images
         self._clock = clock
-        self._inside: dict[Ticket, float] = {}  # in order of arrival
+        self.inside: dict[Ticket, float] = {}  # in order of arrival
         self._pace = ServiceRate()
         self._keys: dict[str, ServiceRate] = {}  # those with images inside
         self.mpx = 0.0
         self.bytes = 0
         self._high_since: float | None = None
 
-    def ticket(self, key: str = "") -> Ticket:
+    @contextmanager
+    def ticket(self, key: str = "") -> Iterator[Ticket]:
         """A place for one image for as long as its block runs.
 
         key  whose it is; "" where keys are not in use
 
         The block's start raises TooMany when this key's places are taken, Busy when all are.
         """
-        return Ticket(self, key)
+        ticket = Ticket(self)
+        self._enter(ticket, key)
+        try:
+            yield ticket
+        finally:
+            self._leave(ticket, key)
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[int], None]]:
@@ -157,11 +150,11 @@ class Admission:
         return _whole(self._pace.images * self._pace.seconds)
 
     def __len__(self) -> int:
-        return len(self._inside)
+        return len(self.inside)
 
     def oldest_s(self) -> float:
         """How long the longest-waiting image has been here; 0 in an empty server."""
-        return self._clock() - next(iter(self._inside.values())) if self._inside else 0.0
+        return self._clock() - next(iter(self.inside.values())) if self.inside else 0.0
 
     def flooded(self) -> bool:
         """Whether the server has been nearly full for more than FLOODED_S seconds."""
@@ -171,21 +164,21 @@ class Admission:
         pace = self._keys.get(key) if key else None
         if pace is not None and pace.images >= self._max_key_images:
             raise self._too_many(key, pace)
-        if len(self._inside) >= self._max_images:
-            raise self._busy(f"{len(self._inside)} images are in the queue, as many as fit", "queue_full")
+        if len(self.inside) >= self._max_images:
+            raise self._busy(f"{len(self.inside)} images are in the queue, as many as fit", "queue_full")
         now = self._clock()
         if key:
             if pace is None:
                 pace = self._keys[key] = ServiceRate()
             pace.enter(now)
         self._pace.enter(now)
-        self._inside[ticket] = now
+        self.inside[ticket] = now
         self._watch(now)
 
     def _leave(self, ticket: Ticket, key: str) -> None:
         now = self._clock()
-        del self._inside[ticket]
-        self.mpx = self.mpx - ticket.mpx if self._inside else 0.0  # sums of fractions do not end at 0 by themselves
+        del self.inside[ticket]
+        self.mpx = self.mpx - ticket.mpx if self.inside else 0.0  # sums of fractions do not end at 0 by themselves
         ticket.mpx = 0.0
         self._pace.leave(now)
         if key:
@@ -209,7 +202,7 @@ class Admission:
         )
 
     def _watch(self, now: float) -> None:
-        if len(self._inside) < HIGH_WATER * self._max_images:
+        if len(self.inside) < HIGH_WATER * self._max_images:
             self._high_since = None
         elif self._high_since is None:
             self._high_since = now

@@ -8,8 +8,6 @@ Knows nothing of HTTP, of images, of networks: payloads in, answers out. How man
 (`admission.py`), who goes first is decided in `fair_queue.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

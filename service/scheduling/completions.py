@@ -3,15 +3,13 @@
 Knows nothing of what the work is.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 A = TypeVar("A")
-Answers = Iterable[tuple["asyncio.Future[A]", "A | Exception"]]
+Answers = Iterable[tuple[asyncio.Future[A], A | Exception]]
 
 
 class CompletionQueue(Generic[A]):

@@ -6,8 +6,6 @@ the slowest takes three times as long). So each loaded network has a queue of it
 Knows nothing of networks, queues or devices.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from threading import Lock
 

@@ -10,8 +10,6 @@ batch is led by whoever is first in line, whatever its group.
 Knows nothing of time, threads, networks or pixels; whoever shares it between threads holds a lock.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Hashable

@@ -4,8 +4,6 @@ Knows nothing of HTTP, images or clusters: keys in, what a coroutine makes of th
 while it is being made wait for that one coroutine.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable

@@ -1,7 +1,5 @@
 """What decides whether a run counts, and what is printed of it."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What makes a run of the CRF's server comparison void, and how its rounds are summed up."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import os

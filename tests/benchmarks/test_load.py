@@ -1,7 +1,5 @@
 """The overload test's own judgment, on a server that answers as told."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

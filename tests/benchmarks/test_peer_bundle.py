@@ -1,7 +1,5 @@
 """The harness's networks as bundles: names change, numbers do not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 Exit code 0 when all passed, 1 when any failed, 2 when there is no folder to run.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

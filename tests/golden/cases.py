@@ -1,7 +1,5 @@
 """Every case there is a function for, by name: the functions of `cases_*.py` that are called as the case."""
 
-from __future__ import annotations
-
 from tests.golden import cases_cause, cases_picie, cases_stego
 from tests.golden.runner import Function
 

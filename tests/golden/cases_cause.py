@@ -1,7 +1,5 @@
 """CAUSE against arrays of the authors' code (the commit stands in the manifest): one function per case, of its name."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -4,8 +4,6 @@ Knows nothing of any method: which function answers which case is in `cases_*.py
 shapes, digests) in the folder's manifest.json. Another folder with other seeds and shapes runs the same way.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -111,7 +109,7 @@ class Case:
             self.fail(f"ours should differ from upstream, but does not: {reason}")
         self.note(reason)
 
-    def result(self) -> Result:
+    def result(self) -> "Result":
         """What is to be said in the end."""
         unseen = [key for key in self._arrays if key not in self._looked_at]
         if unseen:

@@ -1,7 +1,5 @@
 """Every golden case passes, and the command that runs them tells right from wrong."""
 
-from __future__ import annotations
-
 import json
 import runpy
 import shutil

@@ -1,7 +1,5 @@
 """Everybody gets their own answer, whatever comes and whoever comes along: at random, and bit for bit."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 import random

@@ -1,7 +1,5 @@
 """Two steps of training on eight small images → bundle → onnxruntime → labels → HTTP."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Both methods, stopped in mid-epoch and gone on with, end with the bits of a run that was never stopped."""
 
-from __future__ import annotations
-
 import os
 import signal
 from dataclasses import replace

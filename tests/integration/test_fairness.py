@@ -1,7 +1,5 @@
 """Whose image is next, over HTTP: keys share the server, none fills it, and each is told when to come back."""
 
-from __future__ import annotations
-
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any

@@ -1,7 +1,5 @@
 """Deadlines in the batcher: what is late never runs, what must be late is refused. The clock is the test's."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from typing import Any

@@ -1,7 +1,5 @@
 """The page in a real browser: drop a photo, see the legend, rename a cluster. Skipped where there is no chromium."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +90,7 @@ def test_a_photo_given_before_the_models_are_known_waits_for_them(
         page.wait_for_selector("body.busy")
         held[0].continue_()
         page.wait_for_selector("#clusters li")
-        assert [url.split("?")[1] for url in asked if url.startswith("/segment")][0].startswith("model=")
+        assert next(url.split("?")[1] for url in asked if url.startswith("/segment")).startswith("model=")
         assert not any("k=" in url for url in asked if url.startswith("/segment"))
         page.close()
 

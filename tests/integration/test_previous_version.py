@@ -9,8 +9,6 @@
 Its photos and its backbone are not kept: they are drawn here, by arithmetic that gives the same bytes everywhere.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -4,8 +4,6 @@ Its networks are replaced by the smallest of their kind and its counts by the le
 recipe's own. Recipes that are then the same but for their data set are run once. A new recipe is picked up by itself.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

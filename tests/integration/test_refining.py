@@ -1,7 +1,5 @@
 """crf=true, crf=fast, crf_size: in time or, said so, without."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from typing import Any

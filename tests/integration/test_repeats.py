@@ -1,7 +1,5 @@
 """The same image again: other options, other formats, many at once; and POST /similar."""
 
-from __future__ import annotations
-
 import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

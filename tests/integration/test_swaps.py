@@ -1,7 +1,5 @@
 """Hot swaps: what follows to the newer bundle, who finishes on the old one, and that nothing is left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

@@ -1,7 +1,5 @@
 """The wheel, installed and run as a user runs it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

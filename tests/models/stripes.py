@@ -1,7 +1,5 @@
 """A bundle of three stripes whose labels are known by hand, and a network for it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The guided filter: edges found inside a cell of the grid, and the kernel against numpy."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """What the machine has: the container's quota counts, and a file that is not there is no error."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import sys

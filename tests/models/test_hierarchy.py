@@ -1,7 +1,5 @@
 """Coarser levels: who stands for whom."""
 
-from __future__ import annotations
-
 import pytest
 
 from models import hierarchy

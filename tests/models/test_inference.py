@@ -1,7 +1,5 @@
 """One image through one network, and the golden image that says whether it is the right one."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a manifest may say, rule by rule. What its files hold is in test_bundle.py."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

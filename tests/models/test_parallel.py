@@ -1,7 +1,5 @@
 """Jobs dealt out to threads: every one done once, answers in order, errors told when all have ended."""
 
-from __future__ import annotations
-
 import threading
 from functools import partial
 

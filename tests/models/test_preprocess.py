@@ -1,7 +1,5 @@
 """The way to the network's size and back."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from models.preprocess import InputSpec, fit, fitted_size

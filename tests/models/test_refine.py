@@ -1,7 +1,5 @@
 """From scores on a grid to a refined label map at the photo's size, each way."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from typing import Any

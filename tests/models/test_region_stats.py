@@ -1,7 +1,5 @@
 """What is measured about a label map, against the slow and plain way; compiled and in numpy."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Cosines with one place, against upsampling the whole code."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

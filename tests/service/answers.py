@@ -1,7 +1,5 @@
 """A photo to send, and what the tests of the routes ask of an answer."""
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a process of the CRF does in these tests: as it is told, by an option; its answer is its own number."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

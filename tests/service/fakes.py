@@ -1,7 +1,5 @@
 """Engines, clocks and waiting, as the tests of the service share them."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import threading

@@ -1,7 +1,5 @@
 """A registry driven by a test: loaded, held open around a scenario, on engines that count themselves."""
 
-from __future__ import annotations
-
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable
@@ -34,7 +32,7 @@ class Wrong(FakeEngine):
 class Engine(FakeEngine):
     """Counts those that are open, and knows whether it was used after its end."""
 
-    open: ClassVar[weakref.WeakSet[Engine]] = weakref.WeakSet()
+    open: ClassVar[weakref.WeakSet["Engine"]] = weakref.WeakSet()
 
     def __init__(self) -> None:
         super().__init__()

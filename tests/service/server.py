@@ -1,7 +1,5 @@
 """A server in this process, ready."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

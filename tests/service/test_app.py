@@ -1,7 +1,5 @@
 """The whole app: ids, headers, errors of HTTP itself, probes, metrics, the description, the page."""
 
-from __future__ import annotations
-
 import logging
 import re
 import subprocess

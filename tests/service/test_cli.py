@@ -1,7 +1,5 @@
 """`tessera serve` as a process: it starts, refuses a bad bundle in one line, finishes its work when told to go."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

@@ -1,7 +1,5 @@
 """The table of refusals: every kind has its status, and only ours is a 500."""
 
-from __future__ import annotations
-
 import pytest
 
 from models.errors import TesseraError

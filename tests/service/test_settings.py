@@ -1,7 +1,5 @@
 """The environment, read once: typos are told the nearest setting."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

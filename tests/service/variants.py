@@ -3,8 +3,6 @@
 Knows nothing of the service.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

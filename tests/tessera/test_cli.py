@@ -1,7 +1,5 @@
 """`tessera`: help without torch, the version, wrong usage, what a command raises."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib import import_module

@@ -3,8 +3,6 @@
 Knows no method and no recipe by name.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from annotated_types import Ge, Gt

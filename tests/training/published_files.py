@@ -3,8 +3,6 @@
 Know nothing of our networks: timm's ViT and torchvision's ResNet, and the rest by hand.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from pathlib import Path

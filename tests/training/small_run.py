@@ -3,8 +3,6 @@
 Knows nothing of any method.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

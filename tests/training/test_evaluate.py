@@ -1,7 +1,5 @@
 """`tessera evaluate`: the numbers of served label maps, rows side by side, refusals that say what to change."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Published checkpoints become bundles that label as the papers' own network does, and refusals name the part."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from pathlib import Path
@@ -17,7 +15,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from models.bundle import Bundle
-from models.errors import TesseraError
+from models.errors import TesseraError, UsageError
 from models.inference import segment, self_test
 from models.nets.backbone import VitBackbone
 from tests.training import published_files as files
@@ -26,7 +24,7 @@ from training import import_checkpoint
 from training import importers as published
 from training.data.synthetic import street
 from training.evaluation.exported import Exported
-from training.importers import OptionError, Options, Parts, PublishedError, recognized
+from training.importers import Options, Parts, PublishedError, recognized
 
 SIZE = files.SIDE
 
@@ -205,7 +203,7 @@ def test_options_that_fit_nothing_are_refused(tmp_path: Path) -> None:
         (stego, "--format vae", {"kind": "vae"}),
     ]
     for path, said, options in cases:
-        with pytest.raises(OptionError, match=said):
+        with pytest.raises(UsageError, match=said):
             imported([path], tmp_path / "bundle", **options)
 
 

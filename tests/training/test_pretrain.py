@@ -1,7 +1,5 @@
 """training/pretrain.py and training/data/augment.py: what is drawn, what is minimized, what is written."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

@@ -1,7 +1,5 @@
 """A bar on a terminal, plain lines in a file."""
 
-from __future__ import annotations
-
 import io
 
 import pytest

@@ -3,8 +3,6 @@
 Knows nothing of the registry that finds it, of the loop, or of bundles.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 

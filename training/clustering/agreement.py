@@ -1,9 +1,7 @@
-"""How alike two clusterings are, and the number of clusters on which several agree.
+"""How alike two clusterings are, and those of different seeds.
 
 Knows nothing of networks, images or files: tensors in, numbers out.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -11,7 +9,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from training.clustering.kmeans import Metric, kmeans
+from training.clustering.kmeans import kmeans
 
 
 def agreement(a: Tensor, b: Tensor) -> float:
@@ -34,19 +32,8 @@ def agreement(a: Tensor, b: Tensor) -> float:
     return 1.0 if most == chance else (both - chance) / (most - chance)
 
 
-def stability(points: Tensor, k: int, *, seeds: Sequence[int], restarts: int = 1, metric: Metric = "cosine") -> float:
+def stability(points: Tensor, k: int, *, seeds: Sequence[int]) -> float:
     """Mean agreement of k-means of the points with different seeds: 1 the same, 0 as by chance."""
-    runs = [kmeans(points, k, seed=seed, restarts=restarts, metric=metric)[1] for seed in seeds]
+    runs = [kmeans(points, k, seed=seed, restarts=1, metric="cosine")[1] for seed in seeds]
     found = [agreement(a, b) for a, b in combinations(runs, 2)]
     return sum(found) / max(1, len(found))
-
-
-def choose_k(
-    points: Tensor, candidates: Sequence[int], *, seeds: int = 4, metric: Metric = "cosine"
-) -> tuple[int, dict[int, float]]:
-    """The number of clusters that different seeds agree on most, and the agreement of every candidate.
-
-    points  float [n, D]; a few ten thousand are enough
-    """
-    found = {k: stability(points, k, seeds=range(seeds), restarts=3, metric=metric) for k in candidates}
-    return max(found, key=lambda k: (found[k], k)), found

@@ -3,8 +3,6 @@
 Knows nothing of networks, images or files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ Knows nothing of networks, images or files: tensors in, tensors out. Everything 
 on every device: sums are matrix products, never atomic additions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 

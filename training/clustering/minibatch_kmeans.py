@@ -3,8 +3,6 @@
 Knows nothing of where points come from.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ may hold. An unknown key is an error that names the nearest known one; `--set a.
 resolved recipe is what is saved and hashed.
 """
 
-from __future__ import annotations
-
 import copy
 import difflib
 import hashlib
@@ -19,13 +17,9 @@ from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from models.errors import TesseraError
+from models.errors import UsageError
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class RecipeError(TesseraError):
-    """A recipe that cannot be read; the message names the key."""
 
 
 class Section(BaseModel):
@@ -98,7 +92,7 @@ class Recipe(Section):
         """Digest of every value, defaults included; the same for two spellings of one recipe."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
-    def differences(self, other: Recipe) -> list[str]:
+    def differences(self, other: "Recipe") -> list[str]:
         """Dotted keys on which two recipes differ, with both values: "seed: 0, here 1"."""
         mine, theirs = _flat(page_of(self)), _flat(page_of(other))
         return [
@@ -109,13 +103,13 @@ class Recipe(Section):
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A TOML file as nested tables. Raises RecipeError."""
+    """A TOML file as nested tables. Raises UsageError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such recipe") from None
+        raise UsageError(f"{path}: there is no such recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: {error}") from None
+        raise UsageError(f"{path}: {error}") from None
 
 
 def parse(
@@ -131,18 +125,18 @@ def parse(
     config_of        a method's name → what its own table may hold: `training.methods.config`
     method, dataset  given on the command line; an error when the page names another
 
-    Raises RecipeError, which names the key and what is near it, and whatever `config_of` raises.
+    Raises UsageError, which names the key and what is near it, and whatever `config_of` raises.
     """
     tables: dict[str, Any] = copy.deepcopy(dict(page))
     for override in overrides:
         _override(tables, override)
     for key, wanted in (("method", method), ("dataset", dataset)):
         if wanted is not None and tables.setdefault(key, wanted) != wanted:
-            raise RecipeError(f"the recipe says {key} = {tables[key]!r}, the command line {wanted!r}: drop one of them")
+            raise UsageError(f"the recipe says {key} = {tables[key]!r}, the command line {wanted!r}: drop one of them")
     name = str(tables.get("method", Recipe.model_fields["method"].default))
     config = config_of(name)
     if "options" in tables:
-        raise RecipeError(f"options: {name}'s own values belong in a table [{name}]")
+        raise UsageError(f"options: {name}'s own values belong in a table [{name}]")
     own = tables.pop(name, {})
     recipe = _check(Recipe, tables, (), known={name: config})
     options = _check(config, own, (name,)).model_dump(mode="json")
@@ -164,12 +158,12 @@ def encode(recipe: Recipe) -> str:
 def _override(page: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
-        raise RecipeError(f"--set {override}: write it as key=value, for instance --set clusters.k=12")
+        raise UsageError(f"--set {override}: write it as key=value, for instance --set clusters.k=12")
     *tables, last = key.strip().split(".")
     for table in tables:
         inner = page.setdefault(table, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {override}: {table!r} is a value, not a table")
+            raise UsageError(f"--set {override}: {table!r} is a value, not a table")
         page = inner
     try:
         page[last] = tomllib.loads(f"value = {text}")["value"]
@@ -181,7 +175,7 @@ def _check(model: type[M], values: Any, at: tuple[str, ...], known: Mapping[str,
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise RecipeError("; ".join(_say(model, e, at, known or {}) for e in error.errors())) from None
+        raise UsageError("; ".join(_say(model, e, at, known or {}) for e in error.errors())) from None
 
 
 def _say(model: type[BaseModel], error: Any, at: tuple[str, ...], known: Mapping[str, type[BaseModel]]) -> str:

@@ -11,8 +11,6 @@ Knows nothing of methods. What a method may ask of its surroundings is here and 
     RUN/bundle/, report.html     the result
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shlex
@@ -23,16 +21,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from models.errors import TesseraError
+from models.errors import UsageError
 from models.files import write_atomically
 from training.config import recipe as recipes
 from training.config.recipe import Recipe
 from training.data.images import Images
 from training.data.regions import RegionCache, RegionOptions, open_regions
-
-
-class RunError(TesseraError):
-    """A run's folder that cannot be used as asked."""
 
 
 @dataclass(frozen=True)
@@ -91,36 +85,36 @@ def resume_command(folder: Path) -> str:
 def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     """Makes a run's folder; answers with the facts of the run that began there, None for a new one.
 
-    Raises RunError: a folder in use without --resume, or --resume where there is nothing to go on with.
+    Raises UsageError: a folder in use without --resume, or --resume where there is nothing to go on with.
     """
     facts = folder / "run.json"
     if resume:
         if not facts.is_file():
-            raise RunError(f"{folder} holds no run to go on with; leave --resume out to start one")
+            raise UsageError(f"{folder} holds no run to go on with; leave --resume out to start one")
         found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
         return found
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if facts.is_file():
-            raise RunError(f"{folder} holds a run already: add --resume to go on with it, or name another --out")
-        raise RunError(f"{folder} is not empty: name a new folder as --out")
+            raise UsageError(f"{folder} holds a run already: add --resume to go on with it, or name another --out")
+        raise UsageError(f"{folder} is not empty: name a new folder as --out")
     folder.mkdir(parents=True, exist_ok=True)
     return None
 
 
 def require_same(data: dict[str, Any], before: Recipe, run: Run) -> None:
-    """Raises RunError when a run would go on with another recipe or other images; names what differs.
+    """Raises UsageError when a run would go on with another recipe or other images; names what differs.
 
     data, before  "data" of the facts that the run began with, and its recipe then
     """
     if differences := before.differences(run.recipe):
-        raise RunError(
+        raise UsageError(
             f"the run was started with another recipe ({'; '.join(differences)}): --resume without --recipe,"
             " --method and --set goes on as it began; for another recipe name a new --out"
         )
     images = run.images
     if data["digest"] != images.digest:
         where = f"{data['folder']} with {data['images']} images"
-        raise RunError(
+        raise UsageError(
             f"the run was started on {where}; {images.root} now has {len(images)} images of other names or sizes:"
             " a run goes on with the images it began with"
         )

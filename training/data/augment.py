@@ -4,8 +4,6 @@ Knows nothing of networks or losses: tensors in, tensors out. Every draw comes f
 in, so a run that is resumed sees the views it would have seen.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

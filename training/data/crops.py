@@ -3,8 +3,6 @@
 Knows nothing of networks or files: RGB uint8 [H, W, 3] in and out.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -3,8 +3,6 @@
 Knows nothing of pixels.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

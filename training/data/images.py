@@ -3,8 +3,6 @@
 Knows nothing of data sets or methods.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
-from models.errors import TesseraError
+from models.errors import TesseraError, UsageError
 from models.io.decode import load
 from models.io.samples import Limits
 from training.progress import Progress
@@ -33,7 +31,7 @@ LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")  # JPEG and WebP chan
 Reader = Callable[[Path], NDArray[np.uint8]]
 
 
-class DataError(TesseraError):
+class DataError(UsageError):
     """A folder, an image or a label map that cannot be used; the message names it."""
 
 
@@ -155,11 +153,11 @@ class Images:
         values = self._found.read_labels(path)
         return values if self._found.table is None else self._found.table[values]
 
-    def subset(self, indices: Iterable[int]) -> Images:
+    def subset(self, indices: Iterable[int]) -> "Images":
         """Some of them, in the given order."""
         return Images(self.root, [self.paths[i] for i in indices], self._found)
 
-    def paired(self, labels: Mapping[Path, Path]) -> Images:
+    def paired(self, labels: Mapping[Path, Path]) -> "Images":
         """The same images with other label maps, whose values are the classes."""
         return Images(self.root, self.paths, Found(self.paths, labels, read=self.read), skipped=self.skipped)
 

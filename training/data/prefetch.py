@@ -4,8 +4,6 @@ Knows nothing of what is computed. Decoding and resizing release Python's lock, 
 nothing is copied between processes.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

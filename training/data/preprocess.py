@@ -3,8 +3,6 @@
 Knows nothing of methods or bundles.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

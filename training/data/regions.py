@@ -6,8 +6,6 @@ A large sky and a small sign are one region each. Whoever clusters regions inste
 the same weight, and the sky is no longer cut up to make clusters of equal size.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Knows nothing of networks. The golden image of a bundle trained on private or un
 and the README's picture, are drawn here; the same seed draws the same street.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

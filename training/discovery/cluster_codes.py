@@ -3,8 +3,6 @@
 Knows nothing of methods or bundles: an encoder and images in, centroids out.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -8,8 +8,6 @@ often than any of them, and their mean agreement, which needs no label, tells ho
 The mean itself is several clusterings of a whole corpus; to serve it, one network learns it.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterator, Sequence

@@ -3,8 +3,6 @@
 Knows nothing of bundles.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from training.config.run import Run

@@ -3,8 +3,6 @@
 Knows nothing of how either was found, or of bundles.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -7,8 +7,6 @@ counted in bins, so memory does not grow with the number of pairs.
 Source: STEGO (arXiv:2203.08414), figure 3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 

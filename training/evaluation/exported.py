@@ -3,8 +3,6 @@
 Knows nothing of labels or scores. What the values inside are called is told by training/export/onnx.py.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -14,7 +12,7 @@ import onnxruntime
 from onnx import ModelProto, TensorProto, helper, load_from_string, numpy_helper
 
 from models.bundle import Bundle
-from models.errors import TesseraError
+from models.errors import UsageError
 from models.inference import Prediction
 from models.preprocess import InputSpec, fit
 from models.types import Array
@@ -24,10 +22,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 _CUDA = "CUDAExecutionProvider"
 _EQUIVARIANT = 1e-3  # of the code's scale
-
-
-class ExportedError(TesseraError):
-    """A network that cannot be opened as asked."""
 
 
 class Answer(NamedTuple):
@@ -182,7 +176,7 @@ def _unmoved(upright: Array, mirrored: Array) -> Array:
 def _providers(device: Device) -> list[str]:
     has_cuda = _CUDA in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
-        raise ExportedError(
+        raise UsageError(
             "--device cuda: this onnxruntime has no CUDA; install onnxruntime-gpu (the `gpu` extra) or leave --device"
             " out"
         )

@@ -3,8 +3,6 @@
 Knows nothing of ground truth. The way the service takes is one of them, and its label map is the service's.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

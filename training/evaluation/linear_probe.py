@@ -6,8 +6,6 @@ Source: STEGO (arXiv:2203.08414) §4: one 1×1 convolution on frozen codes, logi
 map, cross-entropy over the pixels that have a class, Adam at 5e-3.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Knows nothing of commands, folders or pages.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

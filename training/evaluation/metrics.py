@@ -4,8 +4,6 @@ Knows nothing of networks or data sets: integer arrays in, fractions 0..1 out. U
 method sees what this file is given.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Knows nothing of commands, files of results or pages: a mapper and labelled images in, scores out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import NamedTuple
 

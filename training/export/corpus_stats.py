@@ -3,8 +3,6 @@
 Knows nothing of training or bundles: a segmenter and images in; shares, patches and scores out.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ with the cluster's region lit, or, where no photo may be shown, the mean of many
 a side, of at least eight different images, so that none of them can be recognized.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -14,8 +14,6 @@ output:
 The last two are there only where the encoder averages.
 """
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Knows nothing of networks.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime

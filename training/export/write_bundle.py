@@ -3,8 +3,6 @@
 Knows nothing of methods, of how the network was trained, or of what a bundle's files look like (models/bundle.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

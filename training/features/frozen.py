@@ -3,8 +3,6 @@
 Knows nothing of losses, clusters or of where features are kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import nn

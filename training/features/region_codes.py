@@ -3,8 +3,6 @@
 Knows nothing of how regions are cut.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,7 +49,7 @@ class RegionCodes:
     scale: Tensor
     region: Tensor
 
-    def at(self, scale: int) -> RegionCodes:
+    def at(self, scale: int) -> "RegionCodes":
         """The rows of one scale."""
         keep = self.scale == scale
         return RegionCodes(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))

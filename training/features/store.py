@@ -5,8 +5,6 @@ crops, the images), so a changed backbone can never meet another one's neighbors
 killed goes on at the first crop it has not done: the backbone never sees a crop twice.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

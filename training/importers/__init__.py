@@ -5,8 +5,6 @@ further format is one file here with `recognizes(parts)` and `read(parts, option
 because what stands before them (`module.`, `state_dict.net.`) differs from release to release.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,7 +15,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models.errors import TesseraError
+from models.errors import TesseraError, UsageError
 from models.nets.backbone import Backbone, BackboneError, VitBackbone, build, read_weights, vit_from
 from models.nets.heads import ProjectionHead
 from training.discovery.segmenter import Segmenter
@@ -25,10 +23,6 @@ from training.discovery.segmenter import Segmenter
 
 class PublishedError(TesseraError):
     """Checkpoints that lack a part, or whose parts do not fit; the message names it."""
-
-
-class OptionError(TesseraError):
-    """An option that these checkpoints need or cannot follow."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +108,9 @@ def recognized(parts: Parts) -> str:
 
 
 def read(parts: Parts, name: str, options: Options) -> Published:
-    """The checkpoints as one format says. Raises PublishedError, OptionError, BackboneError."""
+    """The checkpoints as one format says. Raises PublishedError, UsageError, BackboneError."""
     if name not in names():
-        raise OptionError(f"--format {name}: there are {', '.join(names())}")
+        raise UsageError(f"--format {name}: there are {', '.join(names())}")
     found: Published = import_module(f"training.importers.{name}").read(parts, options)
     numbers = [*found.segmenter.encoder.state_dict().values(), found.segmenter.centroids]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
@@ -143,10 +137,10 @@ def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tu
                 f"--backbone {asked}: not to be had ({cause}); download its file and name that"
             ) from None
         if not isinstance(network, VitBackbone):
-            raise OptionError(f"--backbone {asked}: it is no ViT")
+            raise UsageError(f"--backbone {asked}: it is no ViT")
         state, source = network.vit.state_dict(), asked
     else:
-        raise OptionError(f"--backbone {asked}: neither a file nor a name of timm's")
+        raise UsageError(f"--backbone {asked}: neither a file nor a name of timm's")
     heads = options.heads
     if heads is None and small_heads is not None and state.get("cls_token", torch.empty(0)).shape[-1:] == (384,):
         heads = small_heads

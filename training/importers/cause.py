@@ -9,17 +9,16 @@ learned from those, so a ViT-S gets twelve here, and here alone; `--heads 6` is 
 Source: CAUSE (arXiv:2310.07379); the names as its modules have them.
 """
 
-from __future__ import annotations
-
 import math
 
 from torch import nn
 
+from models.errors import UsageError
 from models.nets.backbone import Backbone
 from models.nets.codebook import CodebookDecoder
 from models.nets.encoder import Encoder
 from training.discovery.segmenter import Segmenter
-from training.importers import OptionError, Options, Parts, Published, PublishedError, centers, projection, vit
+from training.importers import Options, Parts, Published, PublishedError, centers, projection, vit
 
 LICENCE = "none given: CAUSE's repository has no licence; ask its authors before you pass these weights on"
 SMALL_HEADS = 12
@@ -38,9 +37,9 @@ def recognizes(parts: Parts) -> bool:
 def read(parts: Parts, options: Options) -> Published:
     """Encoder with flip averaging, centers of the cluster probe, by cosine."""
     if options.classifier is not None:
-        raise OptionError("--classifier belongs to PiCIE's checkpoints: leave it out")
+        raise UsageError("--classifier belongs to PiCIE's checkpoints: leave it out")
     if not options.backbone:
-        raise OptionError(
+        raise UsageError(
             "CAUSE's parts come without the backbone: --backbone names its file or, for timm's hub, its name"
         )
     backbone, said = vit(parts, options, small_heads=SMALL_HEADS)

@@ -5,16 +5,15 @@ The decoder's layer1 takes the coarsest map and layer4 the finest. Codes have le
 Source: PiCIE (arXiv:2103.17070); the names as its repository's checkpoints have them.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
+from models.errors import UsageError
 from models.nets.backbone import CnnBackbone, load_weights
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
 from training.discovery.segmenter import Segmenter
-from training.importers import OptionError, Options, Parts, Published, PublishedError, convolution
+from training.importers import Options, Parts, Published, PublishedError, convolution
 
 LICENCE = "MIT, as PiCIE's repository"
 
@@ -36,7 +35,7 @@ def recognizes(parts: Parts) -> bool:
 def read(parts: Parts, options: Options) -> Published:
     """Encoder with codes of length 1, and one classifier's centroids, by dot product."""
     if options.backbone or options.heads is not None:
-        raise OptionError(
+        raise UsageError(
             "--backbone and --heads belong to ViTs, and PiCIE's ResNet is in its checkpoint: leave them out"
         )
     backbone, name = resnet(parts.around("layer1.0.conv1.weight", "the backbone, a ResNet,"))

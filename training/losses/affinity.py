@@ -5,8 +5,6 @@ Knows nothing of images on disk or of networks: maps in, numbers out.
 Source: STEGO (arXiv:2203.08414), published code; its weight is 0 in every published run.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

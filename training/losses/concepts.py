@@ -6,8 +6,6 @@ row of a codebook; how alike two tokens are is how alike their concepts are.
 Source: CAUSE (arXiv:2310.07379), concept-wise contrastive learning.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ Source: STEGO, Unsupervised Semantic Segmentation by Distilling Feature Correspo
 (arXiv:2203.08414) §3; facts of the published code where the paper is silent.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 

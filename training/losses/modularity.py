@@ -7,8 +7,6 @@ centers × tokens × tokens is ever held.
 Source: CAUSE (arXiv:2310.07379), modularity after Newman (2006).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal
 

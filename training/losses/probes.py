@@ -3,8 +3,6 @@
 Knows nothing of where codes come from; hands back no gradient to them.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -8,8 +8,6 @@ reconstruction are its words, the formulas are ours. Uniformity is what `balance
 Source: Semantic Attention Network (arXiv:2211.14513), abstract; SwAV (arXiv:2006.09882) for balanced targets.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -4,20 +4,14 @@ Knows nothing of what any of them does. The folder is the registry: a further me
 a `METHOD` class derived from `base.Method`; `base` itself is none.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
 from pydantic import BaseModel
 
-from models.errors import TesseraError
+from models.errors import UsageError
 from training.methods.base import Method
-
-
-class UnknownMethod(TesseraError):
-    """The recipe names a method there is no file or folder for."""
 
 
 def names() -> list[str]:
@@ -26,13 +20,13 @@ def names() -> list[str]:
 
 
 def method(name: str) -> type[Method[Any]]:
-    """The class behind a method's name. Raises UnknownMethod."""
+    """The class behind a method's name. Raises UsageError."""
     if name not in names():
-        raise UnknownMethod(f"method {name!r}: there are {', '.join(names())}")
+        raise UsageError(f"method {name!r}: there are {', '.join(names())}")
     found: type[Method[Any]] = import_module(f"training.methods.{name}").METHOD
     return found
 
 
 def config(name: str) -> type[BaseModel]:
-    """What the recipe's table of a method may hold. Raises UnknownMethod."""
+    """What the recipe's table of a method may hold. Raises UsageError."""
     return method(name).Config

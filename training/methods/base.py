@@ -3,8 +3,6 @@
 Knows nothing of the loop, of checkpoints, of bundles.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel

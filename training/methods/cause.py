@@ -14,8 +14,6 @@ epoch has three.
 Source: Kim et al., Causal Unsupervised Semantic Segmentation (arXiv:2310.07379).
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterator
@@ -121,7 +119,7 @@ class Cause(Method[CauseConfig]):
         self.to(run.device)
         self.train()
 
-    def train(self, mode: bool = True) -> Cause:
+    def train(self, mode: bool = True) -> "Cause":
         """What is exported never leaves eval mode: the backbone is frozen, the head's average no network of its own."""
         super().train(mode)
         self.network.eval()

@@ -15,8 +15,6 @@ colors and rows. A moving average of the batch's semantics is what is served as 
 Source: Semantic Attention Network (arXiv:2211.14513), abstract.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any, ClassVar

@@ -15,8 +15,6 @@ Source: Hamilton et al., Unsupervised Semantic Segmentation by Distilling Featur
 (arXiv:2203.08414).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -105,7 +103,7 @@ class Stego(Method[StegoConfig]):
         self.to(run.device)
         self.train()
 
-    def train(self, mode: bool = True) -> Stego:
+    def train(self, mode: bool = True) -> "Stego":
         """The head trains; the frozen backbone never leaves eval mode."""
         super().train(mode)
         self.network.backbone.eval()

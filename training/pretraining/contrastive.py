@@ -9,8 +9,6 @@ apart two regions of one cluster: walls of two houses may be alike.
 Source: Hénaff et al., Efficient Visual Pretraining with Contrastive Detection (arXiv:2103.10957).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -4,8 +4,6 @@ Knows nothing of methods. What was settled is written to the run, so that resumi
 of the day.
 """
 
-from __future__ import annotations
-
 import threading
 
 import huggingface_hub

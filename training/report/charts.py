@@ -3,8 +3,6 @@
 Knows nothing of training: numbers and words in, a picture that needs no other file out.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from html import escape

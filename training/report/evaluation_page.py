@@ -4,8 +4,6 @@ Knows nothing of networks or data sets: facts in, one page out, without scripts;
 is in it unless examples are handed in.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from html import escape

@@ -3,8 +3,6 @@
 Knows nothing of what is shown. What is handed in as HTML has been escaped by whoever made it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from html import escape
 

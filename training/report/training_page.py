@@ -4,8 +4,6 @@ Knows nothing of methods: it shows what the log, the statistics and the bundle h
 scripts; every name in it is escaped. Where the run keeps exemplars private, no photo is in it either.
 """
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape

@@ -4,8 +4,6 @@ Knows nothing of what is trained. The file is a safetensors file whose header ca
 one file, so that it can be replaced in one move, and no pickle, so that opening one never runs code.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -6,8 +6,6 @@ the epoch alone, and what `before_epoch` leaves behind is in the module's state_
 resumed within an epoch does not call it again.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random
@@ -17,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 import numpy as np
@@ -44,6 +42,8 @@ class LossError(TesseraError):
 
 class Interrupted(TesseraError):
     """Stopped by a signal, after a checkpoint."""
+
+    exit_code = 130  # as a shell says of SIGINT
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def train(module: nn.Module, stages: Sequence[Stage], place: Workspace) -> float
 class _Training:
     """One stage under way."""
 
-    def __init__(self, module: nn.Module, stage: Stage, position: Position, place: Workspace, stop: _Stop) -> None:
+    def __init__(self, module: nn.Module, stage: Stage, position: Position, place: Workspace, stop: "_Stop") -> None:
         self.module, self.stage, self.place, self.stop = module, stage, place, stop
         self.index, self.step = position.stage, position.step
         self.epoch, self.batch = position.epoch, position.batch
@@ -119,7 +119,7 @@ class _Training:
         self.meter = _Meter(place.log, stage)
         self.last_save, self.save_cost = time.monotonic(), 0.0
 
-    def run(self, saved: _Saved | None) -> Position:
+    def run(self, saved: "_Saved | None") -> Position:
         """From `saved`, or from the stage's beginning, to its end; the position after it."""
         if saved is None:
             seed_all(self.place.seed + 7919 * self.index)
@@ -144,7 +144,7 @@ class _Training:
         self.stop.leave_if_asked(f"the end of stage {self.stage.name}")
         return after
 
-    def _batches(self, saved: _Saved | None) -> Iterator[Batch]:
+    def _batches(self, saved: "_Saved | None") -> Iterator[Batch]:
         """What is left of the epoch, with every generator as it was when `saved` was written."""
         if self.batch:  # resumed within an epoch
             batches = iter(self.stage.batches(self.epoch))
@@ -208,7 +208,7 @@ class _Saved:
     facts: dict[str, Any]
 
     @classmethod
-    def load(cls, place: Workspace, stages: Sequence[Stage]) -> _Saved | None:
+    def load(cls, place: Workspace, stages: Sequence[Stage]) -> "_Saved | None":
         path = place.checkpoint
         if not path.exists():
             return None
@@ -359,8 +359,6 @@ class _Stop:
         if self.asked:
             raise Interrupted(f"stopped at {where}; the checkpoint is written. To go on: {self.resume_command}")
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -3,8 +3,6 @@
 Knows nothing of what is drawn.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ which processor. numba by itself notices changes of the file that holds a functi
 read a folder that it cannot write: what an image or another user compiled is copied.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

@@ -4,8 +4,6 @@ Knows nothing of images or labels. cupy is imported with the first use; its NVRT
 nothing, so no CUDA toolkit is needed. Compiled kernels are kept on disk by cupy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial

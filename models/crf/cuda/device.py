@@ -4,8 +4,6 @@ Knows nothing of images or labels. cupy_device.py has the one that is a GPU; the
 kernels on the CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -41,7 +39,7 @@ class DeviceArray:
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
 
-    def part(self, start: int, shape: tuple[int, ...]) -> DeviceArray:
+    def part(self, start: int, shape: tuple[int, ...]) -> "DeviceArray":
         """So many elements from the flat index `start` on, under a shape of their own."""
         return DeviceArray(self.pointer + start * self.dtype.itemsize, shape, self.dtype, self)
 

@@ -4,8 +4,6 @@ Knows nothing of kernels: names, shapes and types of arrays. `front` has what de
 on the vertices of the lattices, whose number is known only once they have been counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any

@@ -5,8 +5,6 @@ labels stay there. A row of marginals has 32 bits for each label (fractions, not
 image's answer depends neither on the others of its batch nor on the run.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Knows nothing of what callers hand in: refiner.py is its door. The kernels are i
 memory.py counts the bytes. The host waits once, to learn how many vertices the lattices have.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any

@@ -4,8 +4,6 @@ Knows nothing of devices or of the method. The same fields in the same order as 
 each, so that there is no padding.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 IMAGE = np.dtype(

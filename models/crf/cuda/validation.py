@@ -3,8 +3,6 @@
 Knows nothing of kernels or memory. What needs a look at the pixels the kernels report in a STATUS for each image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

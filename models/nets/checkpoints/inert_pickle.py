@@ -5,8 +5,6 @@ Nothing is imported, looked up or called for a pickle: of the names in it, nine 
 are understood, every other one, and whatever is made with it, becomes `INERT`.
 """
 
-from __future__ import annotations
-
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass

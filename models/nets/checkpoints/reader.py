@@ -6,8 +6,6 @@ before it), .safetensors and .npy. Sizes are held against the file's own before 
 Source of the two layouts: the documentation of torch.save (notes on serialization semantics).
 """
 
-from __future__ import annotations
-
 import io
 import struct
 import zipfile

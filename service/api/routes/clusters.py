@@ -3,8 +3,6 @@
 Knows nothing of images; names and colors live in `service/repository/cluster_names.py`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -68,7 +66,7 @@ async def cluster(
     response_model=responses.ClusterInfo,
     response_model_exclude_unset=True,
     responses=openapi.responses(400, 401, 404, 408, 413, 415, 422, 503),
-    openapi_extra=openapi.json_body("Change"),
+    openapi_extra=openapi.json_body(Change, required=True),
 )
 async def change_cluster(
     id: int, request: Request, query: Annotated[options.ModelQuery, Query()]

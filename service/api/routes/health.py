@@ -3,8 +3,6 @@
 A probe waits for nothing: it never stands behind a queue, or behind a load.
 """
 
-from __future__ import annotations
-
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 

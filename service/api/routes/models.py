@@ -3,12 +3,9 @@
 Knows nothing of images. A probe waits for nothing: it never stands behind a queue, or behind a load.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Request
 
@@ -20,12 +17,6 @@ from service.errors import BadOption, NotAllowed, NotFound, nearest
 from service.repository.cluster_names import TransferReport
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_LOAD_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": False,
-        "content": {"application/json": {"schema": responses.LoadOptions.model_json_schema()}},
-    }
-}
 
 router = APIRouter()
 
@@ -64,7 +55,7 @@ async def model(name: str, request: Request) -> responses.ModelDetail:
     summary="Serve the bundle in a folder under TESSERA_MODELS, in place of the one of its name",
     response_model=responses.Loaded,
     responses=openapi.responses(400, 401, 403, 404, 408, 409, 413, 415, 422, 503),
-    openapi_extra=_LOAD_BODY,
+    openapi_extra=openapi.json_body(responses.LoadOptions, required=False),
 )
 async def load(name: str, request: Request) -> responses.Loaded:
     state = state_of(request)

@@ -3,8 +3,6 @@
 Knows nothing of pixels: what is asked is read in `request.py`, images are segmented in `pipeline.py`.
 """
 
-from __future__ import annotations
-
 import asyncio
 
 from fastapi import APIRouter, Request

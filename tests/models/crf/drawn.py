@@ -1,7 +1,5 @@
 """Scenes and probabilities for the tests of the CRF, in each of its ways: drawn ones, and STEGO's own case."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

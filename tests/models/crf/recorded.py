@@ -4,8 +4,6 @@ Where it is installed, what is kept must be what it says now, and what is not ke
 anew: `make oracle`, remove data/*.npz, run the tests that come here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

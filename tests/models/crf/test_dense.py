@@ -1,7 +1,5 @@
 """The CRF on drawn scenes, and against the marginals that STEGO's own code gave; test_reference.py has pydensecrf's."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -1,7 +1,5 @@
 """pydensecrf behind our door: the published answer; and ours beside it, or beside what is recorded of it."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

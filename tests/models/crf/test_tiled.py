@@ -1,7 +1,5 @@
 """A large photo in windows: the same labels as whole, and no borders inside."""
 
-from __future__ import annotations
-
 import time
 from functools import partial
 from itertools import pairwise

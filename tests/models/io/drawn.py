@@ -1,7 +1,5 @@
 """Pictures drawn for the tests of this folder, and their files as other writers make them."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Bytes in every guise a person sends them in, and those that are no image."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

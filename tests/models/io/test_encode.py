@@ -1,7 +1,5 @@
 """Pixels and arrays to files, and back."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Plain JPEGs: Pillow's pixels in one pass; every other one is Pillow's to judge."""
 
-from __future__ import annotations
-
 import io
 import struct
 

@@ -1,7 +1,5 @@
 """Label maps survive the writer, as every reader sees them, and take no more bytes than Pillow's."""
 
-from __future__ import annotations
-
 import io
 import zlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Samples of other depths to 8 bits: the rules, value by value."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """TIFF: compressions, bands, pages, floats."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

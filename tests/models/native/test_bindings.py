@@ -1,7 +1,5 @@
 """The compiled kernels give what numpy gives; and without them everything works all the same."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

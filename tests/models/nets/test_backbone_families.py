@@ -3,8 +3,6 @@
 What a ViT gives is held against timm's own forward pass, at the size it was trained at and at another one.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The TR head beside torch's own layers, at sizes it was not trained at, and as ONNX."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

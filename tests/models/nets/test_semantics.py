@@ -1,7 +1,5 @@
 """The network of SAN: shapes at any size, semantics that reach the pixels, one ONNX graph for all sizes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

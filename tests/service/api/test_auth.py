@@ -1,7 +1,5 @@
 """ApiKeys: who asks, what that opens, and that no secret is ever shown."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Request heads have a deadline, on a connection's first request and on every later one."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

@@ -1,7 +1,5 @@
 """`auto`: the fastest engine whose labels are the reference's, measured once; engines and clock are this file's."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging

@@ -1,7 +1,5 @@
 """onnxruntime on the CPU: equal to the network it holds, picky about it, and no image minds its neighbors."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

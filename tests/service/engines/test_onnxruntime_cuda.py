@@ -1,7 +1,5 @@
 """The GPU's engine, with a CPU session that plays the GPU's: padding, memory that runs out, and the way back."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """8-bit matrix products: close to the float32 network, made by a process of its own that says what it lacks."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """OpenVINO: the same scores as onnxruntime in float32, picky alike, and no image minds its neighbors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The memory of choices: what was kept comes back, the oldest make room, and nothing half-written stays."""
 
-from __future__ import annotations
-
 import logging
 import os
 from pathlib import Path

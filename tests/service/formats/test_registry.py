@@ -1,7 +1,5 @@
 """Every format gives the same label map; every renderer stands in FORMATS."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Callable

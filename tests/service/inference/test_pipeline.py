@@ -1,7 +1,5 @@
 """What is counted of an answer besides the answer."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.service.answers import PNG

@@ -1,7 +1,5 @@
 """Threads for the dense CRF."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

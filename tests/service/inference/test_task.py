@@ -1,7 +1,5 @@
 """One image's way: what it may hold, and what is kept of it."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The CRF on the device, for many requests: what goes together, in which order, and what happens when it goes wrong."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import threading

@@ -1,7 +1,5 @@
 """The CRF's code compiled beside the server: who waits, what is said meanwhile, and that the process never stays."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -1,7 +1,5 @@
 """pydensecrf's processes: what they answer, and what becomes of an image whose process dies, hangs or is orphaned."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

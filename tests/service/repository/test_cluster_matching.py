@@ -1,7 +1,5 @@
 """Matching: the assignment is the best there is, and only what clearly belongs together is paired."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names and colors that people give: they survive, they never lead in circles, they never meet other clusters."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Drift: nothing at first, 0 for what training saw, 1 for the opposite, and the past fades."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np

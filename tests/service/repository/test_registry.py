@@ -1,7 +1,5 @@
 """Loading: a bad default ends the server, any other bad bundle changes nothing; swaps lose no request and no name."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable
 from pathlib import Path

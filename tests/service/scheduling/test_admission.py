@@ -1,7 +1,5 @@
 """The bound on what is inside, and the time it tells those outside. The clock is the test's."""
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 
 import pytest

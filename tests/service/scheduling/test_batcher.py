@@ -1,7 +1,5 @@
 """Batches: what goes together, cancellation, memory, threads. The network runs when the test says so."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

@@ -1,7 +1,5 @@
 """A lane: one at a time, and nobody overtakes."""
 
-from __future__ import annotations
-
 import threading
 import time
 

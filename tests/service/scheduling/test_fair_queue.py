@@ -1,7 +1,5 @@
 """The order of the line, by hand and at random against rules that are checked from outside."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections import Counter

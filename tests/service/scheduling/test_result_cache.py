@@ -1,7 +1,5 @@
 """The memory of network answers: what is kept, what is shared, and what leaving does."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable

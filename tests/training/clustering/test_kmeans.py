@@ -1,14 +1,12 @@
 """Clustering: what seeds, empty clusters and weights may not change, and the hierarchy's arithmetic."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from training.clustering.agreement import agreement, choose_k
+from training.clustering.agreement import agreement, stability
 from training.clustering.hierarchy import hierarchy
 from training.clustering.kmeans import ClusterError, cluster_sums, kmeans, nearest
 
@@ -104,8 +102,7 @@ def test_agreement_is_one_for_renamed_and_near_zero_for_unrelated():
     assert agreement(torch.zeros(5).long(), torch.zeros(5).long()) == 1.0
 
 
-def test_choose_k_finds_the_number_of_blobs():
+def test_stability_is_one_where_the_same_is_found_and_less_where_seeds_differ():
     points, _ = blobs(count=4)
-    k, stability = choose_k(points, [3, 4, 6])
-    assert k == 4
-    assert stability[4] == pytest.approx(1.0)
+    assert stability(points, 8, seeds=(1, 1)) == 1
+    assert 0 < stability(points, 8, seeds=range(4)) < 0.9  # twice as many as there are: cut somewhere else each time

@@ -1,7 +1,5 @@
 """Mini-batch k-means: centroids are means of everything they were given."""
 
-from __future__ import annotations
-
 import torch
 
 from training.clustering.kmeans import kmeans, nearest

@@ -1,7 +1,5 @@
 """What a recipe asks of the backbone, every method hears."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,16 +1,15 @@
 """Typos are named, overrides are typed, what is written is what is read."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from models.errors import UsageError
 from tests.training.small_run import settled
 from training import methods
 from training.config import recipe
-from training.config.recipe import Recipe, RecipeError
+from training.config.recipe import Recipe
 
 parse = partial(recipe.parse, config_of=methods.config)
 RECIPES = sorted((Path(recipe.__file__).parents[1] / "recipes").glob("*.toml"))
@@ -49,7 +48,7 @@ def test_a_written_recipe_is_read_back(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_a_typo_is_named(page: dict[str, object], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(UsageError, match=message):
         parse(page)
 
 
@@ -72,13 +71,13 @@ def test_overrides_are_toml_values(override: str, found) -> None:  # type: ignor
 
 @pytest.mark.parametrize("override", ["seed", "=3", "a..b=1", "seed.x=3"])
 def test_a_malformed_override_is_named(override: str) -> None:
-    with pytest.raises(RecipeError, match="--set"):
+    with pytest.raises(UsageError, match="--set"):
         parse({"seed": 1}, overrides=[override])
 
 
 def test_the_command_line_does_not_contradict_the_file() -> None:
     assert parse({}, method="picie").method == "picie"
-    with pytest.raises(RecipeError, match=r"method = 'stego', the command line 'picie'"):
+    with pytest.raises(UsageError, match=r"method = 'stego', the command line 'picie'"):
         parse({"method": "stego"}, method="picie")
 
 
@@ -104,9 +103,9 @@ def test_a_page_is_left_as_it_was() -> None:
 @pytest.mark.parametrize(("text", "message"), [("a = = b", "line 1"), ("\xff", "r.toml")])
 def test_a_file_that_is_no_toml(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(UsageError, match=message):
         settled(tmp_path / "r.toml")
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(UsageError, match="no such recipe"):
         settled(tmp_path / "absent.toml")
 
 

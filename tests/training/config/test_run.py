@@ -1,7 +1,5 @@
 """A run's folder: begun once, resumed as it began."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import replace
@@ -12,11 +10,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from models.errors import UsageError
 from tests.training.small_run import settled
 from training import methods
 from training.config import recipe
 from training.config.recipe import Recipe
-from training.config.run import Run, RunError, begin, require_same
+from training.config.run import Run, begin, require_same
 from training.data.images import Images, Skipped
 
 
@@ -53,13 +52,13 @@ def test_a_run_says_what_it_was_asked(tmp_path: Path, images: Images) -> None:
 def test_an_empty_folder_may_be_used_and_a_full_one_not(tmp_path: Path, images: Images) -> None:
     (tmp_path / "empty").mkdir()
     begun(tmp_path / "empty", images)
-    with pytest.raises(RunError, match="holds a run already: add --resume"):
+    with pytest.raises(UsageError, match="holds a run already: add --resume"):
         begin(tmp_path / "empty", resume=False)
-    with pytest.raises(RunError, match="is not empty"):
+    with pytest.raises(UsageError, match="is not empty"):
         begin(images.root, resume=False)
-    with pytest.raises(RunError, match="is not empty"):
+    with pytest.raises(UsageError, match="is not empty"):
         begin(images.root / "a", resume=False)
-    with pytest.raises(RunError, match="leave --resume out"):
+    with pytest.raises(UsageError, match="leave --resume out"):
         begin(tmp_path / "absent", resume=True)
 
 
@@ -67,7 +66,7 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path, images: Images) -> None:
     run = begun(tmp_path / "run", images)
     facts = begin(tmp_path / "run", resume=True)
     assert facts is not None
-    with pytest.raises(RunError, match=r"seed: 0, here 1\): --resume without --recipe"):
+    with pytest.raises(UsageError, match=r"seed: 0, here 1\): --resume without --recipe"):
         require_same(facts["data"], before(facts), replace(run, recipe=settled(None, "seed=1")))
-    with pytest.raises(RunError, match="now has 1 images of other names"):
+    with pytest.raises(UsageError, match="now has 1 images of other names"):
         require_same(facts["data"], before(facts), replace(run, images=images.subset([0])))

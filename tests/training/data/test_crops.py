@@ -1,7 +1,5 @@
 """Square crops: the middle, the corners, and colors that nearest must not mix."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Results ahead of time: in order, not too many, errors where they belong."""
 
-from __future__ import annotations
-
 import time
 from itertools import islice
 

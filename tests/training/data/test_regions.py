@@ -1,7 +1,5 @@
 """training/data/regions.py: cutting, caching, averaging."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """training/discovery/consensus.py: matching clusterings, averaging them, teaching the mean to a network."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

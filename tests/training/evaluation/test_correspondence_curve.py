@@ -1,7 +1,5 @@
 """Pairs are counted right, and the curve is the one that sorting gives."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

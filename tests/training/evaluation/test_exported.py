@@ -1,12 +1,11 @@
 """What is inside an exported graph, and the network with and without flip averaging."""
 
-from __future__ import annotations
-
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from models.errors import UsageError
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec, fit
 from tests.tiny import mean_color_onnx, write_tiny_bundle
@@ -14,7 +13,6 @@ from tests.training.export.test_write_bundle import deployed
 from training.data.synthetic import street
 from training.evaluation.exported import (
     Exported,
-    ExportedError,
     equivariant,
     flip_averaged,
     mirrors,
@@ -142,5 +140,5 @@ def test_cuda_that_is_not_there_is_refused() -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(ExportedError, match="has no CUDA"):
+    with pytest.raises(UsageError, match="has no CUDA"):
         Exported(mean_color_onnx(), device="cuda")

@@ -1,7 +1,5 @@
 """Label maps of one image in every way: named so that a table can be read, equal to what the house gives elsewhere."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A linear layer learns what a code holds, and only from labelled pixels."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Scoring: what is counted, what is an error, what is left out."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

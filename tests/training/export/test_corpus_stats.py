@@ -1,7 +1,5 @@
 """What is counted over a corpus: every image with the same weight, whatever its shape."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

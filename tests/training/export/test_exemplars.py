@@ -1,7 +1,5 @@
 """Patches come from where the cluster is; private ones show no photo."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

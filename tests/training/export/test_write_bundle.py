@@ -1,7 +1,5 @@
 """ONNX computes what torch computes, at every size, and a bundle says what it holds."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import replace

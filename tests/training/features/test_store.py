@@ -1,7 +1,5 @@
 """Features on disk: computed once, whatever happens, and never mistaken for others."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

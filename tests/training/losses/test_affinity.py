@@ -1,7 +1,5 @@
 """The CRF's energy as a loss: near and alike attract, far and unlike do not."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The concept bank keeps the newest of each; the contrast attracts, repels, ignores, and never divides by nothing."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

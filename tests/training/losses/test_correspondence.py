@@ -1,7 +1,5 @@
 """The correspondence loss: what it ignores, what it keeps, and who is whose negative."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Modularity: what the definitions say, by hand; centers that find communities; memory that stays small."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """The cluster probe learns, and the code does not notice."""
 
-from __future__ import annotations
-
 import torch
 from torch.nn import functional as F
 

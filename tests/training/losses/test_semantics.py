@@ -1,7 +1,5 @@
 """Targets are balanced, losses are zero where they should be."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional as F

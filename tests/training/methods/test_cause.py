@@ -1,7 +1,5 @@
 """CAUSE on eight small images: what learns when, that labels change nothing, and what the TR head serves."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What every method in the folder must do, whatever it is called; and that a further one is one file."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import json

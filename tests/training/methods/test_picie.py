@@ -1,7 +1,5 @@
 """PiCIE on eight small images: its labels, its losses, its variants, and going on in mid-epoch."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """SAN on eight small images: its losses, its views, what it serves, and that it does not collapse."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

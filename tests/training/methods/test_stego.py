@@ -1,7 +1,5 @@
 """STEGO on eight small images: it learns, it repeats itself exactly, and its backbone stays as it was."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

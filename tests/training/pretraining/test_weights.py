@@ -1,7 +1,5 @@
 """Weights "auto": the hub where it answers, the run's own images where not, and never a long wait."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

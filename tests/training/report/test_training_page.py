@@ -1,7 +1,5 @@
 """Charts and pages that hold whatever a run may be called."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ET
 

@@ -1,7 +1,5 @@
 """One file, whole or not at all, and never a pickle."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Exact resume, by a toy that uses everything a method may use."""
 
-from __future__ import annotations
-
 import io
 import json
 import math

@@ -8,8 +8,6 @@ Images and label maps are paired by their stems, never by their places in two so
 scoring: no method reads them, and they may be missing.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from importlib import import_module

@@ -5,8 +5,6 @@ paired by stem. A frame's drive is the part of its name before the underscore; s
 tell more than the official val, which shares its drives with train.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from training.data.files import by_stem, walk

@@ -12,8 +12,6 @@ STEGO and CAUSE train on train and report on val (500 images). PiCIE trains on "
 on "val+train" (3475): its figures are not of the same images.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -13,8 +13,6 @@ Where a list is absent all images stand in. "train2017" and "val2017" are all im
 Source of the 27: IIC (arXiv:1807.06653); STEGO, PiCIE and CAUSE use the same table.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

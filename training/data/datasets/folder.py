@@ -3,8 +3,6 @@
 Knows nothing of labels or splits: every image below the folder is used, whatever its folder is called.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from training.data.files import walk

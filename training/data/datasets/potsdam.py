@@ -13,8 +13,6 @@ labelled_test ("val").
 Source: IIC (arXiv:1807.06653).
 """
 
-from __future__ import annotations
-
 import zlib
 from pathlib import Path
 

@@ -11,8 +11,6 @@ Every list in ImageSets/Segmentation is a split. CAUSE squashes images and maps 
 the center out; here the evaluation's own resizing holds.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from training.data.files import by_stem, listed

@@ -7,8 +7,6 @@ Source: PiCIE (arXiv:2103.17070) §3.2; ranges of the published code. Two of its
 misspelt so that grayscale never happened, and a blur whose radius came out negative.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -15,8 +15,6 @@ Source: Cho et al., PiCIE: Unsupervised Semantic Segmentation using Invariance a
 (arXiv:2103.17070).
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import shutil

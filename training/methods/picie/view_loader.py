@@ -3,8 +3,6 @@
 Knows nothing of networks, clusters or labels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import islice
 from typing import Literal, NamedTuple

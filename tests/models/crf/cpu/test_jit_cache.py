@@ -1,7 +1,5 @@
 """The compiled loops on disk: in a folder that can be written, a new one when a source changes, complete once warm."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The lattice against the paper, written the slow way: dictionaries of corners, one point and one vertex at a time."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Vectors inside numba: the same numbers as numpy, at every width."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The Gaussian term's weights, against filtering on the lattice they are read off."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

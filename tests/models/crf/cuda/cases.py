@@ -1,7 +1,5 @@
 """Photos and probabilities drawn for the CRF's tests, and how near an answer must be to the CPU's."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The device of a test: this CPU behind the shim, and a GPU where there is one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

@@ -4,8 +4,6 @@ What it cannot show: speed, real races, and what a GPU's compiler makes of the s
 written, and notices writes beyond an array's ends.
 """
 
-from __future__ import annotations
-
 import ctypes
 import re
 import shutil
@@ -64,7 +62,7 @@ class Emulator:
     def active(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def program(self, blocks: int) -> Emulated:
+    def program(self, blocks: int) -> "Emulated":
         return Emulated(self, _library(blocks))
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> DeviceArray:

@@ -1,7 +1,5 @@
 """The kernels meet CUDA's own compilers, for a Hopper GPU, where these are installed. No GPU is needed for that."""
 
-from __future__ import annotations
-
 import ctypes
 import importlib.util
 import re

@@ -1,7 +1,5 @@
 """From scores to labels at the photo's size, on the device, against models.refine."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

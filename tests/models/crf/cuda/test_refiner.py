@@ -1,7 +1,5 @@
 """The CRF's kernels, run for real: on this CPU behind a shim, and on a GPU where there is one."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

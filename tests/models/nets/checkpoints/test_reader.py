@@ -1,7 +1,5 @@
 """Checkpoints of strangers: every tensor is read, nothing is run, and what is no checkpoint is named."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import pickle

@@ -1,7 +1,5 @@
 """POST /segment under load: limits, deadlines, clients that leave, many at once."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Loading and unloading over HTTP: who may, what from, and what is said of it."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """POST /segment: bodies, options, bad input."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

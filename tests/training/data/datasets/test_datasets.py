@@ -1,7 +1,5 @@
 """Folders as people have them: nested, mixed, partly broken."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

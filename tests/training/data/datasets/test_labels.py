@@ -1,7 +1,5 @@
 """Label maps of one's own: paired by name, read as people save them, refused with a reason."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The published data sets, on tiny trees laid out as the real ones."""
 
-from __future__ import annotations
-
 import io
 import json
 import pickle

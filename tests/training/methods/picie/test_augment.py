@@ -1,7 +1,5 @@
 """Two views: drawn once, lit apart, and cropped alike before and after the network."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.nn import functional as F
