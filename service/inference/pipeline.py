@@ -14,7 +14,7 @@ from service.formats import pictures
 from service.formats.registry import Renderer
 from service.formats.result import SegmentationResult
 from service.inference.options import Options, SimilarOptions
-from service.inference.refine import NotRefined, refine
+from service.inference.refine import NotRefined, on_cpu, refine
 from service.inference.results import NetworkOutput
 from service.inference.task import ImageTask
 
@@ -31,8 +31,8 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
             raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
     table, style = served.clusters.table(options.k), served.clusters.style
     wants_margin = renderer.name == "json" or runtime.sampled()
-    with task.admitted():
-        output = await task.network_output(code=wants_margin or options.refine is not None)
+    async with task.admitted():
+        output = await task.network_output(code=wants_margin or options.refine is not None, before_crf=on_cpu(task))
         if renderer.photo or options.refine:
             task.claim(output.source)
         if min(output.source) < (cell := task.manifest.code.stride):
@@ -91,7 +91,7 @@ async def similar(task: ImageTask[SimilarOptions]) -> bytes:
     options, code = task.options, task.manifest.code
     if code.assignment != "cosine":
         raise BadOption(f"{task.served.bundle.ref} compares by dot products; similarity needs a model with cosines")
-    with task.admitted():
+    async with task.admitted():
         output = await task.network_output(code=True)
 
         def finish() -> bytes:

@@ -40,7 +40,7 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
     runtime, options = task.runtime, task.options
     began = time.monotonic()
     left_s = task.deadline - began
-    late = began + min(runtime.crf_timeout_s, left_s - min(_KEPT_S, left_s / 3))
+    late = began + min(runtime.crf_timeout_s - task.held_s, left_s - min(_KEPT_S, left_s / 3))
     dense = options.refine == "dense"
     compiling = runtime.warmup.note if dense else None
     pool = runtime.crf_workers if dense else runtime.workers
@@ -51,7 +51,7 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
         return labels
 
     async def make() -> Array:
-        if dense and options.crf_size == "input" and runtime.gpu is not None and runtime.gpu.alive:
+        if dense and not on_cpu(task):
             try:
                 return await _on_device(task, output, late)
             except NotOnDevice as error:
@@ -72,6 +72,12 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
     except (TimeoutError, DeadlineExceeded, DeadlinePassed):
         now = runtime.warmup.note if compiling else None
         raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, output.source)}") from None
+
+
+def on_cpu(task: ImageTask[Options]) -> bool:
+    """Whether the dense CRF of this image, if it is asked for, takes the CPU's time."""
+    gpu, options = task.runtime.gpu, task.options
+    return options.refine == "dense" and not (options.crf_size == "input" and gpu is not None and gpu.alive)
 
 
 def _cheaper(options: Options, source: tuple[int, int]) -> str:

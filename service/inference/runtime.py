@@ -17,10 +17,12 @@ from service.refiners.gpu_batcher import GpuBatcher
 from service.refiners.jit_warmup import JitWarmup
 from service.refiners.process_pool import ProcessPoolRefiner
 from service.scheduling.admission import Admission
+from service.scheduling.backpressure import Backpressure
 from service.scheduling.batcher import Batcher, thread_pool
 from service.scheduling.result_cache import SingleFlightCache
 from service.settings import Settings
 
+_AHEAD = 2  # images of a key, for each thread of the CRF, that may be between their network and their CRF's end
 _SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
 
 
@@ -30,6 +32,7 @@ class Runtime:
 
     workers      decode images and encode answers
     crf_workers  refine: the CRF takes a second where the rest takes milliseconds, and must not stand in front of it
+    before_crf   who may pass the network meanwhile: a flood's that ran ahead would slow down the CRFs of everybody
     cores        for the CRF of an image that is alone
     gpu          the CRF's, where there is one;  processes  pydensecrf's, where that is the CRF
     warmup       of our CRF, where an install has it not compiled yet
@@ -42,6 +45,7 @@ class Runtime:
     refined_labels: SingleFlightCache[Array]
     workers: Batcher[Callable[[], Any], Any]
     crf_workers: Batcher[Callable[[], Any], Any]
+    before_crf: Backpressure
     cores: int
     crf_timeout_s: float
     gpu: GpuBatcher | None
@@ -67,6 +71,7 @@ class Runtime:
             SingleFlightCache(settings.cache_bytes // 4),
             thread_pool("worker", workers),
             thread_pool("crf", workers),
+            Backpressure(_AHEAD * workers),
             cores,
             settings.crf_timeout_s,
             GpuBatcher.open(settings) if settings.crf == "dense" else None,

@@ -5,8 +5,9 @@ the network says of an image is kept for a while (`result_cache.py`): other opti
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
@@ -38,6 +39,7 @@ class ImageTask(Generic[O]):
     deadline  of time.monotonic(); nothing is begun later
     timings, warnings  what is told besides the answer
     key       of the image in this model, where answers are kept
+    held_s    seconds for which the CRF's backpressure held it
     """
 
     data: bytes
@@ -49,18 +51,21 @@ class ImageTask(Generic[O]):
     timings: Timings = field(default_factory=Timings)
     warnings: list[str] = field(default_factory=list)
     key: tuple[Hashable, ...] | None = None
+    held_s: float = 0.0
     _ticket: Ticket | None = None
+    _places: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
     def manifest(self) -> Manifest:
         """Of the model that is asked."""
         return self.served.bundle.manifest
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
         """Around all of the image's work: it has a place among those that the server holds."""
-        with self.runtime.admission.ticket(self.caller) as self._ticket:
-            yield
+        async with self._places:
+            with self.runtime.admission.ticket(self.caller) as self._ticket:
+                yield
 
     def claim(self, source: tuple[int, int]) -> None:
         """The pixels of an image of this size (H, W) are needed. Raises Busy where they do not fit."""
@@ -88,16 +93,25 @@ class ImageTask(Generic[O]):
         with self.timings.measure("decode"):
             return fit(decoded.image, self.manifest.input)
 
-    async def network_output(self, *, code: bool) -> NetworkOutput:
-        """What the network says of the image, from this pass or an earlier one; with its code, if it is wanted."""
+    async def network_output(self, *, code: bool, before_crf: bool = False) -> NetworkOutput:
+        """What the network says of the image, from this pass or an earlier one; with its code, if it is wanted.
+
+        before_crf  the CPU's follows: a pass waits until few enough of the caller's images are as far
+        """
         data, cache = self.data, self.runtime.network_outputs
         if not cache.on:
-            return await cache.get(None, partial(self._predict, code))
+            return await cache.get(None, partial(self._predict, code, before_crf))
         digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.run(lambda: hashlib.sha256(data))
         self.key = (digest.digest(), self.options.page, self.options.depth, self.served.bundle.digest)
-        return await cache.get(self.key, partial(self._predict, True), retry_on=(Busy, DeadlinePassed))
+        return await cache.get(self.key, partial(self._predict, True, before_crf), retry_on=(Busy, DeadlinePassed))
 
-    async def _predict(self, code: bool) -> NetworkOutput:
+    async def _predict(self, code: bool, before_crf: bool) -> NetworkOutput:
+        if before_crf:
+            began = time.monotonic()
+            longest_s = min(self.runtime.crf_timeout_s, self.deadline - began) / 2
+            place = self.runtime.before_crf.place(self.caller, began - self.options.priority, longest_s)
+            await self._places.enter_async_context(place)
+            self.held_s = time.monotonic() - began
         fitted = await self.run(lambda: self.fitted)
         self.claim(fitted.source)
         done = await self.served.batcher.predict(
@@ -107,7 +121,7 @@ class ImageTask(Generic[O]):
             priority=self.options.priority,
             deadline=self.deadline,
         )
-        self.timings.add({"queue": done.queue_s * 1000, "encoder": done.run_s * 1000})
+        self.timings.add({"queue": (self.held_s + done.queue_s) * 1000, "encoder": done.run_s * 1000})
         scores, codes = done.answer
         kept = None if codes is None else _alone(codes)
         return NetworkOutput(_alone(scores), kept, fitted.source, fitted.box, self.decoded.depth_rule)

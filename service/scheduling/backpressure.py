@@ -1,0 +1,53 @@
+"""Backpressure: of each key only so many are let on to a stage whose next one is slower; the others wait before it.
+
+Knows nothing of what the stages do. A key that is below its limit never waits, whatever others have inside.
+"""
+
+import asyncio
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from heapq import heappop, heappush
+
+
+class Backpressure:
+    """Places for `limit` of each key; within one the lowest rank is next. For one event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside: Counter[str] = Counter()
+        self._waiting: defaultdict[str, list[tuple[float, int, asyncio.Future[None]]]] = defaultdict(list)
+        self._arrivals = itertools.count()
+
+    @asynccontextmanager
+    async def place(self, key: str, rank: float, longest_s: float) -> AsyncIterator[None]:
+        """One of the key's places for as long as the block runs; after `longest_s` seconds it begins without one."""
+        if self._inside[key] < self._limit:
+            self._inside[key] += 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            heappush(self._waiting[key], (rank, next(self._arrivals), turn))
+            try:
+                await asyncio.wait((turn,), timeout=longest_s)
+            except asyncio.CancelledError:
+                if not turn.cancel():  # it had just been given its place
+                    self._leave(key)
+                raise
+            if turn.cancel():
+                self._inside[key] += 1
+        try:
+            yield
+        finally:
+            self._leave(key)
+
+    def _leave(self, key: str) -> None:
+        """Hand the place on, or give it back where nobody waits or too many are inside."""
+        waiting = self._waiting[key]
+        while waiting and self._inside[key] <= self._limit:
+            if not (turn := heappop(waiting)[2]).done():
+                turn.set_result(None)
+                return
+        self._inside[key] -= 1
+        if not self._inside[key]:
+            del self._inside[key], self._waiting[key]
