@@ -170,11 +170,9 @@ def _axis(out: int, grid: int, start: float, extent: float, interpolation: Inter
     return axis
 
 
-def _lengths(
-    code: Array, size: tuple[int, int], box: Box, interpolation: Interpolation
-) -> Iterator[tuple[slice, Array]]:
+def _lengths(code: Array, size: tuple[int, int], box: Box, how: Interpolation) -> Iterator[tuple[slice, Array]]:
     code = np.ascontiguousarray(code, np.float32)
-    (top, bottom, down), (left, right, across) = axes(code.shape[1:], size, box, interpolation)
+    (top, bottom, down), (left, right, across) = axes(code.shape[1:], size, box, how)
     if not down.any() and not across.any():  # at the grid's own places, as for the margins of most answers
         own = np.sqrt(np.einsum("dhw,dhw->hw", code, code))
         yield slice(0, size[0]), own[top[:, None], left]
@@ -182,13 +180,8 @@ def _lengths(
     below = np.concatenate([code[:, 1:], code[:, -1:]], axis=1)
     beside = np.concatenate([code[:, :, 1:], code[:, :, -1:]], axis=2)
     opposite = np.concatenate([below[:, :, 1:], below[:, :, -1:]], axis=2)
-    products = np.stack(
-        [
-            np.einsum("dhw,dhw->hw", a, b)
-            for a, b in ((code, code), (code, beside), (code, below), (code, opposite), (beside, below))
-        ]
-    )
-    own, right_of, below_of, falling, rising = products
+    pairs = ((code, code), (code, beside), (code, below), (code, opposite), (beside, below))
+    own, right_of, below_of, falling, rising = (np.einsum("dhw,dhw->hw", a, b) for a, b in pairs)
     v = across[None, :]
     for rows in _strips(size, 8):
         t, b, u = top[rows, None], bottom[rows, None], down[rows, None]

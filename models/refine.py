@@ -53,7 +53,7 @@ def refine(
 
     `input` is what the papers do. What is interpolated to the photo's size are the CRF's marginals, not its labels:
     edges stay smooth. At the source, distances in pixels grow with the photo, and a large one is refined in windows.
-    Raises CRFError and LatticeError (see models.crf.dense.refine), and reference.NotInstalled.
+    Raises CRFError (see models.crf.dense.refine), and reference.NotInstalled.
     """
     if resolution == "source" and (photo is None or photo.shape[:2] != fitted.source):
         raise ValueError("to refine at the source's size, its pixels are needed")

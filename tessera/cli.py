@@ -93,9 +93,7 @@ def _usage() -> str:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    lines = [
-        f"  {name:{width}}  {command.line}\n  {'':{width}}  $ {command.example}" for name, command in COMMANDS.items()
-    ]
+    lines = [f"  {name:{width}}  {it.line}\n  {'':{width}}  $ {it.example}" for name, it in COMMANDS.items()]
     return "\n".join([_usage(), "", *lines, "", "  --version, --help"])
 
 

@@ -233,11 +233,9 @@ def table(facts: dict[str, Any]) -> str:
         f"{'':{width}} {'mIoU':>7} {'accuracy':>9} {'precision':>10} {'s/image':>8}",
     ]
     for row in rows:
-        figures = [_percent(row[name]) for name in ("miou", "accuracy", "mean_precision")]
+        miou, accuracy, precision = (_percent(row[name]) for name in ("miou", "accuracy", "mean_precision"))
         name = row["name"] + (" *" if row["served"] else "")
-        lines.append(
-            f"{name:{width}} {figures[0]:>7} {figures[1]:>9} {figures[2]:>10} {row['seconds_per_image']:>8.3f}"
-        )
+        lines.append(f"{name:{width}} {miou:>7} {accuracy:>9} {precision:>10} {row['seconds_per_image']:>8.3f}")
     lines.append("* the way the service takes")
     by_class = next(row for row in rows if row["served"])["iou"]
     seen = {name: value for name, value in by_class.items() if value is not None}

@@ -57,15 +57,13 @@ def main(
     """Train a backbone from scratch, without labels. Interrupted, the same command goes on."""
     console = Console()
     with exit_code(console, again=_AGAIN):
-        options = PretrainOptions(
-            backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed
-        )
+        chosen = PretrainOptions(backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed)
         paths = find_images(data)
         out.parent.mkdir(parents=True, exist_ok=True)
-        regions = open_regions(paths, options.regions, cache or out.parent / "cache", console)
+        regions = open_regions(paths, chosen.regions, cache or out.parent / "cache", console)
         began = time.perf_counter()
         partial, log = (out.with_name(f"{out.name}.{end}") for end in ("partial", "log.jsonl"))
-        pretrain(regions, options, torch.device(device), Workspace(partial, log, seed, console, _AGAIN), out)
+        pretrain(regions, chosen, torch.device(device), Workspace(partial, log, seed, console, _AGAIN), out)
     say(console, f"{out}: {len(paths)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
 
 

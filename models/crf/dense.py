@@ -43,8 +43,7 @@ def refine(
     deadline       time.monotonic() after which DeadlineExceeded is raised, at the latest one iteration later
     returns        labels uint8 [H, W], and with return_marginals marginals float32 [K, H, W]
 
-    Thread-safe. Raises CRFError, DeadlineExceeded, and LatticeError where the standard deviations are too small for
-    the image.
+    Thread-safe. Raises DeadlineExceeded, and CRFError also where the deviations are too small for the image.
     """
     check_arrays(probabilities, image)
     check_range("threads", threads, 1, 64)

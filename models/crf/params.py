@@ -26,10 +26,6 @@ class CRFError(TesseraError):
     """Arguments the CRF cannot work with."""
 
 
-class LatticeError(TesseraError):
-    """Features whose lattice has too many steps to count."""
-
-
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raises CRFError for a value that is not a number from low to high, or not finite."""
     if not low <= value <= high or math.isinf(value):

@@ -95,7 +95,7 @@ class GpuBatcher:
 
         key, priority, deadline  as Batcher.submit has them
 
-        Raises DeadlinePassed and Busy as that does, CRFError and LatticeError as the CPU does; NotOnDevice where the
+        Raises DeadlinePassed and Busy as that does, CRFError as the CPU does; NotOnDevice where the
         CPU should be asked.
         """
         image = Image(scores, code, fitted)

@@ -156,7 +156,7 @@ class Clusters:
         """
         async with self._writing:
             changes = dict(self._changes)
-            followed = TransferReport(match.by, [], [])
+            report = TransferReport(match.by, [], [])
             for old, pair in match.pairs.items():
                 changes[pair.new] = past.changes.get(old, Change())
             for old, change in past.changes.items():
@@ -164,23 +164,21 @@ class Clusters:
                     continue
                 name = change.name or f"cluster {old}"
                 if old not in match.pairs:
-                    followed.lost.append(Dropped(old, name, "no cluster is clearly the same"))
+                    report.lost.append(Dropped(old, name, "no cluster is clearly the same"))
                     continue
                 pair, target = match.pairs[old], change.merged_into
                 into = match.pairs[target].new if target in match.pairs else None
                 if target is not None and into is None:
-                    followed.lost.append(
-                        Dropped(old, name, f"no cluster is clearly {target}, into which it was merged")
-                    )
+                    report.lost.append(Dropped(old, name, f"no cluster is clearly {target}, into which it was merged"))
                 changes[pair.new] = change.model_copy(update={"merged_into": into})
-                followed.carried.append(pair)
+                report.carried.append(pair)
             for cluster in sorted(changes):
                 try:
                     self._follow(changes, cluster)
                 except BadOption:  # a merge that was kept and one that follows, the other way round
                     changes[cluster] = changes[cluster].model_copy(update={"merged_into": None})
             await self._take(changes)
-        return followed
+        return report
 
     def table(self, k: int | None) -> Array:
         """uint8 [K]: the id every cluster gets in an answer with k clusters; merges by hand come first.

@@ -239,9 +239,8 @@ class Batcher(Generic[J, A]):
     def _answer(self, jobs: list[_Job], answers: Sequence[Completed[Any] | Exception], reason: Reason | None) -> None:
         """Leave answers for the event loop."""
         told = partial(self._on_batch, len(jobs), reason) if reason and self._on_batch else None
-        self._completions.put(
-            jobs[0].done.get_loop(), list(zip((job.done for job in jobs), answers, strict=True)), told
-        )
+        done = [job.done for job in jobs]
+        self._completions.put(done[0].get_loop(), list(zip(done, answers, strict=True)), told)
 
 
 def thread_pool(name: str, threads: int) -> Batcher[Callable[[], Any], Any]:

@@ -24,7 +24,7 @@ from training import import_checkpoint
 from training import importers as published
 from training.data.synthetic import street
 from training.evaluation.exported import Exported
-from training.importers import Options, Parts, PublishedError, recognized
+from training.importers import Options, Parts, recognized
 
 SIZE = files.SIDE
 
@@ -79,7 +79,7 @@ def test_stego_with_the_backbone_in_a_file_of_its_own_and_a_linear_head(tmp_path
     state = files.stego(vit)
     lean = {k: v for k, v in state.items() if not k.startswith(("net.model", "net.cluster2"))}
     path = files.save({"state_dict": lean}, tmp_path / "lean.ckpt")
-    with pytest.raises(PublishedError, match="the backbone, a ViT, is in it not"):
+    with pytest.raises(TesseraError, match="the backbone, a ViT, is in it not"):
         imported([path], tmp_path / "bundle")
     file = files.save({"teacher": files.under("backbone", vit.state_dict())}, tmp_path / "dino.pth")
     bundle = imported([path], tmp_path / "bundle", backbone=str(file), name="lean")

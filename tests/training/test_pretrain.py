@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from models.errors import TesseraError
 from models.nets.backbone import build
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.images import DataError
@@ -28,7 +29,6 @@ from training.pretrain import find_images, main
 from training.pretraining import contrastive
 from training.pretraining.contrastive import Pretraining, PretrainOptions, contrast, draw, pretrain, rate, save, train
 from training.trainer import loop
-from training.trainer.checkpoint import CheckpointError
 from training.trainer.loop import Interrupted, Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +151,7 @@ def test_a_checkpoint_of_other_images_or_options_is_refused(whole: Pretraining, 
     one_step = TINY.model_copy(update={"steps": 1})
     train(quarters(), one_step, CPU, place(tmp_path))
     for cache, options in ((quarters(), TINY), (quarters(5), one_step)):
-        with pytest.raises(CheckpointError, match="of other images or options: delete it, or give another --out"):
+        with pytest.raises(TesseraError, match="of other images or options: delete it, or give another --out"):
             train(cache, options, CPU, place(tmp_path))
 
 

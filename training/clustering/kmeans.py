@@ -19,10 +19,6 @@ _ROWS = 2**16  # points compared at once: 64 Ki × 255 clusters is 67 MB
 _SEEDING = 2**17  # k-means++ draws from at most this many points; more change nothing but the time
 
 
-class ClusterError(TesseraError):
-    """Points that cannot be clustered as asked."""
-
-
 def kmeans(
     points: Tensor,
     k: int,
@@ -38,12 +34,12 @@ def kmeans(
     points  float [n, D]; for `cosine` only their direction counts, and centroids have length 1
     init    float [K, D], where to start instead of k-means++; then one run is enough
 
-    Raises ClusterError when there are fewer points than clusters.
+    Raises TesseraError when there are fewer points than clusters.
 
     Source: Lloyd's algorithm with k-means++ seeding; spherical for `cosine` (Dhillon and Modha, 2001).
     """
     if len(points) < k:
-        raise ClusterError(f"{len(points)} points cannot make {k} clusters: lower clusters.k or add images")
+        raise TesseraError(f"{len(points)} points cannot make {k} clusters: lower clusters.k or add images")
     points = points.float()
     if metric == "cosine":
         points = F.normalize(points, dim=1)

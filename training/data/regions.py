@@ -31,10 +31,6 @@ from training.progress import Progress
 _FEW = 8  # images are cut before a process has started
 
 
-class RegionError(TesseraError):
-    """Regions cannot be made or read as asked."""
-
-
 class RegionOptions(BaseModel):
     """How images are cut. The scales are Felzenszwalb's: larger means larger regions.
 
@@ -118,7 +114,7 @@ def open_regions(
     folder of photos or another scale never meets old regions. An interrupted run leaves nothing behind.
     """
     if not paths:
-        raise RegionError("no images to cut into regions: check the folder given with --data")
+        raise TesseraError("no images to cut into regions: check the folder given with --data")
     ordered = tuple(sorted(Path(path) for path in paths))
     home = folder / f"regions-{_digest(ordered, options)}"
     if not (home / "counts.npy").exists():

@@ -42,10 +42,6 @@ IMAGES = 2000  # drawn evenly from more: their soft labels are held in memory, 0
 GRID_PX = 4  # a cell of the clusterings, as fine as the finest map of the backbones
 
 
-class ConsensusError(TesseraError):
-    """Clusterings that cannot be brought together."""
-
-
 @dataclass(frozen=True)
 class Consensus:
     """What several clusterings of the same cells make together.
@@ -162,9 +158,9 @@ def consensus(runs: Sequence[Tensor], k: int, *, passes: int = 3) -> Consensus:
     runs  int [n, h, w] each, ids 0..k-1 of the same cells
     """
     if not runs:
-        raise ConsensusError("a consensus needs at least one clustering: set clusters.runs to 1 or more")
+        raise TesseraError("a consensus needs at least one clustering: set clusters.runs to 1 or more")
     if len({run.shape for run in runs}) > 1:
-        raise ConsensusError("the clusterings are of different grids: cluster all of them at one size")
+        raise TesseraError("the clusterings are of different grids: cluster all of them at one size")
     pairs = torch.eye(len(runs), dtype=torch.float64)
     for i, j in combinations(range(len(runs)), 2):
         pairs[i, j] = pairs[j, i] = agreement(runs[i], runs[j], k)

@@ -26,10 +26,6 @@ BATCH_SIZE = 16
 _CACHE_BYTES = 2**30  # codes kept in memory; images beyond that are left out
 
 
-class ProbeError(TesseraError):
-    """Nothing to learn from."""
-
-
 @dataclass(frozen=True)
 class Lesson:
     """One image for the probe.
@@ -75,13 +71,13 @@ def train(
 
     lesson  image number → its lesson, None for one that cannot be used
 
-    Raises ProbeError where no pixel has a class.
+    Raises TesseraError where no pixel has a class.
     """
     began = time.monotonic()
     generator = torch.Generator().manual_seed(seed)
     lessons = _collect(lesson, torch.randperm(count, generator=generator).tolist(), console)
     if not any((one.labels < classes).any() for one in lessons):
-        raise ProbeError("the linear probe has no labelled pixel to learn from; name another --probe-data or split")
+        raise TesseraError("the linear probe has no labelled pixel to learn from; name another --probe-data or split")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = nn.Conv2d(lessons[0].code.shape[0], classes, 1).to(device)

@@ -106,7 +106,7 @@ def evaluate(
     data      what they are, for people
     learning  what a linear probe learns from; None: no probe
 
-    Raises BundleError where the golden image is not repeated, ScoringError, ProbeError.
+    Raises BundleError where the golden image is not repeated, TesseraError.
     """
     threads = 1 if options.workers > 1 else 0  # images side by side are faster than one image on many cores
     opened = open_networks(bundle, flip=options.flip, features=options.curves, device=options.device, threads=threads)

@@ -25,10 +25,6 @@ from training.progress import Progress
 _SAME_SHAPE = 1.05  # ratio of two aspects: sizes may differ, and rounding moves small ones
 
 
-class ScoringError(TesseraError):
-    """Nothing could be measured."""
-
-
 class _Counted(NamedTuple):
     confusion: Array
     seconds: float
@@ -112,7 +108,7 @@ class Labelled:
 def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console) -> Tally:
     """Every image in every way; each prediction is brought to the label map's size by nearest neighbor.
 
-    Raises ScoringError where not one image could be scored, or no pixel of any.
+    Raises TesseraError where not one image could be scored, or no pixel of any.
     """
     clusters, classes, ways = len(mapper.bundle.manifest.clusters), labelled.classes, mapper.ways(options.edges)
 
@@ -144,14 +140,14 @@ def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console
             bar.advance(note=f"{len(tally.skipped)} failed" if tally.skipped else "")
     if not tally.images:
         first = f", the first because {tally.skipped[0].reason}" if tally.skipped else ""
-        raise ScoringError(f"none of {len(labelled)} images could be scored{first}")
+        raise TesseraError(f"none of {len(labelled)} images could be scored{first}")
     for way in ways:
         counts, seconds = sums[way]
         scores = metrics.score(counts, np.arange(classes) if way.probe else None)
         tally.rows.append(Row(way, scores, float(seconds) / tally.images))
     tally.pixels = int(tally.rows[0].scores.confusion.sum())
     if not tally.pixels:
-        raise ScoringError(f"no pixel of {tally.images} label maps has a known class: all are {IGNORED}, ignored")
+        raise TesseraError(f"no pixel of {tally.images} label maps has a known class: all are {IGNORED}, ignored")
     return tally
 
 

@@ -144,9 +144,7 @@ def _similarity(cells: Tensor) -> dict[str, list[float]]:
     alone = ~torch.eye(cells.shape[1], dtype=torch.bool)
     between = torch.einsum("nmd,nmd->nm", cells, cells.roll(1, 0))
     found = {"within": within[:, alone], "between": between}
-    return {
-        name: (torch.histc(values.float(), _BINS, -1, 1) / values.numel()).tolist() for name, values in found.items()
-    }
+    return {name: (torch.histc(c.float(), _BINS, -1, 1) / c.numel()).tolist() for name, c in found.items()}
 
 
 def _small(image: Array, short_side: int) -> Array:

@@ -40,10 +40,6 @@ OPSET = 17
 AGREEMENT = 0.999  # of the labels, ONNX against torch
 
 
-class ExportError(TesseraError):
-    """The exported network does not compute what the trained one does."""
-
-
 class Deployed(nn.Module):
     """What is exported: pixels uint8 [B, H, W, 3] → scores [B, K, h, w] and code [B, D, h, w]."""
 
@@ -127,7 +123,7 @@ def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
 def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSpec) -> Check:
     """Compares both on real images, turned as well as upright, alone and in a batch of two.
 
-    Raises ExportError when fewer than 99.9 % of the labels are equal.
+    Raises TesseraError when fewer than 99.9 % of the labels are equal.
     """
     session, network = Exported(onnx, threads=torch.get_num_threads()), network.cpu().eval()
     equal, difference = [], 0.0
@@ -145,7 +141,7 @@ def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSp
             difference = max(difference, float(np.abs(alone - wanted[0]).max()))
     found = Check(float(np.mean(equal)), difference)
     if not found.agreement >= AGREEMENT:
-        raise ExportError(
+        raise TesseraError(
             f"ONNX and torch agree on {found.agreement:.2%} of the labels, {AGREEMENT:.1%} are needed"
             f" (largest score difference {found.difference:.2g}): no bundle is written. Other versions of torch or"
             " onnxruntime may help; so may more training, if the clusters are still nearly tied"

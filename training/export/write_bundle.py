@@ -41,7 +41,7 @@ def write_bundle(
     images     RGB uint8 [H, W, 3] on which ONNX is held against torch, besides the golden one
     report     joins what is measured here, as report.json
 
-    Raises ExportError or BundleError; nothing is written then.
+    Raises TesseraError or BundleError; nothing is written then.
     """
     centroids = found.compared.detach().float().cpu()
     network = Deployed(found.encoder, centroids)

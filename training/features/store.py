@@ -33,10 +33,6 @@ _VERSION = 1  # of what is on disk: raise it when the same key would hold other 
 _BLOCK = 4096  # crops compared at once with all others
 
 
-class FeatureError(TesseraError):
-    """Features cannot be computed or kept as asked."""
-
-
 @dataclass(frozen=True)
 class FeatureOptions:
     """What decides the features, apart from backbone, images and the recipe's [input].
@@ -72,12 +68,12 @@ class Features:
 def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Features:
     """The features of all the run's crops under the encoder's backbone, from disk where they are there.
 
-    Raises FeatureError when the crops' size does not fit the backbone or the disk is too small.
+    Raises TesseraError when the crops' size does not fit the backbone or the disk is too small.
     """
     backbone, size = encoder.backbone, run.recipe.input.train_size
     if size % backbone.stride:
         near = max(1, round(size / backbone.stride)) * backbone.stride
-        raise FeatureError(
+        raise TesseraError(
             f"crops of {size} pixels do not divide into cells of {backbone.stride}: set input.train_size to {near}"
         )
     folder = run.cache / f"features-{_key(backbone, options, run)}"
@@ -160,7 +156,7 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Array:
     path.with_name("done").unlink(missing_ok=True)
     needed, free = int(np.prod(shape)) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
     if needed > free:
-        raise FeatureError(
+        raise TesseraError(
             f"the features take {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB left:"
             " choose another --out, a smaller input.train_size, five_crop = false or fewer images"
         )

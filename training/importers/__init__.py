@@ -21,10 +21,6 @@ from models.nets.heads import ProjectionHead
 from training.discovery.segmenter import Segmenter
 
 
-class PublishedError(TesseraError):
-    """Checkpoints that lack a part, or whose parts do not fit; the message names it."""
-
-
 @dataclass(frozen=True)
 class Options:
     """What is not in the checkpoints.
@@ -69,13 +65,13 @@ class Parts:
         return bool(self.names(end))
 
     def one(self, end: str, what: str) -> Tensor:
-        """The tensor of that name, as float32. Raises PublishedError: none, or several that differ."""
+        """The tensor of that name, as float32. Raises TesseraError: none, or several that differ."""
         names = self.names(end)
         if not names:
-            raise PublishedError(f"{what} is not in it: no tensor's name ends in {end}{self._held()}")
+            raise TesseraError(f"{what} is not in it: no tensor's name ends in {end}{self._held()}")
         first, *others = (self._tensors[name] for name in names)
         if any(first.shape != other.shape or not torch.equal(first, other) for other in others):
-            raise PublishedError(f"{what} is in it more than once, and differs: {', '.join(names[:3])}; name one file")
+            raise TesseraError(f"{what} is in it more than once, and differs: {', '.join(names[:3])}; name one file")
         return first.float()
 
     def around(self, end: str, what: str) -> dict[str, Tensor]:
@@ -83,7 +79,7 @@ class Parts:
         names = self.names(end)
         if len(names) != 1:
             found = f"more than once: {', '.join(names[:3])}" if names else f"not: no name ends in {end}{self._held()}"
-            raise PublishedError(f"{what} is in it {found}")
+            raise TesseraError(f"{what} is in it {found}")
         before = names[0].removesuffix(end)
         inside = {name.removeprefix(before): t for name, t in self._tensors.items() if name.startswith(before)}
         return {name: t.float() if t.is_floating_point() else t for name, t in inside.items()}
@@ -99,22 +95,22 @@ def names() -> list[str]:
 
 
 def recognized(parts: Parts) -> str:
-    """The format whose parts these are. Raises PublishedError."""
+    """The format whose parts these are. Raises TesseraError."""
     found = [name for name in names() if import_module(f"training.importers.{name}").recognizes(parts)]
     if len(found) != 1:
         said = f"several formats at once ({', '.join(found)})" if found else f"none of {', '.join(names())}"
-        raise PublishedError(f"these tensors are {said}: --format names the one to read them as")
+        raise TesseraError(f"these tensors are {said}: --format names the one to read them as")
     return found[0]
 
 
 def read(parts: Parts, name: str, options: Options) -> Published:
-    """The checkpoints as one format says. Raises PublishedError, UsageError, BackboneError."""
+    """The checkpoints as one format says. Raises TesseraError, UsageError, BackboneError."""
     if name not in names():
         raise UsageError(f"--format {name}: there are {', '.join(names())}")
     found: Published = import_module(f"training.importers.{name}").read(parts, options)
     numbers = [*found.segmenter.encoder.state_dict().values(), found.segmenter.centroids]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in numbers):
-        raise PublishedError("it holds values that are not finite: the file is damaged, or its training diverged")
+        raise TesseraError("it holds values that are not finite: the file is damaged, or its training diverged")
     return found
 
 
@@ -133,7 +129,7 @@ def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tu
             network = build(asked, "timm")
         except BackboneError as error:
             cause = type(error.__cause__ or error).__name__
-            raise PublishedError(
+            raise TesseraError(
                 f"--backbone {asked}: not to be had ({cause}); download its file and name that"
             ) from None
         if not isinstance(network, VitBackbone):
@@ -150,11 +146,11 @@ def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tu
 
 
 def convolution(parts: Parts, name: str, channels: int, dim: int | None, what: str) -> nn.Conv2d:
-    """A 1×1 convolution from `channels` to `dim` (None: as many as it has). Raises PublishedError."""
+    """A 1×1 convolution from `channels` to `dim` (None: as many as it has). Raises TesseraError."""
     weight, bias = parts.one(f"{name}.weight", what), parts.one(f"{name}.bias", what)
     dim = dim or len(weight)
     if weight.shape != (dim, channels, 1, 1) or bias.shape != (dim,):
-        raise PublishedError(
+        raise TesseraError(
             f"{what} ({name}) is {tuple(weight.shape)}, where {(dim, channels, 1, 1)} fits the rest: parts of two"
             " networks?"
         )
@@ -164,7 +160,7 @@ def convolution(parts: Parts, name: str, channels: int, dim: int | None, what: s
 
 
 def projection(parts: Parts, linear: str, mlp: str, backbone: Backbone) -> ProjectionHead:
-    """STEGO's and CAUSE's head: `linear`, and `mlp`.0 and .2 where there are such. Raises PublishedError."""
+    """STEGO's and CAUSE's head: `linear`, and `mlp`.0 and .2 where there are such. Raises TesseraError."""
     channels, what = backbone.channels, "the segmentation head"
     first = convolution(parts, linear, channels, None, what)
     head = ProjectionHead(channels, first.out_channels, nonlinear=parts.has(f"{mlp}.0.weight"))
@@ -176,10 +172,8 @@ def projection(parts: Parts, linear: str, mlp: str, backbone: Backbone) -> Proje
 
 
 def centers(parts: Parts, name: str, dim: int) -> Tensor:
-    """The cluster centers, float32 [K, D]. Raises PublishedError."""
+    """The cluster centers, float32 [K, D]. Raises TesseraError."""
     found = parts.one(name, "the cluster centers")
     if found.ndim != 2 or found.shape[1] != dim:
-        raise PublishedError(
-            f"the cluster centers ({name}) are {tuple(found.shape)}, where the head gives {dim} numbers"
-        )
+        raise TesseraError(f"the cluster centers ({name}) are {tuple(found.shape)}, where the head gives {dim} numbers")
     return found

@@ -13,12 +13,12 @@ import math
 
 from torch import nn
 
-from models.errors import UsageError
+from models.errors import TesseraError, UsageError
 from models.nets.backbone import Backbone
 from models.nets.codebook import CodebookDecoder
 from models.nets.encoder import Encoder
 from training.discovery.segmenter import Segmenter
-from training.importers import Options, Parts, Published, PublishedError, centers, projection, vit
+from training.importers import Options, Parts, Published, centers, projection, vit
 
 LICENCE = "none given: CAUSE's repository has no licence; ask its authors before you pass these weights on"
 SMALL_HEADS = 12
@@ -69,14 +69,14 @@ def read(parts: Parts, options: Options) -> Published:
 
 
 def decoder(parts: Parts, which: str, backbone: Backbone) -> CodebookDecoder:
-    """The TR head with its codebook. Raises PublishedError."""
+    """The TR head with its codebook. Raises TesseraError."""
     what = "the segmentation head"
     positions = parts.one(f"{which}.query_pos", f"{what}'s positions")
     codebook = parts.one("codebook", "the codebook")
     hidden = len(parts.one(f"{which}.tr.linear1.bias", what))
     side = math.isqrt(len(positions))
     if side**2 != len(positions):
-        raise PublishedError(f"{what} has {len(positions)} positions, which are no square of tokens")
+        raise TesseraError(f"{what} has {len(positions)} positions, which are no square of tokens")
     projected = projection(parts, f"{which}.tr.f1", f"{which}.tr.f2", backbone)
     channels, dim = backbone.channels, projected.linear.out_channels
     head = CodebookDecoder(channels, dim, (side, side), concepts=len(codebook), hidden=hidden)
@@ -85,7 +85,7 @@ def decoder(parts: Parts, which: str, backbone: Backbone) -> CodebookDecoder:
     given |= {f"projection.{name}": tensor for name, tensor in projected.state_dict().items()}
     for name, own in head.state_dict().items():
         if given[name].shape != own.shape:
-            raise PublishedError(
+            raise TesseraError(
                 f"{what}: {name} is {tuple(given[name].shape)}, where {tuple(own.shape)} fits the rest: parts of two"
                 " networks?"
             )

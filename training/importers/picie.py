@@ -8,18 +8,17 @@ Source: PiCIE (arXiv:2103.17070); the names as its repository's checkpoints have
 import torch
 from torch import Tensor
 
-from models.errors import UsageError
+from models.errors import TesseraError, UsageError
 from models.nets.backbone import CnnBackbone, load_weights
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
 from training.discovery.segmenter import Segmenter
-from training.importers import Options, Parts, Published, PublishedError, convolution
+from training.importers import Options, Parts, Published, convolution
 
 LICENCE = "MIT, as PiCIE's repository"
 
-_BLOCKS: dict[
-    tuple[bool, tuple[int, ...]], str
-] = {  # whether a block has three convolutions, and how many blocks each layer has
+# By whether a block has three convolutions, and how many blocks each layer has.
+_BLOCKS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
     (True, (3, 4, 6, 3)): "resnet50",
@@ -52,12 +51,12 @@ def read(parts: Parts, options: Options) -> Published:
 
 
 def resnet(state: dict[str, Tensor]) -> tuple[CnnBackbone, str]:
-    """The ResNet that tensors in torchvision's names make, and its name. Raises PublishedError, BackboneError."""
+    """The ResNet that tensors in torchvision's names make, and its name. Raises TesseraError, BackboneError."""
     counts = tuple(len({key.split(".")[1] for key in state if key.startswith(f"layer{n}.")}) for n in range(1, 5))
     name = _BLOCKS.get(("layer1.0.conv3.weight" in state, counts))
     if name is None:
         known = ", ".join(_BLOCKS.values())
-        raise PublishedError(f"the backbone has {counts} blocks, as none of {known}: it is not read here")
+        raise TesseraError(f"the backbone has {counts} blocks, as none of {known}: it is not read here")
     backbone = CnnBackbone(name)
     load_weights(backbone, state, "of the checkpoint", "the file is not whole")
     return backbone, name
@@ -68,9 +67,9 @@ def _centroids(parts: Parts, which: int, dim: int) -> Tensor:
     state = next((s for s in states if parts.has(f"{s}.weight")), states[0])
     weight = parts.one(f"{state}.weight", what).flatten(1)
     if weight.shape[1] != dim:
-        raise PublishedError(f"{what} takes {weight.shape[1]} numbers a pixel, where the decoder gives {dim}")
+        raise TesseraError(f"{what} takes {weight.shape[1]} numbers a pixel, where the decoder gives {dim}")
     if parts.has(f"{state}.bias") and torch.count_nonzero(parts.one(f"{state}.bias", what)):
-        raise PublishedError(
+        raise TesseraError(
             f"{what} has a bias: it was learned, as MDC's, and is no set of centroids; it is not read here"
         )
     return weight

@@ -9,16 +9,11 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from models.assign import Assignment
-from models.errors import TesseraError
 from models.nets.encoder import Encoder
 from training.config.run import Run
 from training.trainer.stage import Stage
 
 C = TypeVar("C", bound=BaseModel)
-
-
-class MethodError(TesseraError):
-    """The recipe asks for what its method cannot do."""
 
 
 class Method(nn.Module, Generic[C]):

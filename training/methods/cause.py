@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.errors import TesseraError
 from models.nets.backbone import Backbone
 from models.nets.codebook import CodebookDecoder, quantize
 from models.nets.heads import ProjectionHead
@@ -38,7 +39,7 @@ from training.features.store import FeatureOptions, open_features
 from training.losses.concepts import ConceptBank, concept_contrast, ema_update
 from training.losses.modularity import draw_picks, modularity_loss, thin
 from training.losses.probes import ClusterProbe
-from training.methods.base import Method, MethodError
+from training.methods.base import Method
 from training.progress import say
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
@@ -136,7 +137,7 @@ class Cause(Method[CauseConfig]):
         size, most = self.run.recipe.input.size, getattr(self.student, "max_tokens", None)
         if most is not None and input_spec(self.network, size).max_side_px < size:
             fits = math.isqrt(most) * self.backbone.stride
-            raise MethodError(
+            raise TesseraError(
                 f"images of {size} pixels make {(size // self.backbone.stride) ** 2} tokens and the TR head takes"
                 f" {most}: set input.size to at most {fits // 32 * 32}, cause.least_stride higher, or cause.head to mlp"
             )
@@ -147,7 +148,7 @@ class Cause(Method[CauseConfig]):
         self.features = open_features(self.network, options, self.run)
         side = self.features.maps.shape[-1]
         if side < self.config.cell:
-            raise MethodError(
+            raise TesseraError(
                 f"{side} × {side} tokens have no cell of {self.config.cell}: lower cause.cell or raise input.train_size"
             )
         if self.config.center:

@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.errors import TesseraError
 from models.nets.backbone import CnnBackbone, build
 from models.nets.encoder import positions
 from models.nets.heads import FPNHead
@@ -35,7 +36,7 @@ from training.data.preprocess import four_by_three
 from training.data.regions import RegionOptions
 from training.features.region_codes import pool
 from training.losses.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
-from training.methods.base import Method, MethodError
+from training.methods.base import Method
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 
@@ -81,7 +82,7 @@ class San(Method[SanConfig]):
         with seeded(run.recipe.seed):
             backbone = build(section.name, section.weights, features=section.features, levels=_LEVELS)
             if not isinstance(backbone, CnnBackbone):
-                raise MethodError(
+                raise TesseraError(
                     f"SAN's pixel encoder is a CNN, and {section.name} is none: set backbone.name=resnet10t"
                 )
             if backbone.neck is None:

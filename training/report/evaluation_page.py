@@ -120,13 +120,10 @@ def _confusion(facts: dict[str, Any], row: dict[str, Any]) -> str:
     totals = counts.sum(axis=0)
     seen = [n for n in range(len(classes)) if totals[n]]
     shares = [[counts[k, n] / totals[n] for k in order] for n in seen]
-    names = [
-        (matched[k] if row["head"] != "clusters" else f"{k} {matched[k]}") if matched[k] else f"{k} –" for k in order
-    ]
+    clusters = row["head"] == "clusters"
+    names = [(f"{k} {matched[k]}" if clusters else matched[k]) if matched[k] else f"{k} –" for k in order]
     picture = charts.matrix([classes[n] for n in seen], names, shares)
-    across = (
-        "what the probe said" if row["head"] != "clusters" else "the clusters, each with the class it was matched to"
-    )
+    across = "the clusters, each with the class it was matched to" if clusters else "what the probe said"
     return (
         f'<figure class="wide">{picture}</figure>'
         f'<p class="small">Down: true classes. Across: {across}. In a cell: percent of the class\'s pixels.</p>'

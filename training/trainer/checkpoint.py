@@ -20,10 +20,6 @@ from models.files import write_atomically
 _KEY = "tessera"
 
 
-class CheckpointError(TesseraError):
-    """A checkpoint that cannot be read, or does not fit; the message says which and why."""
-
-
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Writes both, whole or not at all: whoever reads meets the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,11 +45,11 @@ def is_pickle(path: Path) -> bool:
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, facts) of a file written by `save`. Raises CheckpointError."""
+    """(tensors, facts) of a file written by `save`. Raises TesseraError."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint")
+        raise TesseraError(f"{path}: there is no such checkpoint")
     if is_pickle(path):
-        raise CheckpointError(
+        raise TesseraError(
             f"{path} is a pickle: opening one can run any program, so it is refused. Checkpoints are .safetensors files"
         )
     try:
@@ -61,7 +57,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {}).get(_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from None
+        raise TesseraError(f"{path} is damaged or no safetensors file: {error}") from None
     if not isinstance(facts, dict):
-        raise CheckpointError(f"{path} holds weights but no facts: it was not written by a training run")
+        raise TesseraError(f"{path} holds weights but no facts: it was not written by a training run")
     return tensors, facts

@@ -36,10 +36,6 @@ _LARGEST_SHARE_OF_SAVES = 0.025  # of all time: a big model on a slow disk is sa
 _LINES_PER_STAGE = 200  # in the log
 
 
-class LossError(TesseraError):
-    """The loss, or what it did to the weights, is no number any more."""
-
-
 class Interrupted(TesseraError):
     """Stopped by a signal, after a checkpoint."""
 
@@ -87,8 +83,8 @@ def fit(module: nn.Module, stages: Sequence[Stage], run: Run, *, name: str = "ch
 def train(module: nn.Module, stages: Sequence[Stage], place: Workspace) -> float:
     """Trains `module` stage by stage, from the checkpoint where there is one; returns the seconds spent.
 
-    Raises LossError when the loss is not finite, Interrupted after SIGINT or SIGTERM. A checkpoint stands
-    after both. Raises CheckpointError for one that does not fit.
+    Raises TesseraError when the loss is not finite, Interrupted after SIGINT or SIGTERM. A checkpoint stands
+    after both. Raises TesseraError for one that does not fit.
     """
     saved = _Saved.load(place, stages)
     position = Position()
@@ -186,7 +182,7 @@ class _Training:
         self.meter.flush(self.step, self.epoch, self._seconds())
         for group in self.optimizer.param_groups:
             if not all(bool(torch.isfinite(p).all()) for p in group["params"]):
-                raise LossError(
+                raise TesseraError(
                     f"stage {self.stage.name}: weights are not finite after step {self.step}, though the loss"
                     " was: lower the learning rate. The last checkpoint still holds finite weights"
                 )
@@ -214,11 +210,11 @@ class _Saved:
             return None
         tensors, facts = checkpoint.load(path)
         if facts.get("identity", "") != place.identity:
-            raise checkpoint.CheckpointError(f"{path} is of other images or options: delete it, or give another --out")
+            raise TesseraError(f"{path} is of other images or options: delete it, or give another --out")
         position = Position(**facts["position"])
         at = position.stage - (position.step == 0)  # a finished stage is the one before
         if at >= len(stages) or stages[at].name != facts["stage"]:
-            raise checkpoint.CheckpointError(
+            raise TesseraError(
                 f"{path} stands in stage {facts['stage']!r}; this recipe has"
                 f" {', '.join(s.name for s in stages)}: start a new run"
             )
@@ -269,7 +265,7 @@ def _load_module(module: nn.Module, saved: _Saved, path: Path) -> None:
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise checkpoint.CheckpointError(f"{path} does not fit this network: {error}") from None
+        raise TesseraError(f"{path} does not fit this network: {error}") from None
 
 
 class _Meter:
@@ -295,13 +291,13 @@ class _Meter:
         return step % self.every == 0
 
     def flush(self, step: int, epoch: int, seconds: float) -> str | None:
-        """Writes a line; returns what stands behind the progress bar. Raises LossError."""
+        """Writes a line; returns what stands behind the progress bar. Raises TesseraError."""
         if not self.count:
             return None
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         if not math.isfinite(means["loss"]):
             broken = ", ".join(name for name, value in means.items() if not math.isfinite(value))
-            raise LossError(
+            raise TesseraError(
                 f"stage {self.stage.name}: not finite within the {self.count} steps before step {step}: {broken}."
                 " Lower the learning rate; the last checkpoint holds the weights before"
             )

@@ -24,7 +24,7 @@ from models import hardware
 from models.crf.cpu.jit import compiled
 from models.crf.cpu.simd import ONE, add, at, fill, fma, load, prefetch, store
 from models.crf.cpu.simplex import axis_scales, embed, key_steps
-from models.crf.params import TOO_FINE, LatticeError
+from models.crf.params import TOO_FINE, CRFError
 from models.parallel import ThreadTeam
 
 Floats = NDArray[np.float32]
@@ -55,7 +55,7 @@ def aligned(size: int) -> Floats:
 
 
 def build(features: Floats, team: ThreadTeam, meanwhile: Callable[[], object] | None = None) -> Lattice:
-    """The lattice of the points float32 [N, d], in units of the wished standard deviations. Raises LatticeError.
+    """The lattice of the points float32 [N, d], in units of the wished standard deviations. Raises CRFError.
 
     meanwhile  done beside the one long step that is a single thread's
     """
@@ -64,7 +64,7 @@ def build(features: Floats, team: ThreadTeam, meanwhile: Callable[[], object] | 
     keys, orders = np.empty(n, np.uint64), np.empty(n, np.int32)
     weight = np.empty((n, d + 1), np.float32)
     if not all(team.map_ranges(embed, features, axis_scales(d), bits, keys, orders, weight, parts=team.shares(0, n))):
-        raise LatticeError(TOO_FINE)
+        raise CRFError(TOO_FINE)
     (vertex, used, table), *_ = team.run(partial(collect, keys, orders, d, bits), *([meanwhile] if meanwhile else []))
     seen_from_vertices = partial(edges, vertex, weight, used.size)
     (first, point, share), *lines = team.run(

@@ -56,7 +56,7 @@ class Refiner:
 
         scores  float32 [K, h, w] each, of one K;  codes  float32 [D, h, w] each, needed where assignment is `cosine`
 
-        Both may lie on the device. Raises ValueError for what does not fit together, LatticeError for the first photo
+        Both may lie on the device. Raises ValueError for what does not fit together, CRFError for the first photo
         that cannot be refined, OutOfMemory where one is too large.
         """
         if spec.assignment == "cosine" and codes is None:

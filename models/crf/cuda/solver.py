@@ -60,7 +60,7 @@ class Field:
         return self._front.nbytes + self._back.nbytes
 
     def run(self, job: Job) -> None:
-        """Queues all that the job needs. Raises LatticeError and OutOfMemory."""
+        """Queues all that the job needs. Raises CRFError and OutOfMemory."""
         self._run(job, slice(0, len(job.table)), PLACES)
 
     def _run(self, job: Job, which: slice, places: int) -> None:

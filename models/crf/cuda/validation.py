@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.crf.cuda.device import DeviceArray
-from models.crf.params import TOO_FINE, LatticeError, kind_of
+from models.crf.params import TOO_FINE, CRFError, kind_of
 
 
 def check_scores(maps: Sequence[DeviceArray], images: int) -> int:
@@ -26,7 +26,7 @@ def check_scores(maps: Sequence[DeviceArray], images: int) -> int:
 
 
 def check_status(status: NDArray[Any], which: slice, of: int) -> None:
-    """Raises LatticeError as models.crf.dense.refine does, for some of a batch `of` so many images."""
+    """Raises CRFError as models.crf.dense.refine does, for some of a batch `of` so many images."""
     if status["out_of_range"].any():
         who = "" if of == 1 else f"image {which.start + int(status['out_of_range'].argmax())} of the batch: "
-        raise LatticeError(f"{who}{TOO_FINE}")
+        raise CRFError(f"{who}{TOO_FINE}")

@@ -87,9 +87,7 @@ def _archive(path: Path) -> dict[str, Tensor]:
         entries = {entry.filename: entry for entry in archive.infolist()}
         if sum(entry.file_size for entry in entries.values()) > path.stat().st_size:
             raise ValueError("its parts are longer than the file")
-        pickles = [
-            name for name in entries if name == "data.pkl" or (name.count("/") == 1 and name.endswith("/data.pkl"))
-        ]
+        pickles = [n for n in entries if n == "data.pkl" or (n.count("/") == 1 and n.endswith("/data.pkl"))]
         if len(pickles) != 1:
             raise ForeignCheckpointError(f"{path}: an archive, but not one that torch.save wrote: it holds no data.pkl")
         root = pickles[0].removesuffix("data.pkl")

@@ -14,7 +14,7 @@ from benchmarks import crf_cost
 from models.crf import dense
 from models.crf.cpu import mean_field, stencil
 from models.crf.cpu.warmup import warm
-from models.crf.params import CRFError, CRFParams, LatticeError
+from models.crf.params import CRFError, CRFParams
 from models.deadline import DeadlineExceeded
 from tests.models.crf.drawn import published, scene, unary
 
@@ -182,7 +182,7 @@ def test_numbers_out_of_their_range_are_refused_by_name(broken: dict[str, float]
 
 def test_too_fine_for_the_lattice_is_refused() -> None:
     image = np.full((4, 5, 3), 255, np.uint8)
-    with pytest.raises(LatticeError, match="larger"):
+    with pytest.raises(CRFError, match="larger"):
         dense.refine(np.full((2, 4, 5), 0.5, np.float32), image, CRFParams(bilateral_srgb=0.1))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from models import refine
 from models.crf.cuda.memory import OutOfMemory
-from models.crf.params import PUBLISHED, CRFParams, LatticeError
+from models.crf.params import PUBLISHED, CRFError, CRFParams
 from models.manifest import CodeSpec
 from models.preprocess import Fit
 from models.types import Array
@@ -129,9 +129,9 @@ def test_a_lone_image_does_not_wait_for_company() -> None:
 
 
 def test_a_bad_image_is_alone_in_its_error() -> None:
-    fake = Fake(fails={2: LatticeError("too small"), 4: ValueError("no codes")})
+    fake = Fake(fails={2: CRFError("too small"), 4: ValueError("no codes")})
     answers = run(fake, [{}] * 5)
-    assert numbers(answers) == [1, LatticeError, 3, ValueError, 5]
+    assert numbers(answers) == [1, CRFError, 3, ValueError, 5]
     assert fake.batches == [[0], [1, 2, 3, 4, 5], [1], [2], [3], [4], [5]]
 
 
@@ -274,7 +274,7 @@ def test_the_devices_own_refusals_reach_their_image_alone() -> None:
     first, second, third, fourth = play(refiner, scenario)
     np.testing.assert_array_equal(first, third)
     assert "float64" in str(second)
-    assert isinstance(fourth, LatticeError)
+    assert isinstance(fourth, CRFError)
 
 
 @emulated

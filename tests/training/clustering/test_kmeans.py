@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models.errors import TesseraError
 from training.clustering.agreement import agreement, stability
 from training.clustering.hierarchy import hierarchy
-from training.clustering.kmeans import ClusterError, cluster_sums, kmeans, nearest
+from training.clustering.kmeans import cluster_sums, kmeans, nearest
 
 
 def blobs(count: int = 5, each: int = 60, spread: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,7 +54,7 @@ def test_identical_points_and_too_few_points():
     centroids, labels = kmeans(torch.ones(9, 4), 5)
     assert torch.isfinite(centroids).all()
     assert len(labels) == 9
-    with pytest.raises(ClusterError, match="3 points cannot make 5 clusters"):
+    with pytest.raises(TesseraError, match="3 points cannot make 5 clusters"):
         kmeans(torch.ones(3, 4), 5)
 
 

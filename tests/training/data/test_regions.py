@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from training.data.regions import RegionError, RegionOptions, cover, equalize, open_regions, segment
+from models.errors import TesseraError
+from training.data.regions import RegionOptions, cover, equalize, open_regions, segment
 from training.features.region_codes import coarse, pool, region_codes
 
 OPTIONS = RegionOptions(size=(32, 48), scales=(50.0,))
@@ -107,5 +108,5 @@ def test_a_broken_image_leaves_nothing_behind(folder: Path, tmp_path: Path) -> N
 
 
 def test_what_cannot_be_cut_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RegionError, match="--data"):
+    with pytest.raises(TesseraError, match="--data"):
         open_regions([], OPTIONS, tmp_path, QUIET)

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.errors import TesseraError
 from training.data.augment import ViewOptions
 from training.data.regions import RegionCache
 from training.discovery.consensus import (
-    ConsensusError,
     DistillOptions,
     Student,
     agreement,
@@ -50,9 +50,9 @@ def test_one_run_is_its_own_consensus() -> None:
 
 
 def test_what_cannot_be_averaged_says_why() -> None:
-    with pytest.raises(ConsensusError, match="at least one"):
+    with pytest.raises(TesseraError, match="at least one"):
         consensus([], 4)
-    with pytest.raises(ConsensusError, match="one size"):
+    with pytest.raises(TesseraError, match="one size"):
         consensus([TRUTH, TRUTH[:, :2]], 4)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from models.errors import TesseraError
 from training.evaluation import linear_probe
-from training.evaluation.linear_probe import Lesson, LinearProbe, ProbeError, train
+from training.evaluation.linear_probe import Lesson, LinearProbe, train
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -63,7 +64,7 @@ def test_ignored_pixels_teach_nothing() -> None:
         one = lesson(i)
         return Lesson(one.code, np.full_like(one.labels, 255), one.box)
 
-    with pytest.raises(ProbeError, match="no labelled pixel"):
+    with pytest.raises(TesseraError, match="no labelled pixel"):
         learned(blank)
-    with pytest.raises(ProbeError, match="no labelled pixel"):
+    with pytest.raises(TesseraError, match="no labelled pixel"):
         learned(lambda i: None)

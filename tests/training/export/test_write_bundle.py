@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from models.bundle import Bundle
+from models.errors import TesseraError
 from models.inference import segment, self_test
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
@@ -28,7 +29,7 @@ from training.discovery.segmenter import Segmenter
 from training.evaluation.exported import Exported
 from training.export import provenance
 from training.export.corpus_stats import measure
-from training.export.onnx import Deployed, ExportError, check, to_onnx
+from training.export.onnx import Deployed, check, to_onnx
 from training.train import finish
 
 KINDS = ["vit", "keys", "cnn", "neck", "position", "flip"]
@@ -91,7 +92,7 @@ def test_the_file_is_the_same_every_time_and_names_no_path() -> None:
 def test_a_graph_of_another_network_is_refused() -> None:
     network, spec = deployed("cnn")
     other = to_onnx(Deployed(network.encoder, centroids(12).flip(0)), spec)
-    with pytest.raises(ExportError, match=r"agree on .* no bundle is written"):
+    with pytest.raises(TesseraError, match=r"agree on .* no bundle is written"):
         check(network, other, [street((60, 90))], spec)
 
 

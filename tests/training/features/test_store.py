@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from models.errors import TesseraError
 from models.nets.backbone import Backbone
 from models.nets.encoder import Encoder
 from tests.training.small_run import draw, small_run
-from training.features.store import FeatureError, FeatureOptions, neighbors, open_features
+from training.features.store import FeatureOptions, neighbors, open_features
 
 OPTIONS = FeatureOptions(batch_size=3, precision="float32")
 
@@ -91,7 +92,7 @@ def test_batches_are_float32_whatever_the_disk_holds(tmp_path):
 
 def test_a_size_that_does_not_divide_names_one_that_does(tmp_path):
     run = small_run(tmp_path, "input.train_size=72")
-    with pytest.raises(FeatureError, match=r"input.train_size to 64"):
+    with pytest.raises(TesseraError, match=r"input.train_size to 64"):
         open_features(encoder(Patches()), OPTIONS, run)
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from models.errors import TesseraError
 from models.nets.codebook import CodebookDecoder
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
@@ -16,7 +17,6 @@ from tests.training.small_run import draw, make, small_run
 from training.data.images import Found, Images
 from training.data.preprocess import input_spec
 from training.features.store import digest
-from training.methods.base import MethodError
 from training.trainer import loop
 
 SMALL = [
@@ -228,7 +228,7 @@ def test_centroids_can_be_left_to_the_pipeline(tmp_path):
 
 
 def test_too_few_cells_are_refused(tmp_path):
-    with pytest.raises(MethodError, match=r"6 × 6 tokens have no cell of 9: lower cause\.cell"):
+    with pytest.raises(TesseraError, match=r"6 × 6 tokens have no cell of 9: lower cause\.cell"):
         make(small_run(tmp_path, *SMALL, "cause.cell=9"))
 
 
@@ -240,7 +240,7 @@ def test_a_tr_head_says_what_sizes_it_takes(tmp_path, monkeypatch):
     assert spec.max_side_px == 128  # 6 rows of at most 8 tokens
     assert fitted_size((100, 900), spec) == (96, 128)
     assert input_spec(make(small_run(tmp_path / "mlp", *SMALL)).encoder(), 96).max_side_px == 384
-    with pytest.raises(MethodError, match=r"set input\.size to at most 96, cause\.least_stride higher"):
+    with pytest.raises(TesseraError, match=r"set input\.size to at most 96, cause\.least_stride higher"):
         make(small_run(tmp_path / "large", *SMALL, *TR, "input.size=160"))
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from models.errors import TesseraError
 from tests.training.small_run import make, small_run
-from training.methods.base import MethodError
 from training.methods.picie.method import class_weights, label, level_shares, view_losses
 from training.trainer import loop
 
@@ -140,5 +140,5 @@ def test_batches_shrink_with_the_folder_and_hold_every_image_once(tmp_path):
 
 
 def test_a_vit_is_refused_with_a_way_out(tmp_path):
-    with pytest.raises(MethodError, match=r"set backbone.name to resnet18"):
+    with pytest.raises(TesseraError, match=r"set backbone.name to resnet18"):
         make(small_run(tmp_path, "method=picie", "backbone.name=vit_tiny_patch16_224"))

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.errors import TesseraError
 from models.nets.backbone import build
 from tests.training.small_run import draw, make, small_run
 from training.data.preprocess import input_spec
 from training.discovery.discover import discover
 from training.export.corpus_stats import measure
-from training.methods.base import MethodError
 from training.trainer import loop
 
 SMALL = ["method=san", "backbone.name=test_resnet", "san.code_dim=32", "san.batch_size=4", "san.steps=2"]
@@ -86,7 +86,7 @@ def test_the_rate_climbs_then_falls_to_nothing(tmp_path: Path) -> None:
 
 
 def test_a_vit_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(MethodError, match=r"set backbone.name=resnet10t"):
+    with pytest.raises(TesseraError, match=r"set backbone.name=resnet10t"):
         make(small_run(tmp_path, "method=san", "backbone.name=vit_tiny_patch16_224"))
 
 

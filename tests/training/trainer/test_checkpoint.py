@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.errors import TesseraError
 from training.trainer import checkpoint
-from training.trainer.checkpoint import CheckpointError
 
 FACTS = {"position": {"step": 3}, "name": "café"}
 
@@ -45,7 +45,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path, write) -> None:  # type
     path, trap = tmp_path / "c.safetensors", tmp_path / "trap"
     with path.open("wb") as file:
         write({"weights": Bomb(trap)}, file)
-    with pytest.raises(CheckpointError, match="is a pickle"):
+    with pytest.raises(TesseraError, match="is a pickle"):
         checkpoint.load(path)
     assert not trap.exists()
 
@@ -64,7 +64,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "c.safetensors"
     checkpoint.save(path, {"a": torch.zeros(20)}, FACTS)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match=r"c\.safetensors is damaged"):
+    with pytest.raises(TesseraError, match=r"c\.safetensors is damaged"):
         checkpoint.load(path)
 
 
@@ -72,7 +72,7 @@ def test_weights_without_facts_are_no_checkpoint(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match="no facts"):
+    with pytest.raises(TesseraError, match="no facts"):
         checkpoint.load(tmp_path / "w.safetensors")
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(TesseraError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "absent.safetensors")

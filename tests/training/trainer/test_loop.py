@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from models.errors import TesseraError
 from training.config.recipe import Recipe
 from training.config.run import Run
 from training.data.images import Images
@@ -140,7 +141,7 @@ def test_a_loss_that_is_no_number_stops_the_run(run: Run) -> None:
     stages = toy.stages()
     before = stages[0].loss
     object.__setattr__(stages[0], "loss", lambda b: {"fit": before(b)["fit"] * (float("nan") if toy.steps == 3 else 1)})
-    with pytest.raises(loop.LossError, match=r"first.*step 4: loss, fit.*learning rate"):
+    with pytest.raises(TesseraError, match=r"first.*step 4: loss, fit.*learning rate"):
         loop.fit(toy, stages, run)
 
 
@@ -155,7 +156,7 @@ def test_gradients_that_are_no_numbers_never_reach_a_checkpoint(run: Run) -> Non
         lambda epoch: [{"x": torch.ones(1)}],
         lambda batch: {"root": weight.sqrt().sum()},  # 0 at 0, where its slope is infinite
     )
-    with pytest.raises(loop.LossError, match="weights are not finite after step 1"):
+    with pytest.raises(TesseraError, match="weights are not finite after step 1"):
         loop.fit(module, [stage], run)
     assert not (run.folder / "checkpoint.safetensors").exists()
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.assign import Assignment
+from models.errors import TesseraError
 from models.files import write_atomically
 from models.nets.backbone import CnnBackbone, build
 from models.nets.encoder import Encoder
@@ -39,7 +40,7 @@ from training.clustering.kmeans import nearest
 from training.clustering.minibatch_kmeans import MiniBatchKMeans
 from training.config.recipe import Section
 from training.config.run import Run
-from training.methods.base import Method, MethodError
+from training.methods.base import Method
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection
 from training.methods.picie.view_loader import Item, ViewLoader, Which
@@ -99,7 +100,7 @@ class Picie(Method[PicieConfig]):
             asked = run.recipe.backbone
             backbone = build(asked.name, asked.weights, features=asked.features)
             if not isinstance(backbone, CnnBackbone):
-                raise MethodError(
+                raise TesseraError(
                     f"PiCIE needs a CNN's pyramid of maps, and {asked.name} is none:"
                     " set backbone.name to resnet18 or another ResNet"
                 )

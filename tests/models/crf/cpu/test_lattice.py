@@ -6,6 +6,7 @@ import pytest
 from models.crf.cpu import lattice
 from models.crf.cpu.lattice import aligned
 from models.crf.cpu.simd import UNITS
+from models.crf.params import CRFError
 from models.parallel import ThreadTeam
 
 
@@ -105,5 +106,5 @@ def test_threads_build_the_same_lattice_and_something_else_meanwhile() -> None:
 
 
 def test_too_fine_is_refused() -> None:
-    with pytest.raises(lattice.LatticeError, match="larger"):
+    with pytest.raises(CRFError, match="larger"):
         lattice.build(np.full((4, 5), 1e5, np.float32), ThreadTeam(1))

@@ -10,7 +10,7 @@ import pytest
 from models.crf import dense
 from models.crf.cuda import Device, Refiner, available, memory, open_device, solver
 from models.crf.cuda.structs import IMAGE
-from models.crf.params import CRFParams, LatticeError
+from models.crf.params import CRFError, CRFParams
 from models.preprocess import Fit
 from tests.models.crf.cuda.cases import PLAIN, assert_near, maps, noise, picture, refined, softmax
 from tests.models.crf.cuda.emulator import Emulator, missing
@@ -133,9 +133,9 @@ def test_what_lies_on_the_device_is_taken_from_there(device: Device) -> None:
 def test_too_fine_for_the_lattice_is_refused(device: Device) -> None:
     white, fine = np.full((4, 5, 3), 255, np.uint8), CRFParams(bilateral_srgb=0.1)
     fitted = [Fit(np.zeros_like(white), (4, 5)), Fit(white, (4, 5))]
-    with pytest.raises(LatticeError, match=r"^image 1 of the batch: .*larger"):
+    with pytest.raises(CRFError, match=r"^image 1 of the batch: .*larger"):
         Refiner(device).refine([maps(2, 4, 5)] * 2, None, fitted, PLAIN, fine)
-    with pytest.raises(LatticeError, match=r"^the standard deviations .*larger"):
+    with pytest.raises(CRFError, match=r"^the standard deviations .*larger"):
         Refiner(device).refine([maps(2, 4, 5)], None, fitted[1:], PLAIN, fine)
 
 
