@@ -31,7 +31,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
             raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
     table, style = served.clusters.table(options.k), served.clusters.style
     wants_margin = renderer.name == "json" or runtime.sampled()
-    async with task.admitted():
+    with task.admitted():
         output = await task.network_output(code=wants_margin or options.refine is not None, before_crf=on_cpu(task))
         if renderer.photo or options.refine:
             task.claim(output.source)
@@ -78,8 +78,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
                 margin=None if margin is None else float(margin.mean()),
             )
             counts = np.zeros(count, np.int64)
-            for area in found:
-                counts[area.id] = area.pixels
+            counts[[area.id for area in found]] = [area.pixels for area in found]
             served.drift.add(counts)
             return body
 
@@ -91,7 +90,7 @@ async def similar(task: ImageTask[SimilarOptions]) -> bytes:
     options, code = task.options, task.manifest.code
     if code.assignment != "cosine":
         raise BadOption(f"{task.served.bundle.ref} compares by dot products; similarity needs a model with cosines")
-    async with task.admitted():
+    with task.admitted():
         output = await task.network_output(code=True)
 
         def finish() -> bytes:

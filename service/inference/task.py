@@ -6,10 +6,10 @@ the network says of an image is kept for a while (`result_cache.py`): other opti
 
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from models.io.decode import decode
@@ -52,20 +52,25 @@ class ImageTask(Generic[O]):
     warnings: list[str] = field(default_factory=list)
     key: tuple[Hashable, ...] | None = None
     held_s: float = 0.0
+    _decoded: Decoded | None = None
+    _fitted: Fit | None = None
     _ticket: Ticket | None = None
-    _places: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _before_crf: bool = False
 
     @property
     def manifest(self) -> Manifest:
         """Of the model that is asked."""
         return self.served.bundle.manifest
 
-    @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[None]:
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
         """Around all of the image's work: it has a place among those that the server holds."""
-        async with self._places:
+        try:
             with self.runtime.admission.ticket(self.caller) as self._ticket:
                 yield
+        finally:
+            if self._before_crf:
+                self.runtime.before_crf.leave(self.caller)
 
     def claim(self, source: tuple[int, int]) -> None:
         """The pixels of an image of this size (H, W) are needed. Raises Busy where they do not fit."""
@@ -79,19 +84,23 @@ class ImageTask(Generic[O]):
         answer: T = done.answer
         return answer
 
-    @cached_property
+    @property
     def decoded(self) -> Decoded:
-        """The image's pixels; for a thread's job."""
-        options = self.options
-        with self.timings.measure("decode"):
-            return decode(self.data, limits=self.runtime.limits, depth=options.depth, page=options.page)
+        """The image's pixels, from the first call on; for a thread's job."""
+        if self._decoded is None:  # no cached_property: before Python 3.12 all images would share its lock
+            options = self.options
+            with self.timings.measure("decode"):
+                self._decoded = decode(self.data, limits=self.runtime.limits, depth=options.depth, page=options.page)
+        return self._decoded
 
-    @cached_property
+    @property
     def fitted(self) -> Fit:
-        """Its pixels at the network's size; for a thread's job."""
-        decoded = self.decoded
-        with self.timings.measure("decode"):
-            return fit(decoded.image, self.manifest.input)
+        """Its pixels at the network's size, from the first call on; for a thread's job."""
+        if self._fitted is None:
+            image = self.decoded.image
+            with self.timings.measure("decode"):
+                self._fitted = fit(image, self.manifest.input)
+        return self._fitted
 
     async def network_output(self, *, code: bool, before_crf: bool = False) -> NetworkOutput:
         """What the network says of the image, from this pass or an earlier one; with its code, if it is wanted.
@@ -99,19 +108,21 @@ class ImageTask(Generic[O]):
         before_crf  the CPU's follows: a pass waits until few enough of the caller's images are as far
         """
         data, cache = self.data, self.runtime.network_outputs
-        if not cache.on:
-            return await cache.get(None, partial(self._predict, code, before_crf))
-        digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.run(lambda: hashlib.sha256(data))
-        self.key = (digest.digest(), self.options.page, self.options.depth, self.served.bundle.digest)
-        return await cache.get(self.key, partial(self._predict, True, before_crf), retry_on=(Busy, DeadlinePassed))
+        if cache.on:
+            digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.run(lambda: hashlib.sha256(data))
+            self.key = (digest.digest(), self.options.page, self.options.depth, self.served.bundle.digest)
+        if before_crf and self.key not in cache:
+            await self._hold_back()
+        return await cache.get(self.key, partial(self._predict, code or cache.on), retry_on=(Busy, DeadlinePassed))
 
-    async def _predict(self, code: bool, before_crf: bool) -> NetworkOutput:
-        if before_crf:
-            began = time.monotonic()
-            longest_s = min(self.runtime.crf_timeout_s, self.deadline - began) / 2
-            place = self.runtime.before_crf.place(self.caller, began - self.options.priority, longest_s)
-            await self._places.enter_async_context(place)
-            self.held_s = time.monotonic() - began
+    async def _hold_back(self) -> None:
+        began = time.monotonic()
+        longest_s = min(self.runtime.crf_timeout_s, self.deadline - began) / 2
+        await self.runtime.before_crf.enter(self.caller, began - self.options.priority, longest_s)
+        self._before_crf = True
+        self.held_s = time.monotonic() - began
+
+    async def _predict(self, code: bool) -> NetworkOutput:
         fitted = await self.run(lambda: self.fitted)
         self.claim(fitted.source)
         done = await self.served.batcher.predict(

@@ -118,9 +118,7 @@ class Registry:
         async with self._one_load:
             served = self.get(ref)
             if len(self.served) == 1:
-                raise Conflict(
-                    f"{served.bundle.ref} is the only model here; load another one first, or stop the server"
-                )
+                raise Conflict(f"{served.bundle.ref} is the only model here; load another first, or stop the server")
             self.served.remove(served)
             self._put_away(served)
             log.info("%s is unloaded; the default is %s", served.bundle.ref, self.served[0].bundle.ref)

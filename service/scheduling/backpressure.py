@@ -6,8 +6,6 @@ Knows nothing of what the stages do. A key that is below its limit never waits, 
 import asyncio
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from heapq import heappop, heappush
 
 
@@ -20,28 +18,23 @@ class Backpressure:
         self._waiting: defaultdict[str, list[tuple[float, int, asyncio.Future[None]]]] = defaultdict(list)
         self._arrivals = itertools.count()
 
-    @asynccontextmanager
-    async def place(self, key: str, rank: float, longest_s: float) -> AsyncIterator[None]:
-        """One of the key's places for as long as the block runs; after `longest_s` seconds it begins without one."""
+    async def enter(self, key: str, rank: float, longest_s: float) -> None:
+        """Take one of the key's places, until `leave`; after `longest_s` seconds of waiting go on without one."""
         if self._inside[key] < self._limit:
             self._inside[key] += 1
-        else:
-            turn = asyncio.get_running_loop().create_future()
-            heappush(self._waiting[key], (rank, next(self._arrivals), turn))
-            try:
-                await asyncio.wait((turn,), timeout=longest_s)
-            except asyncio.CancelledError:
-                if not turn.cancel():  # it had just been given its place
-                    self._leave(key)
-                raise
-            if turn.cancel():
-                self._inside[key] += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        heappush(self._waiting[key], (rank, next(self._arrivals), turn))
         try:
-            yield
-        finally:
-            self._leave(key)
+            await asyncio.wait((turn,), timeout=longest_s)
+        except asyncio.CancelledError:
+            if not turn.cancel():  # it had just been given its place
+                self.leave(key)
+            raise
+        if turn.cancel():
+            self._inside[key] += 1
 
-    def _leave(self, key: str) -> None:
+    def leave(self, key: str) -> None:
         """Hand the place on, or give it back where nobody waits or too many are inside."""
         waiting = self._waiting[key]
         while waiting and self._inside[key] <= self._limit:

@@ -88,7 +88,8 @@ class Batcher(Generic[J, A]):
         self._times: deque[float] = deque(maxlen=_LATEST)  # seconds of the latest batches since it was last idle
         self._started: list[threading.Thread] = []
         self._closed = False
-        self._wake: SimpleQueue[bool] = SimpleQueue()  # one for every job that came; False ends a thread
+        self._idle = 0  # threads that wait until they are woken
+        self._wake: SimpleQueue[bool] = SimpleQueue()  # for one of them, a job has come; False ends a thread
         self._completions: CompletionQueue[Completed[Any]] = CompletionQueue()
 
     @property
@@ -134,7 +135,10 @@ class Batcher(Generic[J, A]):
             self._queue.add(job)
             if not self._started:
                 self._start()
-        self._wake.put(True)
+            wake = self._idle > 0
+            self._idle -= wake
+        if wake:  # only now: who wakes wants the lock
+            self._wake.put(True)
         try:
             return await done
         except asyncio.CancelledError:
@@ -189,20 +193,22 @@ class Batcher(Generic[J, A]):
             )
 
     def _work(self) -> None:
-        while self._wake.get():
-            self._step()
+        while self._step() or self._wake.get():
+            pass
 
-    def _step(self) -> None:
-        """One batch, if there is one: others may have taken with theirs what woke this thread."""
+    def _step(self) -> bool:
+        """One batch, where something waits; else False, and the thread counts as idle."""
         with self._lock:
             batch, late = self._queue.take(self._clock(), self.max_size, self.max_cost)
             self.running += len(batch)
             left = self._queue.waiting
+            self._idle += not (batch or late)
         if late:
             gone = DeadlinePassed("its turn came too late; allow more with timeout_ms, or come when less is waiting")
             self._answer(late, [gone] * len(late), None)
         if batch:
             self._run(batch, self._reason(batch, left))
+        return bool(batch or late)
 
     def _reason(self, batch: list[_Job], left: int) -> Reason:
         if len(batch) == self.max_size:
@@ -218,8 +224,6 @@ class Batcher(Generic[J, A]):
         try:
             answers = self.run([job.payload for job in batch])
             took = self._clock() - started
-            with self._lock:
-                self._times.append(took)
         except Exception as error:
             if isinstance(error, MemoryError) and len(batch) > 1:
                 log.warning("no memory for a batch of %d images; halving it", len(batch))
@@ -234,6 +238,8 @@ class Batcher(Generic[J, A]):
         ]
         with self._lock:
             self.running -= len(batch)
+            if ran:
+                self._times.append(took)
         self._answer(batch, completed, ran)
 
     def _answer(self, jobs: list[_Job], answers: Sequence[Completed[Any] | Exception], reason: Reason | None) -> None:

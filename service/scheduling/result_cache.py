@@ -49,6 +49,9 @@ class SingleFlightCache(Generic[V]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
     async def get(
         self,
         key: Hashable,

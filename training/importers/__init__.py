@@ -129,9 +129,7 @@ def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tu
             network = build(asked, "timm")
         except BackboneError as error:
             cause = type(error.__cause__ or error).__name__
-            raise TesseraError(
-                f"--backbone {asked}: not to be had ({cause}); download its file and name that"
-            ) from None
+            raise TesseraError(f"--backbone {asked}: not to be had ({cause}); download its file and name it") from None
         if not isinstance(network, VitBackbone):
             raise UsageError(f"--backbone {asked}: it is no ViT")
         state, source = network.vit.state_dict(), asked

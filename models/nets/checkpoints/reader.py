@@ -65,9 +65,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ForeignCheckpointError(f"{path}: not a readable checkpoint: {said[:200]}") from None
     if not found:
-        raise ForeignCheckpointError(
-            f"{path}: no tensors in it; of a network that was saved whole, save its state_dict"
-        )
+        raise ForeignCheckpointError(f"{path}: no tensors in it; of a network saved whole, save its state_dict")
     return found
 
 

@@ -92,9 +92,7 @@ async def exemplar(id: int, n: int, request: Request, query: Annotated[options.M
     if not 0 <= n < len(patches):
         raise NotFound(f"no exemplar {n}: cluster {id} has {len(patches)}")
     if not patches[n].is_file():
-        raise NotFound(
-            f"exemplar {n} of cluster {id} is gone: the folder of {served.bundle.ref} changed; load it again"
-        )
+        raise NotFound(f"exemplar {n} of cluster {id} is gone: the folder of {served.bundle.ref} changed; reload it")
     return FileResponse(patches[n], media_type="image/webp")
 
 

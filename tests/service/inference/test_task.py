@@ -1,11 +1,15 @@
 """One image's way: what it may hold, and what is kept of it."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pytest
 
+from models.io.decode import decode
 from models.io.encode import encode
+from service.inference import task
 from tests.service.answers import PNG, problem
 from tests.service.fakes import Slow, wait_until
 
@@ -40,6 +44,19 @@ def test_a_kept_answer_does_not_hold_its_batch_in_memory(serve: Any) -> None:
         for output in kept:
             for array in (output.scores, output.code):
                 assert array.base is None or array.base.nbytes == array.nbytes
+
+
+def test_two_images_are_decoded_at_the_same_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+
+    def decode_together(data: bytes, **options: Any) -> Any:
+        both.wait(20)
+        return decode(data, **options)
+
+    with serve(workers=2) as client, ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr(task, "decode", decode_together)
+        answers = [pool.submit(client.post, "/segment", content=gray(i)) for i in range(2)]
+        assert [answer.result().status_code for answer in answers] == [200, 200]
 
 
 def gray(brightness: int) -> bytes:

@@ -1,7 +1,6 @@
 """Backpressure: a key's limit, the order within it, and that nobody's leaving or giving up loses a place."""
 
 import asyncio
-from contextlib import AsyncExitStack
 
 from service.scheduling.backpressure import Backpressure
 
@@ -19,9 +18,10 @@ class Crowd:
         self._leave[name] = asyncio.Event()
 
         async def through() -> None:
-            async with self.door.place(key, rank, longest_s):
-                self.inside.append(name)
-                await self._leave[name].wait()
+            await self.door.enter(key, rank, longest_s)
+            self.inside.append(name)
+            await self._leave[name].wait()
+            self.door.leave(key)
 
         self.tasks[name] = asyncio.create_task(through())
         await asyncio.sleep(0.01)
@@ -101,11 +101,11 @@ def test_who_leaves_while_waiting_takes_no_place() -> None:
 def test_who_leaves_just_when_its_turn_came_hands_the_place_on() -> None:
     async def scenario() -> None:
         door = Backpressure(1)
-        async with AsyncExitStack() as first:
-            await first.enter_async_context(door.place("a", 0, 60))
-            gone = asyncio.create_task(door.place("a", 0, 60).__aenter__())
-            after = asyncio.create_task(door.place("a", 1, 60).__aenter__())
-            await asyncio.sleep(0.01)
+        await door.enter("a", 0, 60)
+        gone = asyncio.create_task(door.enter("a", 0, 60))
+        after = asyncio.create_task(door.enter("a", 1, 60))
+        await asyncio.sleep(0.01)
+        door.leave("a")
         gone.cancel()  # its turn is set, and it has not run since
         await asyncio.wait_for(after, 1)
         assert gone.cancelled()

@@ -133,4 +133,4 @@ def test_an_exemplar_whose_folder_changed_is_404(serve: Any, make_bundle: Callab
         folder.rename(folder.with_name("elsewhere"))
         answer = client.get("/clusters/0/exemplars/0")
         assert answer.status_code == 404
-        assert "load it again" in answer.json()["detail"]
+        assert "reload it" in answer.json()["detail"]
