@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from models import hardware
 from models.native import bindings as kernels
 from service.api.protocol import within
 from service.api.server import Server
@@ -36,6 +37,7 @@ def run(
     """Serve bundles over HTTP: the embedded default, or those given. Other settings are TESSERA_ variables."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    os.environ.setdefault("UV_THREADPOOL_SIZE", str(hardware.cores()))  # uvloop's own threads; four otherwise
     settings = Settings.from_env(os.environ)
     if bundle:
         settings = settings.model_copy(update={"bundles": tuple(bundle)})

@@ -26,11 +26,10 @@ def encode_palette(ids: Array, colors: Array, alpha: Array | None = None) -> byt
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
         (b"PLTE", colors.astype(np.uint8).tobytes()),
+        *([] if alpha is None else [(b"tRNS", alpha.astype(np.uint8).tobytes())]),
         (b"IDAT", _deflate(ids)),
         (b"IEND", b""),
     ]
-    if alpha is not None:
-        chunks.insert(2, (b"tRNS", alpha.astype(np.uint8).tobytes()))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(tag, body) for tag, body in chunks)
 
 
