@@ -103,8 +103,8 @@ def test_a_harness_without_an_end_is_interrupted_and_may_end_its_server(
 ) -> None:
     script = tmp_path / "bench_peers.py"
     script.write_text(
-        "import time\nfrom pathlib import Path\nPath('began').touch()\n"
-        "try:\n    time.sleep(60)\nfinally:\n    Path('ended').touch()\n"
+        "import time\nfrom pathlib import Path\n"
+        "try:\n    Path('began').touch()\n    time.sleep(60)\nfinally:\n    Path('ended').touch()\n"
     )
     monkeypatch.setattr(serving, "_LIMIT_S", 1.0)
     assert serving._harness([sys.executable, str(script)], tmp_path, {}) == "no result after 1 s"
