@@ -163,9 +163,14 @@ def _watch(place: Workplace, ended: threading.Event) -> None:
 
 def _harness(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> str:
     """Runs the harness; its last line, to be told where there is no result."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # begun with `&`: the harness would inherit that
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command, cwd=cwd, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         said, _ = process.communicate(timeout=_LIMIT_S)
     except subprocess.TimeoutExpired:

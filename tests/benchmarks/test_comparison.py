@@ -1,7 +1,9 @@
 """What decides whether a run counts, and what is printed of it."""
 
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,8 +100,9 @@ def test_every_server_has_its_turn_in_every_round_in_another_order(
     assert len(trouble) == 3
 
 
+@pytest.mark.parametrize("begun", [signal.default_int_handler, signal.SIG_IGN], ids=["in front", "with an &"])
 def test_a_harness_without_an_end_is_interrupted_and_may_end_its_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Any
 ) -> None:
     script = tmp_path / "bench_peers.py"
     script.write_text(
@@ -107,7 +110,12 @@ def test_a_harness_without_an_end_is_interrupted_and_may_end_its_server(
         "try:\n    Path('began').touch()\n    time.sleep(60)\nfinally:\n    Path('ended').touch()\n"
     )
     monkeypatch.setattr(serving, "_LIMIT_S", 1.0)
-    assert serving._harness([sys.executable, str(script)], tmp_path, {}) == "no result after 1 s"
+    before = signal.signal(signal.SIGINT, begun)
+    try:
+        assert serving._harness([sys.executable, str(script)], tmp_path, {}) == "no result after 1 s"
+        assert signal.getsignal(signal.SIGINT) is begun
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "began").exists() == (tmp_path / "ended").exists()
 
 
