@@ -12,7 +12,18 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from models.io import jpeg, tiff
-from models.io.samples import Decoded, Depth, ImageError, Limits, UnsupportedImage, reason, to_rgb8, upright
+from models.io.samples import (
+    Choice,
+    Decoded,
+    Depth,
+    Encoded,
+    ImageError,
+    Limits,
+    UnsupportedImage,
+    reason,
+    to_rgb8,
+    upright,
+)
 from models.types import Array
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # and TIFF, by tifffile
@@ -20,33 +31,56 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 Image.MAX_IMAGE_PIXELS = None  # our own limit stands before every decode, and is lower
 
 
-def decode(data: bytes, *, limits: Limits | None = None, depth: Depth = "percentile", page: int = 0) -> Decoded:
-    """The image in a file's bytes: RGB uint8 [H, W, 3], turned as a viewer shows it.
+def inspect(data: bytes, *, limits: Limits | None = None, choice: Choice | None = None) -> Encoded:
+    """The image in a file's bytes, its header read and no pixel yet: how large it is, what decoding it will take.
 
-    depth  how 16-bit, 32-bit and float samples become 8 bits: `percentile` (2–98 over the image),
-           `minmax`, or `full` (the type's whole range; floats: 0..1)
-    page   page of a multi-page TIFF; GIF and animated WebP or PNG give their first frame
-
-    Raises ImageError (unreadable), ImageTooLarge, UnsupportedImage.
+    Raises ImageError (unreadable), ImageTooLarge, UnsupportedImage, NoSuchBand.
     """
-    limits = limits or Limits()
+    limits, choice = limits or Limits(), choice or Choice()
     if not data:
         raise ImageError("the image is empty: 0 bytes arrived")
     limits.check_bytes(len(data))
     if data[:4] in tiff.MAGIC:
-        return tiff.decode(data, limits, depth, page)
-    if page:
-        raise ImageError(f"page {page}: only TIFF files have pages; leave `page` out")
+        return tiff.inspect(data, limits, choice)
+    if choice.page:
+        raise ImageError(f"page {choice.page}: only TIFF files have pages; leave `page` out")
     if header := jpeg.plain_header(data):
         limits.check_size(header.height, header.width)
-        if (pixels := jpeg.decode(data, header)) is not None:
-            return Decoded(pixels)
-    return _decode_pillow(data, limits, depth)
+        size = (header.height, header.width)
+        return Encoded(size, 7 * size[0] * size[1], lambda: _plain_jpeg(data, header, limits, choice))
+    return Encoded((0, 0), 0, lambda: _decode_pillow(data, limits, choice.depth))
 
 
-def load(path: Path | str, *, limits: Limits | None = None, depth: Depth = "percentile") -> Decoded:
+def decode(
+    data: bytes,
+    *,
+    limits: Limits | None = None,
+    depth: Depth = "percentile",
+    page: int = 0,
+    bands: tuple[int, ...] | None = None,
+) -> Decoded:
+    """The image in a file's bytes: RGB uint8 [H, W, 3], turned as a viewer shows it; `Choice` has the options.
+
+    Raises what `inspect` raises.
+    """
+    return inspect(data, limits=limits, choice=Choice(depth, page, bands)).decode()
+
+
+def load(
+    path: Path | str,
+    *,
+    limits: Limits | None = None,
+    depth: Depth = "percentile",
+    bands: tuple[int, ...] | None = None,
+) -> Decoded:
     """`decode` of a file on disk. Raises the same, and OSError."""
-    return decode(Path(path).read_bytes(), limits=limits, depth=depth)
+    return decode(Path(path).read_bytes(), limits=limits, depth=depth, bands=bands)
+
+
+def _plain_jpeg(data: bytes, header: jpeg.Header, limits: Limits, choice: Choice) -> Decoded:
+    if (pixels := jpeg.decode(data, header)) is not None:
+        return Decoded(pixels)
+    return _decode_pillow(data, limits, choice.depth)
 
 
 def _decode_pillow(data: bytes, limits: Limits, depth: Depth) -> Decoded:

@@ -3,8 +3,9 @@
 Knows nothing of file formats.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from models.errors import TesseraError
 from models.types import Array
 
 Depth = Literal["percentile", "minmax", "full"]
+Size = tuple[int, int]
 
 
 class ImageError(TesseraError):
@@ -26,6 +28,10 @@ class UnsupportedImage(ImageError):
     """An intact file of a kind we do not open."""
 
 
+class NoSuchBand(ImageError):
+    """`bands` that this image does not have, or that have no meaning in it."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What `decode` accepts: bytes, megapixels, longest side in pixels."""
@@ -33,6 +39,11 @@ class Limits:
     max_bytes: int = 32 * 2**20
     max_mpx: float = 50.0
     max_side_px: int = 32768
+
+    @property
+    def max_held_bytes(self) -> int:
+        """Of samples that are in memory at once: 8 bytes for each of the pixels."""
+        return int(8e6 * self.max_mpx)
 
     def check_bytes(self, count: int) -> None:
         """Raises ImageTooLarge when a file has more bytes than allowed."""
@@ -60,17 +71,61 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What of a file is wanted.
+
+    depth   how 16-bit, 32-bit and float samples become 8 bits: `percentile` (2–98 over the image), `minmax`, or `full`
+            (the type's whole range; floats: 0..1)
+    page    of the file's full images, from 0; GIF and animated WebP or PNG give their first frame
+    bands   which samples make gray (one) or R, G, B (three), from 1; None: what the file says, else the first three
+    level   of a pyramid: 0 is the full size; None: the smallest that `enough` is content with
+    enough  from the picture's size (H, W) to one that suffices; None: only the full size does
+    """
+
+    depth: Depth = "percentile"
+    page: int = 0
+    bands: tuple[int, ...] | None = None
+    level: int | None = None
+    enough: Callable[[Size], Size] | None = None
+
+
+@dataclass(frozen=True)
 class Decoded:
     """An image as a viewer shows it.
 
-    image       RGB uint8 [H, W, 3], orientation applied
-    depth_rule  how deeper than 8-bit samples were mapped to 8 bits, None when they were 8-bit
-    pages       how many pages the file has
+    image        RGB uint8 [h, w, 3], orientation applied; white where nothing is valid
+    valid        bool [h, w]: False where the file says that it holds no data; None: it holds data everywhere
+    size         (H, W) of the picture: larger than the image's own where a smaller level of a pyramid was enough
+    depth_rule   how deeper than 8-bit samples were mapped to 8 bits, None when they were 8-bit
+    pages        how many full images the file has
+    orientation  EXIF's 1..8: the turn that was taken
+    warnings     what was left out, or read in another way than it might be, a sentence each
     """
 
     image: Array
+    valid: Array | None = None
+    size: Size = (0, 0)
     depth_rule: str | None = None
     pages: int = 1
+    orientation: int = 1
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size == (0, 0):
+            object.__setattr__(self, "size", self.image.shape[:2])
+
+
+class Encoded(NamedTuple):
+    """An image in its file, its header read and within the limits.
+
+    size           (H, W) as it will be shown
+    working_bytes  that decoding it, and bringing it to a network's size, holds at most
+    decode         does it: raises ImageError and its kin
+    """
+
+    size: Size
+    working_bytes: int
+    decode: Callable[[], Decoded]
 
 
 def reason(error: Exception) -> str:
@@ -94,7 +149,7 @@ def to_rgb8(samples: Array, depth: Depth, orientation: int) -> Decoded:
         opacity = (alpha.astype(np.float32) / np.iinfo(alpha.dtype).max)[..., None]
         image = np.rint(image * opacity + 255 * (1 - opacity)).astype(np.uint8)
     image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-    return Decoded(upright(image, orientation), rule)
+    return Decoded(upright(image, orientation), depth_rule=rule, orientation=orientation)
 
 
 def upright(image: Array, orientation: int) -> Array:

@@ -9,10 +9,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from models.io.samples import Decoded, Depth, ImageError, ImageTooLarge, Limits, UnsupportedImage, reason, to_rgb8
+from models.io.samples import (
+    Choice,
+    Decoded,
+    Depth,
+    Encoded,
+    ImageError,
+    ImageTooLarge,
+    Limits,
+    UnsupportedImage,
+    reason,
+    to_rgb8,
+)
 from models.types import Array
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first four bytes of a file, either byte order, BigTIFF too
+
+
+def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
+    """A file that begins with MAGIC, as `models.io.decode.inspect` has it."""
+    return Encoded((0, 0), 0, lambda: decode(data, limits, choice.depth, choice.page))
 
 
 def decode(data: bytes, limits: Limits, depth: Depth, page: int) -> Decoded:
