@@ -4,13 +4,16 @@ Knows nothing of files, clusters or networks. Sizes are (H, W) everywhere.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from models.types import WHOLE, Array, Box
+
+Band = Annotated[int, Field(ge=1)]
+_STRIP_PX = 2**20  # pixels of an image that Pillow gets at once: it copies them, at 4 bytes each
 
 
 class InputSpec(BaseModel):
@@ -21,6 +24,8 @@ class InputSpec(BaseModel):
                  `multiple`; letterbox: aspect kept inside exactly `size`, the rest repeats the border;
                  stretch: exactly `size`
     max_side_px  the long side never exceeds this; beyond it the aspect gives way
+    bands        which samples of a multi-band image the network was trained on, as gray (one) or R, G, B (three),
+                 from 1; None, and then absent from the manifest: those the file itself says
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +34,15 @@ class InputSpec(BaseModel):
     resize: Literal["short_side", "letterbox", "stretch"] = "short_side"
     multiple: int = Field(8, ge=1)
     max_side_px: int = Field(2048, ge=1)
+    bands: tuple[Band] | tuple[Band, Band, Band] | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `bands` where there are none: readers older than they are refuse keys they do not know."""
+        written: dict[str, Any] = write(self)
+        if self.bands is None:
+            written.pop("bands", None)
+        return written
 
 
 @dataclass(frozen=True)
@@ -65,12 +79,13 @@ def fitted_size(source: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
     return side(source[0]), side(source[1])
 
 
-def fit(image: Array, spec: InputSpec) -> Fit:
+def fit(image: Array, spec: InputSpec, source: tuple[int, int] | None = None) -> Fit:
     """The image at the size the network wants (bilinear, antialiased).
 
-    image  RGB uint8 [H, W, 3]
+    image   RGB uint8 [h, w, 3]
+    source  (H, W) of the picture, where the image is a smaller level of it; None: the image's own
     """
-    source = (int(image.shape[0]), int(image.shape[1]))
+    source = source or (int(image.shape[0]), int(image.shape[1]))
     height, width = fitted_size(source, spec)
     if spec.resize != "letterbox":
         return Fit(resize(image, (height, width)), source)
@@ -83,7 +98,26 @@ def fit(image: Array, spec: InputSpec) -> Fit:
 
 
 def resize(image: Array, size: tuple[int, int]) -> Array:
-    """A uint8 image [H, W, 3] or map [H, W] at another size (H, W), bilinear with antialiasing."""
-    if image.shape[:2] == size:
+    """A uint8 image [H, W, 3] or map [H, W] at another size (H, W), bilinear with antialiasing.
+
+    A large image is brought to its width in strips and then to its height, which are the two passes, and the rounding
+    in between, that Pillow makes of it: the same pixels, without Pillow's copy of the whole. What Pillow may bring to
+    its height first (tall images, and flattened ones) is left to it.
+    """
+    height, width = image.shape[:2]
+    if (height, width) == size:
         return image
+    half = 2 * size[0] <= height and 2 * size[1] <= width
+    width_first = height <= 1.8 * width and size[1] * height <= 1.03 * size[0] * width
+    if height * width > 2 * _STRIP_PX and half and width_first:
+        step = max(1, _STRIP_PX // width)
+        narrow = np.empty((height, size[1], *image.shape[2:]), np.uint8)
+        for top in range(0, height, step):
+            strip = image[top : top + step]
+            narrow[top : top + step] = _resize(strip, (len(strip), size[1]))
+        image = narrow
+    return _resize(image, size)
+
+
+def _resize(image: Array, size: tuple[int, int]) -> Array:
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))

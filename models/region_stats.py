@@ -23,14 +23,17 @@ class Area(NamedTuple):
     confidence: float
 
 
-def compute(labels: Array, k: int, margin: Array | None = None) -> list[Area]:
+def compute(labels: Array, k: int, margin: Array | None = None, *, ignored: int | None = None) -> list[Area]:
     """The clusters of a label map uint8 [H, W] of ids below k, largest first, with their boxes and mean margins.
 
-    margin  float32 of any size that shows the same image; None counts as 0
+    margin   float32 of any size that shows the same image; None counts as 0
+    ignored  an id, k or above, of pixels that belong to nothing: they are in no area
 
-    Raises ValueError for an id of k or above.
+    Raises ValueError for any other id of k or above.
     """
     pixels, boxes, sums = bindings.count(labels, margin) or plain_count(labels, margin)
+    if ignored is not None:
+        pixels[ignored] = 0
     if pixels[k:].any():
         raise ValueError(f"the label map holds id {int(np.flatnonzero(pixels)[-1])}; ids below {k} were expected")
     largest = np.argsort(-pixels, kind="stable")[: np.count_nonzero(pixels)]

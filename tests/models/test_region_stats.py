@@ -54,3 +54,15 @@ def test_the_smaller_id_is_first_among_equals_and_no_margin_is_none(way: str) ->
 def test_an_id_that_cannot_be_is_refused(way: str) -> None:
     with pytest.raises(ValueError, match="id 255"):
         region_stats.compute(np.array([[0, 255]], np.uint8), 11)
+
+
+def test_pixels_of_the_ignored_id_are_in_no_area(way: str) -> None:
+    labels = np.array([[255, 255, 255, 255], [255, 1, 1, 255], [255, 1, 0, 255]], np.uint8)
+    margin = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    one, zero = region_stats.compute(labels, 2, margin, ignored=255)
+    assert (one.id, one.pixels, one.bbox) == (1, 3, (1, 1, 2, 2))
+    assert one.confidence == pytest.approx((margin[1, 1] + margin[1, 2] + margin[2, 1]) / 3)
+    assert (zero.id, zero.pixels, zero.bbox) == (0, 1, (2, 2, 1, 1))
+    assert region_stats.compute(np.full((2, 2), 255, np.uint8), 2, margin, ignored=255) == []
+    with pytest.raises(ValueError, match="id 2"):
+        region_stats.compute(np.array([[2, 255]], np.uint8), 2, ignored=255)
