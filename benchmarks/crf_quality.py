@@ -20,7 +20,7 @@ from models.preprocess import Fit, fit
 from models.types import Array
 from service.settings import embedded
 from training.data import datasets
-from training.data.images import IGNORED
+from training.data.label_maps import IGNORED
 from training.evaluation import metrics
 from training.evaluation.exported import Answer, open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way, enlarged

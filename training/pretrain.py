@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 
 from models.io.decode import SUFFIXES
-from training.data.images import DataError
+from training.data.errors import DataError
 from training.data.regions import open_regions
 from training.pretraining.contrastive import PretrainOptions, pretrain
 from training.progress import exit_code, say

@@ -29,7 +29,8 @@ from training import methods
 from training.config import recipe as recipes
 from training.config.run import Run, begin, require_same, resume_command, write_text
 from training.data import datasets
-from training.data.images import DataError, evenly
+from training.data.errors import DataError
+from training.data.images import evenly
 from training.data.preprocess import input_spec
 from training.discovery.discover import discover
 from training.discovery.segmenter import Segmenter

@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 
 from models.errors import TesseraError
 from models.nets.backbone import build
+from models.preprocess import IMAGENET, Normalization
 from training.data.augment import ViewOptions, crop, draw_crops, relight
-from training.data.images import DataError
+from training.data.errors import DataError
 from training.data.regions import RegionCache, RegionOptions
 from training.pretrain import find_images, main
 from training.pretraining import contrastive
@@ -166,6 +167,7 @@ def test_the_file_written_is_the_backbone_read(whole: Pretraining, tmp_path: Pat
         facts = file.metadata()
     assert facts["backbone"] == "test_resnet"
     assert facts["images"] == "6"
+    assert Normalization.model_validate_json(facts["normalization"]) == IMAGENET == backbone.normalization
     assert PretrainOptions.model_validate_json(facts["options"]) == TINY
     assert list(tmp_path.iterdir()) == [out]
 

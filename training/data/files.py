@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.io.decode import SUFFIXES
-from training.data.images import DataError
+from training.data.errors import DataError
 
 
 def natural(path: Path) -> tuple[tuple[int, int, str], ...]:

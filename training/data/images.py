@@ -5,55 +5,37 @@ Knows nothing of data sets or methods.
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 
-from models.errors import TesseraError, UsageError
+from models.errors import TesseraError
 from models.io.decode import load
 from models.io.samples import Limits
+from training.data.class_table import PLAIN, ClassTable, pixels_by_value
+from training.data.errors import DataError
+from training.data.label_maps import LabelReader, Values, read_labels
+from training.data.prefetch import prefetch
 from training.progress import Progress
 
 FEWEST_IMAGES = 4  # k-means of a few hundred patches still runs; below that nothing can be learned
 SMALLEST_SIDE_PX = 16
 LIMITS = Limits(max_bytes=2**31, max_mpx=1000.0, max_side_px=2**18)  # our own disk, not a stranger's upload
-IGNORED = 255  # in label maps
-LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")  # JPEG and WebP change values
 
 Reader = Callable[[Path], NDArray[np.uint8]]
-
-
-class DataError(UsageError):
-    """A folder, an image or a label map that cannot be used; the message names it."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """RGB uint8 [H, W, 3] of an image file."""
     return load(path, limits=LIMITS).image
-
-
-def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Values of a label map, uint8 [H, W]: gray, palette (the index is the value) or 16-bit below 256."""
-    try:
-        with Image.open(path) as opened:
-            if opened.mode not in ("1", "L", "P", "I", "I;16"):
-                raise DataError(
-                    f"{path}: mode {opened.mode}; a label map has one byte a pixel (mode L or P), the class's number"
-                )
-            values = np.asarray(opened)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken PNG
-        raise DataError(f"{path}: the label map cannot be read: {error}") from None
-    if values.size and not (values.min() >= 0 and values.max() <= IGNORED):
-        raise DataError(f"{path}: values up to {values.max()}; label maps hold classes 0 to 254, and 255 for ignored")
-    return values.astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -62,18 +44,18 @@ class Found:
 
     labels       image path → label map path, where there is one
     class_names  in order; empty when nobody knows them
-    table        uint8 [256]: class of every value in the files, 255 = ignored; None where values are classes
+    table        class of every value in the files
     read         a file of `paths` → RGB uint8 [H, W, 3]; a function of a module, as processes are sent it
-    read_labels  a file of `labels` → its values, uint8 [H, W]
+    read_labels  a file of `labels`, and what its colors mean → its values, integers [H, W]
     notes        what whoever asked should know, a sentence each
     """
 
     paths: Sequence[Path]
     labels: Mapping[Path, Path] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
-    table: NDArray[np.uint8] | None = None
+    table: ClassTable = PLAIN
     read: Reader = read_image
-    read_labels: Reader = read_labels
+    read_labels: LabelReader = read_labels
     notes: tuple[str, ...] = ()
 
 
@@ -131,34 +113,73 @@ class Images:
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
-        """In order; where nobody knows them "class 0" to the largest value in the label maps, which are all read.
+        """In order; where nobody knows them "class 0" to the largest value in the label maps.
 
-        A map that cannot be read is left to whoever asks for it.
+        All of them are read, those of images this is a subset of, too: its classes are theirs.
         """
         found = self._found
         if found.class_names or not found.labels:
             return found.class_names
-        largest = 0
-        for path in found.labels.values():  # of the images this is a subset of, too: its classes are theirs
+        return found.table.numbered(self._counted(tuple(found.labels.values())))
+
+    @property
+    def named_classes(self) -> tuple[str, ...]:
+        """`class_names` where somebody named them, () elsewhere: no label map is read."""
+        return self._found.class_names
+
+    @property
+    def table(self) -> ClassTable:
+        """The class of every value in the label maps."""
+        return self._found.table
+
+    def value_counts(self, console: Console | None = None) -> Counter[int]:
+        """Pixels of every value in the images' label maps.
+
+        A map that cannot be read, or holds a value that is no class, is left to whoever asks for it.
+        """
+        labels = self._found.labels
+        return self._counted([labels[path] for path in self.paths if path in labels], console)
+
+    def _counted(self, paths: Sequence[Path], console: Console | None = None) -> Counter[int]:
+        def count(path: Path) -> Counter[int]:
             with suppress(DataError):
-                values = found.read_labels(path)
-                largest = max(largest, int(values[values != IGNORED].max(initial=0)))
-        return tuple(f"class {n}" for n in range(largest + 1))
+                counts = pixels_by_value(self._values(path))
+                if self.table.knows(counts):
+                    return counts
+            return Counter()
+
+        counts = Counter[int]()
+        with Progress(console or Console(quiet=True), "reading label maps", len(paths)) as bar:
+            for one in prefetch(count, paths, min(8, os.cpu_count() or 1)):
+                counts += one
+                bar.advance()
+        return counts
+
+    def _values(self, path: Path) -> Values:
+        return self._found.read_labels(path, self.table.colors)
 
     def labels(self, i: int) -> NDArray[np.uint8]:
-        """Ground truth of image i: uint8 [H, W], 255 = ignored. For scoring; no method reads it."""
+        """Ground truth of image i: uint8 [H, W], 255 = ignored. For scoring; no method reads it. Raises DataError."""
         path = self._found.labels.get(self.paths[i])
         if path is None:
             raise DataError(f"{self.name(i)} has no label map")
-        values = self._found.read_labels(path)
-        return values if self._found.table is None else self._found.table[values]
+        values = self._values(path)
+        try:
+            return self.table.classes(values)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
 
     def subset(self, indices: Iterable[int]) -> "Images":
         """Some of them, in the given order."""
         return Images(self.root, [self.paths[i] for i in indices], self._found)
 
+    def classified(self, class_names: tuple[str, ...], table: ClassTable) -> "Images":
+        """The same images and label maps, whose values mean other classes."""
+        found = replace(self._found, class_names=class_names, table=table)
+        return Images(self.root, self.paths, found, skipped=self.skipped)
+
     def paired(self, labels: Mapping[Path, Path]) -> "Images":
-        """The same images with other label maps, whose values are the classes."""
+        """The same images with other label maps, whose values are the classes until `classified` says otherwise."""
         return Images(self.root, self.paths, Found(self.paths, labels, read=self.read), skipped=self.skipped)
 
     @cached_property

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.types import Array, Box
-from training.data.images import IGNORED
+from training.data.label_maps import IGNORED
 from training.losses.correspondence import derangement
 
 POINTS = 128  # of one image

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from models.errors import TesseraError
 from models.types import Array, Box
-from training.data.images import IGNORED
+from training.data.label_maps import IGNORED
 from training.progress import Progress
 
 LR = 5e-3

@@ -13,7 +13,9 @@ from rich.console import Console
 from models.errors import TesseraError
 from models.preprocess import fit
 from models.types import Array
-from training.data.images import IGNORED, DataError, Images, Skipped
+from training.data.errors import DataError
+from training.data.images import Images, Skipped
+from training.data.label_maps import IGNORED
 from training.data.prefetch import prefetch
 from training.evaluation import linear_probe, metrics
 from training.evaluation.correspondence_curve import IMAGES, Curve, Places, curves, places
@@ -91,8 +93,8 @@ class Labelled:
         if beyond.size:
             raise DataError(
                 f"its label map has the value {beyond.max()}, but there are {self.classes} classes (0 to"
-                f" {self.classes - 1}; {IGNORED} is ignored): name the --dataset these labels belong to, or renumber"
-                " them"
+                f" {self.classes - 1}; {IGNORED} is ignored): name the --dataset these labels belong to, renumber them,"
+                f" or leave it out with --ignore {beyond.max()}"
             )
         aspects = [height / width for height, width in (image.shape[:2], labels.shape)]
         if max(aspects) > _SAME_SHAPE * min(aspects):
@@ -147,7 +149,7 @@ def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console
         tally.rows.append(Row(way, scores, float(seconds) / tally.images))
     tally.pixels = int(tally.rows[0].scores.confusion.sum())
     if not tally.pixels:
-        raise TesseraError(f"no pixel of {tally.images} label maps has a known class: all are {IGNORED}, ignored")
+        raise TesseraError(f"no pixel of {tally.images} label maps has a known class: all are ignored")
     return tally
 
 

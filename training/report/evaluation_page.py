@@ -15,7 +15,7 @@ from models import palette
 from models.io.encode import encode
 from models.preprocess import resize
 from models.types import Array
-from training.data.images import IGNORED
+from training.data.label_maps import IGNORED
 from training.report import charts
 from training.report.html import left_out, page, section
 
@@ -104,10 +104,7 @@ def _classes(facts: dict[str, Any]) -> str:
     for name in facts["classes"]:
         figures = "".join(f"<td>{_percent(row['iou'][name])}</td>" for row in rows)
         body += f"<tr><td>{escape(name)}</td>{figures}</tr>"
-    return (
-        f"<table><tr><th>IoU</th>{head}</tr>{body}</table>"
-        '<p class="small">A dash: the class neither occurs nor is predicted.</p>'
-    )
+    return f'<table><tr><th>IoU</th>{head}</tr>{body}</table><p class="small">A dash: no label map has the class.</p>'
 
 
 def _confusion(facts: dict[str, Any], row: dict[str, Any]) -> str:

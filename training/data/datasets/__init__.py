@@ -17,8 +17,10 @@ from pkgutil import iter_modules
 from rich.console import Console
 
 from models.io.decode import SUFFIXES
+from training.data.errors import DataError
 from training.data.files import walk
-from training.data.images import FEWEST_IMAGES, LABEL_SUFFIXES, DataError, Found, Images, check
+from training.data.images import FEWEST_IMAGES, Found, Images, check
+from training.data.label_maps import LABEL_SUFFIXES, REFUSED_SUFFIXES, refusal
 from training.progress import say
 
 
@@ -78,7 +80,7 @@ def with_labels(images: Images, folder: Path) -> Images:
 
     A stem alone decides only where one image and one label map have it. Values of the maps are classes.
 
-    Raises DataError when an image has no label map; it names up to three.
+    Raises DataError when an image has no label map, or one in a format that changes values; it names up to three.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; --labels names the folder that holds the label maps")
@@ -102,6 +104,10 @@ def with_labels(images: Images, folder: Path) -> Images:
         else:
             pairs[path] = label
     if missing:
+        stems = {Path(name).stem for name in missing}
+        for path in walk(folder.resolve(), tuple(REFUSED_SUFFIXES)):
+            if path.stem in stems and path not in images.paths:
+                raise DataError(f"{path}: {refusal(REFUSED_SUFFIXES[path.suffix.lower()])}")
         raise DataError(
             f"{len(missing)} of {len(images)} images have no label map in {folder}, for instance"
             f" {', '.join(missing[:3])}: a label map has the image's name and one of the suffixes"

@@ -7,8 +7,9 @@ tell more than the official val, which shares its drives with train.
 
 from pathlib import Path
 
+from training.data.errors import DataError
 from training.data.files import by_stem, walk
-from training.data.images import DataError, Found
+from training.data.images import Found
 
 _NAMES = "sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist"
 CLASS_NAMES = tuple(_NAMES.split(", "))

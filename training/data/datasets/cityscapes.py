@@ -14,10 +14,11 @@ on "val+train" (3475): its figures are not of the same images.
 
 from pathlib import Path
 
-import numpy as np
-
+from training.data.class_table import ClassTable
+from training.data.errors import DataError
 from training.data.files import by_stem
-from training.data.images import IGNORED, DataError, Found
+from training.data.images import Found
+from training.data.label_maps import IGNORED
 
 SPLITS = ("train", "val", "test", "train_extra")
 _NAMES = (
@@ -42,7 +43,6 @@ def find(folder: Path, split: str) -> Found:
             " and --data names the folder that holds leftImg8bit"
         )
     maps = by_stem(folder / "gtFine" / split, end=LABELS_END)
-    table = np.full(256, IGNORED, np.uint8)
-    table[FIRST_ID : FIRST_ID + len(CLASS_NAMES)] = np.arange(len(CLASS_NAMES))
+    table = ClassTable({FIRST_ID + i: i for i in range(len(CLASS_NAMES))}, others=IGNORED)
     labels = {path: maps[frame] for frame, path in images.items() if frame in maps}
     return Found(list(images.values()), labels, CLASS_NAMES, table)

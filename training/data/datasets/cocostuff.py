@@ -18,8 +18,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.class_table import ClassTable
+from training.data.errors import DataError
 from training.data.files import by_stem, listed
-from training.data.images import IGNORED, DataError, Found
+from training.data.images import Found
+from training.data.label_maps import IGNORED
 
 JPEG = (".jpg", ".jpeg")
 VARIANTS = ("27", "3", "15", "81", "171")
@@ -86,7 +89,8 @@ def find(folder: Path, split: str, variant: str = "27") -> Found:
         paths = listed(chosen, paths)
     elif name:
         notes.append(f"{chosen} is absent: all {len(paths)} images of {year} are used, not the published split")
-    names, table = classes(variant)
+    names, values = classes(variant)
+    table = ClassTable(dict(enumerate(values.tolist())), others=IGNORED)
     labels = {path: maps[stem] for stem, path in paths.items() if stem in maps}
     return Found(list(paths.values()), labels, names, table, notes=tuple(notes))
 

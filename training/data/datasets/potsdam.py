@@ -22,9 +22,12 @@ from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from training.data import images as datasets
+from training.data import label_maps
+from training.data.class_table import ClassTable
+from training.data.errors import DataError
 from training.data.files import by_stem, listed
-from training.data.images import IGNORED, LABEL_SUFFIXES, DataError, Found
+from training.data.images import Found
+from training.data.label_maps import IGNORED, LABEL_SUFFIXES, Colors, Values
 
 CLASS_NAMES = ("roads and cars", "buildings and clutter", "vegetation and trees")
 CLASS_OF_VALUE = (0, 1, 2, 2, 0, 1)
@@ -50,8 +53,7 @@ def find(folder: Path, split: str) -> Found:
         )
     images = listed(list_file, by_stem(folder / "imgs", SUFFIXES))
     maps = by_stem(folder / "gt", SUFFIXES)
-    table = np.full(256, IGNORED, np.uint8)
-    table[: len(CLASS_OF_VALUE)] = CLASS_OF_VALUE
+    table = ClassTable(dict(enumerate(CLASS_OF_VALUE)), others=IGNORED)
     labels = {path: maps[stem] for stem, path in images.items() if stem in maps}
     return Found(list(images.values()), labels, CLASS_NAMES, table, read_image, read_labels)
 
@@ -73,10 +75,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(samples[..., :BANDS])
 
 
-def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Values of a patch's label map, uint8 [H, W]. Raises DataError."""
+def read_labels(path: Path, colors: Colors | None = None) -> Values:
+    """Values of a patch's label map, integers [H, W]. Raises DataError."""
     if path.suffix.lower() != ".mat":
-        return datasets.read_labels(path)
+        return label_maps.read_labels(path, colors)
     values = _mat(path, "gt")
     if values.ndim != 2 or not values.size or not (values.min() >= 0 and values.max() <= IGNORED):
         raise DataError(f"{path}: shape {list(values.shape)}; a label map is [H, W] with values 0 to 5, 255 for none")

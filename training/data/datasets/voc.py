@@ -13,8 +13,9 @@ the center out; here the evaluation's own resizing holds.
 
 from pathlib import Path
 
+from training.data.errors import DataError
 from training.data.files import by_stem, listed
-from training.data.images import DataError, Found
+from training.data.images import Found
 
 _NAMES = (
     "background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike,"

@@ -11,7 +11,7 @@ from rich.console import Console
 from training.data import datasets
 from training.data import images as images_module
 from training.data.datasets import camvid
-from training.data.images import DataError
+from training.data.errors import DataError
 
 CAMVID = Path(__file__).parents[4].parent / "shared" / "data" / "camvid"
 

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from training.data.datasets import with_labels
-from training.data.images import DataError, Images, read_labels
+from training.data.errors import DataError
+from training.data.images import Images
+from training.data.label_maps import read_labels
 
 
 def save(path: Path, values: np.ndarray) -> Path:
@@ -56,6 +58,16 @@ def test_two_maps_of_one_name_and_maps_among_the_images_are_refused(tmp_path: Pa
         with_labels(images, tmp_path / "absent")
 
 
+@pytest.mark.parametrize(("suffix", "reason"), [("gif", "renumber the palette"), ("jpg", "changes values along every")])
+def test_formats_that_change_values_are_named_and_not_merely_missed(suffix: str, reason: str, tmp_path: Path) -> None:
+    images = photos(tmp_path / "in", "x.jpg", "y.jpg")
+    flat(tmp_path / "maps" / "x.png", 1), flat(tmp_path / "maps" / f"y.{suffix}", 1)
+    with pytest.raises(DataError, match=rf"y\.{suffix}: it is .* {reason}.*; save label maps as PNG"):
+        with_labels(images, tmp_path / "maps")
+    with pytest.raises(DataError, match="2 of 2 images have no label map"):  # the photos themselves are no such maps
+        (tmp_path / "none").mkdir(), with_labels(images, tmp_path / "none")
+
+
 def test_classes_nobody_named_are_counted_in_the_maps(tmp_path: Path) -> None:
     images = photos(tmp_path / "in", "x.jpg", "y.jpg")
     assert images.class_names == ()
@@ -85,9 +97,12 @@ def test_label_maps_are_read_as_people_save_them(tmp_path: Path) -> None:
 
 
 def test_label_maps_that_hold_no_classes_are_refused(tmp_path: Path) -> None:
-    save(tmp_path / "deep.png", np.full((2, 2), 1000, np.uint16))
-    with pytest.raises(DataError, match=r"values up to 1000; label maps hold classes 0 to 254"):
-        read_labels(tmp_path / "deep.png")
+    images = photos(tmp_path / "in", "deep.jpg")
+    save(tmp_path / "maps" / "deep.png", np.full((2, 2), 1000, np.uint16))
+    with pytest.raises(
+        DataError, match=r"deep\.png: the value 1000 in 100\.0% of its pixels .* classes are 0 to 254; --ig"
+    ):
+        with_labels(images, tmp_path / "maps").labels(0)
     save(tmp_path / "color.png", np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(DataError, match=r"mode RGB; a label map has one byte a pixel"):
         read_labels(tmp_path / "color.png")

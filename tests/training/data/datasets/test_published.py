@@ -13,7 +13,8 @@ from scipy.io import savemat
 
 from training.data import datasets
 from training.data.datasets import cityscapes, cocostuff
-from training.data.images import DataError, Images
+from training.data.errors import DataError
+from training.data.images import Images
 from training.data.regions import RegionOptions, open_regions
 
 FACTS = Path(__file__).parents[3] / "golden" / "data" / "cocostuff27.json"
