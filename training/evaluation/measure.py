@@ -46,7 +46,7 @@ class Evaluation:
         return self.labelled.images.class_names
 
     def facts(self) -> dict[str, Any]:
-        """evaluation.json: fractions 0..1, seconds; None where a class neither occurs nor is predicted."""
+        """evaluation.json: fractions 0..1, seconds; None where a class does not occur."""
         found: dict[str, Any] = {
             "bundle": self.bundle.ref,
             "method": self.bundle.manifest.method,

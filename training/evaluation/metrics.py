@@ -20,8 +20,9 @@ class Scores:
 
     confusion  int64 [K, N]    pixels of cluster k that show class n
     match      int64 [K]       class of every cluster; EXTRA where there is none
-    iou        float64 [N]     NaN for a class that neither occurs nor is predicted
-    precision  float64 [N]     share of the pixels given to a class that show it; NaN for one never predicted
+    iou        float64 [N]     NaN for a class that does not occur
+    precision  float64 [N]     share of the pixels given to a class that show it; NaN for one that does not occur, or is
+                               never predicted
     miou       mean of `iou` without the NaNs
     accuracy   share of all pixels in the right class; pixels of extra clusters are errors
     """
@@ -35,7 +36,7 @@ class Scores:
 
     @property
     def mean_precision(self) -> float:
-        """Mean over the classes that are predicted at all; CAUSE's code prints it as "mAP"."""
+        """Mean over the classes that occur and are predicted at all; CAUSE's code prints it as "mAP"."""
         return _mean(self.precision)
 
 
@@ -62,11 +63,14 @@ def confusion(predicted: Array, true: Array, clusters: int, classes: int) -> Arr
 def match(confusion: Array) -> Array:
     """The class of every cluster that makes most pixels right: int64 [K], EXTRA for the clusters left over.
 
+    A class without a pixel is nobody's: matched, it would be an IoU of 0 in the mean, for labels that count from 1.
+
     Source: Hungarian algorithm; one cluster per class.
     """
-    clusters, classes = linear_sum_assignment(confusion, maximize=True)
+    held = np.flatnonzero(confusion.sum(axis=0))
+    clusters, classes = linear_sum_assignment(confusion[:, held], maximize=True)
     found = np.full(len(confusion), EXTRA, np.int64)
-    found[clusters] = classes
+    found[clusters] = held[classes]
     return found
 
 
@@ -79,14 +83,14 @@ def score(confusion: Array, matched: Array | None = None) -> Scores:
     np.add.at(by_class, matched[known], confusion[known])
     right = np.diagonal(by_class)
     given = by_class.sum(1)
-    union = given + confusion.sum(0) - right
-    iou = np.divide(right, union, out=np.full(classes, np.nan), where=union > 0)
+    held = confusion.sum(0)
+    iou = np.divide(right, given + held - right, out=np.full(classes, np.nan), where=held > 0)
     pixels = confusion.sum()
     return Scores(
         confusion=confusion,
         match=matched,
         iou=iou,
-        precision=np.divide(right, given, out=np.full(classes, np.nan), where=given > 0),
+        precision=np.divide(right, given, out=np.full(classes, np.nan), where=(given > 0) & (held > 0)),
         miou=_mean(iou),
         accuracy=float(right.sum() / pixels) if pixels else float("nan"),
     )

@@ -49,6 +49,27 @@ def test_absent_classes_are_left_out():
     assert found.miou == 1.0
 
 
+def test_a_class_that_no_map_holds_is_matched_to_no_cluster():
+    true = np.repeat([1, 2], [60, 40])  # labels that count from 1
+    predicted = np.repeat([0, 1, 2], [50, 30, 20])
+    wanted = score(confusion(predicted, true - 1, 3, 2))
+    found = score(confusion(predicted, true, 3, 5))
+    assert found.match.tolist() == [1, 2, EXTRA]
+    assert found.iou[1:3] == pytest.approx(wanted.iou)
+    assert (found.miou, found.accuracy, found.mean_precision) == (wanted.miou, wanted.accuracy, wanted.mean_precision)
+
+
+def test_what_a_probe_takes_for_an_absent_class_is_wrong_and_no_further_class():
+    true = np.repeat([0, 1], 10)
+    predicted = true.copy()
+    predicted[:2] = 2
+    found = score(confusion(predicted, true, 3, 3), np.arange(3))
+    assert found.iou[:2] == pytest.approx([0.8, 1.0])
+    assert np.isnan(found.iou[2])
+    assert (found.miou, found.accuracy) == (pytest.approx(0.9), pytest.approx(0.9))
+    assert found.mean_precision == 1.0
+
+
 def test_a_given_match_replaces_the_hungarian():
     true = np.repeat([0, 1], 10)
     counts = confusion(1 - true, true, 2, 2)
