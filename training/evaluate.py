@@ -22,9 +22,12 @@ from models.errors import UsageError
 from models.refine import Method, Resolution
 from training.config.run import write_text
 from training.data import datasets
-from training.data.images import DataError, Images, Skipped, evenly
+from training.data.class_table import FORMATS
+from training.data.errors import DataError
+from training.data.images import Images, Skipped, evenly
 from training.evaluation.exported import Device
 from training.evaluation.label_maps import Edges, Protocol, enlarged
+from training.evaluation.label_options import classified
 from training.evaluation.measure import Evaluation, evaluate
 from training.evaluation.scoring import Labelled, Options
 from training.progress import exit_code, say
@@ -78,7 +81,21 @@ def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle's folder, or the run that made one.")],
     data: Annotated[Path, typer.Option(help="Folder of the images, or of the data set.")],
     labels: Annotated[
-        Path | None, typer.Option(help="Folder of label maps, named as the images: class numbers from 0, 255 ignored.")
+        Path | None,
+        typer.Option(
+            help="Folder of label maps, named as the images: PNG, TIFF or BMP whose values are class numbers from 0;"
+            " 255 is ignored, unless 0 and 255 are all there is."
+        ),
+    ] = None,
+    labels_from: Annotated[
+        int | None, typer.Option(min=0, max=254, help="The first class's number in the maps; what is below is ignored.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE|NAME", help="Values, or names of classes, to leave out; repeatable, or by commas."),
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"Names of the classes, their values or colors: {FORMATS}.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = None,
     split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
@@ -125,6 +142,8 @@ def command(
             raise UsageError("--probe-data, --probe-labels and --probe-split belong to --linear-probe: add it")
         model = open_bundle(bundle)
         images, failed, notes = open_images(data, dataset, split, labels, limit=limit)
+        images, noted = classified(images, console, classes, labels_from, ignore or ())
+        notes += noted
         labelled = Labelled(images, len(images.class_names), protocol, model.manifest.input.size)  # type: ignore[arg-type]
         learning = None
         if linear_probe:
@@ -136,6 +155,7 @@ def command(
                 )
             other, more, _ = open_images(probe_data or data, dataset, probe_split or "train", probe_labels)
             failed += more
+            other = other.classified(images.class_names, images.table)
             learning = Labelled(other, labelled.classes, labelled.protocol, labelled.size)
             notes += overlap(other, images, told=told)
         folder = writable(out or default_out(model.path))

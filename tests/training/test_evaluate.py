@@ -104,6 +104,129 @@ def test_scores_are_those_of_the_served_label_maps(tiny_bundle: Path, data: Path
     assert facts["failed"] == []
 
 
+def numbered(data: Path, out: Path, values: dict[int, int], kind: type = np.uint8) -> Path:
+    """The drawn label maps with other values, in a new folder."""
+    out.mkdir()
+    table = np.zeros(256, np.int64)
+    table[list(values)] = list(values.values())
+    for path in (data / "labels/val").iterdir():
+        name = path.name if kind is np.uint8 else path.with_suffix(".tif").name
+        Image.fromarray(table[np.asarray(Image.open(path))].astype(kind)).save(out / name)
+    return out
+
+
+STRAIGHT = {0: 0, 1: 1, 2: 2, 3: 3, 255: 255}
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "note"),
+    [
+        ({0: 1, 1: 2, 2: 3, 3: 4, 255: 255}, {}, "note: 1 of 5 classes neither occur nor are predicted"),
+        ({0: 1, 1: 2, 2: 3, 3: 4, 255: 0}, {"labels_from": 1}, "by value 0: "),  # STEGO's cropped label maps
+        ({0: 1, 1: 2, 2: 3, 3: 4, 255: 0}, {"ignore": ["0"]}, "by value 0: "),
+        ({0: 1, 1: 20, 2: 3, 3: 4, 255: 8}, {"ignore": ["0,2", "8"]}, "by value 8: "),
+        ({**STRAIGHT, 255: 65535}, {"ignore": ["65535"], "kind": np.uint16}, "by value 65535: "),
+        ({**STRAIGHT, 255: -1}, {"ignore": ["-1"], "kind": np.int32}, "by value -1: "),
+        ({0: 7, 1: 300, 2: 11, 3: 0, 255: 9}, {"classes": "7 a\n300 b\n11 c\n0 d\n9 none", "ignore": ["none"],
+                                                "kind": np.uint16}, "by value 9: "),
+        (STRAIGHT, {"classes": "a:1,2,3::\nb:1,2,4::\nc:1,2,5::\nd:1,2,6::"}, "by value 255: "),
+    ],
+)  # fmt: skip
+def test_labels_numbered_in_other_ways_score_the_same(
+    values: dict, options: dict, note: str, tiny_bundle: Path, data: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    options = dict(options)
+    maps = numbered(data, tmp_path / "maps", values, options.pop("kind", np.uint8))
+    if "classes" in options:
+        (tmp_path / "classes").write_text(options["classes"])
+        options["classes"] = tmp_path / "classes"
+    wanted = ran(tiny_bundle, tmp_path / "a", data=data / "images/val", labels=data / "labels/val", limit=2)
+    capsys.readouterr()
+    facts = ran(tiny_bundle, tmp_path / "b", data=data / "images/val", labels=maps, limit=2, **options)
+    for figure in ("miou", "accuracy", "mean_precision"):
+        assert row(facts, "plain")[figure] == pytest.approx(row(wanted, "plain")[figure], abs=1e-12)
+    assert facts["pixels"] == wanted["pixels"]
+    assert note in capsys.readouterr().out
+    if "classes" in options:
+        assert facts["classes"] == ["a", "b", "c", "d"]
+
+
+def test_the_help_says_how_a_file_of_classes_is_built() -> None:
+    app = typer.Typer()
+    app.command()(evaluate.command)
+    told = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "400"}).output
+    for form in ("name:R,G,B::", "value name", '["name"]', '{"name": value or [R, G, B] or "#RRGGBB"}'):
+        assert form in told
+
+
+def test_what_is_ignored_is_said(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    maps = numbered(data, tmp_path / "maps", {0: 0, 1: 1, 2: 2, 3: 2, 255: 255})
+    counts = np.zeros(256, np.int64)
+    for path in maps.iterdir():
+        counts += np.bincount(np.asarray(Image.open(path)).ravel(), minlength=256)
+    facts = ran(tiny_bundle, tmp_path / "out", data=data / "images/val", labels=maps, ignore=["2"])
+    two, none, both = (f"{100 * n / counts.sum():.1f} %" for n in (counts[2], counts[255], counts[2] + counts[255]))
+    assert f"ignored are {both} of the label maps' pixels, by value 2: {two}, 255: {none}" in facts["notes"]
+    assert facts["classes"] == ["class 0", "class 1"]
+    assert facts["pixels"] == counts[:2].sum()
+    assert f"by value 2: {two}" in (tmp_path / "out" / "evaluation.html").read_text(encoding="utf-8")
+
+
+def test_masks_of_0_and_255_are_two_classes(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    where = {"data": data / "images/val", "limit": 2}
+    wanted = ran(tiny_bundle, tmp_path / "a", labels=numbered(data, tmp_path / "01", {0: 0, 1: 1, 2: 1, 3: 1}), **where)
+    masks = numbered(data, tmp_path / "masks", {0: 0, 1: 255, 2: 255, 3: 255})
+    facts = ran(tiny_bundle, tmp_path / "b", labels=masks, **where)
+    assert facts["classes"] == ["class 0", "class 1"]
+    assert row(facts, "plain")["iou"] == row(wanted, "plain")["iou"]
+    assert [note for note in facts["notes"] if "0 and 255 alone, read as the classes 0 and 1; --ignore 255" in note]
+    (tmp_path / "names").write_text("ground\nhouse\n")
+    facts = ran(tiny_bundle, tmp_path / "c", labels=masks, classes=tmp_path / "names", **where)
+    assert list(row(facts, "plain")["iou"]) == ["ground", "house"]
+    facts = ran(tiny_bundle, tmp_path / "d", labels=masks, ignore=["255"], **where)
+    assert facts["classes"] == ["class 0"]
+    assert not [note for note in facts["notes"] if "0 and 255 alone" in note]
+
+
+def test_label_maps_in_colors(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    colors = {0: (0, 0, 0), 1: (128, 64, 128), 2: (250, 170, 30), 3: (0, 0, 1), 255: (224, 224, 192)}
+    table = np.zeros((256, 3), np.uint8)
+    table[list(colors)] = list(colors.values())
+    (tmp_path / "maps").mkdir()
+    for path in (data / "labels/val").iterdir():
+        Image.fromarray(table[np.asarray(Image.open(path))]).save(tmp_path / "maps" / path.name)
+    lines = [f"class {v}:{r},{g},{b}::" for v, (r, g, b) in colors.items()]
+    (tmp_path / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(lines))
+    where = {"data": data / "images/val", "limit": 2}
+    wanted = ran(tiny_bundle, tmp_path / "a", labels=data / "labels/val", **where)
+    told = {"classes": tmp_path / "labelmap.txt", "ignore": ["class 255"]}
+    facts = ran(tiny_bundle, tmp_path / "b", labels=tmp_path / "maps", **told, **where)
+    assert row(facts, "plain")["iou"] == row(wanted, "plain")["iou"]
+    assert facts["pixels"] == wanted["pixels"]
+    code, said = failing(tiny_bundle, tmp_path / "c", labels=tmp_path / "maps", **where)
+    assert code == 1
+    assert f"where its colors are classes: --classes {tmp_path}/labelmap.txt" in said
+
+
+def test_of_a_data_sets_label_maps_values_and_names_are_ignored(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    facts = ran(tiny_bundle, tmp_path, data=data, dataset="camvid", split="val", limit=2, ignore=["sky", "3"])
+    assert len(facts["classes"]) == 9
+    assert "sky" not in facts["classes"]
+    assert list(facts["classes"][:2]) == ["building", "pole"]
+    assert facts["classes"][2] == "pavement"
+    assert any("by value" in note and " 255: " in note and " 3: " in note for note in facts["notes"])
+
+
+def test_a_probe_learns_the_classes_that_are_evaluated(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    facts = ran(
+        tiny_bundle, tmp_path, data=data / "images/val", labels=data / "labels/val", ignore=["1"], limit=2,
+        linear_probe=True, probe_data=data / "images/train", probe_labels=data / "labels/train", probe_steps=2,
+    )  # fmt: skip
+    assert facts["classes"] == ["class 0", "class 2", "class 3"]
+    assert row(facts, "linear probe, plain")["class_of_cluster"] == facts["classes"]
+
+
 def test_everything_at_once(tiny_bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = ran(
         tiny_bundle, tmp_path, data=data / "images/val", labels=data / "labels/val", flip=True, protocol="crop",
@@ -244,12 +367,15 @@ def test_values_beyond_the_classes_are_named(tiny_bundle: Path, tmp_path: Path) 
         ({"labels": "labels/val", "refine": "slow"}, "--refine slow: write dense, fast, pydensecrf"),
         ({"labels": "labels/val", "crf": True, "crf_size": "photo"}, "--crf-size photo: write input, source"),
         ({"labels": "labels/val", "crf_size": "source"}, "belongs to --crf or --refine: add one"),
+        ({"labels": "labels/val", "ignore": "sky"}, "--ignore sky: it is no value; names are those of --classes"),
+        ({"labels": "labels/val", "ignore": ",".join(map(str, range(255)))}, "--ignore leaves no class"),
+        ({"labels": "labels/val", "classes": "images"}, "it cannot be read"),
         ({"labels": "labels/val", "probe_split": "val"}, "belong to --linear-probe"),
         ({"labels": "labels/val", "linear_probe": True}, "learns from labels that are not the evaluated ones"),
     ],
 )
 def test_wrong_usage(options: dict, wanted: str, tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
-    given = {k: data / v if k == "labels" else v for k, v in options.items()}
+    given = {k: data / v if k in ("labels", "classes") else v for k, v in options.items()}
     code, told = failing(tiny_bundle, tmp_path, data=data / "images/val", **given)
     assert code == 2, told
     assert wanted in told

@@ -12,6 +12,7 @@ from rich.console import Console
 from scipy.io import savemat
 
 from training.data import datasets
+from training.data.class_table import read_classes
 from training.data.datasets import cityscapes, cocostuff
 from training.data.errors import DataError
 from training.data.images import Images
@@ -297,6 +298,19 @@ def test_voc_reads_palette_maps_of_its_lists(voc: Path) -> None:
         assert [images.labels(i).ravel()[:4].tolist() for i in (0, 3)] == [[7, 20, 255, 0], [5, 20, 255, 0]]
     assert (len(images.class_names), images.class_names[15]) == (21, "person")
     assert not opened("voc", voc, "val")[0].labelled
+
+
+def test_what_cvat_exports_in_the_layout_of_voc(voc: Path) -> None:
+    root = voc / "VOCdevkit" / "VOC2012"
+    (root / "labelmap.txt").write_text("background:0,0,0::\ntree:9,9,9::\nvoid:224,224,192::\n")
+    colors = np.zeros((*SIZE, 3), np.uint8)
+    colors[:, 3:], colors[0] = (9, 9, 9), (224, 224, 192)
+    for path in (root / "SegmentationClass").iterdir():
+        Image.fromarray(colors).save(path)
+    names, table = read_classes(root / "labelmap.txt")
+    images = opened("voc", voc)[0].classified(*table.ignoring({2}, names))
+    assert images.class_names == ("background", "tree")
+    assert images.labels(0)[:2, 2:4].tolist() == [[255, 255], [0, 1]]
 
 
 def test_voc_says_what_is_wrong(voc: Path) -> None:
