@@ -32,7 +32,7 @@ from pydantic import ValidationError
 from models.errors import TesseraError
 from models.io.encode import npy
 from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance
-from models.preprocess import InputSpec
+from models.preprocess import InputSpec, Normalization
 from models.types import Array
 
 _REQUIRED = ("encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE")
@@ -126,6 +126,7 @@ def save(
     name: str,
     method: str,
     input: InputSpec,
+    normalization: Normalization | None = None,
     code: CodeSpec,
     clusters: Sequence[Cluster],
     hierarchy: Sequence[Merge],
@@ -161,6 +162,7 @@ def save(
             name=name,
             method=method,
             input=input,
+            normalization=normalization,
             code=code,
             clusters=tuple(clusters),
             hierarchy=tuple(hierarchy),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from models import assign
-from models.preprocess import InputSpec
+from models.preprocess import InputSpec, Normalization
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -71,6 +71,7 @@ class Manifest(_Frozen):
     name: Name
     method: str  # for people; no code branches on it
     input: InputSpec
+    normalization: Normalization | None = None  # which the graph does; absent from bundles of 0.3: ImageNet's
     code: CodeSpec
     clusters: tuple[Cluster, ...] = Field(min_length=2, max_length=255)
     hierarchy: tuple[Merge, ...]

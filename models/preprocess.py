@@ -8,12 +8,24 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
 
 from models.types import WHOLE, Array, Box
 
 Band = Annotated[int, Field(ge=1)]
 _STRIP_PX = 2**20  # pixels of an image that Pillow gets at once: it copies them, at 4 bytes each
+
+
+class Normalization(BaseModel):
+    """What is taken off every pixel's channels (R, G, B) and what they are then divided by, as fractions of 255."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    mean: tuple[float, float, float]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 class InputSpec(BaseModel):

@@ -6,23 +6,30 @@ Know nothing of methods, heads or clusters.
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
+from pydantic import ValidationError
+from safetensors import safe_open
 from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
 from models.errors import TesseraError
+from models.nets import families
 from models.nets.checkpoints.reader import ForeignCheckpointError, read_tensors
+from models.nets.families import FAMILIES
 from models.nets.heads import FPNHead
+from models.nets.positions import resample_positions
+from models.preprocess import IMAGENET, Normalization
 
-MEAN = (0.485, 0.456, 0.406)  # ImageNet's, as every method here and its pretrained weights use them
-STD = (0.229, 0.224, 0.225)
-
+NORMALIZATION = "normalization"  # of a .safetensors file's own facts: a Normalization as JSON
 _WRAPPED = re.compile(r"^(module\.|backbone\.|encoder_q\.|base_encoder\.|model\.)+")  # around the network's own names
+
+_LATERAL = r"neck\.laterals\.\d+\.weight"  # only what was pretrained here has a neck
 
 VitFeatures = Literal["tokens", "keys"]
 
@@ -32,27 +39,32 @@ class BackboneError(TesseraError):
 
 
 class Backbone(nn.Module):
-    """Normalized pixels float32 [B, 3, H, W] to features [B, C, H/stride, W/stride]."""
+    """Normalized pixels float32 [B, 3, H, W] to features [B, C, H/stride, W/stride].
+
+    normalization  mean and std of the pixels its weights were trained on
+    """
 
     channels: int
     stride: int
+    normalization: Normalization = IMAGENET
 
 
 class VitBackbone(Backbone):
     """A plain timm ViT's patch tokens. Class, distillation and register tokens take part and are dropped at the end.
 
     features  tokens: of the last block, after the final norm; keys: of the last block's attention, head by head
+    family    whose way of resampling its position embeddings take (families.py)
 
-    Position embeddings are resampled as DINO does: bicubic, no antialiasing, scale factor (h + 0.1) / g. The
-    keys of as many heads as the network has: upstream STEGO reads six, whatever the network.
+    The keys of as many heads as the network has: upstream STEGO reads six, whatever the network.
 
-    Source: STEGO (arXiv:2203.08414) §4.1; DINO (arXiv:2104.14294), `interpolate_pos_encoding`.
+    Source: STEGO (arXiv:2203.08414) §4.1.
     """
 
-    def __init__(self, vit: Any, *, features: VitFeatures = "tokens") -> None:
+    def __init__(self, vit: Any, *, features: VitFeatures = "tokens", family: str = "dino") -> None:
         super().__init__()
         self.vit = vit
         self.features = features
+        self.resampling = FAMILIES[family]
         self.stride = vit.patch_embed.patch_size[0]
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
         self.channels: int = vit.embed_dim
@@ -92,7 +104,7 @@ class VitBackbone(Backbone):
         if vit.pos_embed is not None:
             outside = vit.pos_embed.shape[1] - self.grid[0] * self.grid[1]  # positions of prefix tokens
             own, spatial = vit.pos_embed[:, :outside], vit.pos_embed[:, outside:]
-            tokens = tokens + resample_positions(spatial, self.grid, height, width)
+            tokens = tokens + resample_positions(spatial, self.grid, height, width, self.resampling)
             if outside:
                 joined = torch.cat(prefix, 1)
                 prefix = [joined + own] if outside == joined.shape[1] else [
@@ -100,40 +112,6 @@ class VitBackbone(Backbone):
                 ]  # fmt: skip
         embedded: Tensor = vit.norm_pre(torch.cat([*prefix, tokens], 1))
         return embedded
-
-
-def resample_positions(positions: Tensor, grid: tuple[int, int], height: int, width: int) -> Tensor:
-    """Position embeddings [1, g·g, C] of a g×g grid for a height×width one: [1, height·width, C].
-
-    Two small matrices of cubic weights rather than `interpolate`: they export to ONNX with free sizes.
-    """
-    rows, columns = grid
-    table = positions.reshape(rows, columns, -1)
-    wanted = torch.stack([torch.scalar_tensor(height), torch.scalar_tensor(width)])
-    trained = torch.tensor([float(rows), float(columns)])
-    same = (wanted == trained).all()
-    scale = torch.where(same, torch.ones(2), (wanted + 0.1) / trained).to(positions)
-    down = cubic_weights(height, rows, scale[0])
-    across = cubic_weights(width, columns, scale[1])
-    table = torch.einsum("hr,rcd->hcd", down, table)
-    table = torch.einsum("wc,hcd->hwd", across, table)
-    return table.reshape(1, -1, table.shape[-1])
-
-
-def cubic_weights(out: int, grid: int, scale: Tensor) -> Tensor:
-    """Weights [out, grid] of cubic convolution (a = −0.75), half-pixel centers, border repeated."""
-    at = (torch.arange(out, device=scale.device, dtype=scale.dtype) + 0.5) / scale - 0.5
-    low = at.floor()
-    cells = torch.arange(grid, device=scale.device, dtype=scale.dtype)
-    weights = torch.zeros(1, grid, device=scale.device, dtype=scale.dtype)
-    for tap in (-1, 0, 1, 2):
-        cell = (low + tap).clamp(0, grid - 1)
-        d = (at - (low + tap)).abs()
-        near = (1.25 * d - 2.25) * d * d + 1
-        far = ((-0.75 * d + 3.75) * d - 6) * d + 3
-        weight = torch.where(d <= 1, near, far)
-        weights = weights + weight[:, None] * (cells[None] == cell[:, None]).to(weight)
-    return weights
 
 
 class CnnBackbone(Backbone):
@@ -167,12 +145,22 @@ class CnnBackbone(Backbone):
 
 
 def build(
-    name: str, weights: str | Path = "timm", *, features: VitFeatures = "tokens", levels: int = 4, neck: int = 0
+    name: str,
+    weights: str | Path = "timm",
+    *,
+    features: VitFeatures = "tokens",
+    family: str = "",
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    levels: int = 4,
+    neck: int = 0,
 ) -> Backbone:
     """The backbone of a timm name.
 
     weights       `timm` (its hub), `random`, or a .safetensors / .pth file in timm's or the authors' key names
     features      of a ViT, see VitBackbone
+    family        whose conventions the weights follow (families.py); empty: the file's, else the timm name's
+    mean, std     of the pixels, as fractions of 255; empty: those of the weights
     levels, neck  of a CNN, see CnnBackbone; a file written by `training/pretrain.py` brings its own
 
     Raises BackboneError.
@@ -181,14 +169,18 @@ def build(
     if not timm.is_model(base):
         near = timm.list_models(f"*{base.split('_')[0]}*")[:5]
         raise BackboneError(f"backbone {name!r} is not a timm name" + (f"; near it: {', '.join(near)}" if near else ""))
-    state = None
+    if family and family not in FAMILIES:
+        raise BackboneError(f"backbone.family {family!r}: there are {', '.join(FAMILIES)}")
+    file = None
     if str(weights) not in ("timm", "random"):
-        state = read_weights(Path(weights))
-        laterals = [v for k, v in state.items() if re.fullmatch(r"neck\.laterals\.\d+\.weight", k)]
+        file = read_weights(Path(weights))
+        laterals = [v for k, v in file.tensors.items() if re.fullmatch(_LATERAL, k)]
         levels, neck = (len(laterals), laterals[0].shape[0]) if laterals else (levels, neck)
     pretrained = str(weights) == "timm"
     try:
-        backbone = _create(name, features, levels, neck, pretrained)
+        family = family or (file.family if file else "") or families.of_timm(name)
+        backbone = _create(name, features, family, levels, neck, pretrained)
+        own = IMAGENET if str(weights) == "random" else _normalization(name, family, file)
     except BackboneError:
         raise
     except Exception as error:
@@ -199,12 +191,24 @@ def build(
             " timm's hub, give a local file (--set backbone.weights=FILE), or train a small backbone on your own"
             " images (python training/pretrain.py --data DIR --out backbone.safetensors)"
         ) from error
-    if state is not None:
-        load_weights(backbone, state, Path(weights))
+    backbone.normalization = Normalization.model_validate({"mean": mean or own.mean, "std": std or own.std})
+    if file is not None:
+        load_weights(backbone, file.tensors, Path(weights))
     return backbone
 
 
-def _create(name: str, features: VitFeatures, levels: int, neck: int, pretrained: bool) -> Backbone:
+def _normalization(name: str, family: str, file: "Weights | None") -> Normalization:
+    """Of the pixels that weights from timm's hub or a file were trained on."""
+    if file is not None and file.normalization is not None:
+        return file.normalization
+    trained_here = file is not None and any(re.fullmatch(_LATERAL, key) for key in file.tensors)
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if family != "timm" or trained_here or known is None:
+        return IMAGENET
+    return Normalization(mean=known.mean, std=known.std)
+
+
+def _create(name: str, features: VitFeatures, family: str, levels: int, neck: int, pretrained: bool) -> Backbone:
     if not _is_vit(name):
         if features == "keys":
             raise BackboneError(f"backbone {name!r} has no attention, hence no keys: set backbone.features to tokens")
@@ -214,33 +218,58 @@ def _create(name: str, features: VitFeatures, levels: int, neck: int, pretrained
         raise BackboneError(f"backbone {name!r} uses rotary positions, which are not read here; take a plain ViT")
     if not isinstance(vit, VisionTransformer) or type(vit.patch_embed) is not PatchEmbed:
         raise BackboneError(f"backbone {name!r} is no plain ViT: its positions or patches are made in another way")
-    return VitBackbone(vit, features=features)
+    return VitBackbone(vit, features=features, family=family)
 
 
 def _is_vit(name: str) -> bool:
     return name.startswith(("vit_", "deit_", "deit3_", "flexivit_", "test_vit")) and "vit_relpos" not in name
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The network's tensors in a .safetensors or .pth file, under its own names. Raises BackboneError.
+@dataclass(frozen=True)
+class Weights:
+    """A network's tensors under its own names, and what their file tells besides.
+
+    family         whose conventions they follow; empty: it does not tell
+    normalization  of the pixels they were trained on; None: it does not tell
+    """
+
+    tensors: dict[str, Tensor]
+    family: str = ""
+    normalization: Normalization | None = None
+
+
+def read_weights(path: Path) -> Weights:
+    """The network in a .safetensors or .pth file. Raises BackboneError.
 
     Nothing in the file is executed. Of a checkpoint that holds several networks the one to use is taken: the
     teacher (DINO, iBOT), the target (MSN), the query encoder (MoCo).
     """
+    normalization = None
     try:
         state = read_tensors(path)
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                facts = file.metadata() or {}
+            if NORMALIZATION in facts:
+                normalization = Normalization.model_validate_json(facts[NORMALIZATION])
     except ForeignCheckpointError as error:
         raise BackboneError(f"weights {error}") from None
+    except ValidationError as error:
+        raise BackboneError(f"weights {path}: its {NORMALIZATION}: {error.errors()[0]['msg']}") from None
+    family = families.of_tensors(state)
     for part in ("teacher.", "target_encoder.", "state_dict.", "model."):
         state = {key.removeprefix(part): v for key, v in state.items() if key.startswith(part)} or state
-    return {_WRAPPED.sub("", key): v for key, v in state.items()}
+    return Weights({_WRAPPED.sub("", key): v for key, v in state.items()}, family, normalization)
 
 
-def vit_from(state: dict[str, Tensor], heads: int | None = None, *, source: str = "") -> VitBackbone:
+def vit_from(
+    state: dict[str, Tensor], heads: int | None = None, *, source: str = "", family: str = "dino"
+) -> VitBackbone:
     """The plain ViT that tensors in timm's or the authors' names make, whatever timm calls it.
 
     heads   of its attention, which no tensor tells; one per 64 channels when absent, as all published ones have
     source  what messages call the tensors
+    family  whose conventions they follow (families.py)
 
     Raises BackboneError.
     """
@@ -265,7 +294,7 @@ def vit_from(state: dict[str, Tensor], heads: int | None = None, *, source: str 
         no_embed_class=side**2 == positions or "register_tokens" in state,  # prefix tokens have no position
         num_classes=0,
     )
-    backbone = VitBackbone(vit)
+    backbone = VitBackbone(vit, family=family)
     load_weights(backbone, state, source, "the file is not whole")
     return backbone
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.nets.backbone import resample_positions
 from models.nets.heads import ProjectionHead, unchanged
+from models.nets.positions import resample_positions
 
 MAX_TOKENS = 8192  # attention of each to each: 268 MB an image, as much as two heads of a ViT-S/8
 

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.nets.backbone import MEAN, STD, Backbone, CnnBackbone
+from models.nets.backbone import Backbone, CnnBackbone
 from models.nets.heads import FPNHead
 
 
 class Encoder(nn.Module):
-    """Pixels uint8 [B, H, W, 3] to code float32 [B, D, h, w]: backbone, then head.
+    """Pixels uint8 [B, H, W, 3] to code float32 [B, D, h, w]: the backbone's normalization, backbone, head.
 
     normalize     code of length 1 per pixel (PiCIE)
     position      over 0: the code is brought to length 1 and two columns, position × (row, column) in −1..1,
@@ -39,8 +39,9 @@ class Encoder(nn.Module):
         self.position = position
         self.flip_average = flip_average
         self.average = Average()
-        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        pixels = backbone.normalization
+        self.register_buffer("mean", 255 * torch.tensor(pixels.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(pixels.std).view(1, 3, 1, 1), persistent=False)
 
     @property
     def stride(self) -> int:

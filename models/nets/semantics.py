@@ -13,8 +13,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.nets.backbone import CnnBackbone, resample_positions
+from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
+from models.nets.positions import resample_positions
 
 HEAD_DIM = 32
 _SHRINK = 4  # the semantic encoder sees the image at a quarter of its size,

@@ -26,6 +26,7 @@ class TokenBackbone(Backbone):
         self.inner = inner
         self.pool = math.ceil(least_stride / inner.stride)
         self.channels, self.stride = inner.channels, inner.stride * self.pool
+        self.normalization = inner.normalization
         self.register_buffer("center", torch.zeros(inner.channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from models import assign
 from models.crf.dense import refine
 from models.crf.params import CRFParams
-from models.nets.backbone import MEAN, STD, VitBackbone, resample_positions
+from models.nets.backbone import VitBackbone
 from models.nets.encoder import Encoder
 from models.nets.heads import ProjectionHead
+from models.nets.positions import resample_positions
+from models.preprocess import IMAGENET
 from tests.golden.runner import Case
 from training.evaluation.metrics import EXTRA, Scores, confusion, match, score
 from training.features.store import neighbors
@@ -171,7 +173,7 @@ def stego_crf_loss(case: Case) -> None:
 
 
 def stego_dense_crf(case: Case) -> None:
-    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET.mean, IMAGENET.std))
     image = ((case["image"] * std + mean) * 255).clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
     upsampled = F.interpolate(case["logits"][None], size=image.shape[:2], mode="bilinear", align_corners=False)
     params = case.params

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from models.bundle import Bundle
 from models.inference import segment, self_test
 from models.nets.backbone import build
+from models.preprocess import IMAGENET
 from training import train
 from training.evaluation.exported import Exported
 from training.methods.stego import Stego
@@ -123,7 +124,9 @@ def test_a_run_goes_on_to_where_its_own_version_went(begun: Path, capsys: pytest
     steps = [json.loads(line)["step"] for line in (begun / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 9))
     now, then = Bundle.load(begun / "bundle"), bundle_of(begun.parent / "then")
-    assert now.manifest.provenance.recipe_sha256 == then.manifest.provenance.recipe_sha256
+    recipe, added = now.manifest.provenance.recipe, {"family": "dino", "mean": [], "std": []}
+    assert recipe == then.manifest.provenance.recipe | {"backbone": then.manifest.provenance.recipe["backbone"] | added}
+    assert now.manifest.normalization == IMAGENET  # as that version had it, though timm's test_resnet has others
     assert np.abs(now.centroids - then.centroids).max() < 1e-4
     assert (now.golden.labels == then.golden.labels).mean() > 0.99
 
@@ -137,6 +140,7 @@ def bundle_of(folder: Path) -> Bundle:
 def test_a_bundle_still_answers(tmp_path: Path) -> None:
     bundle = bundle_of(tmp_path / "bundle")
     session = Exported(bundle.encoder_bytes())
+    assert bundle.manifest.normalization is None
     assert len(np.unique(bundle.golden.labels)) == 3
     assert self_test(bundle, session) >= 0.99
     assert segment(bundle, session, np.asarray(bundle.golden.image)[:, :40]).shape == (64, 40)

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from models.errors import UsageError
 
@@ -29,13 +29,26 @@ class Section(BaseModel):
 
 
 class BackboneSection(Section):
-    """Which network gives the features, and where its weights come from."""
+    """Which network gives the features, and where its weights come from: what `models.nets.backbone.build` takes."""
 
     name: str = "vit_small_patch8_224.dino"  # timm's name
     # "timm" (its hub), "random", a .safetensors/.pth file, or "auto": the hub, and where there is none a
     # small network pretrained on the same images
     weights: str = "timm"
     features: Literal["tokens", "keys"] = "tokens"  # of a ViT: after the final norm, or the last attention's keys
+    # whose conventions for positions and pixels the weights follow (models/nets/families.py), where neither their
+    # file nor the name tells; empty: as these tell
+    family: str = ""
+    mean: tuple[FiniteFloat, ...] = ()  # of the pixels (R, G, B), as fractions of 255; empty: the weights' own
+    std: tuple[FiniteFloat, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_three_channels(self) -> Self:
+        if {len(self.mean), len(self.std)} - {0, 3} or any(value <= 0 for value in self.std):
+            raise ValueError(
+                "mean and std are three numbers, R, G, B of 0..1, std over 0; or none, for the weights' own"
+            )
+        return self
 
 
 class InputSection(Section):

@@ -28,6 +28,8 @@ from training.config.recipe import Recipe
 from training.data.images import Images
 from training.data.regions import RegionCache, RegionOptions, open_regions
 
+_EARLIER = {"family": "dino"}  # whose conventions 0.3 took for all weights: what it began goes on as it began
+
 
 @dataclass(frozen=True)
 class Run:
@@ -92,6 +94,7 @@ def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
         if not facts.is_file():
             raise UsageError(f"{folder} holds no run to go on with; leave --resume out to start one")
         found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
+        found["recipe"]["backbone"] = _EARLIER | found["recipe"]["backbone"]
         return found
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if facts.is_file():

@@ -64,6 +64,7 @@ def write_bundle(
         name=origin.name,
         method=origin.method,
         input=spec,
+        normalization=found.encoder.backbone.normalization,
         code=code,
         clusters=clusters(fractions),
         hierarchy=hierarchy(centroids, fractions),

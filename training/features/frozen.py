@@ -25,7 +25,7 @@ def frozen_network(
     least_stride  finer features are averaged to cells of so many pixels, which can be centered; None: as they are
     """
     # Of a CNN without a neck the map at stride 16: the one at 32 has 7×7 cells at 224 pixels.
-    backbone = build(asked.name, asked.weights, features=asked.features, levels=3).requires_grad_(False)
+    backbone = build(**asked.model_dump(), levels=3).requires_grad_(False)
     if least_stride is not None:
         backbone = TokenBackbone(backbone, least_stride)
     return Encoder(backbone, head(backbone), flip_average=flip_average)

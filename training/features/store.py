@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from models.errors import TesseraError
 from models.files import write_atomically
-from models.nets.backbone import VitBackbone
+from models.nets.backbone import Backbone, VitBackbone
 from models.nets.encoder import Encoder
+from models.nets.positions import DINO
+from models.preprocess import IMAGENET
 from models.types import Array
 from training.config.run import Run, write_text
 from training.data import crops
@@ -133,17 +135,21 @@ def digest(module: nn.Module) -> str:
     return seen.hexdigest()
 
 
-def _key(backbone: nn.Module, options: FeatureOptions, run: Run) -> str:
-    facts = {
+def _key(backbone: Backbone, options: FeatureOptions, run: Run) -> str:
+    vit = next((m for m in backbone.modules() if isinstance(m, VitBackbone)), None)
+    conventions = (backbone.normalization, vit.resampling if vit else DINO)
+    facts: dict[str, object] = {
         "version": _VERSION,
         "weights": digest(backbone),
-        "features": next((m.features for m in backbone.modules() if isinstance(m, VitBackbone)), "tokens"),
+        "features": vit.features if vit else "tokens",
         "images": run.images.digest,
         "size": run.recipe.input.train_size,
         "five_crop": options.five_crop,
         "interpolation": run.recipe.input.interpolation,
         "precision": options.precision,
     }
+    if conventions != (IMAGENET, DINO):  # 0.3 knew no others: what it computed stays of use
+        facts["conventions"] = [conventions[0].model_dump(), conventions[1]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import TesseraError, UsageError
+from models.nets import families
 from models.nets.backbone import Backbone, BackboneError, VitBackbone, build, read_weights, vit_from
 from models.nets.heads import ProjectionHead
+from models.preprocess import IMAGENET
 from training.discovery.segmenter import Segmenter
 
 
@@ -117,13 +119,14 @@ def read(parts: Parts, name: str, options: Options) -> Published:
 def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tuple[VitBackbone, str]:
     """The ViT, and what it is for people: from options.backbone, or else from the checkpoints.
 
-    small_heads  how many heads a ViT-S has where --heads does not say; None: six
+    small_heads  how many heads DINO's ViT-S has where --heads does not say; None: six
     """
-    asked = options.backbone
+    asked, family, normalization = options.backbone, "", IMAGENET  # on which all three methods trained
     if not asked:
         state, source = parts.around("cls_token", "the backbone, a ViT,"), "of the checkpoint"
     elif Path(asked).is_file():
-        state, source = read_weights(Path(asked)), Path(asked).name
+        file = read_weights(Path(asked))
+        state, family, source = file.tensors, file.family, Path(asked).name
     elif timm.is_model(asked.split(".")[0]):
         try:
             network = build(asked, "timm")
@@ -132,13 +135,16 @@ def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tu
             raise TesseraError(f"--backbone {asked}: not to be had ({cause}); download its file and name it") from None
         if not isinstance(network, VitBackbone):
             raise UsageError(f"--backbone {asked}: it is no ViT")
-        state, source = network.vit.state_dict(), asked
+        state, family, source = network.vit.state_dict(), families.of_timm(asked), asked
+        normalization = network.normalization
     else:
         raise UsageError(f"--backbone {asked}: neither a file nor a name of timm's")
-    heads = options.heads
-    if heads is None and small_heads is not None and state.get("cls_token", torch.empty(0)).shape[-1:] == (384,):
+    family, heads = family or families.likely(state), options.heads
+    small = state.get("cls_token", torch.empty(0)).shape[-1:] == (384,)
+    if heads is None and small and family == "dino":
         heads = small_heads
-    found = vit_from(state, heads, source=source)
+    found = vit_from(state, heads, source=source, family=family)
+    found.normalization = normalization
     attention = found.vit.blocks[0].attn.num_heads
     return found, f"ViT, {found.channels} channels, patches of {found.stride}, {attention} heads ({source})"
 

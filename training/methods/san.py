@@ -80,7 +80,7 @@ class San(Method[SanConfig]):
         super().__init__(config, run)
         k, dim, section = run.recipe.clusters.k, config.code_dim, run.recipe.backbone
         with seeded(run.recipe.seed):
-            backbone = build(section.name, section.weights, features=section.features, levels=_LEVELS)
+            backbone = build(**section.model_dump(), levels=_LEVELS)
             if not isinstance(backbone, CnnBackbone):
                 raise TesseraError(
                     f"SAN's pixel encoder is a CNN, and {section.name} is none: set backbone.name=resnet10t"

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from models.files import write_atomically
-from models.nets.backbone import MEAN, STD, build
+from models.nets.backbone import NORMALIZATION, build
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.data.augment import ViewOptions, crop, draw_crops, relight
@@ -73,8 +73,9 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Codes float [B, D, h, w] at stride 4 of images float [B, 3, H, W], 0..1."""
-        mean = torch.tensor(MEAN, device=images.device)[:, None, None]
-        std = torch.tensor(STD, device=images.device)[:, None, None]
+        own = self.backbone.normalization
+        mean = torch.tensor(own.mean, device=images.device)[:, None, None]
+        std = torch.tensor(own.std, device=images.device)[:, None, None]
         pixels = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
         code: Tensor = self.backbone(pixels)
         return code
@@ -243,12 +244,13 @@ def train(cache: RegionCache, options: PretrainOptions, device: torch.device, pl
 
 
 def save(model: Pretraining, out: Path) -> None:
-    """The file that `models.nets.backbone.build` reads: weights of backbone and neck, and what made them."""
+    """The file that `models.nets.backbone.build` reads: weights of backbone and neck, their pixels, what made them."""
     facts = {
         "backbone": model.options.backbone,
         "options": model.options.model_dump_json(),
         "images": str(len(model.cache)),
         "loss": f"{float(model.losses[-50:].mean()):.4f}",
+        NORMALIZATION: model.network.backbone.normalization.model_dump_json(),
         "licence": "trained from random weights on the folders given",
     }
     tensors = {name: value.cpu().contiguous() for name, value in model.network.backbone.state_dict().items()}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone, build
+from models.nets.families import of_timm
+from tests.models.nets.authors import POSITIONS
 
 SMALL = [
     "vit_tiny_patch16_224",
@@ -71,15 +72,14 @@ def test_vit_tokens_are_timms(name: str) -> None:
 
 @pytest.mark.parametrize("name", VITS)
 @torch.no_grad()
-def test_vit_positions_at_another_size_are_dinos(name: str) -> None:
+def test_vit_positions_at_another_size_are_its_authors(name: str) -> None:
     backbone = shallow(name)
     x = pixels(backbone, OTHER_GRID)
     got = backbone(x)
     vit, (rows, columns) = backbone.vit, backbone.grid
     kept = vit.pos_embed[:, : vit.pos_embed.shape[1] - rows * columns]
     positions = dense(vit.pos_embed[:, kept.shape[1] :], backbone.grid)
-    scale = ((OTHER_GRID[0] + 0.1) / rows, (OTHER_GRID[1] + 0.1) / columns)
-    resampled = F.interpolate(positions, scale_factor=scale, mode="bicubic", align_corners=False)
+    resampled = POSITIONS[of_timm(name)](positions, OTHER_GRID)
     assert resampled.shape[2:] == OTHER_GRID
     vit.patch_embed.set_input_size(img_size=x.shape[2:])
     vit.pos_embed = nn.Parameter(torch.cat([kept, resampled.flatten(2).transpose(1, 2)], 1))

@@ -37,6 +37,8 @@ def test_a_written_recipe_is_read_back(name: str, tmp_path: Path) -> None:
         ({"sed": 1}, r"sed: unknown key; did you mean seed\?"),
         ({"clusters": {"kk": 3}}, r"clusters\.kk: unknown key; did you mean clusters\.k\?"),
         ({"backbone": {"wieghts": "x"}}, r"did you mean backbone\.weights\?"),
+        ({"backbone": {"mean": [0.5]}}, r"backbone: mean and std are three numbers"),
+        ({"backbone": {"std": [0.5, 0.5, 0]}}, r"backbone: mean and std are three numbers"),
         ({"stego": {"code_dims": 70}}, r"stego\.code_dims: unknown key; did you mean stego\.code_dim\?"),
         ({"stegos": {}}, r"stegos: unknown key; did you mean stego\?"),
         ({"xyzzy": 1}, r"xyzzy: unknown key; there are method, seed"),

@@ -49,6 +49,20 @@ def test_a_run_says_what_it_was_asked(tmp_path: Path, images: Images) -> None:
     assert (tmp_path / "run" / "skipped.txt").read_text() == "c\tno image\n"
 
 
+def test_a_run_of_an_earlier_version_keeps_its_conventions(tmp_path: Path, images: Images) -> None:
+    """run.json of 0.3 names none: every backbone had DINO's."""
+    begun(tmp_path / "run", images)
+    facts = begin(tmp_path / "run", resume=True)
+    assert facts is not None
+    assert before(facts).backbone.family == ""
+    for added in ("family", "mean", "std"):
+        del facts["recipe"]["backbone"][added]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    facts = begin(tmp_path / "run", resume=True)
+    assert facts is not None
+    assert before(facts).backbone.family == "dino"
+
+
 def test_an_empty_folder_may_be_used_and_a_full_one_not(tmp_path: Path, images: Images) -> None:
     (tmp_path / "empty").mkdir()
     begun(tmp_path / "empty", images)

@@ -18,7 +18,7 @@ from models.inference import segment, self_test
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead, ProjectionHead
-from models.preprocess import InputSpec
+from models.preprocess import IMAGENET, InputSpec, Normalization
 from training.config.recipe import ClusterSection, ExportSection, InputSection, Recipe
 from training.config.run import Run
 from training.data.images import Found, Images
@@ -42,7 +42,8 @@ def encoder(kind: str) -> Encoder:
         backbone = build("test_vit", "random", features="keys" if kind == "keys" else "tokens")
         return Encoder(backbone, ProjectionHead(backbone.channels, 12), flip_average=True).eval()
     name = "resnet10t" if kind == "position" else "test_resnet"  # the smaller one tells sky from ground by chance
-    backbone = build(name, "random", levels=3, neck=16 if kind == "neck" else 0)
+    half = [0.5] * 3 if kind == "half" else []
+    backbone = build(name, "random", levels=3, neck=16 if kind == "neck" else 0, mean=half, std=half)
     if kind == "neck":
         return Encoder(backbone, ProjectionHead(backbone.channels, 12)).eval()
     head = FPNHead(backbone.pyramid_channels, 12)
@@ -141,11 +142,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """One that may not, of weights from a file of somebody's machine."""
+    """One that may not, of weights from a file of somebody's machine, trained on pixels of mean and std 0.5."""
     folder = tmp_path_factory.mktemp("private")
     run = run_of(folder, exemplars=0)
     backbone = run.recipe.backbone.model_copy(update={"weights": str(folder / "secret" / "w.safetensors")})
-    return exported(replace(run, recipe=run.recipe.model_copy(update={"backbone": backbone})))
+    return exported(replace(run, recipe=run.recipe.model_copy(update={"backbone": backbone})), "half")
 
 
 def test_a_bundle_holds_what_it_should(shown: Bundle) -> None:
@@ -172,6 +173,11 @@ def test_the_golden_image_is_one_of_the_photos_only_where_that_is_allowed(shown:
     assert (private.golden.image == street()).all()
     assert all(len(private.exemplars(k)) <= 1 for k in range(5))
     assert self_test(private, Exported(private.encoder_bytes())) >= 0.99
+
+
+def test_the_manifest_says_what_the_graph_does_to_pixels(shown: Bundle, private: Bundle) -> None:
+    assert shown.manifest.normalization == IMAGENET
+    assert private.manifest.normalization == Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def test_provenance_names_no_path_of_this_machine(private: Bundle) -> None:

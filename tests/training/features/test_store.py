@@ -10,6 +10,7 @@ from torch import nn
 from models.errors import TesseraError
 from models.nets.backbone import Backbone
 from models.nets.encoder import Encoder
+from models.preprocess import Normalization
 from tests.training.small_run import draw, small_run
 from training.features.store import FeatureOptions, neighbors, open_features
 
@@ -69,8 +70,11 @@ def test_other_weights_sizes_or_images_are_other_features(tmp_path):
     open_features(encoder(Patches()), OPTIONS, run)
     other = Patches()
     other.scale.data += 1
+    darker = Patches()
+    darker.normalization = Normalization(mean=(0.5,) * 3, std=(0.5,) * 3)
     changes = (
         (other, run),
+        (darker, run),
         (Patches(), small_run(tmp_path, "input.train_size=32", images=run.images)),
         (Patches(), small_run(tmp_path, "input.interpolation=nearest", images=run.images)),
         (Patches(), small_run(tmp_path, images=draw(tmp_path / "images", count=9))),

@@ -98,7 +98,7 @@ class Picie(Method[PicieConfig]):
         self.loader = ViewLoader(run, config.augment, batch_size)
         with seeded(self.seed):
             asked = run.recipe.backbone
-            backbone = build(asked.name, asked.weights, features=asked.features)
+            backbone = build(**asked.model_dump())
             if not isinstance(backbone, CnnBackbone):
                 raise TesseraError(
                     f"PiCIE needs a CNN's pyramid of maps, and {asked.name} is none:"
