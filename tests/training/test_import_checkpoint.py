@@ -18,6 +18,7 @@ from models.bundle import Bundle
 from models.errors import TesseraError, UsageError
 from models.inference import segment, self_test
 from models.nets.backbone import VitBackbone
+from models.nets.families import FAMILIES
 from tests.training import published_files as files
 from tests.training.small_run import draw
 from training import import_checkpoint
@@ -126,14 +127,27 @@ def test_cause(tr: bool, channels: int, heads: int, tmp_path: Path) -> None:
     assert all(words in notice for words in ("no licence", "labels of its training images"))
 
 
+def msn(channels: int) -> dict[str, Any]:
+    """A ViT as MSN's training leaves it; DINOv2's and iBOT's are told in tests/models/nets/test_families.py."""
+    state = files.under("module", files.dino(channels, depth=1).state_dict())
+    return {"target_encoder": state, "encoder": state, "prototypes": torch.zeros(2, 2), "epoch": 800}
+
+
 @pytest.mark.parametrize(("channels", "asked", "heads"), [(384, None, 12), (384, 6, 6), (128, None, 2), (128, 4, 4)])
-def test_only_a_vit_s_of_cause_gets_twelve_heads(channels: int, asked: int | None, heads: int, tmp_path: Path) -> None:
+def test_only_dinos_vit_s_of_cause_gets_twelve_heads(
+    channels: int, asked: int | None, heads: int, tmp_path: Path
+) -> None:
     file = files.save(files.dino(channels, depth=1).state_dict(), tmp_path / "dino.pth")
     cause = Parts(files.cause_head(channels, tr=False) | files.cause_cluster(channels))
     found = published.read(cause, "cause", Options(str(file), asked))
     assert isinstance(found.segmenter.encoder.backbone, VitBackbone)
     assert found.segmenter.encoder.backbone.vit.blocks[0].attn.num_heads == heads
     assert any("12 ATTENTION HEADS" in note for note in found.notes) == (heads == 12)
+    known = published.read(cause, "cause", Options(str(files.save(msn(channels), tmp_path / "msn.pth"))))
+    assert isinstance(known.segmenter.encoder.backbone, VitBackbone)
+    assert known.segmenter.encoder.backbone.resampling == FAMILIES["msn"]
+    assert known.segmenter.encoder.backbone.vit.blocks[0].attn.num_heads == channels // 64
+    assert not any("12 ATTENTION HEADS" in note for note in known.notes)
     stego = published.read(Parts(files.stego(files.dino(384, depth=1))), "stego", Options())
     assert isinstance(stego.segmenter.encoder.backbone, VitBackbone)
     assert stego.segmenter.encoder.backbone.vit.blocks[0].attn.num_heads == 6

@@ -4,7 +4,8 @@ The head's moving average is taken, which is what was evaluated. `head_ema.f1`, 
 `head_ema.query_pos` CAUSE-TR, which needs the codebook as well. Left out: linear probe, projection, bank, student.
 
 CAUSE computed the features of its DINO ViT-S with twelve attention heads, where DINO's has six. Its published heads
-learned from those, so a ViT-S gets twelve here, and here alone; `--heads 6` is for weights that were trained otherwise.
+learned from those, so DINO's ViT-S gets twelve here, and here alone: a ViT-S whose tensors' names say MSN or DINOv2
+has six. `--heads 6` is for DINO's where the head was trained otherwise.
 
 Source: CAUSE (arXiv:2310.07379); the names as its modules have them.
 """
@@ -44,11 +45,11 @@ def read(parts: Parts, options: Options) -> Published:
         )
     backbone, said = vit(parts, options, small_heads=SMALL_HEADS)
     notes = [_LEAK]
-    if backbone.channels == 384 and options.heads is None:
+    if backbone.channels == 384 and options.heads is None and backbone.vit.blocks[0].attn.num_heads == SMALL_HEADS:
         notes.insert(
             0,
             f"THIS ViT-S RUNS WITH {SMALL_HEADS} ATTENTION HEADS, as CAUSE ran DINO's, which has six: its published"
-            " heads learned from such features. For a head that was trained on sound ones, or on MSN's: --heads 6",
+            " heads learned from such features. For a head that was trained on sound ones: --heads 6",
         )
     which = "head_ema" if parts.has("head_ema.f1.weight") or parts.has("head_ema.tr.f1.weight") else "head"
     if which == "head":
