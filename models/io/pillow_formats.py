@@ -1,0 +1,64 @@
+"""BMP, GIF, AVIF and animated WebP to pixels, by Pillow: the first frame.
+
+Pillow reads the header when it opens a file, and the pixels later: its size is judged in between. Knows nothing of
+other formats.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from models.io import exif
+from models.io.picture import RESIZING_BYTES, Channels, check_bands, show
+from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
+
+Image.MAX_IMAGE_PIXELS = None  # our own limit stands before every decode, and is lower
+_GRAY = ("1", "L", "LA", "I;16")
+_DECODING_BYTES = 4 + 4 + 4 + 3  # of a pixel: the codec's, Pillow's, numpy's copy, the RGB image
+
+
+def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
+    """A file of the format `name`, as Pillow calls it, as `models.io.decode.inspect` has it."""
+    with _opened(data, name) as image:
+        limits.check_size(image.height, image.width)
+        check_bands(choice.bands, 1 if image.mode in _GRAY else 3)
+        turn = exif.orientation(image.info.get("exif"), image.info.get("xmp"))
+        size = (image.width, image.height) if turn >= 5 else (image.height, image.width)
+    return Encoded(size, size[0] * size[1] * max(_DECODING_BYTES, RESIZING_BYTES), lambda: _decode(data, name, choice))
+
+
+def _decode(data: bytes, name: str, choice: Choice) -> Decoded:
+    with _opened(data, name) as image:
+        profile = image.info.get("icc_profile")
+        turn = exif.orientation(image.info.get("exif"), image.info.get("xmp"))
+        image.load()
+        if "transparency" in image.info:
+            image = image.convert("RGBA")
+        elif image.mode not in ("L", "LA", "RGB", "RGBA"):
+            image = image.convert("L" if image.mode in _GRAY else "RGB")
+        channels = Channels(np.array(image), profile, turn)
+    return show(channels, choice)
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """The file, its header read. What Pillow raises inside is raised as ImageError or UnsupportedImage."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata we do not use
+        try:
+            with Image.open(io.BytesIO(data), formats=(name,)) as image:
+                yield image
+        except ImageError:
+            raise
+        except UnidentifiedImageError:
+            raise ImageError(f"the {name} file is damaged: its header cannot be read; send it again") from None
+        except Exception as error:  # Pillow's plugins raise what their parsers meet: OSError, struct.error …
+            if "nsupported" in str(error):
+                raise UnsupportedImage(
+                    f"this is a kind of {name} that is not opened; save it as PNG, or without compression"
+                ) from None
+            raise ImageError(f"the {name} file is damaged or truncated; send it again") from None

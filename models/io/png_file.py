@@ -1,0 +1,138 @@
+"""PNG files to pixels by libpng, from the chunks that make the picture: no other one decides whether it is shown.
+
+What counts of the ancillary chunks: tRNS (transparency), iCCP (colour profile), eXIf (orientation). Gamma without a
+profile (gAMA, cHRM, cICP) is left to the display, as ImageMagick, GDAL and OpenCV leave it. Of an animation the still
+picture is shown.
+
+Knows nothing of other formats; label maps are written by `models.io.png`. Source: PNG specification, third edition
+(W3C), 5, 11 and 13.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from models.io import exif
+from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
+from models.io.samples import Choice, Decoded, Encoded, ImageError, ImageTooLarge, Limits, UnsupportedImage
+from models.types import Array
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+_MAX_PROFILE = 4 * 2**20  # bytes of a colour profile once inflated
+_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # of a color type; a palette's are looked up
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+
+
+@dataclass
+class _File:
+    """What of a PNG makes its picture.
+
+    chunks   whole chunks, from IHDR to the last IDAT, in their order; all of the file where there are no others
+    alpha    it has a tRNS chunk
+    """
+
+    height: int
+    width: int
+    depth: int
+    color: int
+    chunks: list[memoryview] = field(default_factory=list)
+    alpha: bool = False
+    profile: bytes | None = None
+    orientation: int = 1
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the samples that libpng hands out."""
+        channels = _CHANNELS[self.color] + self.alpha
+        return (self.height, self.width, channels) if channels > 1 else (self.height, self.width)
+
+
+def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
+    """A file that begins with a PNG's signature, as `models.io.decode.inspect` has it."""
+    file = _read(data)
+    limits.check_size(file.height, file.width)
+    check_bands(choice.bands, 1 if file.color in (0, 4) else 3)
+    channels = file.shape[2] if len(file.shape) == 3 else 1
+    samples = channels * file.depth // 8 if file.depth == 16 else channels
+    pixels = file.height * file.width
+    if file.depth == 16 and samples * pixels > limits.max_held_bytes:
+        raise ImageTooLarge(
+            f"{file.width}×{file.height} with {channels} channels of 16 bits is {samples * pixels / 1e6:.0f} MB; the"
+            f" limit is {limits.max_held_bytes / 1e6:.0f} MB: send a smaller image, or one of 8 bits"
+        )
+    turned = file.orientation >= 5
+    size = (file.width, file.height) if turned else (file.height, file.width)
+    return Encoded(size, pixels * max(samples + RGB_BYTES + 1, RESIZING_BYTES), lambda: _decode(file, choice))
+
+
+def _decode(file: _File, choice: Choice) -> Decoded:
+    from imagecodecs import PngError, png_decode
+
+    out = np.empty(file.shape, np.uint16 if file.depth == 16 else np.uint8)
+    try:
+        samples: Array = png_decode(b"".join([_SIGNATURE, *file.chunks, _END]), out=out)
+    except (PngError, ValueError, NotImplementedError):
+        raise ImageError("the PNG is damaged or truncated: its pixels cannot be decoded; send it again") from None
+    return show(Channels(samples, file.profile, file.orientation, warnings=list(file.warnings)), choice)
+
+
+def _read(data: bytes) -> _File:
+    """The chunks that count. Raises ImageError where a critical one is damaged, UnsupportedImage for unknown ones."""
+    chunks = _chunks(data)
+    tag, body, whole = next(chunks, (b"", b"", memoryview(b"")))
+    if tag == b"CgBI":
+        raise UnsupportedImage("this is a PNG as Apple's devices keep it (CgBI), which is not opened; save it as PNG")
+    if tag != b"IHDR" or len(body) != 13:
+        raise ImageError("the PNG is damaged: it does not begin with its header; send it again")
+    width, height, depth, color, *_ = struct.unpack(">IIBBBBB", body)
+    if depth not in _DEPTHS.get(color, ()):
+        raise ImageError(f"the PNG is damaged: color type {color} of {depth} bits does not exist")
+    file = _File(height, width, depth, color, [whole])
+    for tag, body, whole in chunks:
+        if tag == b"IDAT" or (tag == b"PLTE" and color == 3):
+            file.chunks.append(whole)
+        elif tag == b"IEND":
+            break
+        elif tag == b"tRNS" and color not in (4, 6) and _sound(whole):
+            file.alpha = True
+            file.chunks.append(whole)
+        elif tag == b"iCCP" and _sound(whole):
+            file.profile = _inflated(bytes(body), file.warnings)
+        elif tag == b"eXIf" and _sound(whole):
+            file.orientation = exif.orientation(bytes(body))
+        elif tag[:1].isupper() and tag != b"PLTE" and tag.isalpha():
+            raise UnsupportedImage(f"this PNG has a part that no reader knows ({tag.decode()}); save it as plain PNG")
+    return file
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Each chunk's name, its data, and all of it; up to where the file ends. A cut chunk of pixels is handed on."""
+    view, at = memoryview(data), len(_SIGNATURE)
+    while at + 12 <= len(data):
+        length = int.from_bytes(view[at : at + 4], "big")
+        tag, end = bytes(view[at + 4 : at + 8]), at + 12 + length
+        if end > len(data) and tag != b"IDAT":
+            return
+        yield tag, view[at + 8 : end - 4], view[at:end]
+        at = end
+
+
+def _sound(whole: memoryview) -> bool:
+    """Whether an ancillary chunk has the sum that it states."""
+    return zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
+
+
+def _inflated(body: bytes, warnings: list[str]) -> bytes | None:
+    """The profile in an iCCP chunk, or None and a warning."""
+    _, _, packed = body.partition(b"\0")
+    try:
+        profile = zlib.decompressobj().decompress(packed[1:], _MAX_PROFILE + 1)
+    except zlib.error:
+        warnings.append("the colour profile is damaged, and was left out")
+        return None
+    return profile

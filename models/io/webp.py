@@ -1,0 +1,72 @@
+"""WebP files to pixels by libwebp; of an animation the first frame, by Pillow.
+
+Knows nothing of other formats. Source: RFC 9649, 2.7 (the container) and 3.4 (lossless); RFC 6386, 9.1 (VP8).
+"""
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+
+from models.io import exif, pillow_formats
+from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
+from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits
+from models.types import Array
+
+_ANIMATED, _ALPHA = 0x02, 0x10  # flags of VP8X
+
+
+def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
+    """A file that begins as a WebP, as `models.io.decode.inspect` has it."""
+    parts = dict(reversed(list(_chunks(data))))  # of two of a name the first one counts
+    size, alpha = _picture(parts)
+    limits.check_size(*size)
+    extended = parts.get(b"VP8X", b"")
+    if extended[:1] and extended[0] & _ANIMATED:
+        return pillow_formats.inspect(data, "WEBP", limits, choice)
+    check_bands(choice.bands, 3)
+    turn = exif.orientation(parts.get(b"EXIF"), parts.get(b"XMP "))
+    shown = size[::-1] if turn >= 5 else size
+    # libwebp holds a lossless picture as 4 bytes a pixel, a lossy one as 1.5, beside ours
+    working = size[0] * size[1] * max((4 + alpha) + 4 + RGB_BYTES, RESIZING_BYTES)
+
+    def decode() -> Decoded:
+        return show(Channels(_samples(data, size, alpha), parts.get(b"ICCP"), turn), choice)
+
+    return Encoded((shown[0], shown[1]), working, decode)
+
+
+def _samples(data: bytes, size: tuple[int, int], alpha: bool) -> Array:
+    from imagecodecs import WebpError, webp_decode
+
+    try:
+        out = np.empty((*size, 4 if alpha else 3), np.uint8)
+        samples: Array = webp_decode(data, hasalpha=alpha, out=out)
+    except (WebpError, ValueError):
+        raise ImageError("the WebP is damaged or truncated; send it again") from None
+    return samples
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Each chunk's name and data, as far as they are there; of the pixels' the beginning."""
+    at = 12
+    while at + 8 <= len(data):
+        name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        yield name, data[at + 8 : at + 8 + (32 if name in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF") else length)]
+        at += 8 + length + length % 2
+
+
+def _picture(parts: dict[bytes, bytes]) -> tuple[tuple[int, int], bool]:
+    """(H, W), and whether there is transparency. Raises ImageError where the file does not say it."""
+    try:
+        if b"VP8X" in parts and len(parts[b"VP8X"]) >= 10:
+            head = parts[b"VP8X"]
+            width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (4, 7))
+            return (height, width), bool(head[0] & _ALPHA)
+        if b"VP8L" in parts:
+            (bits,) = struct.unpack_from("<I", parts[b"VP8L"], 1)
+            return (1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)), bool(bits >> 28 & 1)
+        width, height = struct.unpack_from("<HH", parts[b"VP8 "], 6)
+        return (height & 0x3FFF, width & 0x3FFF), False
+    except (KeyError, struct.error):
+        raise ImageError("the WebP is damaged or truncated: it does not say its size; send it again") from None
