@@ -40,6 +40,7 @@ class Settings(BaseModel):
     max_images         in one request
     max_queue_size     images inside, from decoding to answer: queued, running and rendered ones
     max_queue_mpx      the same images, in megapixels of their source
+    max_working_bytes  that large images hold while they are decoded, all together; the rest is refused with 503
     max_key_images     of the same images, those of one key: beyond it that caller waits, and nobody else
     max_requests       requests answered at once, probes apart
     max_batch_size     0 = by provider: 1 on a CPU, where batches only cost; 16 on a GPU
@@ -73,6 +74,7 @@ class Settings(BaseModel):
     max_images: int = Field(default=64, ge=1)
     max_queue_size: int = Field(default=128, ge=1)
     max_queue_mpx: float = Field(default=512.0, gt=0)
+    max_working_bytes: int = Field(default=4 * 2**30, ge=2**20)
     max_key_images: int = Field(default=64, ge=1)
     max_requests: int = Field(default=512, ge=1)
     max_batch_size: int = Field(default=0, ge=0)

@@ -64,11 +64,12 @@ class ServiceRate:
 class Ticket:
     """One image's place in the server, for as long as the block of Admission.ticket runs."""
 
-    __slots__ = ("_admission", "mpx")
+    __slots__ = ("_admission", "mpx", "working_bytes")
 
     def __init__(self, admission: "Admission") -> None:
         self._admission = admission
         self.mpx = 0.0
+        self.working_bytes = 0
 
     def set_megapixels(self, mpx: float) -> None:
         """Say how large the image turned out to be; said again, the last counts. Raises Busy without room for it.
@@ -80,11 +81,20 @@ class Ticket:
             self._admission.mpx += mpx - self.mpx
             self.mpx = mpx
 
+    def set_working_bytes(self, count: int) -> None:
+        """The same for the bytes that the image's work holds now; fewer than before always fit."""
+        if self in self._admission.inside:
+            if count > self.working_bytes:
+                self._admission.check_working_bytes(count, self)
+            self._admission.working_bytes += count - self.working_bytes
+            self.working_bytes = count
+
 
 class Admission:
     """Counts what is inside; refuses at once what does not fit, never lets it wait outside.
 
-    max_images, max_mpx, max_bytes  of everybody together
+    max_images, max_mpx, max_bytes  of everybody together; bytes are those of bodies
+    max_working_bytes               that large images hold while they are worked on
     max_key_images                  of one key; images without a key have the server's bound only
     """
 
@@ -94,10 +104,12 @@ class Admission:
         max_images: int,
         max_mpx: float,
         max_bytes: int,
+        max_working_bytes: int | None = None,
         max_key_images: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_images, self._max_mpx, self._max_bytes = max_images, max_mpx, max_bytes
+        self._max_working_bytes = math.inf if max_working_bytes is None else max_working_bytes
         self._max_key_images = max_images if max_key_images is None else max_key_images
         self._clock = clock
         self.inside: dict[Ticket, float] = {}  # in order of arrival
@@ -105,6 +117,7 @@ class Admission:
         self._keys: dict[str, ServiceRate] = {}  # those with images inside
         self.mpx = 0.0
         self.bytes = 0
+        self.working_bytes = 0
         self._high_since: float | None = None
 
     @contextmanager
@@ -145,6 +158,15 @@ class Admission:
         if others + mpx > self._max_mpx and others > 0:  # alone, any image within the limits fits
             raise self._busy(f"{others:.0f} megapixels are in the queue", "pixels_full")
 
+    def check_working_bytes(self, count: int, ticket: Ticket) -> None:
+        """Raises Busy when the work of the image with this ticket does not fit beside that of the others."""
+        others = self.working_bytes - ticket.working_bytes
+        if others + count > self._max_working_bytes and others > 0:  # alone, any image within the limits fits
+            raise self._busy(
+                f"large images are being worked on, and the {count / 2**20:.0f} MiB of this one do not fit beside them",
+                "memory_full",
+            )
+
     def retry_after_s(self) -> int:
         """Whole seconds until what is inside now should be done, at the speed measured while busy."""
         return _whole(self._pace.images * self._pace.seconds)
@@ -179,7 +201,8 @@ class Admission:
         now = self._clock()
         del self.inside[ticket]
         self.mpx = self.mpx - ticket.mpx if self.inside else 0.0  # sums of fractions do not end at 0 by themselves
-        ticket.mpx = 0.0
+        self.working_bytes -= ticket.working_bytes
+        ticket.mpx, ticket.working_bytes = 0.0, 0
         self._pace.leave(now)
         if key:
             pace = self._keys[key]

@@ -13,6 +13,7 @@ def test_defaults() -> None:
     assert settings.bundles == embedded()
     assert settings.state == Path("/home/ann/.local/state/tessera")
     assert settings.max_bytes == 32 * 2**20
+    assert settings.max_working_bytes == 4 * 2**30
 
 
 def test_values() -> None:

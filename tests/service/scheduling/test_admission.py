@@ -72,6 +72,26 @@ def test_fractions_of_megapixels_add_up_to_nothing_in_an_empty_house() -> None:
     assert runtime.mpx == 0
 
 
+def test_working_bytes_are_counted_like_megapixels_and_let_go() -> None:
+    runtime = Admission(max_images=4, max_mpx=10, max_bytes=1000, max_working_bytes=100)
+    with runtime.ticket() as alone:
+        alone.set_working_bytes(400)
+        with runtime.ticket() as second:
+            with pytest.raises(Busy, match="do not fit") as refused:
+                second.set_working_bytes(1)
+            assert refused.value.reason == "memory_full"
+            second.set_working_bytes(0)
+            alone.set_working_bytes(60)
+            second.set_working_bytes(40)
+            with pytest.raises(Busy):
+                second.set_working_bytes(41)
+            assert runtime.working_bytes == 100
+        assert runtime.working_bytes == 60
+    assert runtime.working_bytes == 0
+    alone.set_working_bytes(5)
+    assert runtime.working_bytes == 0
+
+
 def test_a_key_fills_its_share_and_no_more() -> None:
     runtime = admission(images=4, each=2)
     with runtime.ticket("a"), runtime.ticket("a"):
