@@ -18,6 +18,10 @@ FORMATS = {r.media_type: BINARY for r in registry.RENDERERS if r.name != "json"}
 
 _PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 _ID = {"X-Request-ID": {"schema": {"type": "string"}, "description": "the caller's if well formed, else made"}}
+TOLD = {
+    "X-Orientation": {"schema": {"type": "integer"}, "description": "where the answer is no JSON: its `orientation`"},
+    "X-Warning": {"schema": {"type": "string"}, "description": "where the answer is no JSON: its `warnings`"},
+}
 _LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
 
@@ -66,8 +70,10 @@ def json_body(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
-def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | str, dict[str, Any]]:
-    """The answers a route can give besides its model: other media types of 200, problems for `statuses`."""
+def responses(
+    *statuses: int, ok: dict[str, Any] | None = None, headers: dict[str, Any] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """The answers a route can give besides its model: other media types and headers of 200, problems for `statuses`."""
     problems: dict[int | str, dict[str, Any]] = {
         status: {
             **_PROBLEM,
@@ -76,7 +82,7 @@ def responses(*statuses: int, ok: dict[str, Any] | None = None) -> dict[int | st
         }
         for status in (*statuses, 500)
     }
-    return {200: {"description": "OK", "content": ok or {}, "headers": _ID}, **problems}
+    return {200: {"description": "OK", "content": ok or {}, "headers": {**_ID, **(headers or {})}}, **problems}
 
 
 def secured(description: dict[str, Any]) -> dict[str, Any]:

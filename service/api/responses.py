@@ -37,7 +37,7 @@ class Present(Frozen):
     name: str
     color: str
     pixels: int
-    fraction: float = Field(description="of the image, 0 to 1")
+    fraction: float = Field(description="of the image's pixels that hold data, 0 to 1; of all clusters they sum to 1")
     bbox: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels")
     confidence: float = Field(
         description="mean margin over its pixels, 0 to 1; taken on the patch grid unless confidence=true"
@@ -53,11 +53,14 @@ class Segmentation(Frozen):
     width: int
     height: int
     k: int
-    clusters: list[Present] = Field(description="largest first")
-    label_map: EncodedMap = Field(description="palette PNG; the value of a pixel is its cluster id")
+    clusters: list[Present] = Field(description="largest first; none where the image holds no data")
+    label_map: EncodedMap = Field(description="palette PNG; the value of a pixel is its cluster id, or 255: no data")
     confidence_map: EncodedMap | None = Field(
         default=None, description="gray PNG, 0..255 for margins 0..1; when asked for"
     )
+    valid_fraction: float = Field(description="share of the pixels that hold data, 0 to 1, by what the file says")
+    pages: int = Field(description="full images in the file; page= picks one")
+    orientation: int = Field(description="EXIF's 1 to 8: the turn that was taken to show the image upright")
     depth_rule: str | None
     refined: bool
     warnings: list[str]

@@ -21,6 +21,7 @@ def json(result: SegmentationResult) -> bytes:
     """Everything in words and numbers, the label map inside as a palette PNG: `responses.Segmentation`."""
     height, width = result.labels.shape
     style = result.style
+    valid = sum(area.pixels for area in result.areas)
     answer: dict[str, Any] = {
         "model": result.model,
         "digest": result.digest,
@@ -33,18 +34,21 @@ def json(result: SegmentationResult) -> bytes:
                 "name": style.names[area.id],
                 "color": palette.to_hex(style.colors[area.id]),
                 "pixels": area.pixels,
-                "fraction": area.pixels / (height * width),
+                "fraction": area.pixels / valid,
                 "bbox": area.bbox,
                 "confidence": round(area.confidence, 4),
                 **({"hidden": True} if area.id in style.hidden else {}),
             }
             for area in result.areas
         ],
-        "label_map": _encoded(encode_palette(result.labels, style.colors)),
+        "label_map": _encoded(encode_palette(result.labels, result.colors)),
     }
     if result.options.confidence and result.margin is not None:
         answer["confidence_map"] = _encoded(encode(np.rint(result.margin * 255).astype(np.uint8), "png"))
     answer |= {
+        "valid_fraction": result.valid_fraction,
+        "pages": result.pages,
+        "orientation": result.orientation,
         "depth_rule": result.depth_rule,
         "refined": result.refined,
         "warnings": result.warnings,

@@ -16,7 +16,7 @@ from service.formats.result import SegmentationResult
 @renders("image/png", name="png")
 def png(result: SegmentationResult) -> bytes:
     """Palette PNG: one byte a pixel, the pixel's value is the cluster id."""
-    return encode_palette(result.labels, result.style.colors)
+    return encode_palette(result.labels, result.colors)
 
 
 @renders("image/jpeg", name="overlay", photo=True)
@@ -33,12 +33,12 @@ def overlay_webp(result: SegmentationResult) -> bytes:
 
 @renders("image/png", name="color", accept=False)
 def color(result: SegmentationResult) -> bytes:
-    """The clusters' colors alone: a palette PNG, transparent where clusters are not drawn."""
+    """The clusters' colors alone: a palette PNG, transparent where no cluster is drawn."""
     alpha = None
     if (drawn := result.drawn) is not None:
-        alpha = np.zeros(len(result.style.colors), np.uint8)
+        alpha = np.zeros(len(result.colors), np.uint8)
         alpha[list(drawn)] = 255
-    return encode_palette(result.labels, result.style.colors, alpha)
+    return encode_palette(result.labels, result.colors, alpha)
 
 
 def heat(cosines: Array) -> bytes:
@@ -48,4 +48,4 @@ def heat(cosines: Array) -> bytes:
 
 def _overlaid(result: SegmentationResult) -> Array:
     assert result.image is not None
-    return palette.overlay(result.image, result.labels, result.style.colors, result.options.alpha, result.drawn)
+    return palette.overlay(result.image, result.labels, result.colors, result.options.alpha, result.drawn)

@@ -3,11 +3,14 @@
 Knows nothing of how an answer is made.
 """
 
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from models.crf.params import PUBLISHED, CRFParams
+from models.io.samples import Choice
+from models.preprocess import InputSpec, fitted_size
 from service.errors import nearest
 from service.formats import registry
 from service.formats.result import RenderOptions
@@ -27,6 +30,17 @@ class ImageOptions(Frozen):
         default="percentile", description="how deeper samples become 8 bits: percentile, minmax or full"
     )
     page: int = Field(default=0, ge=0, le=65535, description="page of a multi-page TIFF, from 0")
+    bands: str | None = Field(
+        default=None,
+        pattern=r"^[1-9]\d{0,4}(,[1-9]\d{0,4},[1-9]\d{0,4})?$",
+        description="which bands of the image are shown, from 1: one (gray) or three (R, G, B), such as 4,3,2; absent,"
+        " those of the bundle, else those the file says",
+    )
+    pyramid: str = Field(
+        default="auto",
+        pattern=r"^(auto|full|[1-9]\d{0,2})$",
+        description="of a tiled pyramid: auto (the smallest level that suffices), full, or a level's number from 1",
+    )
     timeout_ms: int | None = Field(
         default=None,
         ge=1,
@@ -38,6 +52,13 @@ class ImageOptions(Frozen):
         le=10,
         description="-10 to 10: each step goes ahead of one second of waiting, among the caller's own images",
     )
+
+    def choice(self, spec: InputSpec) -> Choice:
+        """What of a file the network is shown."""
+        bands = spec.bands if self.bands is None else tuple(int(band) for band in self.bands.split(","))
+        if self.pyramid == "auto":
+            return Choice(self.depth, self.page, bands, enough=partial(fitted_size, spec=spec))
+        return Choice(self.depth, self.page, bands, level=0 if self.pyramid == "full" else int(self.pyramid))
 
 
 class SimilarOptions(ImageOptions):
@@ -82,6 +103,10 @@ class Options(ImageOptions):
         pattern=r"^\d{1,3}(,\d{1,3}){0,254}$",
         description="cluster ids to draw in overlay and color, separated by commas",
     )
+    nodata: Literal["fill", "keep"] = Field(
+        default="fill",
+        description="pixels that the file calls invalid: fill (labels there too) or keep (255 in every label map)",
+    )
     confidence: bool = Field(default=False, description="true or false: add the margin map to the JSON answer")
 
     @field_validator("format")
@@ -117,7 +142,7 @@ class Options(ImageOptions):
     def render(self) -> RenderOptions:
         """What the answer's picture shows."""
         only = None if self.only is None else frozenset(int(i) for i in self.only.split(","))
-        return RenderOptions(self.alpha, only, self.confidence)
+        return RenderOptions(self.alpha, only, self.confidence, self.nodata == "keep")
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:

@@ -12,11 +12,14 @@ from models.types import Array
 from service.errors import BadOption
 from service.formats import pictures
 from service.formats.registry import Renderer
-from service.formats.result import SegmentationResult
+from service.formats.result import NO_DATA, SegmentationResult
 from service.inference.options import Options, SimilarOptions
 from service.inference.refine import NotRefined, on_cpu, refine
 from service.inference.results import NetworkOutput
 from service.inference.task import ImageTask
+
+_FINISH_BYTES = 4  # for each pixel of a large answer: labels, a copy where some hold no data, the file and its base64
+_SIMILAR_BYTES = 10  # cosines, and the picture or file of them
 
 
 async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
@@ -31,10 +34,12 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
             raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
     table, style = served.clusters.table(options.k), served.clusters.style
     wants_margin = renderer.name == "json" or runtime.sampled()
+    photo = renderer.photo or (options.refine is not None and options.crf_size == "source")
     with task.admitted():
-        output = await task.network_output(code=wants_margin or options.refine is not None, before_crf=on_cpu(task))
-        if renderer.photo or options.refine:
-            task.claim(output.source)
+        output = await task.network_output(
+            code=wants_margin or options.refine is not None, photo=photo, before_crf=on_cpu(task)
+        )
+        await task.hold_pixels(output, photo=photo, fitted=options.refine is not None)
         if min(output.source) < (cell := task.manifest.code.stride):
             size = f"{output.source[1]}×{output.source[0]}"
             task.warnings.append(f"the image is {size} pixels, smaller than one cell of the model's grid ({cell})")
@@ -46,23 +51,36 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
                 task.warnings.append(str(error))
 
         def finish() -> bytes:
-            image = task.decoded.image if renderer.photo else None
+            image = task.photo if renderer.photo else None
             with task.timings.measure("assign"):
                 labels = _labels(task, output) if refined is None else refined
                 margin = _margin(task, output, full=options.confidence) if wants_margin else None
-                found = region_stats.compute(labels, count, margin)
+                shown = labels
+                if (valid := output.facts.valid) is not None:  # a map with holes is counted, and shown where asked for
+                    own = chosen.keep_no_data and refined is None
+                    labels = valid.erase(labels if own else labels.copy())
+                    shown = labels if chosen.keep_no_data else shown
+                found = region_stats.compute(labels, count, margin, ignored=NO_DATA)
+                if valid is not None and margin is not None and chosen.keep_no_data:
+                    valid.erase(margin, 0.0)
                 merged = bool((table != np.arange(count)).any())
+            held = sum(area.pixels for area in found)
+            if not held:
+                task.warnings.append("no pixel of this image holds data: there is nothing to segment")
             result = SegmentationResult(
                 model=served.name,
                 digest=served.bundle.digest[:12],
                 k=options.k or count,
                 image=image,
-                labels=table[labels] if merged else labels,
+                labels=_merged(shown, table) if merged else shown,
                 table=table,
                 areas=region_stats.merge(found, table) if merged else found,
                 style=style,
                 margin=margin,
-                depth_rule=output.depth_rule,
+                valid_fraction=held / shown.size,
+                depth_rule=output.facts.depth_rule,
+                pages=output.facts.pages,
+                orientation=output.facts.orientation,
                 refined=refined is not None,
                 warnings=task.warnings,
                 timings=task.timings,
@@ -75,14 +93,16 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
                 result.areas,
                 task.timings,
                 refined=result.refined if options.refine else None,
-                margin=None if margin is None else float(margin.mean()),
+                margin=sum(area.confidence * area.pixels for area in found) / held
+                if margin is not None and held
+                else None,
             )
             counts = np.zeros(count, np.int64)
             counts[[area.id for area in found]] = [area.pixels for area in found]
             served.drift.add(counts)
             return body
 
-        return await task.run(finish)
+        return await task.finish(output, finish, _FINISH_BYTES + (6 if photo else 0) + (8 if options.confidence else 0))
 
 
 async def similar(task: ImageTask[SimilarOptions]) -> bytes:
@@ -92,19 +112,30 @@ async def similar(task: ImageTask[SimilarOptions]) -> bytes:
         raise BadOption(f"{task.served.bundle.ref} compares by dot products; similarity needs a model with cosines")
     with task.admitted():
         output = await task.network_output(code=True)
+        (y, x), (height, width) = (options.y, options.x), output.source
+        valid = output.facts.valid
+        if valid is not None and y < height and x < width and not valid.at(y, x, output.source):
+            raise BadOption(f"x, y: the pixel x = {x}, y = {y} holds no data, by what the file says; choose another")
 
         def finish() -> bytes:
             assert output.code is not None
             with task.timings.measure("assign"):
                 try:
-                    at = (options.y, options.x)
-                    cosines = similarity(output.code, at, output.source, output.box, code.interpolation)
+                    cosines = similarity(output.code, (y, x), output.source, output.box, code.interpolation)
                 except ValueError as error:
                     raise BadOption(f"x, y: {error}") from None
             with task.timings.measure("encode"):
                 return encode.npy(cosines) if options.format == "npy" else pictures.heat(cosines)
 
-        return await task.run(finish)
+        return await task.finish(output, finish, _SIMILAR_BYTES)
+
+
+def _merged(labels: Array, table: Array) -> Array:
+    """The ids that stand for a map's, uint8 [H, W]; NO_DATA stays."""
+    all_ids = np.arange(NO_DATA + 1, dtype=np.uint8)
+    all_ids[: len(table)] = table
+    merged: Array = all_ids[labels]
+    return merged
 
 
 def _labels(task: ImageTask[Options], output: NetworkOutput) -> Array:

@@ -43,7 +43,7 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
     late = began + min(runtime.crf_timeout_s - task.held_s, left_s - min(_KEPT_S, left_s / 3))
     dense = options.refine == "dense"
     compiling = runtime.warmup.note if dense else None
-    pool = runtime.crf_workers if dense else runtime.workers
+    pool = runtime.crf_workers if dense else runtime.large if output.large else runtime.workers
 
     async def run(work: Any) -> Array:
         done = await pool.submit(work, key=task.caller, priority=options.priority, deadline=late)
@@ -105,7 +105,7 @@ async def _on_device(task: ImageTask[Options], output: NetworkOutput, late: floa
 
 def _in_a_process(task: ImageTask[Options], output: NetworkOutput, processes: ProcessPoolRefiner, late: float) -> Array:
     options, fitted = task.options, task.fitted
-    photo = task.decoded.image if options.crf_size == "source" else None  # it has to travel
+    photo = task.photo if options.crf_size == "source" else None  # it has to travel
     with task.timings.measure("crf"), _as_bad_option():
         return processes.refine(
             output.scores,
@@ -120,7 +120,8 @@ def _in_a_process(task: ImageTask[Options], output: NetworkOutput, processes: Pr
 
 
 def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: int, late: float) -> Array:
-    options, fitted, photo = task.options, task.fitted, task.decoded.image
+    options, fitted = task.options, task.fitted
+    photo = task.photo if options.crf_size == "source" else None
     with task.timings.measure("crf"), _as_bad_option():
         return refinement.refine(
             output.scores,

@@ -1,25 +1,101 @@
-"""What the network leaves of an image, as it is kept for the same image asked again.
+"""What the network leaves of an image, as it is kept for the same image asked again; and what its file says of it.
 
 Knows nothing of how it is computed.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from models.io.samples import Decoded
 from models.types import Array, Box
+from service.formats.result import NO_DATA
+
+_STRIP_PX = 2**20
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Where a picture holds data, a bit for each pixel of a map of any size that shows it: nearest pixels stand for it.
+
+    bits   uint8 [h, ceil(w / 8)], as numpy.packbits has them
+    shape  (h, w)
+    """
+
+    bits: Array
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, valid: Array | None) -> "Validity | None":
+        """Of bool [h, w]; None where it is True everywhere."""
+        if valid is None or valid.all():
+            return None
+        return cls(np.packbits(valid, axis=1), (int(valid.shape[0]), int(valid.shape[1])))
+
+    def at(self, y: int, x: int, size: tuple[int, int]) -> bool:
+        """Whether a pixel of the picture, whose size is (H, W), holds data."""
+        row, column = (
+            _nearest(np.array([y]), size[0], self.shape[0])[0],
+            _nearest(np.array([x]), size[1], self.shape[1])[0],
+        )
+        return bool(self.bits[row, column // 8] >> (7 - column % 8) & 1)
+
+    def erase(self, map_: Array, value: float = NO_DATA) -> Array:
+        """A map [H, W] that shows the picture, set to `value` in place where that holds no data."""
+        height, width = map_.shape
+        columns = _nearest(np.arange(width), width, self.shape[1])
+        step = max(1, _STRIP_PX // width)
+        for top in range(0, height, step):
+            strip = map_[top : top + step]
+            rows = _nearest(np.arange(top, top + len(strip)), height, self.shape[0])
+            valid = np.unpackbits(self.bits[rows], axis=1, count=self.shape[1])
+            strip[(valid if width == self.shape[1] else valid[:, columns]) == 0] = value
+        return map_
+
+
+def _nearest(at: Array, size: int, of: int) -> Array:
+    """Indices of an axis of length `of` that lie nearest to those of the same axis drawn with length `size`."""
+    return (2 * at + 1) * of // (2 * size)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of its image, besides the pixels; `models.io.samples.Decoded` has the words.
+
+    valid  None: it holds data everywhere
+    """
+
+    valid: Validity | None = None
+    depth_rule: str | None = None
+    pages: int = 1
+    orientation: int = 1
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, decoded: Decoded) -> "Facts":
+        """Of an image that was decoded."""
+        valid = Validity.of(decoded.valid)
+        return cls(valid, decoded.depth_rule, decoded.pages, decoded.orientation, decoded.warnings)
 
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """What one pass of the network leaves of an image: scores [K, h, w], code [D, h, w] where asked for, and
-    what is needed to find the way back to the image's own size."""
+    """What one pass of the network leaves of an image: scores [K, h, w], code [D, h, w] where asked for, what is
+    needed to find the way back to the image's own size, and what its file says."""
 
     scores: Array
     code: Array | None
     source: tuple[int, int]
     box: Box
-    depth_rule: str | None
+    facts: Facts
+    large: bool = False
 
     @property
     def nbytes(self) -> int:
         """Held in memory."""
-        return self.scores.nbytes + (0 if self.code is None else self.code.nbytes)
+        valid = self.facts.valid
+        return (
+            self.scores.nbytes
+            + (0 if self.code is None else self.code.nbytes)
+            + (0 if valid is None else valid.bits.nbytes)
+        )

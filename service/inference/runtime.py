@@ -31,6 +31,7 @@ class Runtime:
     """Made once a server; `close` lets its threads and processes go.
 
     workers      decode images and encode answers
+    large        does the same for large images, half as many at once as there are cores: no small one waits behind them
     crf_workers  refine: the CRF takes a second where the rest takes milliseconds, and must not stand in front of it
     before_crf   who may pass the network meanwhile: a flood's that ran ahead would slow down the CRFs of everybody
     cores        for the CRF of an image that is alone
@@ -44,6 +45,7 @@ class Runtime:
     network_outputs: SingleFlightCache[NetworkOutput]
     refined_labels: SingleFlightCache[Array]
     workers: Batcher[Callable[[], Any], Any]
+    large: Batcher[Callable[[], Any], Any]
     crf_workers: Batcher[Callable[[], Any], Any]
     before_crf: Backpressure
     cores: int
@@ -63,6 +65,7 @@ class Runtime:
                 max_images=settings.max_queue_size,
                 max_mpx=settings.max_queue_mpx,
                 max_bytes=settings.max_bodies_bytes,
+                max_working_bytes=settings.max_working_bytes,
                 max_key_images=settings.max_key_images,
             ),
             metrics,
@@ -70,6 +73,7 @@ class Runtime:
             SingleFlightCache(settings.cache_bytes, metrics.asked),
             SingleFlightCache(settings.cache_bytes // 4),
             thread_pool("worker", workers),
+            thread_pool("large", max(1, cores // 2)),
             thread_pool("crf", workers),
             Backpressure(_AHEAD * workers),
             cores,
@@ -84,6 +88,6 @@ class Runtime:
 
     def close(self) -> None:
         """Let the threads go; what has not begun never does."""
-        for part in (self.workers, self.crf_workers, self.gpu, self.processes):
+        for part in (self.workers, self.large, self.crf_workers, self.gpu, self.processes):
             if part is not None:
                 part.close()

@@ -8,27 +8,30 @@ import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from models.io.decode import decode
-from models.io.samples import Decoded
+from models.io.decode import inspect
+from models.io.samples import Choice, Decoded, Encoded
 from models.manifest import Manifest
 from models.preprocess import Fit, fit
 from models.types import Array
 from service.errors import Busy, DeadlinePassed
 from service.inference.options import ImageOptions
-from service.inference.results import NetworkOutput
+from service.inference.results import Facts, NetworkOutput
 from service.inference.runtime import Runtime
 from service.repository.served_model import Served
 from service.scheduling.admission import Ticket
-from service.scheduling.batcher import Batcher
 from service.timings import Timings
 
 O = TypeVar("O", bound=ImageOptions)  # noqa: E741
 T = TypeVar("T")
 _INLINE_BYTES = 2**18  # hashing more than this is worth a thread
+_LARGE_BYTES = (
+    64 * 2**20
+)  # an image whose work holds more is large: it claims them, and goes where small ones do not wait
+_BYTES_PER_PX = 7  # that a decoder holds at least: the pixels, and a copy that a network's input is made from
 
 
 @dataclass(eq=False)
@@ -40,6 +43,7 @@ class ImageTask(Generic[O]):
     timings, warnings  what is told besides the answer
     key       of the image in this model, where answers are kept
     held_s    seconds for which the CRF's backpressure held it
+    orientation  the turn that was taken to show the image upright, once it is known
     """
 
     data: bytes
@@ -52,8 +56,11 @@ class ImageTask(Generic[O]):
     warnings: list[str] = field(default_factory=list)
     key: tuple[Hashable, ...] | None = None
     held_s: float = 0.0
+    orientation: int = 1
+    _encoded: Encoded | None = None
     _decoded: Decoded | None = None
     _fitted: Fit | None = None
+    _photo: Array | None = None
     _ticket: Ticket | None = None
     _before_crf: bool = False
 
@@ -69,6 +76,7 @@ class ImageTask(Generic[O]):
             with self.runtime.admission.ticket(self.caller) as self._ticket:
                 yield
         finally:
+            self._encoded = self._decoded = self._fitted = self._photo = None  # the request may go on without them
             if self._before_crf:
                 self.runtime.before_crf.leave(self.caller)
 
@@ -77,43 +85,99 @@ class ImageTask(Generic[O]):
         assert self._ticket is not None
         self._ticket.set_megapixels(source[0] * source[1] / 1e6)
 
-    async def run(self, work: Callable[[], T], pool: Batcher[Callable[[], Any], Any] | None = None) -> T:
-        """Work done in a thread, of the runtime's workers where no pool is named."""
-        pool = pool or self.runtime.workers
+    async def run(self, work: Callable[[], T], *, large: bool = False) -> T:
+        """Work done in a thread, of those for large images where the image is `large`."""
+        pool = self.runtime.large if large else self.runtime.workers
         done = await pool.submit(work, key=self.caller, priority=self.options.priority, deadline=self.deadline)
         answer: T = done.answer
         return answer
 
     @property
+    def encoded(self) -> Encoded:
+        """What the file's header says of what the network sees, from the first call on; for a thread's job."""
+        if self._encoded is None:
+            self._encoded = self._inspect(self.options.choice(self.manifest.input))
+        return self._encoded
+
+    @property
     def decoded(self) -> Decoded:
-        """The image's pixels, from the first call on; for a thread's job."""
+        """The pixels that the network's are made of, from the first call on; for a thread's job."""
         if self._decoded is None:  # no cached_property: before Python 3.12 all images would share its lock
-            options = self.options
+            encoded = self.encoded
             with self.timings.measure("decode"):
-                self._decoded = decode(self.data, limits=self.runtime.limits, depth=options.depth, page=options.page)
+                self._decoded = encoded.decode()
         return self._decoded
 
     @property
     def fitted(self) -> Fit:
-        """Its pixels at the network's size, from the first call on; for a thread's job."""
+        """The pixels at the network's size, from the first call on; for a thread's job."""
         if self._fitted is None:
-            image = self.decoded.image
+            decoded = self.decoded
             with self.timings.measure("decode"):
-                self._fitted = fit(image, self.manifest.input)
+                self._fitted = fit(decoded.image, self.manifest.input, decoded.size)
         return self._fitted
 
-    async def network_output(self, *, code: bool, before_crf: bool = False) -> NetworkOutput:
+    @property
+    def photo(self) -> Array:
+        """RGB uint8 [H, W, 3] at the picture's full size, from the first call on; for a thread's job.
+
+        Where the network was content with a smaller level of a pyramid, the full size is decoded besides.
+        """
+        if self._photo is None:
+            decoded = self.decoded
+            if decoded.image.shape[:2] == decoded.size:
+                self._photo = decoded.image
+            else:
+                encoded = self._inspect(self._whole)
+                with self.timings.measure("decode"):
+                    self._photo = encoded.decode().image
+        return self._photo
+
+    async def network_output(self, *, code: bool, photo: bool = False, before_crf: bool = False) -> NetworkOutput:
         """What the network says of the image, from this pass or an earlier one; with its code, if it is wanted.
 
+        photo       the photo is needed afterwards: its pixels are kept
         before_crf  the CPU's follows: a pass waits until few enough of the caller's images are as far
         """
         data, cache = self.data, self.runtime.network_outputs
         if cache.on:
             digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.run(lambda: hashlib.sha256(data))
-            self.key = (digest.digest(), self.options.page, self.options.depth, self.served.bundle.digest)
+            chosen = self.options
+            self.key = (
+                digest.digest(), chosen.page, chosen.depth, chosen.bands, chosen.pyramid, self.served.bundle.digest
+            )  # fmt: skip
         if before_crf and self.key not in cache:
             await self._hold_back()
-        return await cache.get(self.key, partial(self._predict, code or cache.on), retry_on=(Busy, DeadlinePassed))
+        make = partial(self._predict, code or cache.on, photo)
+        output = await cache.get(self.key, make, retry_on=(Busy, DeadlinePassed))
+        self.warnings += output.facts.warnings
+        self.orientation = output.facts.orientation
+        return output
+
+    async def hold_pixels(self, output: NetworkOutput, *, photo: bool, fitted: bool) -> None:
+        """Room for the pixels that an answer needs besides what the network says; large ones are decoded here.
+
+        photo, fitted  which of them;  small ones are decoded by the job that needs them
+
+        Raises Busy where they do not fit beside the others'.
+        """
+        if not (photo or fitted):
+            return
+        self.claim(output.source)
+        if not output.large:
+            return
+        if fitted and self._fitted is None:
+            encoded = await self.run(lambda: self.encoded)
+            await self._large(encoded, lambda: self._prepare(encoded, photo))
+        if photo and self._photo is None:
+            whole = await self.run(lambda: self._inspect(self._whole))
+            await self._large(whole, lambda: self.photo)
+
+    async def finish(self, output: NetworkOutput, work: Callable[[], T], bytes_per_px: int) -> T:
+        """The image's last job, in a thread: it holds so many bytes for each pixel of the answer."""
+        if output.large:
+            self._claim_bytes(bytes_per_px * output.source[0] * output.source[1])
+        return await self.run(work, large=output.large)
 
     async def _hold_back(self) -> None:
         began = time.monotonic()
@@ -122,8 +186,16 @@ class ImageTask(Generic[O]):
         self._before_crf = True
         self.held_s = time.monotonic() - began
 
-    async def _predict(self, code: bool) -> NetworkOutput:
-        fitted = await self.run(lambda: self.fitted)
+    async def _predict(self, code: bool, photo: bool) -> NetworkOutput:
+        def begin() -> tuple[Encoded, tuple[Fit, Facts] | None]:
+            encoded = self.encoded
+            return encoded, None if encoded.working_bytes > _LARGE_BYTES else self._prepare(encoded, photo)
+
+        encoded, prepared = await self.run(begin)
+        if prepared is None:
+            prepared = await self._large(encoded, lambda: self._prepare(encoded, photo))
+        fitted, facts = prepared
+        large = max(encoded.working_bytes, _BYTES_PER_PX * fitted.source[0] * fitted.source[1]) > _LARGE_BYTES
         self.claim(fitted.source)
         done = await self.served.batcher.predict(
             fitted.pixels,
@@ -135,7 +207,41 @@ class ImageTask(Generic[O]):
         self.timings.add({"queue": (self.held_s + done.queue_s) * 1000, "encoder": done.run_s * 1000})
         scores, codes = done.answer
         kept = None if codes is None else _alone(codes)
-        return NetworkOutput(_alone(scores), kept, fitted.source, fitted.box, self.decoded.depth_rule)
+        return NetworkOutput(_alone(scores), kept, fitted.source, fitted.box, facts, large)
+
+    def _prepare(self, encoded: Encoded, photo: bool) -> tuple[Fit, Facts]:
+        """The network's input, and what the file says; of the pixels only what is still needed is kept."""
+        with self.timings.measure("decode"):
+            decoded = encoded.decode()
+            fitted = fit(decoded.image, self.manifest.input, decoded.size)
+            facts = Facts.of(decoded)
+        self._fitted = fitted
+        if photo and decoded.image.shape[:2] == decoded.size:
+            self._photo = decoded.image
+        return fitted, facts
+
+    async def _large(self, encoded: Encoded, work: Callable[[], T]) -> T:
+        """Work that decodes a large image, once there is room for the bytes it holds; those of a photo that is kept
+        stay claimed."""
+        self.claim(encoded.size)
+        self._claim_bytes(encoded.working_bytes)
+        done = await self.run(work, large=True)
+        self._claim_bytes(0)
+        return done
+
+    def _claim_bytes(self, count: int) -> None:
+        """So many are needed, besides those of a photo that is kept. Raises Busy where they do not fit."""
+        assert self._ticket is not None
+        self._ticket.set_working_bytes(count + (0 if self._photo is None else self._photo.nbytes))
+
+    @property
+    def _whole(self) -> Choice:
+        """The same image at its full size."""
+        return replace(self.options.choice(self.manifest.input), level=0, enough=None)
+
+    def _inspect(self, choice: Choice) -> Encoded:
+        with self.timings.measure("decode"):
+            return inspect(self.data, limits=self.runtime.limits, choice=choice)
 
 
 def _alone(array: Array) -> Array:

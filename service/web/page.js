@@ -77,7 +77,8 @@ async function segment() {
     shown = { ...(await paletteIds(data)), clusters: new Map(answer.clusters.map((c) => [c.id, c])) };
     $("download").href = URL.createObjectURL(new Blob([data], { type: "image/png" }));
     const ms = Object.values(answer.timings_ms).reduce((a, b) => a + b, 0);
-    $("timing").textContent = `${answer.width} × ${answer.height} pixels in ${ms.toFixed(0)} ms`;
+    const held = answer.valid_fraction < 1 ? `, ${(Math.floor(answer.valid_fraction * 1000) / 10).toFixed(1)} % hold data,` : "";
+    $("timing").textContent = `${answer.width} × ${answer.height} pixels${held} in ${ms.toFixed(0)} ms`;
     $("picture").style.setProperty("--aspect", answer.width / answer.height);
     for (const id of ["picture", "controls", "legend"]) $(id).hidden = false;
     $("main").classList.remove("empty");

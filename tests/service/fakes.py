@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from models.inference import Prediction
+from models.io.samples import Choice, Decoded, Encoded
 from service.engines.base import Shape
+from service.inference import task
 from service.repository.served_model import NetworkBatcher
 from service.scheduling.batcher import Completed
 from tests.tiny import MeanColor
@@ -140,3 +143,17 @@ async def queued(
     tasks = [asyncio.create_task(batcher.predict(pixels, **options)) for pixels in pictures]
     await asyncio.sleep(0)
     return tasks
+
+
+def files_show(
+    monkeypatch: pytest.MonkeyPatch, show: Callable[[bytes, Choice], Decoded], working_bytes: int = 0
+) -> list[Choice]:
+    """Has the service see in every file what `show` makes of it; returns what was chosen of each, in order."""
+    chosen: list[Choice] = []
+
+    def inspect(data: bytes, *, limits: Any, choice: Choice) -> Encoded:
+        chosen.append(choice)
+        return Encoded((0, 0), working_bytes, lambda: show(data, choice))
+
+    monkeypatch.setattr(task, "inspect", inspect)
+    return chosen

@@ -215,8 +215,8 @@ def test_the_description_is_right(client: TestClient) -> None:
     options = {p["name"]: p["schema"] for p in segment["parameters"]}
     assert set(options) == {
         "model", "format", "crf", "crf_size", "crf_iterations", "crf_bilateral_sxy", "crf_bilateral_srgb",
-        "crf_bilateral_compat", "crf_gaussian_compat", "k", "alpha", "only", "confidence", "depth", "page",
-        "timeout_ms", "priority",
+        "crf_bilateral_compat", "crf_gaussian_compat", "k", "alpha", "only", "confidence", "depth", "page", "bands",
+        "pyramid", "nodata", "timeout_ms", "priority",
     }  # fmt: skip
     assert options["alpha"]["maximum"] == 1
     names = set(document["components"]["schemas"])

@@ -4,6 +4,7 @@ Knows nothing of pixels: what is asked is read in `request.py`, images are segme
 """
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -16,6 +17,7 @@ from service.errors import BadOption
 from service.formats import registry
 from service.inference import pipeline
 from service.inference.options import Options, SimilarOptions
+from service.inference.task import ImageTask
 
 _AT_ONCE = 4  # of one request's images: the others' requests come in between
 _REFUSALS = (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
@@ -28,20 +30,19 @@ router = APIRouter()
     operation_id="segment",
     summary="Label map of one or several images",
     response_model=responses.Segmentation | responses.Segmentations,
-    responses=openapi.responses(*_REFUSALS, ok=openapi.FORMATS),
+    responses=openapi.responses(*_REFUSALS, ok=openapi.FORMATS, headers=openapi.TOLD),
     openapi_extra=openapi.images(Options),
 )
 async def segment(request: Request) -> Response:
     async with read_request(request, Options) as asked:
         renderer = _renderer(asked)
+        headers = {"vary": "accept"}
         if asked.many:
-            content, warnings = await _several(asked), []
+            content = await _several(asked)
         else:
             task = asked.task(asked.images[0])
-            content, warnings = await pipeline.segment(task, renderer), task.warnings
-    headers = {"vary": "accept"}
-    if warnings and renderer.name != "json":
-        headers["x-warning"] = "; ".join(warnings).encode("ascii", "replace").decode()
+            content = await pipeline.segment(task, renderer)
+            headers |= {} if renderer.name == "json" else _told(task)
     return Response(content, media_type=renderer.media_type, headers=headers)
 
 
@@ -50,15 +51,25 @@ async def segment(request: Request) -> Response:
     operation_id="similar",
     summary="How like one pixel of an image every other pixel is, in the network's own terms",
     response_class=Response,
-    responses=openapi.responses(*_REFUSALS, ok={"image/png": openapi.BINARY, "application/x-npy": openapi.BINARY}),
+    responses=openapi.responses(
+        *_REFUSALS, ok={"image/png": openapi.BINARY, "application/x-npy": openapi.BINARY}, headers=openapi.TOLD
+    ),
     openapi_extra=openapi.images(SimilarOptions),
 )
 async def similar(request: Request) -> Response:
     async with read_request(request, SimilarOptions) as asked:
         if asked.many:
             raise BadOption("x, y: a pixel belongs to one image; send one")
-        content = await pipeline.similar(asked.task(asked.images[0]))
-    return Response(content, media_type="image/png" if asked.options.format == "png" else "application/x-npy")
+        task = asked.task(asked.images[0])
+        content = await pipeline.similar(task)
+    media_type = "image/png" if asked.options.format == "png" else "application/x-npy"
+    return Response(content, media_type=media_type, headers=_told(task))
+
+
+def _told(task: ImageTask[Any]) -> dict[str, str]:
+    """What JSON says of an image, for answers that have no place for it but their head."""
+    warnings = {"x-warning": "; ".join(task.warnings).encode("ascii", "replace").decode()} if task.warnings else {}
+    return {"x-orientation": str(task.orientation), **warnings}
 
 
 def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer:

@@ -1,4 +1,4 @@
-"""One image's way: what it may hold, and what is kept of it."""
+"""One image's way: what of its file is shown, what it may hold, where it waits, and what is kept of it."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.io.decode import decode
+from models.io.decode import inspect
 from models.io.encode import encode
+from models.io.samples import Choice, Decoded, NoSuchBand
+from models.preprocess import fitted_size
 from service.inference import task
-from tests.service.answers import PNG, problem
-from tests.service.fakes import Slow, wait_until
+from tests.service.answers import PHOTO, PNG, labels, problem
+from tests.service.fakes import Slow, files_show, wait_until
+from tests.service.inference.test_pipeline import metric
+
+
+def gray(brightness: int) -> bytes:
+    return encode(np.full((64, 64, 3), brightness, np.uint8), "png")
+
+
+SMALL = [gray(i) for i in range(10)]
 
 
 def test_an_image_whose_network_answer_is_kept_needs_room_for_its_pixels_all_the_same(serve: Any) -> None:
@@ -50,14 +60,178 @@ def test_two_images_are_decoded_at_the_same_time(serve: Any, monkeypatch: pytest
     both = threading.Barrier(2)
 
     def decode_together(data: bytes, **options: Any) -> Any:
-        both.wait(20)
-        return decode(data, **options)
+        encoded = inspect(data, **options)
+
+        def decode() -> Decoded:
+            both.wait(20)
+            return encoded.decode()
+
+        return encoded._replace(decode=decode)
 
     with serve(workers=2) as client, ThreadPoolExecutor(2) as pool:
-        monkeypatch.setattr(task, "decode", decode_together)
+        monkeypatch.setattr(task, "inspect", decode_together)
         answers = [pool.submit(client.post, "/segment", content=gray(i)) for i in range(2)]
         assert [answer.result().status_code for answer in answers] == [200, 200]
 
 
-def gray(brightness: int) -> bytes:
-    return encode(np.full((64, 64, 3), brightness, np.uint8), "png")
+# ---- what of a file is shown
+
+
+def test_a_pyramid_is_read_at_the_level_that_suffices_and_answered_at_its_full_size(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = np.repeat(np.repeat(PHOTO[::2, ::2], 2, 0), 2, 1)  # what the full size looks like, had it no more in it
+
+    def show(data: bytes, choice: Choice) -> Decoded:
+        if choice.enough is not None:
+            assert choice.enough((240, 400)) == fitted_size((240, 400), spec)
+            return Decoded(level, np.arange(100) >= np.full((60, 1), 50), (240, 400))
+        assert choice.level in (0, 1)
+        return Decoded(np.repeat(np.repeat(level, 4, 0), 4, 1))
+
+    chosen = files_show(monkeypatch, show)
+    with serve() as client:
+        spec = client.app.state.tessera.registry.served[0].bundle.manifest.input
+        answer = client.post("/segment", content=PNG).json()
+        assert (answer["width"], answer["height"], answer["valid_fraction"]) == (400, 240, 0.5)
+        kept = labels(client.post("/segment?format=npy&nodata=keep", content=PNG))
+        assert ((kept == 255) == (np.arange(400) < 200)).all()
+        assert [c.level for c in chosen] == [None]
+        for more in ("format=overlay", "crf=true&crf_size=source", "crf=fast&crf_size=source"):
+            assert client.post(f"/segment?{more}", content=PNG).status_code == 200
+            assert chosen[-1].level == 0
+        assert client.post("/segment?crf=fast", content=PNG).status_code == 200
+        assert chosen[-1].level is None  # at the network's size the network's pixels do
+        for pyramid, number in (("full", 0), ("1", 1)):
+            assert client.post(f"/segment?pyramid={pyramid}", content=PNG).json()["valid_fraction"] == 1
+            assert (chosen[-1].level, chosen[-1].enough) == (number, None)
+
+
+def test_a_level_s_overlay_shows_the_labels_of_the_level(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network sees the same pixels for every format, in the cache or not."""
+    noise = np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+
+    def show(data: bytes, choice: Choice) -> Decoded:
+        return Decoded(PHOTO, size=(120, 200)) if choice.enough else Decoded(noise)
+
+    files_show(monkeypatch, show)
+    for cache_bytes in (0, 2**20):
+        with serve(cache_bytes=cache_bytes) as client:
+            assert client.post("/segment?format=overlay", content=PNG).status_code == 200
+            seen = metric(client, 'tessera_cluster_pixels_total{cluster="0"')
+            assert (labels(client.post("/segment?format=npy", content=PNG)) == 0).sum() == seen > 0
+
+
+def test_bands_are_the_request_s_else_the_bundle_s_else_the_file_s(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def show(data: bytes, choice: Choice) -> Decoded:
+        if choice.bands and max(choice.bands) > 4:
+            raise NoSuchBand(f"bands: this image has 4, there is no {max(choice.bands)}")
+        return Decoded(PHOTO[..., [band - 1 for band in choice.bands]] if choice.bands else PHOTO)
+
+    chosen = files_show(monkeypatch, show)
+    with serve() as client:
+        bundle = client.app.state.tessera.registry.served[0].bundle
+        plain = labels(client.post("/segment?format=npy", content=PNG))
+        swapped = labels(client.post("/segment?format=npy&bands=3,2,1", content=PNG))
+        assert [c.bands for c in chosen] == [None, (3, 2, 1)]
+        assert (plain[:, 5] == 0).all()
+        assert (swapped[:, 5] == 2).all()
+        assert "no 5" in problem(client.post("/segment?bands=5", content=PNG), 422)
+        spec = bundle.manifest.input.model_copy(update={"bands": (3, 2, 1)})
+        object.__setattr__(bundle, "manifest", bundle.manifest.model_copy(update={"input": spec}))
+        client.app.state.tessera.runtime.network_outputs._kept.clear()
+        assert (labels(client.post("/segment?format=npy", content=PNG)) == swapped).all()
+        assert (labels(client.post("/segment?format=npy&bands=1,2,3", content=PNG)) == plain).all()
+
+
+# ---- large images
+
+
+def large(monkeypatch: pytest.MonkeyPatch, go: threading.Event, working_bytes: int = 100 * 2**20) -> list[bytes]:
+    """Gray images of brightness 0 to 9 are small, and their decoders quick; others' work holds so much until `go`."""
+    begun: list[bytes] = []
+
+    def inspect_large(data: bytes, **options: Any) -> Any:
+        encoded = inspect(data, **options)
+        if data in SMALL:
+            return encoded
+
+        def decode() -> Decoded:
+            begun.append(data)
+            assert go.wait(20)
+            return encoded.decode()
+
+        return encoded._replace(working_bytes=working_bytes, decode=decode)
+
+    monkeypatch.setattr(task, "inspect", inspect_large)
+    return begun
+
+
+def test_small_images_do_not_wait_behind_large_ones(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    begun = large(monkeypatch, go)
+    with serve(workers=1) as client, ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(client.post, "/segment", content=gray(i)) for i in (100, 101, 102)]
+        runtime = client.app.state.tessera.runtime
+        wait_until(lambda: len(begun) == runtime.large.threads and runtime.admission.working_bytes == 300 * 2**20)
+        assert client.post("/segment", content=SMALL[0]).status_code == 200
+        assert client.post("/segment?format=overlay", content=SMALL[1]).status_code == 200
+        go.set()
+        assert [answer.result().status_code for answer in slow] == [200, 200, 200]
+        assert runtime.admission.working_bytes == 0
+
+
+def test_working_bytes_that_do_not_fit_are_refused_and_alone_any_fits(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    begun = large(monkeypatch, go)
+    with serve(max_working_bytes=90 * 2**20) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/segment", content=gray(100))
+        wait_until(lambda: len(begun) == 1)
+        refused = client.post("/segment", content=gray(101))
+        assert "the 100 MiB of this one do not fit" in problem(refused, 503)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert 'tessera_refused_total{reason="memory_full"} 1.0' in client.get("/metrics").text
+        assert client.post("/segment", content=SMALL[0]).status_code == 200
+        go.set()
+        assert first.result().status_code == 200
+        assert client.post("/segment", content=gray(101)).status_code == 200
+
+
+def test_a_large_image_from_the_cache_is_decoded_in_its_own_lane(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    go.set()
+    begun = large(monkeypatch, go)
+    photo = gray(100)
+    with serve(workers=1) as client, ThreadPoolExecutor(3) as pool:
+        runtime = client.app.state.tessera.runtime
+        assert client.post("/segment", content=photo).status_code == 200
+        assert client.post("/segment?format=npy", content=photo).status_code == 200
+        assert len(begun) == 1
+        for number, more in enumerate(("format=overlay", "crf=fast", "crf=true&crf_size=source"), start=2):
+            go.clear()
+            answer = pool.submit(client.post, f"/segment?{more}", content=photo)
+            wait_until(lambda number=number: len(begun) == number)
+            assert runtime.admission.working_bytes == 100 * 2**20
+            assert client.post("/segment", content=SMALL[0]).status_code == 200
+            go.set()
+            assert answer.result().status_code == 200
+        assert len(begun) == 4
+        assert runtime.admission.working_bytes == 0
+
+
+def test_no_image_s_pixels_stay_until_the_request_s_last_one(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    made = task.ImageTask.__init__
+
+    def remember(self: Any, *given: Any) -> None:
+        made(self, *given)
+        seen.append(self)
+
+    monkeypatch.setattr(task.ImageTask, "__init__", remember)
+    files = [("image", (str(i), gray(i))) for i in range(12)]
+    with serve() as client:
+        assert client.post("/segment?crf=fast&crf_size=source", files=files).status_code == 200
+    assert len(seen) == 12
+    assert all(each._photo is each._fitted is each._decoded is each._encoded is None for each in seen)

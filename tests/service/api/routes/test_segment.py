@@ -207,6 +207,13 @@ def test_the_answer_has_the_orientation_a_viewer_shows(client: TestClient) -> No
         ("only=5", "0 to 4"),
         ("depth=linear", "percentile"),
         ("page=-1", "page"),
+        ("bands=red", "4,3,2"),
+        ("bands=1,2", "three"),
+        ("bands=0", "from 1"),
+        ("bands=", "from 1"),
+        ("pyramid=0", "full"),
+        ("pyramid=half", "auto"),
+        ("nodata=255", "keep"),
         ("timeout_ms=0", "milliseconds"),
         ("min_area=10", "not an option"),
         ("tile=always", "not an option"),
@@ -240,8 +247,8 @@ def test_the_json_answer(client: TestClient) -> None:
     answer = client.post("/segment", content=PNG)
     body = answer.json()
     assert list(body) == [
-        "model", "digest", "width", "height", "k", "clusters", "label_map", "depth_rule", "refined", "warnings",
-        "timings_ms",
+        "model", "digest", "width", "height", "k", "clusters", "label_map", "valid_fraction", "pages", "orientation",
+        "depth_rule", "refined", "warnings", "timings_ms",
     ]  # fmt: skip
     assert list(body["timings_ms"]) == ["decode", "queue", "encoder", "assign", "crf", "encode"]
     assert list(body["clusters"][0]) == ["id", "name", "color", "pixels", "fraction", "bbox", "confidence"]
