@@ -1,84 +1,408 @@
-"""TIFF files to RGB uint8, by tifffile: pages, bands, palettes, CMYK, 16-bit and float samples.
+"""TIFF files to RGB uint8: which of a file's images, which of its bands, what it says of their meaning and validity.
 
-Knows nothing of other formats, of clusters, of networks.
+Knows nothing of other formats, of clusters, of networks. `tiff_directory` says what a file holds, `tiff_segments` reads
+strips and tiles, `photometric` knows what samples mean, `stretch` brings deep ones to 8 bits.
 """
 
-import io
-from typing import Any
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
+from models.io import alpha as transparency
+from models.io import color, photometric, tiff_directory
+from models.io.photometric import RGB, WHITE_IS_ZERO, Context, Convert, Meaning, meaning
 from models.io.samples import (
     Choice,
     Decoded,
-    Depth,
     Encoded,
     ImageError,
     ImageTooLarge,
     Limits,
+    NoSuchBand,
+    Size,
     UnsupportedImage,
-    reason,
-    to_rgb8,
+    upright,
 )
+from models.io.stretch import to_8_bit
+from models.io.tiff_directory import MAGIC, Contents, Directory, Picture
+from models.io.tiff_segments import Sample, Segments
 from models.types import Array
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first four bytes of a file, either byte order, BigTIFF too
+__all__ = ["MAGIC", "inspect"]
+
+_ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples that are alpha; 0 is anything else
+
+
+@dataclass(frozen=True)
+class _Bands:
+    """Which samples of a pixel are shown.
+
+    colors         their numbers from 0, over all directories of the picture
+    alpha          the number of the one that is opacity;  premultiplied  the colors were multiplied by it
+    """
+
+    colors: tuple[int, ...]
+    alpha: int | None
+    premultiplied: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One image of a file, ready to be read.
+
+    parts    its directories: several where each is a channel
+    convert  samples to colors; None where `depth` says how they become 8 bits
+    size     of the picture (H, W), as shown: the whole one's where the image is a level of a pyramid
+    """
+
+    parts: Sequence[Segments]
+    meaning: Meaning
+    convert: Convert | None
+    context: Context
+    bands: _Bands
+    mask: Segments | None
+    size: Size
+    pages: int
+    orientation: int
+    warnings: tuple[str, ...]
+
+    @property
+    def working_bytes(self) -> int:
+        """Held at most: samples or RGB and one segment, or RGB and the copy of it that resizing makes."""
+        part, height, width = self.parts[0], *self.parts[0].size
+        held = 3 if self.convert else len(self.bands.colors) * part.dtype.itemsize
+        one = held * height * width + part.nbytes * (2 if part.down * part.across == 1 else 1)
+        return max(one, 7 * height * width) + 2 * height * width
+
+    def decode(self, choice: Choice) -> Decoded:
+        """Reads it. Raises ImageError and its kin."""
+        samples, opacity, valid = _read(self)
+        if self.mask is not None:
+            shown = _mask(self.mask)
+            valid = shown if valid is None else valid & shown
+        image, valid, rule = _eight_bits(self, samples, choice, valid)
+        del samples
+        if opacity is not None:
+            premultiplied = self.bands.premultiplied and self.convert is not None
+            image, seen = transparency.paint(image, opacity, premultiplied=premultiplied)
+            if seen is not None:
+                valid = seen if valid is None else valid & seen
+        if valid is not None:
+            image[~valid] = 255
+        turned = None if valid is None else upright(valid, self.orientation)
+        return Decoded(
+            upright(image, self.orientation), turned, self.size, rule, self.pages, self.orientation, self.warnings
+        )
 
 
 def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     """A file that begins with MAGIC, as `models.io.decode.inspect` has it."""
-    return Encoded((0, 0), 0, lambda: decode(data, limits, choice.depth, choice.page))
+    contents = Contents(data)
+    if contents.raw:
+        raise UnsupportedImage("this is a camera raw file, which is not opened; develop it, or send the camera's JPEG")
+    pages = len(contents.pictures)
+    if choice.page >= pages:
+        raise ImageError(f"page {choice.page}: this file has {pages} page(s), counted from 0")
+    picture = contents.pictures[choice.page]
+    plan = _plan(picture, contents, limits, choice)
+    return Encoded(plan.size, plan.working_bytes, lambda: plan.decode(choice))
 
 
-def decode(data: bytes, limits: Limits, depth: Depth, page: int) -> Decoded:
-    """One page of a file that begins with MAGIC, counted from 0; the rest as `models.io.decode.decode` has it."""
-    import tifffile
+def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) -> _Plan:
+    first, warnings = picture.channels[0], list[str]()
+    orientation = first.number(tiff_directory.ORIENTATION, 1)
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    chosen, size = _level(picture, contents, limits, choice, orientation, warnings)
+    parts = [Segments(d, limits) for d in chosen]
+    part = parts[0]
+    if chosen[0].number(tiff_directory.DEPTH, 1) > 1:
+        raise UnsupportedImage("volumetric TIFF pages are not opened; send one plane")
+    interpretation = RGB if part.decodes_color else chosen[0].photometric
+    row = meaning(interpretation, part.sample)
+    bands = _bands(parts, row, choice, contents.grouped, warnings)
+    context = _context(part)
+    convert = row.convert
+    if convert is None and part.sample.format == "uint" and part.sample.bits <= 16 and context.profile:
+        mode: color.Mode = "L" if len(bands.colors) == 1 else "RGB"
+        if color.converter(context.profile, mode, warnings) is not None:  # its colors first, then the stretch
+            convert = photometric.white_is_zero if interpretation == WHITE_IS_ZERO else photometric.black_is_zero
+    planes = len({*bands.colors, *([] if bands.alpha is None else [bands.alpha])}) if part.planar else len(parts)
+    part.check(planes, limits)
+    mask = picture.mask_for(chosen[0].size)
+    return _Plan(
+        parts,
+        row,
+        convert,
+        context,
+        bands,
+        None if mask is None else Segments(mask, limits),
+        size,
+        len(contents.pictures),
+        orientation,
+        tuple(warnings),
+    )
 
+
+def _level(
+    picture: Picture, contents: Contents, limits: Limits, choice: Choice, orientation: int, warnings: list[str]
+) -> tuple[list[Directory], Size]:
+    """The directories to read, and the size (H, W) that their picture has as it is shown."""
+
+    def shown(size: Size) -> Size:
+        return size if orientation < 5 else (size[1], size[0])
+
+    if choice.level:
+        if choice.level > len(picture.levels):
+            raise ImageError(f"level {choice.level}: this picture has {len(picture.levels)} smaller level(s)")
+        level = picture.levels[choice.level - 1]
+        return [level], shown(level.size)
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            pages = file.pages
-            if page:
-                count = len(pages)  # walks the chain of directories, at most the file's own length
-                if page >= count:
-                    raise ImageError(f"page {page}: this file has {count} page(s), counted from 0")
-            tiff = pages[page]
-            if not isinstance(tiff, tifffile.TiffPage):
-                tiff = tiff.aspage()
-            limits.check_size(tiff.imagelength, tiff.imagewidth)
-            if tiff.imagedepth > 1:
-                raise UnsupportedImage("volumetric TIFF pages are not opened; send one plane")
-            per_pixel = tiff.samplesperpixel * np.dtype(tiff.dtype).itemsize
-            if tiff.imagelength * tiff.imagewidth * per_pixel > 8 * limits.max_mpx * 1e6:
-                raise ImageTooLarge(
-                    f"{tiff.imagewidth}×{tiff.imagelength} with {tiff.samplesperpixel} samples of"
-                    f" {np.dtype(tiff.dtype).itemsize} bytes is more than the limit of 8 bytes a pixel at"
-                    f" {limits.max_mpx:g} Mpx: send fewer bands or a smaller image"
+        limits.check_size(*picture.size)
+    except ImageTooLarge as error:
+        raise ImageTooLarge(f"{error}{_smaller_one(picture, contents, limits)}") from None
+    size = shown(picture.size)
+    if choice.level is None and choice.enough is not None:
+        needed = choice.enough(size)
+        for number, level in reversed(list(enumerate(picture.levels, 1))):
+            height, width = shown(level.size)
+            if height >= needed[0] and width >= needed[1]:
+                warnings.append(
+                    f"level {number} of the pyramid, {width}×{height}, was read: it suffices for the network;"
+                    " pyramid=full reads the whole"
                 )
-            samples = _samples(tiff)
-            orientation = int(getattr(tiff.tags.get("Orientation"), "value", 1) or 1)
-            photometric = int(tiff.photometric)
-    except ImageError:
-        raise
-    except Exception as error:  # tifffile raises what its many parsers meet
-        raise ImageError(f"the TIFF is damaged or uses what we cannot read: {reason(error)}") from None
-    if photometric == 0:  # white is zero
-        samples = samples.max() - samples if samples.dtype.kind == "f" else ~samples
-    if photometric == 5 and samples.ndim == 3 and samples.shape[2] >= 4:  # separated: CMYK
-        if samples.dtype != np.uint8:
-            raise UnsupportedImage("CMYK TIFF is opened at 8 bits a sample only")
-        rgb = Image.fromarray(np.ascontiguousarray(samples[..., :4]), "CMYK").convert("RGB")
-        samples = np.asarray(rgb)
-    return to_rgb8(samples, depth, orientation)
+                return [level], size
+    return picture.channels, size
 
 
-def _samples(page: Any) -> Array:
-    """Samples of one page: [H, W] or [H, W, bands]; palettes looked up, chroma decoded."""
-    samples: Array = np.asarray(page.asarray())
-    if int(page.photometric) == 3 and page.colormap is not None:
-        samples = (np.asarray(page.colormap)[:, samples] >> 8).astype(np.uint8).transpose(1, 2, 0)
-    elif samples.ndim == 3 and int(page.planarconfig) == 2:  # bands first on disk
-        samples = np.moveaxis(samples, 0, -1)
-    if samples.ndim not in (2, 3):
-        raise UnsupportedImage(f"a page with {samples.ndim} dimensions is not an image")
-    return samples.astype(np.uint8) * 255 if samples.dtype == bool else samples
+def _smaller_one(picture: Picture, contents: Contents, limits: Limits) -> str:
+    """Where the file itself has what would do: a level, or a page."""
+
+    def fits(size: Size) -> bool:
+        try:
+            limits.check_size(*size)
+        except ImageError:
+            return False
+        return True
+
+    for number, level in enumerate(picture.levels, 1):
+        if fits(level.size):
+            return f"; level {number} of this pyramid, {level.size[1]}×{level.size[0]}, fits: pyramid={number}"
+    for number, other in enumerate(contents.pictures):
+        if other is not picture and fits(other.size):
+            return f"; page {number}, {other.size[1]}×{other.size[0]}, fits: page={number}"
+    return ""
+
+
+def _bands(parts: Sequence[Segments], row: Meaning, choice: Choice, grouped: str, warnings: list[str]) -> _Bands:
+    """Which samples are shown: those asked for, those the file names, or the first."""
+    part, directory = parts[0], parts[0].directory
+    count = len(parts) if len(parts) > 1 else part.bands
+    if part.bands < row.colors:
+        raise ImageError(f"the TIFF is damaged: {row.name} with {part.bands} sample(s) a pixel")
+    extra = directory.numbers(tiff_directory.EXTRA_SAMPLES, 4096).tolist()
+    first_extra = max(count - len(extra), row.colors) if extra else count
+    kinds = {first_extra + i: kind for i, kind in enumerate(extra) if first_extra + i < count}
+    named = _named_bands(directory.text(tiff_directory.GDAL_METADATA)) if len(parts) == 1 else {}
+    alphas = [i for i, kind in kinds.items() if kind in (_ASSOCIATED, _UNASSOCIATED)]
+    alphas = alphas or [i for i, name in named.items() if name == "alpha" and row.colors <= i < count]
+    alpha = alphas[0] if alphas else None
+    premultiplied = alpha is not None and kinds.get(alpha) == _ASSOCIATED
+    if row.colors > 1 and row.photometric != RGB:
+        colors: tuple[int, ...] = tuple(range(row.colors))
+        if choice.bands not in (None, (1, 2, 3)):
+            raise NoSuchBand(f"bands: the samples of a {row.name} picture make one color together; leave `bands` out")
+    elif choice.bands is not None:
+        if max(choice.bands) > count or len(choice.bands) not in (1, 3):
+            raise NoSuchBand(f"bands: one or three of 1 to {count}, which this picture has; not {choice.bands}")
+        colors = tuple(band - 1 for band in choice.bands)
+        alpha = None if alpha in colors else alpha
+    else:
+        colors = _by_file([i for i in range(count) if i != alpha], row, named)
+    if len(parts) > 1:
+        warnings.append(_of_channels(grouped, colors, count))
+    elif left := [i + 1 for i in range(count) if i not in colors and i != alpha]:
+        names = ", ".join(f"{i} ({named[i - 1]})" if i - 1 in named else str(i) for i in left)
+        warnings.append(f"of {count} bands, {names} {'is' if len(left) == 1 else 'are'} left out: bands= chooses")
+    return _Bands(colors, alpha, premultiplied)
+
+
+def _by_file(candidates: list[int], row: Meaning, named: dict[int, str]) -> tuple[int, ...]:
+    """By the file's own names of colors, else the first three; gray where there are fewer."""
+    by_name = {name: i for i, name in reversed(named.items()) if i in candidates}
+    if row.photometric == photometric.PALETTE:
+        return (0,)
+    if {"red", "green", "blue"} <= by_name.keys():
+        return by_name["red"], by_name["green"], by_name["blue"]
+    return tuple(candidates[:3]) if len(candidates) >= 3 else tuple(candidates[:1])
+
+
+def _named_bands(metadata: str) -> dict[int, str]:
+    """GDAL's color interpretation of each band from 0, in small letters."""
+    items = re.findall(r'<Item\b([^>]*\brole="colorinterp"[^>]*)>\s*(\w+)\s*<', metadata)
+    found = ((re.search(r'\bsample="(\d{1,5})"', attributes), name.lower()) for attributes, name in items)
+    return {int(sample[1]): name for sample, name in found if sample}
+
+
+def _of_channels(grouped: str, colors: tuple[int, ...], count: int) -> str:
+    left = [str(i + 1) for i in range(count) if i not in colors]
+    how = f"channel {colors[0] + 1} is shown as gray"
+    if len(colors) == 3:
+        how = f"channels {', '.join(str(i + 1) for i in colors)} are shown as red, green and blue"
+    rest = f"; left out: {', '.join(left)}" if left else ""
+    return f"{grouped} says that this picture has {count} channels: {how}{rest}; bands= chooses"
+
+
+def _read(plan: _Plan) -> tuple[Array, Array | None, Array | None]:
+    """(samples [H, W, n] as stored or RGB uint8, opacity uint8 [H, W], valid bool [H, W]); None for all opaque, valid.
+
+    Of stretched pictures no-data is left to `stretch`.
+    """
+    part, bands = plan.parts[0], plan.bands
+    height, width = part.size
+    context, convert, nodata = plan.context, plan.convert, _nodata(part.directory)
+    channels = len(bands.colors)
+    if convert is not None:
+        channels = convert(np.zeros((1, 1, max(channels, plan.meaning.colors)), part.dtype), context).shape[2]
+    samples = _one_piece(plan)
+    if samples is not None:
+        return samples, None, None
+    dtype = part.dtype if convert is None else np.dtype(np.uint8)
+    # One block of bytes, so that 8-bit values can take the place of the samples they are made of.
+    samples = (
+        np.empty(height * width * channels * dtype.itemsize, np.uint8).view(dtype).reshape(height, width, channels)
+    )
+    opacity = None if bands.alpha is None else np.full((height, width), 255, np.uint8)
+    valid = np.ones((height, width), bool) if nodata is not None and convert is not None else None
+    for row in range(part.down):
+        for column in range(part.across):
+            block = _pixels(plan, row, column, nodata)
+            rows = slice(row * part.rows, row * part.rows + block.shape[0])
+            columns = slice(column * part.columns, column * part.columns + block.shape[1])
+            shown = block[..., : len(bands.colors)]
+            if opacity is not None:
+                over = _opacity(block[..., -1], part.sample)
+                opacity[rows, columns] = over
+                if bands.premultiplied and convert is None:
+                    shown = _unmultiplied(shown, over)
+            if valid is not None:
+                valid[rows, columns] = (shown != nodata).any(axis=2)
+            samples[rows, columns] = shown if convert is None else convert(shown, context)
+    return samples, opacity, None if valid is None or valid.all() else valid
+
+
+def _one_piece(plan: _Plan) -> Array | None:
+    """Stretched samples that lie in one segment as they are wanted: no copy of them is made."""
+    part, bands = plan.parts[0], plan.bands
+    whole = part.down * part.across == 1 and len(plan.parts) == 1 and bands.colors == tuple(range(part.samples))
+    if not (whole and plan.convert is None and bands.alpha is None and not part.planar):
+        return None
+    return part.read(0, 0, 0)
+
+
+def _pixels(plan: _Plan, row: int, column: int, nodata: float | None) -> Array:
+    """The wanted samples of one place in the grid of segments: colors, then alpha. [rows, columns, n]"""
+    part, wanted = plan.parts[0], [*plan.bands.colors, *([] if plan.bands.alpha is None else [plan.bands.alpha])]
+    read: list[Array | None]
+    if len(plan.parts) > 1:
+        read = [plan.parts[i].read(0, row, column) for i in wanted]
+    elif part.planar:
+        read = [part.read(i, row, column) for i in wanted]
+    else:
+        whole = part.read(0, row, column)
+        if whole is not None and wanted == list(range(whole.shape[2])):
+            return whole
+        read = [None if whole is None else whole[..., i : i + 1] for i in wanted]
+    height = min(part.rows, part.size[0] - row * part.rows)
+    width = min(part.columns, part.size[1] - column * part.columns)
+    empty = np.full((height, width, 1), 0 if nodata is None else nodata, part.dtype)
+    return np.concatenate([empty if one is None else one for one in read], axis=2)
+
+
+def _eight_bits(
+    plan: _Plan, samples: Array, choice: Choice, valid: Array | None
+) -> tuple[Array, Array | None, str | None]:
+    """RGB uint8 [H, W, 3], where it is valid, and the rule of the stretch."""
+    part = plan.parts[0]
+    if plan.convert is not None:
+        rule = None
+        if plan.meaning.convert is None and choice.depth != "full":
+            shown = to_8_bit(samples, choice.depth, valid=valid, out=samples, keep_bytes=False)
+            samples, rule = shown.image, f"by the color profile, then {shown.rule}"
+        return _as_rgb(samples), valid, rule
+    bits = part.sample.bits if part.sample.format == "uint" else None
+    base = samples.base
+    own = isinstance(base, np.ndarray) and base.dtype == np.uint8 and base.base is None and base.flags.owndata
+    out = base[: samples.size].reshape(samples.shape) if own and isinstance(base, np.ndarray) else None
+    shown = to_8_bit(
+        samples,
+        choice.depth,
+        bits=bits,
+        inverted=plan.meaning.photometric == WHITE_IS_ZERO,
+        nodata=_nodata(part.directory),
+        valid=valid,
+        out=out,
+    )
+    return _as_rgb(shown.image), shown.valid, shown.rule
+
+
+def _as_rgb(image: Array) -> Array:
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _context(part: Segments) -> Context:
+    directory = part.directory
+    palette = directory.numbers(tiff_directory.COLOR_MAP).astype(np.uint16)
+    luma = directory.numbers(tiff_directory.LUMA).tolist()
+    reference = directory.numbers(tiff_directory.REFERENCE).tolist()
+    return Context(
+        part.sample.bits,
+        palette if palette.size else None,
+        directory.raw(tiff_directory.ICC_PROFILE) or None,
+        tuple(luma) if len(luma) == 3 and luma[1] else Context.luma,
+        tuple(reference) if len(reference) == 6 else Context.reference,
+    )
+
+
+def _nodata(directory: Directory) -> float | None:
+    """The number in GDAL's tag, which is text; None where there is none."""
+    text = directory.text(tiff_directory.GDAL_NODATA).replace(",", ".").lower()
+    try:
+        return float("nan" if "nan" in text or "#ind" in text else text)
+    except ValueError:
+        return None
+
+
+def _opacity(samples: Array, sample: Sample) -> Array:
+    """Alpha of any type as uint8: all of an integer's positive range, 0..1 of a float's (or 0..255)."""
+    if sample.format == "uint" and sample.bits <= 8:
+        return np.asarray((samples.astype(np.uint16) * 255 // (2**sample.bits - 1)).astype(np.uint8))
+    values = samples.astype(np.float64)
+    if sample.format == "float":
+        values = np.nan_to_num(values, nan=0.0, posinf=1.0)
+        most = 1.0 if values.max(initial=0) <= 1.0 else 255.0 if values.max() <= 255.0 else 65535.0
+    else:
+        most = 2.0**sample.bits - 1 if sample.format == "uint" else 2.0 ** (sample.bits - 1) - 1
+    opacity = np.rint(values.clip(0, most) * (255 / most))
+    opacity[(values > 0) & (opacity == 0)] = 1  # what is seen through almost wholly is still seen
+    return np.asarray(opacity.astype(np.uint8))
+
+
+def _unmultiplied(colors: Array, opacity: Array) -> Array:
+    """Colors before they were multiplied by their opacity, in their own type."""
+    most = np.inf if colors.dtype.kind == "f" else float(np.iinfo(colors.dtype).max)
+    part = np.maximum(opacity, 1)[..., None] / 255
+    return np.asarray(np.minimum(colors / part, most).astype(colors.dtype))
+
+
+def _mask(segments: Segments) -> Array:
+    """bool [H, W]: where a mask's samples are not 0, whatever its photometric interpretation."""
+    valid = np.ones(segments.size, bool)
+    for row in range(segments.down):
+        for column in range(segments.across):
+            block = segments.read(0, row, column)
+            rows = slice(row * segments.rows, (row + 1) * segments.rows)
+            columns = slice(column * segments.columns, (column + 1) * segments.columns)
+            valid[rows, columns] = 0 if block is None else block[..., 0] != 0
+    return valid

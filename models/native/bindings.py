@@ -1,4 +1,4 @@
-"""The compiled kernels (`kernels.c`, `guided.c`), where this installation has them.
+"""The compiled kernels (`kernels.c`, `guided.c`, `histogram.c`), where this installation has them.
 
 Each function answers what the numpy code of its caller would, or None where only that code can: no compiler was there
 when the package was installed, or the values are not for the kernel. The interpreter's lock is free while a kernel
@@ -16,13 +16,15 @@ import numpy as np
 
 from models.types import Array
 
-_VERSION = 4  # of the functions in the C files: a library built from others is left alone
+_VERSION = 5  # of the functions in the C files: a library built from others is left alone
 _TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64}  # an array, a number
 _SIGNATURES = {
     "tessera_labels": "annn" + "aaan" + "aaan" + "a",
     "tessera_count": "ann" + "ann" + "aaa",
     "tessera_blend": "aanaana",
     "tessera_guided_labels": "annn" + "aaan" + "aaan" + "aa",
+    "tessera_histogram16": "ana",
+    "tessera_lookup16": "anaa",
 }
 
 
@@ -63,7 +65,7 @@ def _library() -> ctypes.CDLL | None:
             continue
         for name, signature in _SIGNATURES.items():
             getattr(library, name).argtypes = [_TYPES[letter] for letter in signature]
-        library.tessera_blend.restype = None
+        library.tessera_blend.restype = library.tessera_lookup16.restype = None
         return library
     return None
 
@@ -133,6 +135,30 @@ def blend(image: Array, labels: Array, keep: Array, paint: Array) -> Array | Non
     out = np.empty_like(image)
     library.tessera_blend(_at(image), _at(labels), labels.size, _at(keep), _at(paint), len(keep), _at(out))
     return out
+
+
+def histogram16(values: Array, counts: Array) -> bool:
+    """Adds how often each of 65,536 values occurs. False where it did not.
+
+    values  uint16 of any shape;  counts  int64 [65536]
+    """
+    library = _library()
+    if library is None or values.dtype != np.uint16:
+        return False
+    values = np.ascontiguousarray(values)
+    return not library.tessera_histogram16(_at(values), values.size, _at(counts))
+
+
+def lookup16(values: Array, table: Array, out: Array) -> bool:
+    """table[values] into `out`, which may begin at the same byte of memory as the values. False where it did not.
+
+    values  uint16, contiguous;  table  uint8 [65536];  out  uint8 of the values' shape, contiguous
+    """
+    library = _library()
+    if library is None or not values.flags.c_contiguous or values.dtype != np.uint16:
+        return False
+    library.tessera_lookup16(_at(values), values.size, _at(table), _at(out))
+    return True
 
 
 def _axis(axis: Axis) -> tuple[int, int, int, int]:

@@ -1,0 +1,356 @@
+"""Strips and tiles of a TIFF directory to samples, each no larger than the directory declares it.
+
+Knows nothing of colors. Bytes are unpacked by imagecodecs' codecs, which are told how much room there is; codecs whose
+data have a header of their own are let begin only where that header fits.
+Source: TIFF 6.0, Technical Note 2 (JPEG), Technical Note 3 (floating-point predictor).
+"""
+
+import math
+import re
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.io.samples import ImageError, ImageTooLarge, Limits, Size, UnsupportedImage
+from models.io.tiff_directory import (
+    BITS,
+    COMPRESSION,
+    EXTRA_SAMPLES,
+    PLANAR,
+    PREDICTOR,
+    ROWS_PER_STRIP,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    STRIP_BYTES,
+    STRIP_OFFSETS,
+    SUBSAMPLING,
+    TILE_BYTES,
+    TILE_LENGTH,
+    TILE_OFFSETS,
+    TILE_WIDTH,
+    Directory,
+)
+from models.types import Array
+
+_FILL_ORDER, _T4_OPTIONS, _JPEG_TABLES = 266, 292, 347
+_MOST_SEGMENTS = 65536
+_TILE_PX = 1024**2  # a tile may have so many pixels whatever the image's size
+_YCBCR = 6
+
+# Which codec of imagecodecs undoes a compression. They write at most as many bytes as they are told.
+_PACKED = {1: "", 5: "lzw", 8: "deflate", 32773: "packbits", 32946: "deflate", 34925: "lzma", 50000: "zstd"}
+_FAX = {2: "ccittrle", 3: "ccittfax3", 4: "ccittfax4"}
+_JPEG = (6, 7)
+_IMAGES = {33003: "jpeg2k", 33005: "jpeg2k", 34712: "jpeg2k", 34887: "lerc", 50001: "webp"}
+_REFUSED = {
+    32766: "NeXT 2-bit", 32771: "CCITT RLE word-aligned", 32809: "ThunderScan", 32908: "PixarFilm", 32909: "PixarLog",
+    32947: "DCS", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log24", 34713: "Nikon NEF", 34718: "MODI",
+    34892: "lossy DNG", 34925: "LZMA", 34933: "PNG", 34934: "JPEG XR", 50002: "JPEG XL", 52546: "JPEG XL",
+    65000: "EER", 65001: "EER", 65002: "EER",
+}  # fmt: skip
+COMPRESSIONS = {1: "none", 2: "CCITT RLE", 3: "CCITT fax 3", 4: "CCITT fax 4", 5: "LZW", 6: "JPEG (old)", 7: "JPEG"} | {
+    8: "Deflate", 32773: "PackBits", 32946: "Deflate", 34925: "LZMA", 50000: "Zstandard", 33003: "JPEG 2000",
+    33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 50001: "WebP",
+}  # fmt: skip
+
+
+class Sample(NamedTuple):
+    """What a sample is: `uint`, `int`, `float` or `complex`, of so many bits."""
+
+    format: str
+    bits: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type that holds it, in this machine's byte order. Raises UnsupportedImage."""
+        kind, bits = self
+        if kind == "uint" and 1 <= bits <= 64:
+            return np.dtype(f"u{1 if bits <= 8 else 2 if bits <= 16 else 4 if bits <= 32 else 8}")
+        if (kind == "int" and bits in (8, 16, 32, 64)) or (kind == "float" and bits in (16, 32, 64)):
+            return np.dtype(f"{kind[0]}{bits // 8}")
+        if kind == "float" and bits == 24:
+            return np.dtype("f4")
+        raise UnsupportedImage(f"TIFF samples of {bits} bits, {kind}, are not opened; send 8, 16 or 32 bits")
+
+
+def sample_of(directory: Directory) -> Sample:
+    """What the samples of a directory are. Raises UnsupportedImage where they differ from each other."""
+    formats, bits = directory.numbers(SAMPLE_FORMAT, 64), directory.numbers(BITS, 64)
+    if len(set(formats.tolist())) > 1:
+        raise UnsupportedImage("the samples of this TIFF have several formats; send all of one")
+    if len(different := sorted(set(bits.tolist()))) > 1:
+        raise UnsupportedImage(f"the samples of this TIFF have {', '.join(map(str, different))} bits; send all of one")
+    names = {1: "uint", 2: "int", 3: "float", 4: "uint", 5: "complex", 6: "complex"}
+    code = int(formats[0]) if formats.size else 1
+    if code not in names:
+        raise UnsupportedImage(f"TIFF samples of format {code} are not opened; send integers or floats")
+    default = 8 if directory.number(COMPRESSION, 1) in _JPEG else 1
+    return Sample(names[code], int(bits[0]) if bits.size else default)
+
+
+class Segments:
+    """The strips or tiles of one directory: how many, how large, and each one's samples.
+
+    size     (H, W) of the image;  samples  of a pixel in a segment, 1 where planes are stored apart
+    rows, columns  of a whole segment;  down, across  how many there are of a plane
+    nbytes   of a whole segment, its samples unpacked
+    """
+
+    def __init__(self, directory: Directory, limits: Limits) -> None:
+        self.directory, self.size = directory, directory.size
+        limits.check_size(*self.size)
+        height, width = self.size
+        self.sample = sample_of(directory)
+        self.dtype = self.sample.dtype
+        self.compression = directory.number(COMPRESSION, 1)
+        if self.compression not in COMPRESSIONS:
+            name = _REFUSED.get(self.compression, f"number {self.compression}")
+            raise UnsupportedImage(f"TIFF compression {name} is not opened; write it with Deflate, LZW or JPEG")
+        self.bands = max(1, directory.number(SAMPLES, 1))
+        self.planar = directory.number(PLANAR, 1) == 2 and self.bands > 1
+        self.samples = 1 if self.planar else self.bands
+        self.tiled = TILE_WIDTH in directory or TILE_OFFSETS in directory
+        if self.tiled:
+            self.rows, self.columns = directory.number(TILE_LENGTH, 0), directory.number(TILE_WIDTH, 0)
+            if self.rows < 1 or self.columns < 1:
+                raise ImageError("the TIFF is damaged: its tiles have no size")
+            larger = self.rows > _up(height, 16) or self.columns > _up(width, 16)
+            if larger and self.rows * self.columns > _TILE_PX:
+                raise ImageError(f"the TIFF is damaged: tiles of {self.columns}×{self.rows} in {width}×{height} pixels")
+        else:
+            whole = directory.number(ROWS_PER_STRIP, height)
+            self.rows, self.columns = min(max(1, whole), height), width
+        self.down, self.across = math.ceil(height / self.rows), math.ceil(width / self.columns)
+        self.nbytes = self.rows * self.columns * self.samples * self.dtype.itemsize
+        self._offsets = directory.numbers(TILE_OFFSETS if self.tiled else STRIP_OFFSETS)
+        self._counts = directory.numbers(TILE_BYTES if self.tiled else STRIP_BYTES)
+        self._chroma = self._subsampling()
+
+    @property
+    def decodes_color(self) -> bool:
+        """Whether segments come as RGB although the file holds YCbCr: JPEG's decoders do that."""
+        return self.compression in (*_JPEG, 33003, 33005, 34712, 50001) and self.directory.photometric == _YCBCR
+
+    def check(self, planes: int, limits: Limits) -> None:
+        """Raises ImageTooLarge or ImageError where reading so many planes takes more than may be spent."""
+        count = self.down * self.across * planes
+        if count > _MOST_SEGMENTS:
+            raise ImageTooLarge(
+                f"the TIFF is cut into {count} pieces, and at most {_MOST_SEGMENTS} are read: write it with larger"
+                " strips or tiles"
+            )
+        if self.nbytes * self.down * self.across * planes > limits.max_held_bytes:
+            raise ImageTooLarge(
+                f"{self.size[1]}×{self.size[0]} with {self.bands} samples of {self.sample.bits} bits is more than the"
+                f" limit of 8 bytes a pixel at {limits.max_mpx:g} Mpx (TESSERA_MAX_MPX): send fewer bands or a smaller"
+                " image"
+            )
+
+    def read(self, plane: int, row: int, column: int) -> Array | None:
+        """One segment's samples inside the image: [rows, columns, samples] of `dtype`; None where none are stored.
+
+        Raises ImageError, UnsupportedImage.
+        """
+        index = (plane * self.down + row) * self.across + column
+        rows = self.rows if self.tiled else min(self.rows, self.size[0] - row * self.rows)
+        if index >= len(self._offsets):
+            raise self._damaged(index, "is not in the file")
+        at = int(self._offsets[index])
+        packed = rows * math.ceil(self.columns * self.samples * self.sample.bits / 8)
+        count = int(self._counts[index]) if index < len(self._counts) else packed
+        if not at or not count:
+            return None
+        if at + count > len(self.directory.data):
+            if self.compression != 1 or at + packed > len(self.directory.data):
+                raise self._damaged(index, "lies beyond the end of the file")
+            count = packed
+        data = memoryview(self.directory.data)[at : at + count]
+        try:
+            whole = self._decoded(data, rows)
+        except (ImageError, MemoryError):
+            raise
+        except Exception:  # imagecodecs' codecs raise their own errors, all of them for damaged data
+            raise self._damaged(index, "cannot be decoded") from None
+        inside = whole[: self.size[0] - row * self.rows, : self.size[1] - column * self.columns]
+        if inside.shape[0] < min(rows, self.size[0] - row * self.rows):
+            raise self._damaged(index, "is cut short")
+        return inside
+
+    def _decoded(self, data: memoryview, rows: int) -> Array:
+        if self.compression in _PACKED:
+            return self._unpacked(self._bytes(data), rows)
+        import imagecodecs
+
+        if self.compression in _FAX:
+            options = {"t4options": self.directory.number(_T4_OPTIONS, 0)} if self.compression == 3 else {}
+            decode = getattr(imagecodecs, f"{_FAX[self.compression]}_decode")
+            found = decode(self._ordered(data), rows, self.columns, **options)
+            return np.asarray(found).astype(np.uint8).reshape(-1, self.columns, 1)[:rows]
+        codec = "jpeg" if self.compression in _JPEG else _IMAGES[self.compression]
+        height, width = _SIZES[codec](bytes(data))
+        if height > self.rows or width > self.columns:
+            raise ImageError(
+                f"the TIFF is damaged: a piece of {self.columns}×{self.rows} pixels says that it has {width}×{height}"
+            )
+        if self.compression in _JPEG:
+            found = self._jpeg(data)
+        else:
+            extra = {"hasalpha": True} if self.compression == 50001 and self.samples == 4 else {}
+            found = getattr(imagecodecs, f"{_IMAGES[self.compression]}_decode")(bytes(data), **extra)
+        found = found.reshape(*found.shape[:2], -1)
+        if found.dtype != self.dtype or found.shape[2] != self.samples:
+            raise ImageError("the TIFF is damaged: a piece holds other samples than its directory says")
+        return np.asarray(found)
+
+    def _jpeg(self, data: memoryview) -> Array:
+        """JPEG as Technical Note 2 has it: tables apart, colors as the directory says."""
+        import imagecodecs
+
+        photometric, options = self.directory.photometric, dict[str, Any]()
+        if self.planar:
+            options["outcolorspace"] = "GRAYSCALE"
+        elif EXTRA_SAMPLES not in self.directory and self.samples == 3:
+            options["outcolorspace"] = "RGB"
+            if photometric == 2 and b"JFIF\0" not in bytes(data[:32]):
+                options["colorspace"] = "RGB"
+        elif photometric == 5:
+            options["outcolorspace"] = "CMYK"
+        tables = self.directory.raw(_JPEG_TABLES) or None
+        if tables and _has_frame(tables):
+            raise ImageError("the TIFF is damaged: its JPEG tables hold a picture")
+        found: Array = imagecodecs.jpeg_decode(bytes(data), bitspersample=self.sample.bits, tables=tables, **options)
+        return found
+
+    def _bytes(self, data: memoryview) -> memoryview | bytes:
+        codec = _PACKED[self.compression]
+        if not codec:
+            return self._ordered(data)
+        import imagecodecs
+
+        room = self.rows * math.ceil(self.columns * self.samples * self.sample.bits / 8)
+        decode: Callable[..., bytes] = getattr(imagecodecs, f"{codec}_decode")
+        return decode(self._ordered(data), out=room)
+
+    def _ordered(self, data: memoryview) -> memoryview | bytes:
+        if self.directory.number(_FILL_ORDER, 1) != 2:
+            return data
+        import imagecodecs
+
+        return bytes(imagecodecs.bitorder_decode(bytes(data)))
+
+    def _unpacked(self, data: memoryview | bytes, rows: int) -> Array:
+        """Bytes to samples: bits apart, this machine's byte order, the predictor undone."""
+        import imagecodecs
+
+        if self._chroma != (1, 1) and self.directory.photometric == _YCBCR:
+            return self._full_chroma(np.frombuffer(data, np.uint8), rows)
+        (kind, bits), line = self.sample, self.columns * self.samples
+        predictor = self.directory.number(PREDICTOR, 1)
+        if kind == "float" and bits == 24:
+            little = self.directory.order == "<"
+            values = np.asarray(imagecodecs.float24_decode(bytes(data), byteorder="<" if little else ">"))
+        elif bits in (8, 16, 32, 64):
+            order = "=" if predictor == 3 else self.directory.order
+            stored = np.dtype(f"{order}{self.dtype.char}")
+            values = np.frombuffer(data, stored, len(data) // stored.itemsize)
+        else:
+            values = np.asarray(imagecodecs.packints_decode(bytes(data), self.dtype.char, bits, runlen=line))
+            if values.dtype == bool:
+                values = values.view(np.uint8)
+        found = len(values) // line
+        values = values[: found * line].reshape(found, self.columns, self.samples)[:rows]
+        if predictor == 3:
+            return np.asarray(imagecodecs.floatpred_decode(values, axis=-2))
+        values = values.astype(self.dtype, copy=False)
+        if predictor == 2:
+            return np.asarray(imagecodecs.delta_decode(values, axis=-2))
+        if predictor != 1:
+            raise UnsupportedImage(f"TIFF predictor {predictor} is not opened; write it with predictor 1, 2 or 3")
+        return values
+
+    def _subsampling(self) -> Size:
+        """(down, across): pixels that share their chroma, where the codec leaves that to us."""
+        if self.directory.photometric != _YCBCR or self.compression not in _PACKED or self.planar:
+            return 1, 1
+        given = self.directory.numbers(SUBSAMPLING, 2).tolist() or [2, 2]
+        if self.samples != 3 or self.sample != ("uint", 8) or not set(given) <= {1, 2, 4}:
+            raise UnsupportedImage("this TIFF's YCbCr is stored in a way that is not opened; send it as RGB")
+        return given[1], given[0]
+
+    def _full_chroma(self, data: Array, rows: int) -> Array:
+        """Units of down × across lumas and their two chromas to [rows, columns, 3]."""
+        down, across = self._chroma
+        wide, high = math.ceil(self.columns / across), math.ceil(rows / down)
+        unit = down * across + 2
+        units = data[: high * wide * unit].reshape(high, wide, unit)
+        luma = units[..., :-2].reshape(high, wide, down, across).transpose(0, 2, 1, 3).reshape(high * down, -1)
+        chroma = units[..., -2:].repeat(down, axis=0).repeat(across, axis=1)
+        return np.concatenate([luma[..., None], chroma], axis=2)[:rows, : self.columns]
+
+    def _damaged(self, index: int, what: str) -> ImageError:
+        kind = "tile" if self.tiled else "strip"
+        return ImageError(f"the TIFF is damaged or truncated: {kind} {index + 1} of {len(self._offsets)} {what}")
+
+
+def _up(length: int, step: int) -> int:
+    return -(-length // step) * step
+
+
+def _has_frame(tables: bytes) -> bool:
+    try:
+        return bool(_jpeg_size(tables))
+    except ImageError:
+        return False
+
+
+def _jpeg_size(data: bytes) -> Size:
+    """(H, W) in the first frame header. Source: ITU-T T.81, B.2.2."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return height, width
+        elif marker == 0xD8 or marker == 1 or 0xD0 <= marker <= 0xD7:
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise ImageError("the TIFF is damaged: a piece of JPEG has no frame")
+
+
+def _jpeg2k_size(data: bytes) -> Size:
+    """Source: ITU-T T.800, A.5.1."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or len(data) < at + 24:
+        raise ImageError("the TIFF is damaged: a piece of JPEG 2000 has no header")
+    width, height, left, top = struct.unpack_from(">4I", data, at + 8)
+    return height - top, width - left
+
+
+def _webp_size(data: bytes) -> Size:
+    """Source: RFC 9649, 2.5 to 2.7."""
+    kind, number = data[12:16], int.from_bytes
+    if kind == b"VP8X":
+        return 1 + number(data[27:30], "little"), 1 + number(data[24:27], "little")
+    if kind == b"VP8L":
+        bits = number(data[21:25], "little")
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+    if kind == b"VP8 ":
+        return number(data[28:30], "little") & 0x3FFF, number(data[26:28], "little") & 0x3FFF
+    raise ImageError("the TIFF is damaged: a piece of WebP has no header")
+
+
+def _lerc_size(data: bytes) -> Size:
+    """Source: Esri, LERC2's header: version, then from version 3 on a checksum, rows, columns."""
+    if not (found := re.match(rb"Lerc2 (.{4})", data, re.DOTALL)):
+        raise UnsupportedImage("TIFF compression LERC with a second codec is not opened; write it with Deflate")
+    (version,) = struct.unpack("<i", found[1])
+    height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
+    return height, width
+
+
+_SIZES = {"jpeg": _jpeg_size, "jpeg2k": _jpeg2k_size, "webp": _webp_size, "lerc": _lerc_size}
