@@ -71,10 +71,17 @@ class _Plan:
     @property
     def working_bytes(self) -> int:
         """Held at most: samples or RGB and one segment, or RGB and the copy of it that resizing makes."""
-        part, height, width = self.parts[0], *self.parts[0].size
-        held = 3 if self.convert else len(self.bands.colors) * part.dtype.itemsize
-        one = held * height * width + part.nbytes * (2 if part.down * part.across == 1 else 1)
-        return max(one, 7 * height * width) + 2 * height * width
+        part, pixels = self.parts[0], self.parts[0].size[0] * self.parts[0].size[1]
+        colors = len(self.bands.colors)
+        held = pixels * (3 if self.convert else colors if self.one_piece else colors * part.dtype.itemsize)
+        return max(held + part.working_bytes, 7 * pixels) + 2 * pixels
+
+    @property
+    def one_piece(self) -> bool:
+        """Whether stretched samples lie in one segment as they are wanted: no copy of them is made."""
+        part, bands = self.parts[0], self.bands
+        whole = part.down * part.across == 1 and len(self.parts) == 1 and bands.colors == tuple(range(part.samples))
+        return whole and self.convert is None and bands.alpha is None and not part.planar
 
     def decode(self, choice: Choice) -> Decoded:
         """Reads it. Raises ImageError and its kin."""
@@ -265,9 +272,8 @@ def _read(plan: _Plan) -> tuple[Array, Array | None, Array | None]:
     channels = len(bands.colors)
     if convert is not None:
         channels = convert(np.zeros((1, 1, max(channels, plan.meaning.colors)), part.dtype), context).shape[2]
-    samples = _one_piece(plan)
-    if samples is not None:
-        return samples, None, None
+    if plan.one_piece and (whole := part.read(0, 0, 0)) is not None:
+        return whole, None, None
     dtype = part.dtype if convert is None else np.dtype(np.uint8)
     # One block of bytes, so that 8-bit values can take the place of the samples they are made of.
     samples = (
@@ -290,15 +296,6 @@ def _read(plan: _Plan) -> tuple[Array, Array | None, Array | None]:
                 valid[rows, columns] = (shown != nodata).any(axis=2)
             samples[rows, columns] = shown if convert is None else convert(shown, context)
     return samples, opacity, None if valid is None or valid.all() else valid
-
-
-def _one_piece(plan: _Plan) -> Array | None:
-    """Stretched samples that lie in one segment as they are wanted: no copy of them is made."""
-    part, bands = plan.parts[0], plan.bands
-    whole = part.down * part.across == 1 and len(plan.parts) == 1 and bands.colors == tuple(range(part.samples))
-    if not (whole and plan.convert is None and bands.alpha is None and not part.planar):
-        return None
-    return part.read(0, 0, 0)
 
 
 def _pixels(plan: _Plan, row: int, column: int, nodata: float | None) -> Array:

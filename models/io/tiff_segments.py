@@ -223,15 +223,16 @@ class Segments:
         found: Array = imagecodecs.jpeg_decode(bytes(data), bitspersample=self.sample.bits, tables=tables, **options)
         return found
 
-    def _bytes(self, data: memoryview) -> memoryview | bytes:
+    def _bytes(self, data: memoryview) -> Array:
+        """The segment as it was packed, uint8; in memory of its own where a codec wrote it."""
         codec = _PACKED[self.compression]
         if not codec:
-            return self._ordered(data)
+            return np.frombuffer(self._ordered(data), np.uint8)
         import imagecodecs
 
-        room = self.rows * math.ceil(self.columns * self.samples * self.sample.bits / 8)
-        decode: Callable[..., bytes] = getattr(imagecodecs, f"{codec}_decode")
-        return decode(self._ordered(data), out=room)
+        room = np.empty(self.rows * math.ceil(self.columns * self.samples * self.sample.bits / 8), np.uint8)
+        decode: Callable[..., Array] = getattr(imagecodecs, f"{codec}_decode")
+        return np.frombuffer(decode(self._ordered(data), out=room), np.uint8)
 
     def _ordered(self, data: memoryview) -> memoryview | bytes:
         if self.directory.number(_FILL_ORDER, 1) != 2:
@@ -240,35 +241,38 @@ class Segments:
 
         return bytes(imagecodecs.bitorder_decode(bytes(data)))
 
-    def _unpacked(self, data: memoryview | bytes, rows: int) -> Array:
-        """Bytes to samples: bits apart, this machine's byte order, the predictor undone."""
+    def _unpacked(self, data: Array, rows: int) -> Array:
+        """Bytes to samples: bits apart, in this machine's order, the predictor undone; in place where that is ours."""
         import imagecodecs
 
-        if self._chroma != (1, 1) and self.directory.photometric == _YCBCR:
-            return self._full_chroma(np.frombuffer(data, np.uint8), rows)
+        if self._chroma != (1, 1):
+            return self._full_chroma(data, rows)
         (kind, bits), line = self.sample, self.columns * self.samples
         predictor = self.directory.number(PREDICTOR, 1)
+        if predictor not in (1, 2, 3):
+            raise UnsupportedImage(f"TIFF predictor {predictor} is not opened; write it with predictor 1, 2 or 3")
         if kind == "float" and bits == 24:
             little = self.directory.order == "<"
-            values = np.asarray(imagecodecs.float24_decode(bytes(data), byteorder="<" if little else ">"))
+            values = np.asarray(imagecodecs.float24_decode(data.tobytes(), byteorder="<" if little else ">"))
         elif bits in (8, 16, 32, 64):
-            order = "=" if predictor == 3 else self.directory.order
-            stored = np.dtype(f"{order}{self.dtype.char}")
-            values = np.frombuffer(data, stored, len(data) // stored.itemsize)
+            values = data[: len(data) // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype)
+            if np.dtype(f"{self.directory.order}u2") != np.dtype("u2") and predictor != 3:
+                values = values.byteswap(inplace=data.flags.writeable)
         else:
-            values = np.asarray(imagecodecs.packints_decode(bytes(data), self.dtype.char, bits, runlen=line))
-            if values.dtype == bool:
-                values = values.view(np.uint8)
+            values = np.asarray(imagecodecs.packints_decode(data.tobytes(), self.dtype.char, bits, runlen=line))
+            values = values.view(np.uint8) if values.dtype == bool else values
         found = len(values) // line
         values = values[: found * line].reshape(found, self.columns, self.samples)[:rows]
-        if predictor == 3:
-            return np.asarray(imagecodecs.floatpred_decode(values, axis=-2))
-        values = values.astype(self.dtype, copy=False)
-        if predictor == 2:
-            return np.asarray(imagecodecs.delta_decode(values, axis=-2))
-        if predictor != 1:
-            raise UnsupportedImage(f"TIFF predictor {predictor} is not opened; write it with predictor 1, 2 or 3")
-        return values
+        if predictor == 1:
+            return values
+        undo = imagecodecs.delta_decode if predictor == 2 else imagecodecs.floatpred_decode
+        return np.asarray(undo(values, axis=-2, out=values if values.flags.writeable else None))
+
+    @property
+    def working_bytes(self) -> int:
+        """Held while one segment is read."""
+        plain = self.compression in _PACKED and self.sample.bits in (8, 16, 32, 64)
+        return self.nbytes * (1 if plain else 2)
 
     def _subsampling(self) -> Size:
         """(down, across): pixels that share their chroma, where the codec leaves that to us."""
