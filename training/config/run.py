@@ -60,6 +60,7 @@ class Run:
         """Its images cut into regions, from disk where they are there; of more than `most`, that many drawn evenly."""
         every = math.ceil(len(self.images) / most) if most else 1
         paths, folder, read = self.images.paths[::every], self.cache / "regions", self.images.read
+        options = options.model_copy(update={"bands": self.images.bands})
         return open_regions(paths, options, folder, self.console, workers=self.recipe.workers, read=read)
 
     def write_facts(self) -> None:

@@ -1,6 +1,6 @@
 """Images of any size → square crops of one size.
 
-Knows nothing of networks or files: RGB uint8 [H, W, 3] in and out.
+Knows nothing of networks or files: RGB uint8 [H, W, 3] in and out, or what is known of each pixel, [H, W].
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ Interpolation = Literal["bilinear", "nearest"]
 
 
 def square(image: Array, size: int, interpolation: Interpolation = "bilinear") -> Array:
-    """The short side at `size` pixels, then the central square: uint8 [size, size, 3].
+    """The short side at `size` pixels, then the central square: uint8 [size, size, 3]; of bool [H, W] with nearest.
 
     bilinear is antialiased; nearest is what upstream STEGO's and CAUSE's code does to images.
     """

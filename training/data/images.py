@@ -5,10 +5,11 @@ Knows nothing of data sets or methods.
 
 import hashlib
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,24 +19,35 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from models.errors import TesseraError
-from models.io.decode import load
-from models.io.samples import Limits
+from models.io.decode import inspect
+from models.io.samples import Choice, Decoded, Limits
 from training.data.class_table import PLAIN, ClassTable, pixels_by_value
 from training.data.errors import DataError
 from training.data.label_maps import LabelReader, Values, read_labels
 from training.data.prefetch import prefetch
-from training.progress import Progress
+from training.progress import Progress, say
 
 FEWEST_IMAGES = 4  # k-means of a few hundred patches still runs; below that nothing can be learned
 SMALLEST_SIDE_PX = 16
+LEAST_VALID = 0.01  # share of an image, or of a crop, that holds data: below it there is nothing to learn from
 LIMITS = Limits(max_bytes=2**31, max_mpx=1000.0, max_side_px=2**18)  # our own disk, not a stranger's upload
 
-Reader = Callable[[Path], NDArray[np.uint8]]
+Bands = tuple[int, ...] | None
+Reader = Callable[[Path, Bands], Decoded]
+
+_LARGE_BYTES = 2**29  # to decode one image: such are decoded one at a time, however many threads read
+_LARGE = threading.Lock()
+_REMARKS = 8  # kinds of them that are told
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] of an image file."""
-    return load(path, limits=LIMITS).image
+def read_image(path: Path, bands: Bands = None) -> Decoded:
+    """An image file, decoded as serving does it; `bands` as models.io.samples.Choice has them.
+
+    Raises ImageError and its kin, OSError.
+    """
+    found = inspect(path.read_bytes(), limits=LIMITS, choice=Choice(bands=bands))
+    with _LARGE if found.working_bytes > _LARGE_BYTES else nullcontext():
+        return found.decode()
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,10 @@ class Found:
     labels       image path → label map path, where there is one
     class_names  in order; empty when nobody knows them
     table        class of every value in the files
-    read         a file of `paths` → RGB uint8 [H, W, 3]; a function of a module, as processes are sent it
+    read         a file of `paths` and its bands → what it shows; a function of a module, as processes are sent it
     read_labels  a file of `labels`, and what its colors mean → its values, integers [H, W]
     notes        what whoever asked should know, a sentence each
+    bands        which samples of a file with many are read; None: as the file says
     """
 
     paths: Sequence[Path]
@@ -57,6 +70,7 @@ class Found:
     read: Reader = read_image
     read_labels: LabelReader = read_labels
     notes: tuple[str, ...] = ()
+    bands: Bands = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,8 @@ def evenly(count: int, most: int) -> list[int]:
 class Images:
     """Images of one data set, each decoded when it is asked for: `images[i]` is RGB uint8 [H, W, 3].
 
+    `images.load(i)` says besides where it holds data: what does not is in nothing that is learned or measured.
+
     root     the folder names are relative to
     paths    one file per image
     found    what is known of them beside: label maps, class names, how both are read
@@ -92,10 +108,14 @@ class Images:
         return len(self.paths)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
-        return self.read(self.paths[i])
+        return self.load(i).image
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[i] for i in range(len(self)))
+
+    def load(self, i: int) -> Decoded:
+        """Image i, and where it holds data."""
+        return self.read(self.paths[i], self.bands)
 
     def name(self, i: int) -> str:
         """Path below the root, with forward slashes."""
@@ -105,6 +125,11 @@ class Images:
     def read(self) -> Reader:
         """How one of `paths` is read; for whoever reads them in processes of its own."""
         return self._found.read
+
+    @property
+    def bands(self) -> Bands:
+        """Which samples of a file are read; None: as the file says."""
+        return self._found.bands
 
     @property
     def labelled(self) -> bool:
@@ -180,7 +205,8 @@ class Images:
 
     def paired(self, labels: Mapping[Path, Path]) -> "Images":
         """The same images with other label maps, whose values are the classes until `classified` says otherwise."""
-        return Images(self.root, self.paths, Found(self.paths, labels, read=self.read), skipped=self.skipped)
+        found = Found(self.paths, labels, read=self.read, bands=self.bands)
+        return Images(self.root, self.paths, found, skipped=self.skipped)
 
     @cached_property
     def digest(self) -> str:
@@ -191,28 +217,42 @@ class Images:
         return seen.hexdigest()
 
 
-def check(paths: Sequence[Path], console: Console, read: Reader = read_image) -> tuple[list[Path], list[Skipped]]:
-    """Decodes every file once, in threads: (the readable ones, the others with the reason)."""
+def check(found: Found, console: Console) -> tuple[list[Path], list[Skipped]]:
+    """Decodes every file once, in threads: (the readable ones, the others with the reason).
+
+    What the decoder remarks of the readable ones is told once for all of them.
+    """
     good: list[Path] = []
     skipped: list[Skipped] = []
+    remarks: Counter[str] = Counter()
+    look = partial(_look, found.read, found.bands)
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        Progress(console, "reading", len(paths)) as bar,
+        Progress(console, "reading", len(found.paths)) as bar,
     ):
-        for path, reason in zip(paths, pool.map(partial(_trouble, read), paths), strict=True):
+        for path, (reason, warnings) in zip(found.paths, pool.map(look, found.paths), strict=True):
             if reason is None:
                 good.append(path)
+                remarks.update(set(warnings))
             else:
                 skipped.append(Skipped(path, reason))
             bar.advance(note=f"{len(skipped)} unreadable" if skipped else "")
+    for remark, count in remarks.most_common(_REMARKS):
+        say(console, f"{count} image{'s' * (count != 1)}: {remark}")
+    if len(remarks) > _REMARKS:
+        say(console, f"and {len(remarks) - _REMARKS} other remarks, each of fewer images")
     return good, skipped
 
 
-def _trouble(read: Reader, path: Path) -> str | None:
+def _look(read: Reader, bands: Bands, path: Path) -> tuple[str | None, tuple[str, ...]]:
+    """Why an image cannot be used, None if it can; what was remarked while it was decoded."""
     try:
-        height, width = read(path).shape[:2]
+        decoded = read(path, bands)
     except (TesseraError, OSError) as error:
-        return str(error).replace(f"{path}: ", "")
+        return str(error).replace(f"{path}: ", ""), ()
+    height, width = decoded.image.shape[:2]
     if min(height, width) < SMALLEST_SIDE_PX:
-        return f"{width}×{height} pixels; the shorter side must have {SMALLEST_SIDE_PX}"
-    return None
+        return f"{width}×{height} pixels; the shorter side must have {SMALLEST_SIDE_PX}", ()
+    if decoded.valid is not None and (share := float(decoded.valid.mean())) < LEAST_VALID:
+        return f"{share:.2%} of its pixels hold data; {LEAST_VALID:.0%} must", ()
+    return None, decoded.warnings

@@ -28,6 +28,7 @@ from models.nets.encoder import Encoder
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.config.run import Run
+from training.data import validity
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.regions import RegionCache
 from training.discovery.cluster_codes import coded_regions
@@ -46,7 +47,7 @@ GRID_PX = 4  # a cell of the clusterings, as fine as the finest map of the backb
 class Consensus:
     """What several clusterings of the same cells make together.
 
-    soft       float32 [n, K, h, w]   share of the runs that give a cell to a cluster; sums to 1 over K
+    soft       float32 [n, K, h, w]   share of the runs that give a cell to a cluster; sums to 1 over K, or 0: no data
     agreement  0..1, mean share of cells on which two runs agree, after matching their clusters
     """
 
@@ -118,27 +119,28 @@ def cluster_regions(
 
     codes    the regions of one scale, `RegionCodes.at`
     grid     (h, w) of the answer
-    returns  uint8 [n, h, w]
+    returns  uint8 [n, h, w]; k where no data is
     """
     scale = int(codes.scale[0])
     _, cluster = kmeans(place(codes, position, codes.codes.mean(0)), k, seed=seed, restarts=restarts)
     table = torch.zeros(len(cache.counts), int(cache.counts[:, scale].max()), dtype=torch.uint8)
     table[codes.image, codes.region] = cluster.to(torch.uint8)
     ids = coarse(cache.regions[:, scale], grid)
-    return table.gather(1, ids.flatten(1)).reshape(ids.shape)
+    found = table.gather(1, ids.flatten(1).clamp(min=0)).reshape(ids.shape)
+    return found.masked_fill_(ids < 0, k)
 
 
 def match(labels: Tensor, reference: Tensor) -> Tensor:
     """The cluster of the reference that each cluster of `labels` shares most with: int64 [K], one to one.
 
-    labels     int [n, h, w];  reference  float [n, K, h, w], soft labels
+    labels     int [n, h, w], K where no data is;  reference  float [n, K, h, w], soft labels
 
     Source: Hungarian method (scipy's linear_sum_assignment).
     """
     k = reference.shape[1]
     shared = torch.zeros(k, k, dtype=torch.float64)
     for own, other in zip(labels, reference, strict=True):  # image by image: a corpus' one-hots are large
-        shared += F.one_hot(own.flatten().long(), k).T.double() @ other.flatten(1).T.double()
+        shared += _one_hot(own.flatten(), k).T.double() @ other.flatten(1).T.double()
     rows, columns = linear_sum_assignment(-shared.numpy())
     found = torch.empty(k, dtype=torch.int64)
     found[torch.from_numpy(rows)] = torch.from_numpy(columns)
@@ -146,8 +148,9 @@ def match(labels: Tensor, reference: Tensor) -> Tensor:
 
 
 def agreement(left: Tensor, right: Tensor, k: int) -> float:
-    """Share of cells on which two clusterings agree once their clusters are matched: 0..1."""
-    table = torch.bincount(left.flatten().long() * k + right.flatten().long(), minlength=k * k).reshape(k, k)
+    """Share of cells on which two clusterings agree once their clusters are matched: 0..1; of those that hold data."""
+    n = k + 1
+    table = torch.bincount(left.flatten().long() * n + right.flatten().long(), minlength=n * n).reshape(n, n)[:k, :k]
     rows, columns = linear_sum_assignment(-table.numpy())
     return float(table[rows, columns].sum() / table.sum())
 
@@ -155,7 +158,7 @@ def agreement(left: Tensor, right: Tensor, k: int) -> float:
 def consensus(runs: Sequence[Tensor], k: int, *, passes: int = 3) -> Consensus:
     """The mean of several clusterings, each matched to it: from the most typical run, a few passes.
 
-    runs  int [n, h, w] each, ids 0..k-1 of the same cells
+    runs  int [n, h, w] each, ids 0..k-1 of the same cells, k where no data is
     """
     if not runs:
         raise TesseraError("a consensus needs at least one clustering: set clusters.runs to 1 or more")
@@ -164,11 +167,12 @@ def consensus(runs: Sequence[Tensor], k: int, *, passes: int = 3) -> Consensus:
     pairs = torch.eye(len(runs), dtype=torch.float64)
     for i, j in combinations(range(len(runs)), 2):
         pairs[i, j] = pairs[j, i] = agreement(runs[i], runs[j], k)
-    mean = _one_hot(runs[int(pairs.sum(1).argmax())], k)
+    mean = _one_hot(runs[int(pairs.sum(1).argmax())], k).movedim(-1, 1)
     for _ in range(passes):
         total = torch.zeros_like(mean)
         for run in runs:
-            total += _one_hot(match(run, mean)[run.long()], k)
+            renamed = torch.cat([match(run, mean), torch.tensor([k])])
+            total += _one_hot(renamed[run.long()], k).movedim(-1, 1)
         mean = total / len(runs)
     others = len(runs) * (len(runs) - 1)
     return Consensus(mean, float((pairs.sum() - len(runs)) / others) if others else 1.0)
@@ -244,8 +248,8 @@ class Student(nn.Module):
             scores = F.interpolate(scores, size=wanted.shape[-2:], mode="bilinear", align_corners=False)
             cost = -(wanted * (options.scale * scores).log_softmax(1)).sum(1)
             sure = wanted.amax(1)
-            hit = (scores.argmax(1) == wanted.argmax(1)).float().mean()
-            return {"distill": (cost * sure).sum() / sure.sum(), "log/agreement": hit.detach()}
+            hit = validity.mean((scores.argmax(1) == wanted.argmax(1)).float(), sure > 0)
+            return {"distill": (cost * sure).sum() / sure.sum().clamp(min=1e-6), "log/agreement": hit.detach()}
 
         def after_step() -> None:
             self.step += 1
@@ -256,4 +260,5 @@ class Student(nn.Module):
 
 
 def _one_hot(labels: Tensor, k: int) -> Tensor:
-    return F.one_hot(labels.long(), k).movedim(-1, 1).float()
+    """Labels [...] as float [..., k]; 0 everywhere for the label k, which means that no data is there."""
+    return F.one_hot(labels.long(), k + 1)[..., :k].float()

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data.regions import RegionCache
+from training.data.regions import RegionCache, signed
 
 
 def pool(maps: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ def region_codes(code: Callable[[Tensor], Tensor], cache: RegionCache, *, batch_
 
 
 def coarse(ids: NDArray[np.uint16], grid: tuple[int, ...]) -> Tensor:
-    """The id at the middle of every cell of a coarser grid.  uint16 [B, H, W] -> int64 [B, h, w]"""
+    """The id at the middle of every cell of a coarser grid, -1 without data.  uint16 [B, H, W] -> int64 [B, h, w]"""
     rows = ((np.arange(grid[0]) + 0.5) * ids.shape[1] / grid[0]).astype(int)
     columns = ((np.arange(grid[1]) + 0.5) * ids.shape[2] / grid[1]).astype(int)
-    return torch.from_numpy(ids[:, rows][:, :, columns].astype(np.int64))
+    return torch.from_numpy(signed(ids[:, rows][:, :, columns]).astype(np.int64))

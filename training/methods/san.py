@@ -33,7 +33,7 @@ from training.config.recipe import Section
 from training.config.run import Run
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.preprocess import four_by_three
-from training.data.regions import RegionOptions
+from training.data.regions import RegionOptions, signed
 from training.features.region_codes import pool
 from training.losses.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 from training.methods.base import Method
@@ -140,7 +140,7 @@ class San(Method[SanConfig]):
         """Two views of every image, first views before second ones.
 
         views   float [2B, 3, H, W], 0..1
-        ids     int64 [2B, h, w], regions on the code's grid;  count  more than any id
+        ids     int64 [2B, h, w], regions on the code's grid, -1 where no data is;  count  more than any id
         colors  float [2B, 3, h, w], what was photographed, before its light was changed
         rows    float [2B, 1, h, w], height in the whole image, −1..1
         """
@@ -150,7 +150,7 @@ class San(Method[SanConfig]):
         for rows in self._order(epoch):
             scale = int(torch.randint(cache.regions.shape[1], (1,), generator=generator))
             images = torch.from_numpy(cache.images[rows.numpy()]).movedim(-1, 1).float() / 255
-            regions = torch.from_numpy(cache.regions[rows.numpy(), scale].astype("float32"))[:, None]
+            regions = torch.from_numpy(signed(cache.regions[rows.numpy(), scale]).astype("float32"))[:, None]
             height = positions(images[:, :, ::stride, ::stride])[:, :1]
             found: dict[str, list[Tensor]] = {"views": [], "ids": [], "colors": [], "rows": []}
             for _ in range(2):
@@ -178,7 +178,9 @@ class San(Method[SanConfig]):
         wrong = self._reconstruction(assigned.exp(), shared, batch)
         losses = {
             "orthogonal": config.weight_orthogonal * orthogonality(shared),
-            "reconstruct": config.weight_reconstruct * pool(wrong, ids, batch["count"])[0].sum() / (cells > 0).sum(),
+            "reconstruct": config.weight_reconstruct
+            * pool(wrong, ids, batch["count"])[0].sum()
+            / (cells > 0).sum().clamp(min=1),
         }
         if len(first) < 2:
             return losses  # views that share no region: rare, and no reason to stop
@@ -190,7 +192,8 @@ class San(Method[SanConfig]):
         losses["align"] = alignment((first[:, dim:], second[:, dim:]), wanted)
         with torch.no_grad():
             losses["log/agreement"] = (wanted[0].argmax(1) == wanted[1].argmax(1)).float().mean()
-            usage = assigned.exp().mean((0, 2, 3))
+            shares, inside = assigned.exp(), ids >= 0
+            usage = shares.mean((0, 2, 3)) if inside.all() else shares.movedim(1, -1)[inside].mean(0)
             losses["log/entropy"] = -(usage * usage.log()).sum() / math.log(len(usage))
         return losses
 

@@ -28,7 +28,7 @@ from models.nets.backbone import NORMALIZATION, build
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.data.augment import ViewOptions, crop, draw_crops, relight
-from training.data.regions import RegionCache, RegionOptions
+from training.data.regions import RegionCache, RegionOptions, signed
 from training.features.region_codes import pool, region_codes
 from training.progress import say
 from training.trainer import checkpoint, loop
@@ -103,7 +103,7 @@ class RegionBatch:
     """Two views of a batch, with the regions that both of them show."""
 
     views: Tensor  # float [2B, 3, H, W], 0..1: first views, then second
-    ids: Tensor  # int64 [2B, h, w] on the code's grid
+    ids: Tensor  # int64 [2B, h, w] on the code's grid, -1 where no data is
     count: int  # more than any id
     images: Tensor  # int64 [B] rows of the cache
     scales: Tensor  # int64 [B] scale drawn for each
@@ -125,7 +125,7 @@ def draw(cache: RegionCache, options: PretrainOptions, step: int) -> RegionBatch
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     scales = torch.randint(cache.regions.shape[1], (size,), generator=generator)
     images = torch.from_numpy(cache.images[rows]).movedim(-1, 1).float() / 255
-    regions = torch.from_numpy(cache.regions[rows, scales.numpy()].astype("float32"))[:, None]
+    regions = torch.from_numpy(signed(cache.regions[rows, scales.numpy()]).astype("float32"))[:, None]
     grid = (options.views.size[0] // 4, options.views.size[1] // 4)
     views, ids = [], []
     for _ in range(2):
@@ -247,7 +247,7 @@ def save(model: Pretraining, out: Path) -> None:
     """The file that `models.nets.backbone.build` reads: weights of backbone and neck, their pixels, what made them."""
     facts = {
         "backbone": model.options.backbone,
-        "options": model.options.model_dump_json(),
+        "options": model.options.model_dump_json(exclude_none=True),
         "images": str(len(model.cache)),
         "loss": f"{float(model.losses[-50:].mean()):.4f}",
         NORMALIZATION: model.network.backbone.normalization.model_dump_json(),
@@ -259,4 +259,4 @@ def save(model: Pretraining, out: Path) -> None:
 
 def _identity(cache: RegionCache, options: PretrainOptions) -> str:
     names = [str(path) for path in cache.paths]
-    return hashlib.sha256(json.dumps([names, options.model_dump_json()]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([names, options.model_dump_json(exclude_none=True)]).encode()).hexdigest()

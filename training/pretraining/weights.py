@@ -12,6 +12,7 @@ import timm
 from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run, resume_command
 from training.data.images import Images
+from training.data.regions import RegionOptions
 from training.pretraining.contrastive import PretrainOptions, pretrain
 from training.progress import say
 from training.trainer.loop import Workspace
@@ -46,7 +47,8 @@ def settle(run: Run) -> BackboneSection:
 def options_for(recipe: Recipe, images: Images) -> PretrainOptions:
     """Options suited to so many images: of 50 photos, every one is seen thirty times in 120 steps."""
     steps = max(120, min(600, 2 * len(images)))
-    return PretrainOptions(steps=steps, batch_size=max(4, min(12, len(images))), seed=recipe.seed)
+    regions = RegionOptions(bands=images.bands)
+    return PretrainOptions(steps=steps, batch_size=max(4, min(12, len(images))), seed=recipe.seed, regions=regions)
 
 
 def hub_has(name: str, patience_s: float = _PATIENCE_S) -> bool:

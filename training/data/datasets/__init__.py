@@ -19,7 +19,7 @@ from rich.console import Console
 from models.io.decode import SUFFIXES
 from training.data.errors import DataError
 from training.data.files import walk
-from training.data.images import FEWEST_IMAGES, Found, Images, check
+from training.data.images import FEWEST_IMAGES, Bands, Found, Images, check
 from training.data.label_maps import LABEL_SUFFIXES, REFUSED_SUFFIXES, refusal
 from training.progress import say
 
@@ -29,22 +29,25 @@ def names() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
-def open(name: str, folder: Path, *, split: str = "train", console: Console | None = None) -> Images:
+def open(
+    name: str, folder: Path, *, split: str = "train", bands: Bands = None, console: Console | None = None
+) -> Images:
     """The readable images of a data set; each is decoded once, the others are named and skipped.
 
     name   "voc", or with a class list of its own "cocostuff:15"
     split  as the data set calls it; "train+val" is both
+    bands  which samples of a file with many are read; None: as the file says
 
     Raises DataError when the folder or the data set does not exist or too few images can be read.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; --data names the folder that holds the images")
     folder = folder.resolve()
-    found = find(name, folder, split)
+    found = replace(find(name, folder, split), bands=bands)
     console = console or Console(stderr=True)
     for note in found.notes:
         say(console, note)
-    good, skipped = check(found.paths, console, found.read)
+    good, skipped = check(found, console)
     for one in skipped:
         say(console, f"skipped {one.path.relative_to(folder)}: {one.reason}")
     if len(good) < FEWEST_IMAGES:

@@ -22,11 +22,12 @@ from PIL import Image, UnidentifiedImageError
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from models.io.samples import Decoded
 from training.data import label_maps
 from training.data.class_table import ClassTable
 from training.data.errors import DataError
 from training.data.files import by_stem, listed
-from training.data.images import Found
+from training.data.images import Bands, Found
 from training.data.label_maps import IGNORED, LABEL_SUFFIXES, Colors, Values
 
 CLASS_NAMES = ("roads and cars", "buildings and clutter", "vegetation and trees")
@@ -37,7 +38,7 @@ LISTS = {
     "unlabelled": ("unlabelled_train.txt", "unlabelled.txt"),
 }
 SUFFIXES = (".mat", *LABEL_SUFFIXES)
-BANDS = 3
+BANDS = (1, 2, 3)
 
 
 def find(folder: Path, split: str) -> Found:
@@ -58,8 +59,8 @@ def find(folder: Path, split: str) -> Found:
     return Found(list(images.values()), labels, CLASS_NAMES, table, read_image, read_labels)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """RGB uint8 [H, W, 3] of a patch, without the infrared. Raises DataError."""
+def read_image(path: Path, bands: Bands = None) -> Decoded:
+    """A patch, without the infrared unless `bands` asks for it. Raises DataError."""
     if path.suffix.lower() == ".mat":
         samples = _mat(path, "img")
     else:
@@ -68,11 +69,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                 samples = np.asarray(opened)
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DataError(f"{path}: the patch cannot be read: {error}") from None
-    if samples.ndim != 3 or samples.shape[2] < BANDS or samples.dtype != np.uint8:
+    if samples.ndim != 3 or samples.shape[2] < len(BANDS) or samples.dtype != np.uint8:
         raise DataError(
             f"{path}: {samples.dtype} of shape {list(samples.shape)}; a patch is uint8 [H, W, 4] or [H, W, 3]"
         )
-    return np.ascontiguousarray(samples[..., :BANDS])
+    wanted = bands or BANDS
+    if max(wanted) > samples.shape[2]:
+        raise DataError(f"{path}: bands {', '.join(map(str, wanted))}, and it has {samples.shape[2]}")
+    picked = np.ascontiguousarray(samples[..., [band - 1 for band in wanted]])
+    return Decoded(np.repeat(picked, 3, axis=2) if len(wanted) == 1 else picked)
 
 
 def read_labels(path: Path, colors: Colors | None = None) -> Values:
