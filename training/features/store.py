@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,16 +22,15 @@ from models.errors import TesseraError
 from models.files import write_atomically
 from models.nets.backbone import Backbone, VitBackbone
 from models.nets.encoder import Encoder
-from models.nets.positions import DINO
-from models.preprocess import IMAGENET
 from models.types import Array
 from training.config.run import Run, write_text
-from training.data import crops
+from training.data import crops, validity
+from training.data.images import FEWEST_IMAGES, LEAST_VALID
 from training.data.prefetch import prefetch
 from training.progress import Progress
 
 NEIGHBORS = 30  # kept per crop; STEGO draws from 7, the rest lets that number grow without a rescan
-_VERSION = 1  # of what is on disk: raise it when the same key would hold other numbers
+_VERSION = 2  # of what is on disk: raise it when the same key would hold other numbers
 _BLOCK = 4096  # crops compared at once with all others
 
 
@@ -52,25 +51,45 @@ class FeatureOptions:
 class Features:
     """Memory-mapped features: only what is read takes memory.
 
-    maps       float16 or float32 [n, C, h, w], n crops
+    maps       float16 or float32 [m, C, h, w], m crops
     neighbors  int64 [n, min(30, n - 1) + 1]; column 0 is the crop itself, then by falling similarity
+    valid      bool [m, h, w], the cells that hold data; None: all of them
+    kept       int64 [n], which of the m crops are used, those that hold enough of it; None: all of them
     """
 
     maps: Array
     neighbors: Array
+    valid: Array | None = None
+    kept: Array | None = None
 
     def __len__(self) -> int:
-        return len(self.maps)
+        return len(self.neighbors)
+
+    def rows(self, indices: Sequence[int] | Array) -> Array:
+        """Where some of the n crops stand among the m."""
+        return np.asarray(indices) if self.kept is None else self.kept[indices]
 
     def batch(self, indices: Sequence[int] | Array, device: torch.device) -> Tensor:
         """float32 [B, C, h, w] of some crops."""
-        return torch.from_numpy(np.stack([self.maps[i] for i in indices])).to(device).float()
+        return torch.from_numpy(np.stack([self.maps[i] for i in self.rows(indices)])).to(device).float()
+
+    def mean(self, index: int) -> Tensor:
+        """float32 [C] over a crop's cells, of those that hold data."""
+        cpu = torch.device("cpu")
+        return _means(self.batch([index], cpu), self.valid_cells([index], cpu))[0]
+
+    def valid_cells(self, indices: Sequence[int] | Array, device: torch.device) -> Tensor | None:
+        """Which of some crops' cells hold data: bool [B, h, w], some of every crop; None: all of them."""
+        if self.valid is None:
+            return None
+        found = np.stack([self.valid[i] for i in self.rows(indices)])
+        return None if found.all() else torch.from_numpy(found).to(device)
 
 
 def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Features:
     """The features of all the run's crops under the encoder's backbone, from disk where they are there.
 
-    Raises TesseraError when the crops' size does not fit the backbone or the disk is too small.
+    Raises TesseraError when the crops' size does not fit the backbone, the disk is too small, or too few hold data.
     """
     backbone, size = encoder.backbone, run.recipe.input.train_size
     if size % backbone.stride:
@@ -84,18 +103,27 @@ def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Featur
     n = len(run.images) * (5 if options.five_crop else 1)
     maps = _array(folder / "maps.npy", (n, backbone.channels, side, side), options.precision)
     means = _array(folder / "means.npy", (n, backbone.channels), "float32")
-    _fill(maps, means, folder / "done", encoder, options, run)
+    valid = _array(folder / "valid.npy", (n, side, side), "bool")
+    _fill(maps, means, valid, folder / "done", encoder, options, run)
+    share = valid.mean((1, 2))
+    kept = np.flatnonzero(share >= LEAST_VALID)
+    if len(kept) < min(n, FEWEST_IMAGES):
+        raise TesseraError(
+            f"{len(kept)} of {n} crops hold data in {LEAST_VALID:.0%} of their cells, {FEWEST_IMAGES} are needed:"
+            " choose other images, or a larger input.train_size"
+        )
     found = folder / "neighbors.npy"
     if not found.exists():
-        nearest = neighbors(torch.from_numpy(np.array(means)).to(run.device)).cpu().numpy()
+        nearest = neighbors(torch.from_numpy(means[kept]).to(run.device)).cpu().numpy()
         write_atomically(found, lambda file: np.save(file, nearest))
-    return Features(np.load(folder / "maps.npy", mmap_mode="r"), np.load(found))
+    opened = Features(np.load(folder / "maps.npy", mmap_mode="r"), np.load(found))
+    return opened if (share == 1).all() else replace(opened, valid=valid, kept=kept)
 
 
 def neighbors(means: Tensor, k: int = NEIGHBORS) -> Tensor:
     """The crops most like each one, by cosine: int64 [n, min(k, n - 1) + 1]; column 0 is the crop itself.
 
-    means  float [n, C]  spatial means of the features
+    means  float [n, C]  spatial means of the features, over the cells that hold data
 
     Upstream leaves channel dropout on while it computes these; here nothing is random.
     Source: STEGO (arXiv:2203.08414) §4.1.
@@ -113,15 +141,21 @@ def neighbors(means: Tensor, k: int = NEIGHBORS) -> Tensor:
 
 def thumbnails(side: int, options: FeatureOptions, run: Run) -> Array:
     """The crops that the features are of, `side` pixels a side: uint8 [n, side, side, 3], in the same order."""
-    return np.concatenate(list(_crops(side, range(len(run.images)), options, run)))
+    return np.concatenate([pixels for pixels, _ in _crops(side, range(len(run.images)), options, run)])
 
 
-def _crops(side: int, images: range, options: FeatureOptions, run: Run) -> Iterator[Array]:
-    """Every image's crops, loaded ahead in threads: uint8 [1 or 5, side, side, 3]."""
+def _crops(side: int, images: range, options: FeatureOptions, run: Run) -> Iterator[tuple[Array, list[Array | None]]]:
+    """Every image's crops, loaded ahead in threads: uint8 [1 or 5, side, side, 3], and of each where it holds data."""
 
-    def load(i: int) -> Array:
-        parts = crops.five(run.images[i]) if options.five_crop else [run.images[i]]
-        return np.stack([crops.square(part, side, run.recipe.input.interpolation) for part in parts])
+    def parts(whole: Array) -> list[Array]:
+        return crops.five(whole) if options.five_crop else [whole]
+
+    def load(i: int) -> tuple[Array, list[Array | None]]:
+        decoded = run.images.load(i)
+        pixels = [crops.square(part, side, run.recipe.input.interpolation) for part in parts(decoded.image)]
+        if decoded.valid is None:
+            return np.stack(pixels), [None] * len(pixels)
+        return np.stack(pixels), [crops.square(part, side, "nearest") for part in parts(decoded.valid)]
 
     return prefetch(load, images, run.recipe.workers)
 
@@ -137,19 +171,18 @@ def digest(module: nn.Module) -> str:
 
 def _key(backbone: Backbone, options: FeatureOptions, run: Run) -> str:
     vit = next((m for m in backbone.modules() if isinstance(m, VitBackbone)), None)
-    conventions = (backbone.normalization, vit.resampling if vit else DINO)
-    facts: dict[str, object] = {
+    facts = {
         "version": _VERSION,
         "weights": digest(backbone),
         "features": vit.features if vit else "tokens",
         "images": run.images.digest,
+        "bands": run.images.bands,
         "size": run.recipe.input.train_size,
         "five_crop": options.five_crop,
         "interpolation": run.recipe.input.interpolation,
         "precision": options.precision,
+        "conventions": [backbone.normalization.model_dump(), vit.resampling if vit else None],
     }
-    if conventions != (IMAGENET, DINO):  # 0.3 knew no others: what it computed stays of use
-        facts["conventions"] = [conventions[0].model_dump(), conventions[1]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -169,7 +202,9 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Array:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
 
 
-def _fill(maps: Array, means: Array, done: Path, encoder: Encoder, options: FeatureOptions, run: Run) -> None:
+def _fill(
+    maps: Array, means: Array, valid: Array, done: Path, encoder: Encoder, options: FeatureOptions, run: Run
+) -> None:
     """Computes what is missing, in order; `done` holds how many crops are safely on disk."""
     per_image = 5 if options.five_crop else 1
     first = int(done.read_text()) if done.exists() else 0
@@ -180,25 +215,46 @@ def _fill(maps: Array, means: Array, done: Path, encoder: Encoder, options: Feat
     loaded = _crops(run.recipe.input.train_size, todo, options, run)
     encoder.eval()
     with torch.inference_mode(), Progress(run.console, "features", len(run.images), done=todo.start) as bar:
-        for start, pixels in _batches(loaded, todo.start, options.batch_size):
+        for start, pixels, masks in _batches(loaded, todo.start, options.batch_size):
             x = torch.from_numpy(pixels).to(run.device).permute(0, 3, 1, 2).float()
             found = encoder.backbone((x - encoder.mean) / encoder.std)
             rows = slice(start * per_image, start * per_image + len(pixels))
-            means[rows] = found.mean((2, 3)).float().cpu().numpy()
+            grid = maps.shape[2:]
+            known = validity.stacked([validity.cells(mask, grid) for mask in masks], (grid[0], grid[1]))
+            means[rows] = _means(found, known).float().cpu().numpy()
             maps[rows] = found.to(getattr(torch, options.precision)).cpu().numpy()
-            maps.flush()  # type: ignore[attr-defined]
-            means.flush()  # type: ignore[attr-defined]
+            valid[rows] = True if known is None else known.numpy()
+            for array in (maps, means, valid):
+                array.flush()  # type: ignore[attr-defined]
             write_text(done, str(rows.stop))
             bar.advance(len(pixels) // per_image)
 
 
-def _batches(loaded: Iterator[Array], first: int, size: int) -> Iterator[tuple[int, Array]]:
-    """(number of the first image, crops of whole images), about `size` crops at a time."""
-    waiting: list[Array] = []
-    for pixels in loaded:
-        waiting.append(pixels)
-        if sum(map(len, waiting)) >= size:
-            yield first, np.concatenate(waiting)
+def _means(maps: Tensor, valid: Tensor | None) -> Tensor:
+    """Spatial means [B, C] of maps [B, C, h, w], over the cells that hold data; 0 where none does."""
+    if valid is None:
+        return maps.mean((2, 3))
+    inside = valid.to(maps)[:, None]
+    return (maps * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
+
+
+def _batches(
+    loaded: Iterator[tuple[Array, list[Array | None]]], first: int, size: int
+) -> Iterator[tuple[int, Array, list[Array | None]]]:
+    """(number of the first image, crops of whole images, where they hold data), about `size` crops at a time."""
+    waiting: list[tuple[Array, list[Array | None]]] = []
+
+    def together() -> tuple[int, Array, list[Array | None]]:
+        return (
+            first,
+            np.concatenate([pixels for pixels, _ in waiting]),
+            [mask for _, masks in waiting for mask in masks],
+        )
+
+    for one in loaded:
+        waiting.append(one)
+        if sum(len(pixels) for pixels, _ in waiting) >= size:
+            yield together()
             first, waiting = first + len(waiting), []
     if waiting:
-        yield first, np.concatenate(waiting)
+        yield together()

@@ -48,6 +48,14 @@ def draw_cells(count: int, size: tuple[int, int], generator: torch.Generator) ->
     return torch.stack([torch.randint(side, (count,), generator=generator) for side in size])
 
 
+def pairs_of(points: Tensor, valid: Tensor | None) -> Tensor | None:
+    """Which pairs of the points hold data at both ends: bool [B, n, n] of bool [B, h, w]; None: all of them."""
+    if valid is None:
+        return None
+    inside = valid[:, points[0], points[1]]
+    return inside[:, :, None] & inside[:, None]
+
+
 def _squared_distances(x: Tensor) -> Tensor:
     """Of every pair of the n columns of x [B, C, n]: [B, n, n]."""
     return (x[:, :, :, None] - x[:, :, None, :]).square().sum(1)

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.data import validity
+
 Centering = Literal["code", "paper", "none"]
+
+_ROUNDING = 1e-4  # of a bilinear sample's weights
 
 
 class Pair(NamedTuple):
@@ -94,6 +98,8 @@ def correspondence(
     centering: Centering = "code",
     zero_clamp: bool = True,
     stabilize: bool = False,
+    valid: tuple[Tensor | None, Tensor | None] = (None, None),
+    generator: torch.Generator | None = None,
 ) -> dict[str, Pair]:
     """The three terms: an image with itself, with a neighbor, with random other images.
 
@@ -101,36 +107,60 @@ def correspondence(
     points           where the image is sampled, and where all its partners are: float [B, S, S, 2]
     others           one int64 [B] per negative: which image of the batch is the partner; may be empty
     shifts           b for self, knn, rand: similarities above it attract, below it repel
+    valid            which cells of the images and of the neighbors hold data, bool [B, h, w]; None: all of them
+    generator        draws the points that stand for those without data
 
     returns          self, knn and (unless `others` is empty) rand; rand holds [len(others) · B, S, S, S, S]
     """
 
-    def term(f: tuple[Tensor, Tensor], s: tuple[Tensor, Tensor], shift: float | Tensor) -> Pair:
+    def sampled(which: int, at: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        maps, code, known = features[which], codes[which], valid[which]
+        if order is not None:
+            maps, code, known = maps[order], code[order], None if known is None else known[order]
+        if known is not None:
+            at = onto_valid(at, known, generator)
+        return sample(maps, at), sample(code, at)
+
+    def term(other: tuple[Tensor, Tensor], shift: float | Tensor) -> Pair:
+        f, s = (own[0], other[0]), (own[1], other[1])
         return pair_loss(f, s, shift, centering=centering, zero_clamp=zero_clamp, stabilize=stabilize)
 
     here, there = points
-    f, s = sample(features[0], here), sample(codes[0], here)
-    terms = {
-        "self": term((f, f), (s, s), shifts[0]),
-        "knn": term((f, sample(features[1], there)), (s, sample(codes[1], there)), shifts[1]),
-    }
-    drawn = [term((f, sample(features[0][o], there)), (s, sample(codes[0][o], there)), shifts[2]) for o in others]
+    own = sampled(0, here)
+    terms = {"self": term(own, shifts[0]), "knn": term(sampled(1, there), shifts[1])}
+    drawn = [term(sampled(0, there, o), shifts[2]) for o in others]
     if drawn:
         terms["rand"] = Pair(torch.cat([p.loss for p in drawn]), torch.cat([p.similarity for p in drawn]))
     return terms
 
 
-def reconstruction(decoded: Tensor, features: Tensor) -> Tensor:
+def reconstruction(decoded: Tensor, features: Tensor, valid: Tensor | None = None) -> Tensor:
     """−mean over pixels of the cosine between what was decoded from the code and the features: both [B, C, h, w].
+
+    valid  bool [B, h, w], the pixels that hold data; None: all of them
 
     Source: the published code; its weight is 0 in every published run.
     """
-    return -(normalize(decoded) * normalize(features)).sum(1).mean()
+    return -validity.mean((normalize(decoded) * normalize(features)).sum(1), valid)
 
 
 def draw_points(count: int, side: int, generator: torch.Generator) -> Tensor:
     """Uniform points [count, side, side, 2] in −1..1."""
     return 2 * torch.rand(count, side, side, 2, generator=generator) - 1
+
+
+def onto_valid(points: Tensor, valid: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """The points, those to which a cell without data would add moved to the middle of a random cell that holds some.
+
+    points  float [N, S, S, 2], (x, y) in −1..1, as `sample` takes them
+    valid   bool [N, h, w], some of every map
+    """
+    height, width = valid.shape[1:]
+    whole = sample(valid[:, None].to(points), points)[:, 0].transpose(1, 2) > 1 - _ROUNDING
+    cell = validity.draw(valid.flatten(1), points.shape[1] * points.shape[2], generator).view(whole.shape)
+    last = torch.tensor([max(1, width - 1), max(1, height - 1)]).to(points)  # corners stand for middles of cells
+    middle = 2 * torch.stack([cell % width, cell // width], dim=-1) / last - 1
+    return torch.where(whole[..., None], points, middle)
 
 
 def derangement(n: int, generator: torch.Generator) -> Tensor:

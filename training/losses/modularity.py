@@ -132,10 +132,16 @@ def thin(x: Tensor, picks: Tensor, cell: int) -> Tensor:
 
     Source: CAUSE's "stochastic sampling".
     """
-    side = math.isqrt(x.shape[1])
-    across = side // cell
-    corner = torch.arange(across, device=x.device) * cell
+    return take(x, places(picks.to(x.device).view(len(x), -1), math.isqrt(x.shape[1]), cell))
+
+
+def places(picks: Tensor, side: int, cell: int) -> Tensor:
+    """Which of side · side tokens the picks mean: int64 [B, squares] of int64 [B, squares]."""
+    corner = torch.arange(side // cell, device=picks.device) * cell
     corners = (corner[:, None] * side + corner).flatten()
-    picks = picks.to(x.device).view(len(x), -1)
-    at = corners + picks // cell * side + picks % cell
+    return corners + picks // cell * side + picks % cell
+
+
+def take(x: Tensor, at: Tensor) -> Tensor:
+    """Some tokens of every image: float [B, n, D] of float [B, side · side, D], at int64 [B, n]."""
     return x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))

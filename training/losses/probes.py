@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.data import validity
+
 
 class ClusterProbe(nn.Module):
     """K centers for codes of dimension D. Only their directions count.
@@ -23,13 +25,14 @@ class ClusterProbe(nn.Module):
         unit = F.normalize(code.detach(), dim=1)
         return torch.einsum("bdhw,kd->bkhw", unit, F.normalize(self.centers, dim=1))
 
-    def loss(self, code: Tensor, alpha: float | None = None) -> Tensor:
+    def loss(self, code: Tensor, alpha: float | None = None, *, valid: Tensor | None = None) -> Tensor:
         """−mean over pixels of the cosine with the pixel's own center.
 
         alpha  None: the nearest center alone is the pixel's own; a number: all are, by softmax(alpha · cos)
+        valid  bool [B, h, w], the pixels that hold data; None: all of them
         """
         similarity: Tensor = self(code)
-        return -(self.shares(similarity, alpha) * similarity).sum(1).mean()
+        return -validity.mean((self.shares(similarity, alpha) * similarity).sum(1), valid)
 
     @staticmethod
     def shares(similarity: Tensor, alpha: float | None) -> Tensor:

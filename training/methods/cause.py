@@ -33,11 +33,12 @@ from models.nets.tokens import TokenBackbone
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.config.run import Run
+from training.data import validity
 from training.data.preprocess import input_spec
 from training.features.frozen import frozen_network
 from training.features.store import FeatureOptions, open_features
 from training.losses.concepts import ConceptBank, concept_contrast, ema_update
-from training.losses.modularity import draw_picks, modularity_loss, thin
+from training.losses.modularity import draw_picks, modularity_loss, places, take
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
 from training.progress import say
@@ -291,22 +292,30 @@ class Cause(Method[CauseConfig]):
         return maps - self.backbone.center[:, None, None]
 
     def _thinner(self, batch: Batch) -> Thinner:
-        """Maps [B, C, h, w] → the same few random tokens of each, [B, C, h // cell, w // cell]."""
-        cell, side = self.config.cell, self.features.maps.shape[-1]
+        """Maps [B, C, h, w] → the same few random tokens of each, [B, C, h // cell, w // cell].
+
+        In place of one without data comes any other of the image that holds some.
+        """
+        cell, side, device = self.config.cell, self.features.maps.shape[-1], self.run.device
         generator = torch.Generator().manual_seed(batch["seed"])
         picks = draw_picks(len(batch["crop"]), side, cell, generator)
+        at = places(picks.to(device).view(len(batch["crop"]), -1), side, cell)
+        valid = self.features.valid_cells(batch["crop"].tolist(), device)
+        if valid is not None:
+            valid = valid.flatten(1)
+            at = torch.where(valid.gather(1, at), at, validity.draw(valid, at.shape[1], generator))
 
         def thinned(maps: Tensor) -> Tensor:
-            few = thin(flat(maps), picks, cell)
+            few = take(flat(maps), at)
             return few.transpose(1, 2).reshape(*maps.shape[:2], side // cell, side // cell)
 
         return thinned
 
     def _mean(self) -> Tensor:
-        """Mean over all cells of all crops: float32 [C]."""
+        """Mean over all crops of each one's mean over the cells that hold data: float32 [C]."""
         total = torch.zeros(self.backbone.channels, dtype=torch.float64)
         for i in range(len(self.features)):
-            total += self.features.batch([i], torch.device("cpu")).mean((0, 2, 3)).double()
+            total += self.features.mean(i).double()
         return (total / len(self.features)).float()
 
     def _thresholds(self) -> tuple[float, float]:

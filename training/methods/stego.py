@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from models.nets.heads import ProjectionHead
 from training.config.recipe import Section
 from training.config.run import Run
+from training.data import validity
 from training.features.frozen import frozen_network
 from training.features.store import FeatureOptions, open_features, thumbnails
 from training.losses import correspondence
-from training.losses.affinity import affinity_loss, draw_cells
+from training.losses.affinity import affinity_loss, draw_cells, pairs_of
 from training.losses.correspondence import Centering
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
@@ -152,6 +153,8 @@ class Stego(Method[StegoConfig]):
         here, there = (points.to(device) for points in drawn)
 
         def sampled(which: Tensor, at: Tensor) -> Tensor:
+            known = features.valid_cells(which.tolist(), device)
+            at = at if known is None else correspondence.onto_valid(at, known, generator)
             return correspondence.normalize(correspondence.sample(features.batch(which.tolist(), device), at))
 
         found = []
@@ -182,7 +185,9 @@ class Stego(Method[StegoConfig]):
         def dropout(x: Tensor) -> Tensor:
             return correspondence.drop_channels(x, config.dropout, generator)
 
-        both = [self.features.batch(batch[name].tolist(), device) for name in ("anchor", "neighbor")]
+        crops = [batch[name].tolist() for name in ("anchor", "neighbor")]
+        both = [self.features.batch(which, device) for which in crops]
+        valid = self.features.valid_cells(crops[0], device), self.features.valid_cells(crops[1], device)
         codes = [self.network.head(maps, dropout) for maps in both]
         count = len(batch["anchor"])
         points = [correspondence.draw_points(count, config.points, generator).to(device) for _ in range(2)]
@@ -196,18 +201,20 @@ class Stego(Method[StegoConfig]):
             centering=config.centering,
             zero_clamp=config.zero_clamp,
             stabilize=config.stabilize,
+            valid=valid,
+            generator=generator,
         )
         weights = dict(zip(TERMS, (config.weight_self, config.weight_knn, config.weight_rand), strict=True))
         losses = {name: weights[name] * pair.loss.mean() for name, pair in terms.items()}
-        losses["cluster"] = self.probe.loss(codes[0])
+        losses["cluster"] = self.probe.loss(codes[0], valid=valid[0])
         if config.weight_crf:
             height, width = codes[0].shape[-2:]
             cells = draw_cells(config.crf_points, (height, width), generator).to(device)
             colors = self._colors(batch["anchor"]).to(device)
             energy = affinity_loss(colors, correspondence.normalize(codes[0]), cells)
-            losses["crf"] = config.weight_crf * energy.mean()
+            losses["crf"] = config.weight_crf * validity.mean(energy, pairs_of(cells, valid[0]))
         if self.decoder is not None:
-            decoded = correspondence.reconstruction(self.decoder(codes[0]), noisy[0])
+            decoded = correspondence.reconstruction(self.decoder(codes[0]), noisy[0], valid[0])
             losses["reconstruction"] = config.weight_reconstruction * decoded
         with torch.no_grad():
             losses |= {f"log/{name}_similarity": pair.similarity.mean() for name, pair in terms.items()}
@@ -218,7 +225,7 @@ class Stego(Method[StegoConfig]):
 
     def _colors(self, crops: Tensor) -> Tensor:
         """The normalized colors of some crops' cells: float32 [B, 3, h, w]."""
-        pixels = torch.from_numpy(self.colors[crops.numpy()]).permute(0, 3, 1, 2).float()
+        pixels = torch.from_numpy(self.colors[self.features.rows(crops.numpy())]).permute(0, 3, 1, 2).float()
         return (pixels - self.network.mean.cpu()) / self.network.std.cpu()
 
     def _others(self, count: int, generator: torch.Generator) -> Tensor:
