@@ -40,6 +40,8 @@ from training.clustering.kmeans import nearest
 from training.clustering.minibatch_kmeans import MiniBatchKMeans
 from training.config.recipe import Section
 from training.config.run import Run
+from training.data import validity
+from training.data.label_maps import IGNORED
 from training.methods.base import Method
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection
@@ -57,7 +59,8 @@ _CALIBRATION_BATCHES = 16
 _KEPT_NUMBERS = 2**28  # 1 GB: codes of both views of 150 images of 320 pixels, or of 600 of 160
 
 
-Codes = tuple[list[int], Tensor]  # image numbers, and their codes float32 [B, D, h, w] of length 1
+# image numbers, their codes float32 [B, D, h, w] of length 1, and which of these hold data: bool [B, h, w], None: all
+Codes = tuple[list[int], Tensor, Tensor | None]
 
 
 class PicieConfig(Section):
@@ -189,8 +192,9 @@ class Picie(Method[PicieConfig]):
         per_image = config.kmeans_points // at_start if config.kmeans_points else self.side**2
         generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
         waiting: list[Tensor] = []
-        for _, code in codes:
-            for one in code.flatten(2).transpose(1, 2):
+        for _, code, valid in codes:
+            for i, one in enumerate(code.flatten(2).transpose(1, 2)):
+                one = one if valid is None else one[valid[i].flatten().to(one.device)]
                 some = torch.randperm(len(one), generator=generator)[:per_image] if per_image < len(one) else None
                 waiting.append(one if some is None else one[some.to(one.device)])
                 if len(waiting) == config.cluster_batch:
@@ -203,11 +207,13 @@ class Picie(Method[PicieConfig]):
     def _feed(solvers: list[MiniBatchKMeans], waiting: list[Tensor]) -> None:
         points = torch.cat(waiting)
         waiting.clear()
+        if not len(points):
+            return  # not a pixel of these images holds data
         for solver in solvers:
             solver.add(points)
 
     def _label(self, epoch: int, kept: Mapping[int, Iterable[Codes]]) -> None:
-        """Writes the nearest cluster of every pixel of every view: uint8 [n, levels, views, h, w]."""
+        """Writes the nearest cluster of every pixel of every view, or IGNORED: uint8 [n, levels, views, h, w]."""
         views = self.config.views
         shape = (len(self.run.images), len(self.ks), views, self.side, self.side)
         counts = [torch.zeros(views, k, dtype=torch.float64) for k in self.ks]
@@ -216,11 +222,13 @@ class Picie(Method[PicieConfig]):
         def fill(file: IO[bytes]) -> None:
             labels = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
             for view in range(views):
-                for indices, code in kept.get(view) or self._codes(epoch, _VIEWS[view]):
+                for indices, code, valid in kept.get(view) or self._codes(epoch, _VIEWS[view]):
                     for level, k in enumerate(self.ks):
                         found = label(code, self.means(level)[view]).cpu()
+                        if valid is not None:
+                            found[~valid] = IGNORED
                         labels[indices, level, view] = found.numpy().astype(np.uint8)
-                        counts[level][view] += torch.bincount(found.flatten(), minlength=k)
+                        counts[level][view] += torch.bincount(found[found != IGNORED], minlength=k)
             labels.flush()
 
         write_atomically(self._labels_path(epoch), fill)
@@ -246,8 +254,10 @@ class Picie(Method[PicieConfig]):
 
     def _codes(self, epoch: int, which: Which) -> Iterator[Codes]:
         """Codes of one view, in the mode the network is in when each batch is asked for."""
+        grid = self.side, self.side
         for items in self.loader.batches(epoch, which):
-            yield [item.number for item in items], self._code(items, 0, cropped=which == "second")
+            valid = validity.stacked([validity.cells(item.valid, grid) for item in items], grid)
+            yield [item.number for item in items], self._code(items, 0, cropped=which == "second"), valid
 
     def _code(self, items: list[Item], which: int, *, cropped: bool) -> Tensor:
         """One view's codes; the second view is cropped here, after the network: that is the equivariance."""
@@ -258,7 +268,7 @@ class Picie(Method[PicieConfig]):
         return F.normalize(code, dim=1)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
-        """index int64 [B]; items; labels uint8 [B, levels, views, h, w]."""
+        """index int64 [B]; items; labels uint8 [B, levels, views, h, w], IGNORED where no data is."""
         path = self._labels_path(epoch)
         if not path.exists():
             say(self.run.console, f"{path.name} is gone from the cache: labelling epoch {epoch} anew")
@@ -278,7 +288,7 @@ class Picie(Method[PicieConfig]):
             truth, weights = labels[:, level].unbind(1), self.weights(level)
             if self.config.views == 1:
                 logits = self.classifiers[level](codes[0].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-                found = {"classify": F.cross_entropy(logits, truth[0], weight=weights[0])}
+                found = {"classify": cross_entropy(logits, truth[0], weights[0])}
             else:
                 within, across = view_losses(codes, truth, self.means(level), weights)
                 found = {"within": within / 2, "across": across / 2}
@@ -316,13 +326,20 @@ def level_shares(ks: list[int]) -> list[float]:
     return [value / sum(logs) for value in logs]
 
 
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Of logits [B, K, h, w] and labels [B, h, w], weighted by cluster [K]; 0 where all labels are IGNORED."""
+    if bool((labels == IGNORED).all()):
+        return 0 * logits.sum()
+    return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORED)
+
+
 def view_losses(
     codes: list[Tensor], labels: tuple[Tensor, ...], means: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(within, across): each view's codes against its own clusters, and against the other's.
 
     codes    two float [B, D, h, w], length 1
-    labels   two int64 [B, h, w]
+    labels   two int64 [B, h, w], IGNORED where no data is
     means    float [2, K, D];  weights  float [2, K]
 
     Logits are plain dot products with the means, whose lengths are their own; no temperature.
@@ -331,7 +348,7 @@ def view_losses(
 
     def against(code: Tensor, view: int) -> Tensor:
         logits = torch.einsum("bdhw,kd->bkhw", code, means[view])
-        return F.cross_entropy(logits, labels[view], weight=weights[view])
+        return cross_entropy(logits, labels[view], weights[view])
 
     within = (against(codes[0], 0) + against(codes[1], 1)) / 2
     across = (against(codes[0], 1) + against(codes[1], 0)) / 2

@@ -26,11 +26,13 @@ class Item(NamedTuple):
     """One image, ready for the network.
 
     views  float32 [3, S, S], 0..255: the views asked for; the second is cropped after the network, by `crop`
+    valid  bool [S, S], the pixels of either view, cropped, that hold data; None: all of them
     """
 
     number: int
     views: tuple[Tensor, ...]
     crop: Geometric
+    valid: Array | None = None
 
 
 class ViewLoader:
@@ -63,9 +65,11 @@ class ViewLoader:
 
     def load(self, epoch: int, which: Which, index: int) -> Item:
         """One image of the epoch."""
-        image = self.images[index]
+        decoded = self.images.load(index)
+        image = decoded.image
         if which == "plain":
-            return Item(index, (_planes(crops.square(image, self.size)),), Geometric())
+            valid = None if decoded.valid is None else crops.square(decoded.valid, self.size, "nearest")
+            return Item(index, (_planes(crops.square(image, self.size)),), Geometric(), valid)
         drawn = augment.draw_views(self.options, self.seed, epoch, index)
         # Twice the size: a crop of half the side still has a pixel of its own for every pixel shown.
         large = crops.square(image, 2 * self.size)
@@ -75,7 +79,14 @@ class ViewLoader:
             views.append(augment.resized_crop(lit[None], [drawn.crop], self.size)[0])
         if which != "first":
             views.append(_planes(resize(augment.color_jitter(large, drawn.second), (self.size, self.size))))
-        return Item(index, tuple(views), drawn.crop)
+        return Item(index, tuple(views), drawn.crop, self._seen(decoded.valid, drawn.crop))
+
+    def _seen(self, valid: Array | None, crop: Geometric) -> Array | None:
+        if valid is None:
+            return None
+        large = torch.from_numpy(crops.square(valid, 2 * self.size, "nearest").astype(np.float32))
+        found: Array = augment.resized_crop(large[None, None], [crop], self.size)[0, 0].numpy() >= 0.5
+        return found
 
 
 def _planes(image: Array) -> Tensor:
