@@ -6,8 +6,7 @@ Knows nothing of methods or bundles.
 import math
 from collections.abc import Iterator
 
-import numpy as np
-
+from models.io.samples import Decoded
 from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
 from models.nets.tokens import TokenBackbone
@@ -35,12 +34,12 @@ def input_spec(encoder: Encoder, size: int) -> InputSpec:
     return InputSpec(size=(size, size), multiple=multiple, max_side_px=max(longest, multiple))
 
 
-def fitted(images: Images, spec: InputSpec, workers: int) -> Iterator[tuple[np.ndarray, Fit]]:
+def fitted(images: Images, spec: InputSpec, workers: int) -> Iterator[tuple[Decoded, Fit]]:
     """Every image as it is, and as the encoder gets it; decoded ahead in threads."""
 
-    def both(i: int) -> tuple[np.ndarray, Fit]:
-        image = images[i]
-        return image, fit(image, spec)
+    def both(i: int) -> tuple[Decoded, Fit]:
+        decoded = images.load(i)
+        return decoded, fit(decoded.image, spec)
 
     return prefetch(both, range(len(images)), workers)
 

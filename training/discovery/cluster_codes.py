@@ -10,6 +10,7 @@ from models.nets.encoder import Encoder
 from models.preprocess import InputSpec
 from training.clustering.kmeans import kmeans
 from training.config.run import Run
+from training.data import validity
 from training.data.preprocess import fitted, four_by_three
 from training.data.regions import RegionCache, RegionOptions
 from training.features.region_codes import RegionCodes, region_codes
@@ -21,7 +22,7 @@ _IMAGES = 5000
 
 @torch.inference_mode()
 def sample(encoder: Encoder, spec: InputSpec, run: Run, *, points: int = _POINTS) -> Tensor:
-    """Codes of cells drawn evenly from all images: float32 [n, D] on the CPU, n at most about `points`."""
+    """Codes of cells with data, drawn evenly from all images: float32 [n, D] on the CPU, n at most about `points`."""
     generator = torch.Generator().manual_seed(run.recipe.seed)
     count = len(run.images)
     images = run.images
@@ -31,9 +32,9 @@ def sample(encoder: Encoder, spec: InputSpec, run: Run, *, points: int = _POINTS
     encoder.eval().to(run.device)
     found = []
     with Progress(run.console, "codes", len(images)) as bar:
-        for _, one in fitted(images, spec, run.recipe.workers):
+        for decoded, one in fitted(images, spec, run.recipe.workers):
             pixels = torch.tensor(one.pixels)[None].to(run.device)
-            code = encoder(pixels)[0].flatten(1).T.float().cpu()
+            code = validity.rows(encoder(pixels)[0].float().cpu(), decoded.valid)
             found.append(code[torch.randperm(len(code), generator=generator)[:each]])
             bar.advance()
     return torch.cat(found)

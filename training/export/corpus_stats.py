@@ -17,7 +17,9 @@ from models.bundle import Golden
 from models.preprocess import Fit, InputSpec, fit, resize
 from models.types import Array
 from training.clustering.agreement import stability
+from training.data import validity
 from training.data.images import Images
+from training.data.label_maps import IGNORED
 from training.data.preprocess import fitted
 from training.data.synthetic import street
 from training.discovery.segmenter import Segmenter
@@ -35,7 +37,7 @@ _SEEDS = (101, 102, 103)
 class CorpusStats:
     """What was seen.
 
-    fractions   float64 [K], share of the pixels of every cluster; sums to 1
+    fractions   float64 [K], share of the pixels of every cluster, of those that hold data; sums to 1
     presence    float64 [K], share of the images that hold it
     exemplars   WebP files by cluster
     golden      an image of about the network's own size, with its labels
@@ -85,30 +87,32 @@ def measure(
     pixels, holds = np.zeros(k), np.zeros(k)
     picker = ExemplarPicker(k, exemplars)
     table = np.zeros((k, len(images.class_names)), np.int64) if images.labelled else None
-    golden: tuple[float, Array] | None = None
+    golden: tuple[bool, float, Array] | None = None
     cells: list[Tensor] = []
     generator = torch.Generator().manual_seed(seed)
     with Progress(console, "measuring", len(images)) as bar:
-        for i, (image, one) in enumerate(fitted(images, spec, workers)):
+        for i, (decoded, one) in enumerate(fitted(images, spec, workers)):
+            image, valid = decoded.image, decoded.valid
             scores, sure, code = _scores(found, one, device)
-            if len(cells) < _COMPARED_IMAGES:
-                flat = F.normalize(code.flatten(1).T, dim=1)
+            if len(cells) < _COMPARED_IMAGES and len(known := validity.rows(code, valid)):
+                flat = F.normalize(known, dim=1)
                 cells.append(flat[torch.randint(len(flat), (_CELLS,), generator=generator)])
             size = one.pixels.shape[:2]
-            labels = assign.labels(scores, (size[0], size[1]))
-            counts = np.bincount(labels.ravel(), minlength=k)
-            pixels += counts / labels.size  # every image weighs the same, whatever its size
+            labels = validity.ignored(assign.labels(scores, (size[0], size[1])), valid)
+            counts = np.bincount(labels[labels != IGNORED], minlength=k)
+            pixels += counts / max(1, counts.sum())  # every image weighs the same, whatever its size
             holds += counts > 0
             picker.show(i, image, labels, _enlarged(sure, labels.shape))
-            if i < _GOLDEN_AMONG and (golden is None or sure.mean() > golden[0]):
-                # The surest image: rounding on another machine moves the fewest of its labels.
-                golden = float(sure.mean()), image
+            # The surest image: rounding on another machine moves the fewest of its labels. One without gaps, if any is.
+            worth = valid is None, float(sure.mean())
+            if i < _GOLDEN_AMONG and (golden is None or worth > golden[:2]):
+                golden = *worth, image
             if table is not None:
                 source = (image.shape[0], image.shape[1])
                 predicted = assign.labels(scores, source, one.box)
-                table += metrics.confusion(predicted, images.labels(i), k, table.shape[1])
+                table += metrics.confusion(predicted, validity.ignored(images.labels(i), valid), k, table.shape[1])
             bar.advance()
-    shown = street() if golden is None or not exemplars else _small(golden[1], min(spec.size))
+    shown = street() if golden is None or not exemplars else _small(golden[2], min(spec.size))
     return CorpusStats(
         fractions=pixels / pixels.sum(),
         presence=holds / len(images),

@@ -46,14 +46,17 @@ class ExemplarPicker:
         self._color_counts = np.zeros(k)
 
     def show(self, number: int, image: Array, labels: Array, margin: Array) -> None:
-        """One image: RGB uint8 [H, W, 3], its labels uint8 [h, w] and how sure each is, float32 [h, w]."""
+        """One image: RGB uint8 [H, W, 3], its labels uint8 [h, w] and how sure each is, float32 [h, w].
+
+        Labels that are no cluster's show no data.
+        """
         small = resize(image, (labels.shape[0], labels.shape[1]))
         side = max(4, round(_SHARE * min(labels.shape)))
         # Where a patch should lie is looked for on every step-th row and column only: sixteen times less work.
         step = max(1, min(labels.shape) // _SEARCHED)
         coarse, sure = labels[::step, ::step], margin[::step, ::step]
         reach = max(1, side // step)
-        for cluster in np.unique(labels).tolist():
+        for cluster in np.unique(labels[labels < len(self._patches)]).tolist():
             mask = labels == cluster
             self._color_sums[cluster] += small[mask].sum(0)
             self._color_counts[cluster] += mask.sum()

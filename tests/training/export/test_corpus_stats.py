@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from models.io.samples import Decoded
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec
 from tests.training.toy_method import MeanColor
@@ -27,11 +28,11 @@ class Painted(Images):
         super().__init__(Path(), [Path(f"{i}.png") for i in range(len(painted))])
         self.painted = painted
 
-    def __getitem__(self, i: int) -> np.ndarray:
+    def load(self, i: int) -> Decoded:
         height, width, red = self.painted[i]
         image = np.full((height, width, 3), BLUE, np.uint8)
         image[:, : round(red * width)] = RED
-        return image
+        return Decoded(image)
 
 
 def by_color() -> Segmenter:

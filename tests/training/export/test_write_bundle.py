@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models.bundle import Bundle
 from models.errors import TesseraError
 from models.inference import segment, self_test
+from models.io.samples import Decoded
 from models.nets.backbone import build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead, ProjectionHead
@@ -104,8 +105,8 @@ class Streets(Images):
         paths = [root / f"{i}.png" for i in range(count)]
         super().__init__(root, paths, Found(paths, class_names=("sky", "else")))
 
-    def __getitem__(self, i: int) -> np.ndarray:
-        return street((64, 64 + 8 * i), seed=i)
+    def load(self, i: int) -> Decoded:
+        return Decoded(street((64, 64 + 8 * i), seed=i))
 
     def labels(self, i: int) -> np.ndarray:
         image = self[i]
