@@ -26,7 +26,7 @@ KINDS = ("one image", "nearest neighbor", "random other image")
 
 @dataclass(frozen=True)
 class Places:
-    """Points of one image: their labels int64 [P], and by source unit vectors [P, C] and the map's mean [C]."""
+    """Points of one image: their labels int64 [P], and by source unit vectors [P, C] and the mean's direction [C]."""
 
     labels: Array
     vectors: Mapping[str, Array]
@@ -69,11 +69,14 @@ class PairCounts:
         return Curve(wanted.tolist(), precision[at].tolist(), average, float(true[-1] / pairs), pairs)
 
 
-def places(maps: Mapping[str, Array], labels: Array, box: Box, rng: np.random.Generator) -> Places | None:
+def places(
+    maps: Mapping[str, Array], labels: Array, box: Box, rng: np.random.Generator, *, whole: bool = True
+) -> Places | None:
     """Random labelled points of an image, or None where it has fewer than two.
 
     maps    by source: float32 [C, h, w]
     labels  uint8 [H, W], 255 = ignored;  box  the part of the maps it shows
+    whole   whether the image holds data everywhere; if not, the means are of the points, which do
     """
     known = np.flatnonzero(labels.ravel() != IGNORED)
     if len(known) < 2:
@@ -84,10 +87,12 @@ def places(maps: Mapping[str, Array], labels: Array, box: Box, rng: np.random.Ge
         (rows + 0.5) / labels.shape[0] * box[2] + box[0],
         (columns + 0.5) / labels.shape[1] * box[3] + box[1],
     )
+    sampled = {name: _sampled(map_, *at) for name, map_ in maps.items()}
+    means = {name: map_.mean(axis=(1, 2)) if whole else sampled[name].mean(axis=0) for name, map_ in maps.items()}
     return Places(
         labels.ravel()[chosen].astype(np.int64),
-        {name: _unit(_sampled(map_, *at)) for name, map_ in maps.items()},
-        {name: _unit(map_.mean(axis=(1, 2))) for name, map_ in maps.items()},
+        {name: _unit(vectors) for name, vectors in sampled.items()},
+        {name: _unit(mean) for name, mean in means.items()},
     )
 
 

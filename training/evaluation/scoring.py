@@ -13,6 +13,7 @@ from rich.console import Console
 from models.errors import TesseraError
 from models.preprocess import fit
 from models.types import Array
+from training.data import validity
 from training.data.errors import DataError
 from training.data.images import Images, Skipped
 from training.data.label_maps import IGNORED
@@ -71,6 +72,14 @@ class Tally:
     skipped: list[Skipped] = field(default_factory=list)
 
 
+class Shown(NamedTuple):
+    """An image RGB uint8 [H, W, 3], its label map uint8 [H, W], and whether it holds data everywhere."""
+
+    image: Array
+    labels: Array
+    whole: bool = True
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Images with label maps, as a protocol shows them.
@@ -86,9 +95,10 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i: int) -> tuple[Array, Array]:
-        """RGB uint8 [H, W, 3] and its label map. Raises DataError, ImageError, OSError."""
-        image, labels = self.images[i], self.images.labels(i)
+    def __getitem__(self, i: int) -> Shown:
+        """Image and label map, which says nothing where no data is. Raises DataError, ImageError, OSError."""
+        decoded = self.images.load(i)
+        image, labels = decoded.image, validity.ignored(self.images.labels(i), decoded.valid)
         beyond = labels[(labels >= self.classes) & (labels != IGNORED)]
         if beyond.size:
             raise DataError(
@@ -100,7 +110,7 @@ class Labelled:
         if max(aspects) > _SAME_SHAPE * min(aspects):
             sizes = " and ".join(f"{size[1]}×{size[0]}" for size in (image.shape, labels.shape))
             raise DataError(f"image and label map are {sizes}, of two shapes: are they a pair?")
-        return framed(image, labels, self.protocol, self.size)
+        return Shown(*framed(image, labels, self.protocol, self.size), whole=decoded.valid is None)
 
     def trouble(self, i: int, error: Exception) -> Skipped:
         """What stands in the list of images that could not be used."""
@@ -116,7 +126,7 @@ def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console
 
     def one(i: int) -> dict[Way, _Counted] | Skipped:
         try:
-            image, truth = labelled[i]
+            image, truth, _ = labelled[i]
             return {
                 way: _Counted(
                     metrics.confusion(
@@ -160,7 +170,7 @@ def probe(
 
     def lesson(i: int) -> Lesson | None:
         try:
-            image, truth = labelled[i]
+            image, truth, _ = labelled[i]
         except (TesseraError, OSError) as error:
             skipped.append(labelled.trouble(i, error))
             return None
@@ -186,13 +196,14 @@ def correspondence(
 
     def one(i: int) -> Places | None:
         try:
-            image, truth = labelled[i]
+            image, truth, whole = labelled[i]
         except (TesseraError, OSError):
             return None  # scoring has named it
         fitted = fit(image, mapper.bundle.manifest.input)
         answer = network(fitted.pixels)
         maps = {} if answer.features is None else {"features": answer.features}
-        return places({**maps, "code": answer.code}, truth, fitted.box, np.random.default_rng([options.seed, i]))
+        maps = {**maps, "code": answer.code}
+        return places(maps, truth, fitted.box, np.random.default_rng([options.seed, i]), whole=whole)
 
     found: list[Places] = []
     with Progress(console, "correspondence", len(chosen)) as bar:
