@@ -10,6 +10,7 @@ as evaluation.json and as evaluation.html. Labels are read here, and nowhere in 
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -24,7 +25,7 @@ from training.config.run import write_text
 from training.data import datasets
 from training.data.class_table import FORMATS
 from training.data.errors import DataError
-from training.data.images import Images, Skipped, evenly
+from training.data.images import Bands, Images, Skipped, evenly
 from training.evaluation.exported import Device
 from training.evaluation.label_maps import Edges, Protocol, enlarged
 from training.evaluation.label_options import classified
@@ -44,10 +45,11 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def open_images(
-    data: Path, dataset: str | None, split: str, labels: Path | None, *, limit: int = 0
+    data: Path, dataset: str | None, split: str, labels: Path | None, *, bands: Bands = None, limit: int = 0
 ) -> tuple[Images, list[Skipped], tuple[str, ...]]:
     """Labelled images, those without a label map, and what the data set wants known.
 
+    bands  which samples of a file with many are read; None: as the file says
     limit  this many of them at most, drawn evenly; 0: all
 
     No image is opened: one that cannot be read is found when its turn comes. Raises DataError.
@@ -58,7 +60,7 @@ def open_images(
     if not data.is_dir():
         raise DataError(f"{data} is not a folder; --data names the folder that holds the images")
     folder = data.resolve()
-    found = datasets.find(dataset or "folder", folder, split)
+    found = replace(datasets.find(dataset or "folder", folder, split), bands=bands)
     paths = list(found.paths)
     skipped = []
     if labels is None:
@@ -141,7 +143,8 @@ def command(
         if not linear_probe and (probe_data or probe_labels or probe_split):
             raise UsageError("--probe-data, --probe-labels and --probe-split belong to --linear-probe: add it")
         model = open_bundle(bundle)
-        images, failed, notes = open_images(data, dataset, split, labels, limit=limit)
+        bands = model.manifest.input.bands
+        images, failed, notes = open_images(data, dataset, split, labels, bands=bands, limit=limit)
         images, noted = classified(images, console, classes, labels_from, ignore or ())
         notes += noted
         labelled = Labelled(images, len(images.class_names), protocol, model.manifest.input.size)  # type: ignore[arg-type]
@@ -153,7 +156,7 @@ def command(
                     "--linear-probe learns from labels that are not the evaluated ones: name them with --probe-data and"
                     " --probe-labels"
                 )
-            other, more, _ = open_images(probe_data or data, dataset, probe_split or "train", probe_labels)
+            other, more, _ = open_images(probe_data or data, dataset, probe_split or "train", probe_labels, bands=bands)
             failed += more
             other = other.classified(images.class_names, images.table)
             learning = Labelled(other, labelled.classes, labelled.protocol, labelled.size)
@@ -237,7 +240,7 @@ def examples_of(found: Evaluation, count: int) -> list[Example]:
     for i in evenly(len(labelled), count):
         if labelled.images.paths[i] in unusable:
             continue
-        image, truth = labelled[i]
+        image, truth, _ = labelled[i]
         labels = enlarged(found.mapper(image, [found.served])[found.served].labels, truth.shape)
         drawn.append(Example(labelled.images.name(i), image, match[labels], truth))
     return drawn

@@ -13,6 +13,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -21,9 +22,11 @@ import torch
 import typer
 from rich.console import Console
 
+from models.errors import UsageError
 from models.io.decode import SUFFIXES
 from training.data.errors import DataError
-from training.data.regions import open_regions
+from training.data.images import Bands
+from training.data.regions import RegionOptions, open_regions
 from training.pretraining.contrastive import PretrainOptions, pretrain
 from training.progress import exit_code, say
 from training.trainer.loop import Workspace
@@ -42,6 +45,13 @@ def find_images(folders: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
+def bands_of(text: str) -> Bands:
+    """ "4,3,2" or "1" as numbers; None of an empty text. Raises UsageError."""
+    if not re.fullmatch(r"([1-9]\d*(,[1-9]\d*,[1-9]\d*)?)?", text):
+        raise UsageError(f"--bands {text}: write one number, for gray, or three, for R, G, B, from 1: --bands 4,3,2")
+    return tuple(map(int, text.split(","))) if text else None
+
+
 def main(
     data: Annotated[list[Path], typer.Option(help="Folder of images; may be given several times.")],
     out: Annotated[Path, typer.Option(help="Weights to write (.safetensors).")],
@@ -50,6 +60,9 @@ def main(
     rounds: Annotated[int, typer.Option(help="From the second on, regions of one cluster attract.")] = 2,
     batch_size: int = PretrainOptions().batch_size,
     lr: float = PretrainOptions().lr,
+    bands: Annotated[
+        str, typer.Option(metavar="N|R,G,B", help="Bands to read of files with many, from 1; default: as each says.")
+    ] = "",
     seed: int = 0,
     device: str = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Where regions are kept; default: beside --out.")] = None,
@@ -57,7 +70,10 @@ def main(
     """Train a backbone from scratch, without labels. Interrupted, the same command goes on."""
     console = Console()
     with exit_code(console, again=_AGAIN):
-        chosen = PretrainOptions(backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed)
+        cut = RegionOptions(bands=bands_of(bands))
+        chosen = PretrainOptions(
+            backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed, regions=cut
+        )
         paths = find_images(data)
         out.parent.mkdir(parents=True, exist_ok=True)
         regions = open_regions(paths, chosen.regions, cache or out.parent / "cache", console)

@@ -82,7 +82,7 @@ def build(run: Run) -> Method[Any]:
 def finish(run: Run, found: Segmenter, seconds: dict[str, float]) -> Bundle:
     """Measures on the training images and writes RUN/bundle."""
     recipe, images = run.recipe, run.images
-    spec = input_spec(found.encoder, recipe.input.size)
+    spec = input_spec(found.encoder, recipe.input.size).model_copy(update={"bands": images.bands})
     with timed("measuring", seconds):
         seen = measure(
             found, spec, images, exemplars=recipe.export.exemplars, device=run.device, console=run.console,
@@ -144,7 +144,8 @@ def command(
         folder = data or (Path(begun["data"]["folder"]) if begun else None)
         if folder is None:
             raise DataError("--data is missing: the folder that holds your images")
-        images = datasets.open(settled.dataset, folder, split=settled.split, console=console)
+        bands = settled.data.bands or None
+        images = datasets.open(settled.dataset, folder, split=settled.split, bands=bands, console=console)
         run = Run(settled, images, out, where, console)
         if begun and before:
             require_same(begun["data"], before, run)

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from models.errors import UsageError
+from models.preprocess import Band
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,6 +49,19 @@ class BackboneSection(Section):
             raise ValueError(
                 "mean and std are three numbers, R, G, B of 0..1, std over 0; or none, for the weights' own"
             )
+        return self
+
+
+class DataSection(Section):
+    """How the files of images are read."""
+
+    # which samples of a file with many are gray (one) or R, G, B (three), from 1; empty: as each file says
+    bands: tuple[Band, ...] = ()
+
+    @model_validator(mode="after")
+    def _gray_or_rgb(self) -> Self:
+        if len(self.bands) not in (0, 1, 3):
+            raise ValueError("bands are one number, for gray, or three, for R, G, B, from 1; none: as each file says")
         return self
 
 
@@ -94,6 +108,7 @@ class Recipe(Section):
     dataset: str = "folder"
     split: str = "train"  # of a data set that has splits
     workers: int = Field(default=2, ge=0)
+    data: DataSection = DataSection()
     backbone: BackboneSection = BackboneSection()
     input: InputSection = InputSection()
     clusters: ClusterSection = ClusterSection()
