@@ -93,7 +93,7 @@ class Choice:
 class Decoded:
     """An image as a viewer shows it.
 
-    image        RGB uint8 [h, w, 3], orientation applied; white where nothing is valid
+    image        RGB uint8 [h, w, 3], orientation applied; black where there is no data, white where it is transparent
     valid        bool [h, w]: False where the file says that it holds no data; None: it holds data everywhere
     size         (H, W) of the picture: larger than the image's own where a smaller level of a pyramid was enough
     depth_rule   how deeper than 8-bit samples were mapped to 8 bits, None when they were 8-bit

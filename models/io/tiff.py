@@ -91,13 +91,13 @@ class _Plan:
             valid = shown if valid is None else valid & shown
         image, valid, rule = _eight_bits(self, samples, choice, valid)
         del samples
+        if valid is not None:
+            image[~valid] = 0
         if opacity is not None:
             premultiplied = self.bands.premultiplied and self.convert is not None
             image, seen = transparency.paint(image, opacity, premultiplied=premultiplied)
             if seen is not None:
                 valid = seen if valid is None else valid & seen
-        if valid is not None:
-            image[~valid] = 255
         turned = None if valid is None else upright(valid, self.orientation)
         return Decoded(
             upright(image, self.orientation), turned, self.size, rule, self.pages, self.orientation, self.warnings
