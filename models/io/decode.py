@@ -7,7 +7,7 @@ before a pixel is decoded.
 from collections.abc import Callable
 from pathlib import Path
 
-from models.io import jpeg, kinds, pillow_formats, png_file, tiff, webp
+from models.io import jpeg, jpeg2000, jpegxl, kinds, pillow_formats, png_file, tiff, webp
 from models.io.samples import Choice, Decoded, Depth, Encoded, ImageError, Limits
 
 SUFFIXES = kinds.suffixes()
@@ -18,6 +18,8 @@ _READERS: dict[str, Callable[[bytes, Limits, Choice], Encoded]] = {
     "webp": webp.inspect,
     "bmp": lambda data, *how: pillow_formats.inspect(data, "BMP", *how),
     "gif": lambda data, *how: pillow_formats.inspect(data, "GIF", *how),
+    "jpeg2000": jpeg2000.inspect,
+    "jpegxl": jpegxl.inspect,
     "avif": lambda data, *how: pillow_formats.inspect(data, "AVIF", *how),
 }
 _WITH_PAGES = ("tiff", "dicom")

@@ -7,7 +7,7 @@ import numpy as np
 
 from models.io import jpeg_header
 from models.io.jpeg_header import Header
-from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, check_bands, full_range, show
+from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, all_of_a_byte, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
 from models.types import Array
 
@@ -52,7 +52,7 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
 
 
 def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:
-    channels = Channels(_samples(data, header), header.profile, header.orientation)
+    channels = Channels(_samples(data, header), header.profile, header.orientation, bits=header.bits)
     if header.parts == 4:
         channels.inks = True
         np.subtract(255, channels.samples, out=channels.samples)  # Adobe's way, which all others took over
@@ -60,19 +60,19 @@ def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:
 
 
 def _samples(data: bytes, header: Header) -> Array:
-    """The picture's channels: RGB for 8 bits, gray where its profile counts, inks of CMYK; deeper ones fill 16 bits.
+    """The picture's channels: RGB for 8 bits, gray where its profile counts, inks of CMYK.
 
     The interpreter's lock is free meanwhile. Raises ImageError where data are damaged, or are missing.
     """
     if header.process == jpeg_header.JPEG_LS:
-        return full_range(_jpeg_ls(data, header), header.bits)
+        return all_of_a_byte(_jpeg_ls(data, header), header.bits)
     if header.ended:
-        return full_range(_decoded(data[: header.end] + _EOI, header), header.bits)
+        return all_of_a_byte(_decoded(data[: header.end] + _EOI, header), header.bits)
     there = data[: header.end].rstrip(b"\xff")
     image = _decoded(there + _EOI, header)
     if not header.complete or any((_decoded(there + noise + _EOI, header) != image).any() for noise in _BEHIND):
         raise ImageError("the JPEG is truncated: the end of its picture is missing; send the whole file")
-    return full_range(image, header.bits)
+    return all_of_a_byte(image, header.bits)
 
 
 def _empty(header: Header, parts: int) -> Array:

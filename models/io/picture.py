@@ -10,7 +10,8 @@ import numpy as np
 
 from models.io import color
 from models.io.alpha import paint
-from models.io.samples import Choice, Decoded, NoSuchBand, to_8_bit, upright
+from models.io.samples import Choice, Decoded, NoSuchBand, upright
+from models.io.stretch import to_8_bit
 from models.types import Array
 
 Space = Literal["colors", "inks"]  # gray and RGB, or CMYK with 255 for all of an ink
@@ -24,11 +25,13 @@ _STRIP = 2**17  # pixels whose colors are converted at once
 class Channels:
     """The channels of a picture as its decoder hands them out.
 
-    samples      uint8 or uint16 [H, W] or [H, W, C]: gray, gray and alpha, RGB, or RGB and alpha; CMYK where those are
-                 `inks`; deeper samples fill the range of their type
+    samples      uint8, uint16 or float [H, W] or [H, W, C]: gray, gray and alpha, RGB, or RGB and alpha; CMYK where
+                 those are `inks`; floats mean 0..1
+    bits         of a sample, where its type has more
+    valid        bool [H, W]: where the file says that there are data; None: wherever it is not transparent
     profile      the file's ICC profile
     orientation  EXIF's 1..8, still to be taken
-    premultiplied  the colors were multiplied by the alpha
+    inks, premultiplied  the samples are CMYK; the colors were multiplied by the alpha
     """
 
     samples: Array
@@ -36,6 +39,8 @@ class Channels:
     orientation: int = 1
     inks: bool = False
     premultiplied: bool = False
+    bits: int | None = None
+    valid: Array | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -46,12 +51,20 @@ def show(channels: Channels, choice: Choice, *, pages: int = 1) -> Decoded:
     """
     colors, opacity = _split(channels)
     check_bands(choice.bands, 3 if channels.inks or colors.ndim == 3 else 1)
-    valid = None if opacity is None or opacity.all() else opacity != 0
-    colors, rule = _to_8_bit(colors, choice, valid)
+    valid, rule = channels.valid, None
+    if opacity is not None and not opacity.all():
+        valid = opacity != 0 if valid is None else valid & (opacity != 0)
+    if colors.dtype != np.uint8:
+        stretched = to_8_bit(np.atleast_3d(colors), choice.depth, bits=channels.bits, valid=valid)
+        colors, valid, rule = stretched.image.reshape(colors.shape), stretched.valid, stretched.rule
     rgb = _to_rgb(colors, channels)
     if opacity is not None:
-        opacity = opacity if opacity.dtype == np.uint8 else (opacity >> 8).astype(np.uint8)
         rgb, _ = paint(rgb, opacity, premultiplied=channels.premultiplied)
+    if valid is not None:
+        valid = None if valid.all() else valid
+    if valid is not None:
+        rgb = rgb if rgb.flags.writeable else rgb.copy()
+        rgb[~valid] = 255
     if choice.bands:
         rgb = rgb[..., [band - 1 for band in choice.bands * (3 // len(choice.bands))]]
     turn = channels.orientation
@@ -74,20 +87,16 @@ def check_bands(bands: tuple[int, ...] | None, count: int) -> None:
         )
 
 
-def full_range(samples: Array, bits: int) -> Array:
-    """Samples of fewer bits than their type has, spread over all of its range, in place: 4095 of 12 bits is 65535."""
-    info = np.iinfo(samples.dtype)
-    if bits >= info.bits:
+def all_of_a_byte(samples: Array, bits: int) -> Array:
+    """Bytes in which `bits` are used, 1..8, spread over 0..255: 15 of 4 bits becomes 255."""
+    if bits >= 8 or samples.dtype != np.uint8:
         return samples
-    table = np.rint(np.arange(2**info.bits).clip(0, 2**bits - 1) * (info.max / (2**bits - 1))).astype(samples.dtype)
-    rows = max(1, _STRIP // max(1, samples[0].size))
-    for top in range(0, len(samples), rows):
-        samples[top : top + rows] = table[samples[top : top + rows]]
-    return samples
+    table = np.rint(np.arange(256).clip(0, 2**bits - 1) * (255 / (2**bits - 1))).astype(np.uint8)
+    return np.take(table, samples)
 
 
 def _split(channels: Channels) -> tuple[Array, Array | None]:
-    """Colors [H, W], [H, W, 3] or inks [H, W, 4], and opacity [H, W] or None where all is opaque."""
+    """Colors [H, W], [H, W, 3] or inks [H, W, 4], and opacity uint8 [H, W] or None where all is opaque."""
     samples = channels.samples
     count = 1 if samples.ndim == 2 else samples.shape[2]
     if channels.inks or samples.ndim == 2 or count == 3:
@@ -95,17 +104,12 @@ def _split(channels: Channels) -> tuple[Array, Array | None]:
     if count == 1:
         return samples[..., 0], None
     colors, opacity = samples[..., 0] if count == 2 else samples[..., :3], samples[..., -1]
-    opaque = opacity.min() == np.iinfo(samples.dtype).max
-    return colors, None if opaque else opacity
-
-
-def _to_8_bit(colors: Array, choice: Choice, valid: Array | None) -> tuple[Array, str | None]:
-    """What is no data is in no percentile."""
-    if colors.dtype == np.uint8 or valid is None or not valid.any():
-        return to_8_bit(colors, choice.depth)
-    image = np.full(colors.shape, 255, np.uint8)
-    image[valid], rule = to_8_bit(colors[valid], choice.depth)
-    return image, rule
+    if samples.dtype.kind == "f":
+        opacity = np.rint(np.nan_to_num(opacity).clip(0, 1) * 255).astype(np.uint8)
+    elif samples.dtype != np.uint8:  # of what is not wholly transparent something is seen
+        bits = channels.bits or 16
+        opacity = np.maximum(opacity >> (bits - 8), opacity != 0).astype(np.uint8)
+    return colors, None if opacity.min() == 255 else opacity
 
 
 def _to_rgb(colors: Array, channels: Channels) -> Array:
