@@ -71,11 +71,11 @@ class SegmentationResult:
 
     @property
     def colors(self) -> Array:
-        """uint8 [K, 3] of the clusters; with one for NO_DATA, white as the photo is there, uint8 [256, 3] where
+        """uint8 [K, 3] of the clusters; with one for NO_DATA, black, as no data is shown, uint8 [256, 3] where
         labels may hold it."""
         if not self.options.keep_no_data or self.valid_fraction == 1:
             return self.style.colors
-        colors = np.full((NO_DATA + 1, 3), 255, np.uint8)
+        colors = np.zeros((NO_DATA + 1, 3), np.uint8)
         colors[: len(self.style.colors)] = self.style.colors
         return colors
 

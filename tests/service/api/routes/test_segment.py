@@ -238,9 +238,81 @@ def test_page_of_a_tiff(client: TestClient) -> None:
     with tifffile.TiffWriter(buffer) as file:
         file.write(red, photometric="rgb")
         file.write(blue, photometric="rgb")
-    names = [client.post(f"/segment?page={i}", content=buffer.getvalue()).json()["clusters"][0]["name"] for i in (0, 1)]
-    assert names == ["red", "blue"]
+    answers = [client.post(f"/segment?page={i}", content=buffer.getvalue()).json() for i in (0, 1)]
+    assert [(answer["clusters"][0]["name"], answer["pages"]) for answer in answers] == [("red", 2), ("blue", 2)]
     problem(client.post("/segment?page=2", content=buffer.getvalue()), 400)
+
+
+def tiff(samples: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, samples, photometric="minisblack" if samples.ndim == 2 else "rgb", **options)
+    return buffer.getvalue()
+
+
+def kept(client: TestClient, file: bytes) -> Any:
+    return labels(client.post("/segment?format=npy&nodata=keep", content=file))
+
+
+def test_what_is_transparent_holds_no_data(client: TestClient) -> None:
+    opacity = np.full((60, 100, 1), 255, np.uint8)
+    opacity[:, :50] = 0
+    file = encode(np.concatenate([PHOTO, opacity], axis=2), "png")
+    answer = client.post("/segment", content=file).json()
+    assert answer["valid_fraction"] == 0.5
+    assert sum(c["pixels"] for c in answer["clusters"]) == 3000
+    assert sum(c["fraction"] for c in answer["clusters"]) == pytest.approx(1)
+    assert ((kept(client, file) == 255) == (np.arange(100) < 50)).all()
+
+
+def test_nan_and_the_no_data_value_are_the_same(client: TestClient) -> None:
+    gray = np.linspace(0, 1, 60 * 100, dtype=np.float32).reshape(60, 100)
+    nan, value = gray.copy(), gray.copy()
+    nan[10:30, 20:70], value[10:30, 20:70] = np.nan, -9999
+    files = tiff(nan), tiff(value, extratags=[(42113, "s", 0, "-9999", True)])
+    answers = [client.post("/segment", content=file).json() for file in files]
+    assert [answer["valid_fraction"] for answer in answers] == [5 / 6, 5 / 6]
+    assert answers[0]["clusters"] == answers[1]["clusters"]
+    assert (kept(client, files[0]) == kept(client, files[1])).all()
+    assert (kept(client, files[0])[10:30, 20:70] == 255).all()
+    nothing = client.post("/segment", content=tiff(np.full((60, 100), np.nan, np.float32))).json()
+    assert (nothing["clusters"], nothing["valid_fraction"]) == ([], 0.0)
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_bands_are_shown_in_the_order_asked_for(client: TestClient, kind: str) -> None:
+    def file(pixels: Any) -> bytes:
+        return tiff(pixels) if kind == "tiff" else encode(pixels, "png")
+
+    swapped = labels(client.post("/segment?format=npy&bands=3,2,1", content=file(PHOTO)))
+    assert (swapped == labels(client.post("/segment?format=npy", content=file(PHOTO[..., ::-1].copy())))).all()
+    assert "bands" in problem(client.post("/segment?bands=1,2,4", content=file(PHOTO)), 422)
+
+
+def test_a_pyramid_is_answered_at_its_full_size_in_every_format(client: TestClient) -> None:
+    full = np.repeat(np.repeat(PHOTO, 16, 0), 16, 1)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(full, photometric="rgb", tile=(128, 128), subifds=3)
+        for step in (2, 4, 8):
+            file.write(full[::step, ::step].copy(), photometric="rgb", tile=(128, 128), subfiletype=1)
+    answer = client.post("/segment", content=buffer.getvalue()).json()
+    assert (answer["width"], answer["height"], answer["pages"]) == (1600, 960, 1)
+    assert any("level" in warning for warning in answer["warnings"])
+    found = labels(client.post("/segment?format=npy", content=buffer.getvalue()))
+    assert found.shape == (960, 1600)
+    assert (found == labels(client.post("/segment?format=npy&pyramid=full", content=buffer.getvalue()))).mean() > 0.99
+    shown = client.post("/segment?format=overlay&alpha=0", content=buffer.getvalue())
+    assert np.abs(np.asarray(Image.open(io.BytesIO(shown.content))).astype(int) - full).mean() < 3
+
+
+def test_a_turned_photo_says_so(client: TestClient) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(buffer, "JPEG", exif=exif)
+    answer = client.post("/segment", content=buffer.getvalue()).json()
+    assert (answer["width"], answer["height"], answer["orientation"]) == (60, 100, 6)
+    assert client.post("/segment?format=png", content=buffer.getvalue()).headers["x-orientation"] == "6"
 
 
 def test_the_json_answer(client: TestClient) -> None:
