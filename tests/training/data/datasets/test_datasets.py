@@ -59,7 +59,7 @@ def test_readable_images_are_kept_in_natural_order(folder: Path) -> None:
 def test_the_others_are_named_with_the_reason(folder: Path) -> None:
     images, said = opened(folder)
     assert [s.path.name for s in images.skipped] == ["broken.jpg", "dot.png", "empty.png"]
-    assert "skipped broken.jpg: the image is damaged or truncated" in said
+    assert "skipped broken.jpg: the JPEG is damaged or truncated" in said
     assert "skipped dot.png: 300×1 pixels; the shorter side must have 16" in said
     assert "skipped empty.png: the image is empty" in said
 
