@@ -65,7 +65,7 @@ def read_image(path: Path, bands: Bands = None) -> Decoded:
         samples = _mat(path, "img")
     else:
         try:
-            with Image.open(path) as opened:  # not models.io.decode: it would take a fourth band for transparency
+            with Image.open(path) as opened:  # not models.io.decode: a PNG's fourth band is alpha, and here infrared
                 samples = np.asarray(opened)
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise DataError(f"{path}: the patch cannot be read: {error}") from None
