@@ -1,19 +1,17 @@
 """JPEG XL files and codestreams to pixels, by libjxl: of an animation the first frame.
 
-libjxl gives lossy pictures in sRGB, and lossless ones as they are: it does not hand out their profile here.
-Knows nothing of other formats.
+The header is read here; the pixels are decoded apart. libjxl gives lossy pictures in sRGB, and lossless ones as they
+are: their profile is not handed out. Knows nothing of other formats.
 """
 
 from dataclasses import replace
 
-from models.io import jpegxl_header
+from models.io import apart, jpegxl_header
 from models.io.jpegxl_header import Header
 from models.io.picture import Channels, all_of_a_byte, check_bands, show
-from models.io.samples import Choice, Decoded, Encoded, ImageError, ImageTooLarge, Limits, UnsupportedImage
-from models.types import Array
+from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
 
-_COLOR_BYTES = 40  # that libjxl and our arrays hold for each pixel, measured; and for each further channel
-_EXTRA_BYTES = 10
+_DECODING_BYTES, _ALWAYS_BYTES = 40, 32 * 2**20  # of a pixel, and of any picture: measured, and half more
 _MAX_EXTRA = 8
 
 
@@ -24,22 +22,12 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     limits.check_size(height, width)
     if header.extra > _MAX_EXTRA:
         raise UnsupportedImage(f"JPEG XL of {header.extra} channels beside its colors is not opened; save it as TIFF")
-    held = height * width * (_COLOR_BYTES + _EXTRA_BYTES * header.extra)
-    if held > limits.max_held_bytes:
-        raise ImageTooLarge(
-            f"decoding this JPEG XL of {width}×{height} takes {held / 1e6:.0f} MB; the limit is"
-            f" {limits.max_held_bytes / 1e6:.0f} MB: send a smaller image, or a JPEG, PNG or TIFF"
-        )
-    return Encoded(header.size, held, lambda: _decode(data, header, choice))
+    granted = min(_DECODING_BYTES * height * width + _ALWAYS_BYTES, limits.max_held_bytes)
+    return Encoded(header.size, granted, lambda: _decode(data, header, granted, choice))
 
 
-def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:
-    from imagecodecs import JpegxlError, jpegxl_decode
-
-    try:
-        samples: Array = jpegxl_decode(data, index=0, numthreads=1)
-    except (JpegxlError, ValueError, TypeError, NotImplementedError):
-        raise ImageError("the JPEG XL file is damaged or truncated; send it again") from None
+def _decode(data: bytes, header: Header, granted: int, choice: Choice) -> Decoded:
+    samples = apart.decode(data, "JPEG XL", granted)
     if samples.shape[:2] != header.size or samples.ndim not in (2, 3):
         raise ImageError("the JPEG XL file is damaged: its header and its pixels differ in size; send it again")
     samples = all_of_a_byte(samples, header.bits).reshape(*header.size, -1)

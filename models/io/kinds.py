@@ -82,7 +82,7 @@ KINDS = (
     Kind("GIF", "gif", _starts(b"GIF87a", b"GIF89a")),
     Kind("BMP", "bmp", _starts(b"BM")),
     Kind("AVIF", "avif", _brand(b"avif", b"avis")),
-    Kind("HEIC", "", _brand(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif")),
+    Kind("HEIC", "heic", _brand(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"heif")),
     Kind("JPEG 2000", "jpeg2000", _starts(b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")),
     Kind("JPEG XL", "jpegxl", _starts(b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     # Pictures of other formats

@@ -90,7 +90,7 @@ def test_truncated_files_are_refused_at_every_length() -> None:
         (b"hello, this is text", ImageError),
         (b"%PDF-1.7 ...", UnsupportedImage),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", UnsupportedImage),
-        (b"\0\0\0\x20ftypheic" + bytes(40), UnsupportedImage),
+        (b"\0\0\0\x20ftypheic" + bytes(40), ImageError),
         (b"II*\0" + bytes(60), ImageError),
         (b"\x89PNG\r\n\x1a\n" + bytes(60), ImageError),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", UnsupportedImage),

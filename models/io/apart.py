@@ -1,0 +1,111 @@
+"""Decoders whose memory and time no header bounds, each run in a process of its own that has limits.
+
+What a file of theirs asks for may be more memory or more time than its header says: where it is more than was granted,
+that process ends, and this one does not.
+
+Knows nothing of headers, of what is shown. The process costs about 0.3 s.
+"""
+
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from models.io.samples import ImageError, ImageTooLarge
+from models.types import Array
+
+Codec = Callable[[bytes], Array]
+
+_CPU_S = 30  # seconds of one core
+_DAMAGED, _TOO_LARGE = 3, 4  # exit codes
+
+
+def decode(data: bytes, codec: str, granted_bytes: int) -> Array:
+    """The samples that a codec (`JPEG XL`, `AVIF`, `HEIC`) makes of a file: read-only [H, W] or [H, W, C].
+
+    granted_bytes  of memory, the samples included
+    Raises ImageTooLarge where it needs more memory or time, ImageError where it cannot read the file.
+    """
+    code = f"import sys; sys.path[:] = {sys.path!r}; from models.io.apart import main; main()"
+    command = [sys.executable, "-c", code, codec, str(granted_bytes)]
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, timeout=2 * _CPU_S, env=environment)
+    except subprocess.TimeoutExpired:
+        raise ImageTooLarge(
+            f"decoding this {codec} file takes longer than {2 * _CPU_S} s: send a JPEG or PNG"
+        ) from None
+    if done.returncode == _DAMAGED:  # a codec that got no memory says so in no other way
+        raise ImageError(
+            f"the {codec} file is damaged or truncated, or needs more than {granted_bytes / 1e6:.0f} MB; send it again,"
+            " or as JPEG or PNG"
+        )
+    if done.returncode:  # told so, or ended by the system
+        raise ImageTooLarge(
+            f"decoding this {codec} file takes more than {granted_bytes / 1e6:.0f} MB or {_CPU_S} s of a core:"
+            " send a smaller image, or a JPEG or PNG"
+        )
+    head, _, samples = done.stdout.partition(b"\n")
+    kind, *shape = head.decode().split()
+    return np.frombuffer(samples, kind).reshape([int(side) for side in shape])
+
+
+def _jpegxl() -> Codec:
+    from imagecodecs import jpegxl_decode
+
+    return lambda data: np.asarray(jpegxl_decode(data, index=0, numthreads=1))
+
+
+def _avif() -> Codec:
+    from PIL import AvifImagePlugin, Image
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    Image.MAX_IMAGE_PIXELS = None
+    return lambda data: np.asarray(Image.open(io.BytesIO(data), formats=("AVIF",)))
+
+
+def _heic() -> Codec:
+    from pi_heif import open_heif, options
+
+    options.DECODE_THREADS = 1
+
+    def decode(data: bytes) -> Array:
+        file = open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+        image = file[file.primary_index]
+        return np.array(image)  # its memory ends with it
+
+    return decode
+
+
+_CODECS: dict[str, Callable[[], Codec]] = {"JPEG XL": _jpegxl, "AVIF": _avif, "HEIC": _heic}
+
+
+def main() -> None:
+    """The other process: the codec's name and its bytes as arguments, the file on stdin, the samples on stdout."""
+    codec, data = _CODECS[sys.argv[1]](), sys.stdin.buffer.read()
+    _limit(int(sys.argv[2]))  # what loading the codec took is not counted
+    try:
+        samples = np.ascontiguousarray(codec(data))
+    except MemoryError:
+        sys.exit(_TOO_LARGE)
+    except Exception:  # the codecs raise what their parsers meet
+        sys.exit(_DAMAGED)
+    sys.stdout.buffer.write(f"{samples.dtype.str} {' '.join(map(str, samples.shape))}\n".encode())
+    sys.stdout.buffer.write(samples.data)
+
+
+def _limit(granted: int) -> None:
+    """Bounds address space and processor time of this process, where the system can."""
+    try:
+        import resource
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if os.path.exists("/proc/self/statm"):
+        with open("/proc/self/statm") as pages:
+            held = int(pages.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held + granted, held + granted))
