@@ -44,7 +44,7 @@ class Meaning(NamedTuple):
 
     photometric, name  the tag's value and word
     format             of a sample: uint, int or float
-    bits               fewest and most
+    bits               of a sample, all that are opened
     colors             samples that make a color; of a gray picture's three bands or more, three are shown as RGB
     shown              in words
     convert            uint samples [rows, W, colors] to RGB uint8 [rows, W, 3] or gray [rows, W, 1]; None: the range
@@ -54,7 +54,7 @@ class Meaning(NamedTuple):
     photometric: int
     name: str
     format: str
-    bits: tuple[int, int]
+    bits: tuple[int, ...]
     colors: int
     shown: str
     convert: Convert | None
@@ -141,27 +141,28 @@ _WHOLE = "values × 255 / (2^bits − 1)"
 _INVERTED = "the lowest white"
 _MAP = "the color map's colors; a map without a value of 256 or more is one of 8 bits"
 _LAB = "CIE L*a*b* of D50, a and b"
+_BYTE, _DEEP, _INT, _FLOAT = tuple(range(1, 9)), (*range(9, 33), 64), (8, 16, 32, 64), (16, 24, 32, 64)
 
 TABLE = (
-    Meaning(WHITE_IS_ZERO, "white is zero", "uint", (1, 8), 1, f"gray, {_INVERTED}; {_WHOLE}", white_is_zero),
-    Meaning(WHITE_IS_ZERO, "white is zero", "uint", (9, 64), 1, f"gray, {_INVERTED}; {_STRETCHED}", None),
-    Meaning(WHITE_IS_ZERO, "white is zero", "int", (8, 64), 1, f"gray, {_INVERTED}; {_STRETCHED}", None),
-    Meaning(WHITE_IS_ZERO, "white is zero", "float", (16, 64), 1, f"gray, {_INVERTED}; {_STRETCHED}", None),
-    Meaning(BLACK_IS_ZERO, "black is zero", "uint", (1, 8), 1, f"gray; {_WHOLE}", black_is_zero),
-    Meaning(BLACK_IS_ZERO, "black is zero", "uint", (9, 64), 1, f"gray; {_STRETCHED}", None),
-    Meaning(BLACK_IS_ZERO, "black is zero", "int", (8, 64), 1, f"gray; {_STRETCHED}", None),
-    Meaning(BLACK_IS_ZERO, "black is zero", "float", (16, 64), 1, f"gray; {_STRETCHED}", None),
-    Meaning(RGB, "RGB", "uint", (1, 8), 3, _WHOLE, black_is_zero),
-    Meaning(RGB, "RGB", "uint", (9, 64), 3, f"{_STRETCHED}, one range for all three", None),
-    Meaning(RGB, "RGB", "int", (8, 64), 3, f"{_STRETCHED}, one range for all three", None),
-    Meaning(RGB, "RGB", "float", (16, 64), 3, f"{_STRETCHED}, one range for all three", None),
-    Meaning(PALETTE, "palette", "uint", (1, 16), 1, _MAP, _palette),
+    Meaning(WHITE_IS_ZERO, "white is zero", "uint", _BYTE, 1, f"gray, {_INVERTED}; {_WHOLE}", white_is_zero),
+    Meaning(WHITE_IS_ZERO, "white is zero", "uint", _DEEP, 1, f"gray, {_INVERTED}; {_STRETCHED}", None),
+    Meaning(WHITE_IS_ZERO, "white is zero", "int", _INT, 1, f"gray, {_INVERTED}; {_STRETCHED}", None),
+    Meaning(WHITE_IS_ZERO, "white is zero", "float", _FLOAT, 1, f"gray, {_INVERTED}; {_STRETCHED}", None),
+    Meaning(BLACK_IS_ZERO, "black is zero", "uint", _BYTE, 1, f"gray; {_WHOLE}", black_is_zero),
+    Meaning(BLACK_IS_ZERO, "black is zero", "uint", _DEEP, 1, f"gray; {_STRETCHED}", None),
+    Meaning(BLACK_IS_ZERO, "black is zero", "int", _INT, 1, f"gray; {_STRETCHED}", None),
+    Meaning(BLACK_IS_ZERO, "black is zero", "float", _FLOAT, 1, f"gray; {_STRETCHED}", None),
+    Meaning(RGB, "RGB", "uint", _BYTE, 3, _WHOLE, black_is_zero),
+    Meaning(RGB, "RGB", "uint", _DEEP, 3, f"{_STRETCHED}, one range for all three", None),
+    Meaning(RGB, "RGB", "int", _INT, 3, f"{_STRETCHED}, one range for all three", None),
+    Meaning(RGB, "RGB", "float", _FLOAT, 3, f"{_STRETCHED}, one range for all three", None),
+    Meaning(PALETTE, "palette", "uint", tuple(range(1, 17)), 1, _MAP, _palette),
     Meaning(SEPARATED, "separated", "uint", (8, 16), 4, "CMYK, by its profile or as (1 − ink)(1 − black)", _cmyk),
-    Meaning(YCBCR, "YCbCr", "uint", (8, 8), 3, "by its coefficients, its black and its white", _ycbcr),
-    Meaning(CIELAB, "CIELab", "uint", (8, 8), 3, f"{_LAB} signed", _cielab),
-    Meaning(CIELAB, "CIELab", "uint", (16, 16), 3, f"{_LAB} signed", _cielab),
-    Meaning(ICCLAB, "ICCLab", "uint", (8, 8), 3, f"{_LAB} around 128", _icclab),
-    Meaning(ICCLAB, "ICCLab", "uint", (16, 16), 3, f"{_LAB} around 32768", _icclab),
+    Meaning(YCBCR, "YCbCr", "uint", (8,), 3, "by its coefficients, its black and its white", _ycbcr),
+    Meaning(CIELAB, "CIELab", "uint", (8,), 3, f"{_LAB} signed", _cielab),
+    Meaning(CIELAB, "CIELab", "uint", (16,), 3, f"{_LAB} signed", _cielab),
+    Meaning(ICCLAB, "ICCLab", "uint", (8,), 3, f"{_LAB} around 128", _icclab),
+    Meaning(ICCLAB, "ICCLab", "uint", (16,), 3, f"{_LAB} around 32768", _icclab),
 )
 
 REFUSED = {
@@ -183,7 +184,7 @@ def meaning(photometric: int, sample: Sample) -> Meaning:
         name = REFUSED.get(photometric, f"of photometric interpretation {photometric}")
         raise UnsupportedImage(f"this TIFF is {name}, which is not opened; send it as RGB or gray")
     for row in rows:
-        if row.format == sample.format and row.bits[0] <= sample.bits <= row.bits[1]:
+        if row.format == sample.format and sample.bits in row.bits:
             return row
     raise UnsupportedImage(
         f"{rows[0].name} TIFF with {sample.format} samples of {sample.bits} bits is not opened; send 8 or 16 bits"

@@ -63,18 +63,16 @@ class Directory:
     def numbers(self, tag: int, most: int | None = None) -> Array:
         """The values of a tag, the first `most` of them; none where it is absent or lies beyond the file's end."""
         kind, count, inline = self._entries.get(tag, (1, 0, b""))
-        pair = kind in _RATIONALS
+        per = 2 if kind in _RATIONALS else 1
         dtype = np.dtype(self.order + (_RATIONALS.get(kind) or _TYPES.get(kind, "u1")))
-        count = count if most is None else min(count, most)
-        items = 2 * count if pair else count
-        if items * dtype.itemsize <= len(inline):
-            values = np.frombuffer(inline, dtype, items)
-        else:
-            (at,) = struct.unpack(self.order + ("Q" if self.big else "I"), inline)
-            if at + items * dtype.itemsize > len(self.data):
-                return np.empty(0, dtype)
-            values = np.frombuffer(self.data, dtype, items, at)
-        return values[0::2] / np.maximum(values[1::2], 1) if pair else values
+        source, at = inline, 0
+        if per * count * dtype.itemsize > len(inline):
+            source, (at,) = self.data, struct.unpack(self.order + ("Q" if self.big else "I"), inline)
+        items = per * (count if most is None else min(count, most))
+        if at + items * dtype.itemsize > len(source):
+            return np.empty(0, dtype)
+        values = np.frombuffer(source, dtype, items, at)
+        return values[0::2] / np.maximum(values[1::2], 1) if per == 2 else values
 
     def number(self, tag: int, default: int) -> int:
         """The first value of a tag."""

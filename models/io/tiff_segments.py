@@ -279,6 +279,8 @@ class Segments:
         if self.directory.photometric != _YCBCR or self.compression not in _PACKED or self.planar:
             return 1, 1
         given = self.directory.numbers(SUBSAMPLING, 2).tolist() or [2, 2]
+        if given == [1, 1]:
+            return 1, 1
         if self.samples != 3 or self.sample != ("uint", 8) or not set(given) <= {1, 2, 4}:
             raise UnsupportedImage("this TIFF's YCbCr is stored in a way that is not opened; send it as RGB")
         return given[1], given[0]
