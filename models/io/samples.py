@@ -1,4 +1,4 @@
-"""Samples of any depth and number of bands to RGB uint8, with the limits and refusals of every decoder.
+"""What every decoder takes and answers: limits and choices, pictures, refusals.
 
 Knows nothing of file formats.
 """
@@ -128,63 +128,9 @@ class Encoded(NamedTuple):
     decode: Callable[[], Decoded]
 
 
-def reason(error: Exception) -> str:
-    """A library's message, in one line of at most 160 characters, with nothing in it that names our memory or disk."""
-    text = str(error).split("\n")[0]
-    return type(error).__name__ if not text or "0x" in text or "/" in text else text[:160]
-
-
-def to_rgb8(samples: Array, depth: Depth, orientation: int) -> Decoded:
-    """Samples [H, W] or [H, W, bands] of any numeric type as an upright RGB image.
-
-    One band is gray, two are gray and alpha, three RGB, four RGB and alpha; of more the first three are shown. What is
-    transparent is shown on white. Raises what `to_8_bit` does.
-    """
-    bands = 1 if samples.ndim == 2 else samples.shape[2]
-    rgb = samples if samples.ndim == 3 else samples[..., None]
-    alpha = rgb[..., 3] if bands == 4 else rgb[..., 1] if bands == 2 else None
-    rgb = rgb[..., :3] if bands >= 3 else rgb[..., :1]
-    image, rule = to_8_bit(rgb, depth)
-    if alpha is not None and alpha.dtype.kind == "u":
-        opacity = (alpha.astype(np.float32) / np.iinfo(alpha.dtype).max)[..., None]
-        image = np.rint(image * opacity + 255 * (1 - opacity)).astype(np.uint8)
-    image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-    return Decoded(upright(image, orientation), depth_rule=rule, orientation=orientation)
-
-
 def upright(image: Array, orientation: int) -> Array:
     """The image [H, W, …] as EXIF orientation 1..8 says a viewer shows it, contiguous."""
     if orientation in (2, 4, 5, 7):
         image = image[:, ::-1]
     quarter_turns = {3: 2, 4: 2, 5: 1, 6: 3, 7: 3, 8: 1}.get(orientation, 0)
     return np.ascontiguousarray(np.rot90(image, quarter_turns))
-
-
-def to_8_bit(samples: Array, depth: Depth) -> tuple[Array, str | None]:
-    """Samples of any numeric type as uint8, and the rule that was used (None for 8-bit samples).
-
-    Values that are not finite count as the lowest one. Raises UnsupportedImage for other types, and ImageError where no
-    value is finite.
-    """
-    if samples.dtype == np.uint8:
-        return samples, None
-    if samples.dtype.kind not in "uif":
-        raise UnsupportedImage(f"samples of type {samples.dtype} are not opened; send integers or floats")
-    values = samples.astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise ImageError("no sample of this image is finite")
-    if depth == "full" and samples.dtype.kind in "ui":
-        low, high = float(np.iinfo(samples.dtype).min), float(np.iinfo(samples.dtype).max)
-    elif depth == "full":
-        low, high = 0.0, 1.0
-    elif depth == "minmax":
-        low, high = float(values[finite].min()), float(values[finite].max())
-    else:
-        low, high = (float(v) for v in np.percentile(values[finite], (2, 98)))
-        if high <= low:  # a nearly constant image still has its extremes
-            low, high = float(values[finite].min()), float(values[finite].max())
-    values = np.where(finite, values, low)
-    scale = 255.0 / (high - low) if high > low else 0.0
-    name = "percentile 2–98" if depth == "percentile" else depth
-    return np.rint(np.clip((values - low) * scale, 0, 255)).astype(np.uint8), f"{name}: {low:g}..{high:g} → 0..255"
