@@ -62,6 +62,7 @@ compare: $(TRAIN)/.ready
 
 pictures: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m docs.pictures
+	$(TRAIN)/bin/python -m docs.formats
 
 # The smallest environment that serves: no torch, and CUDA only where there is a GPU.
 # PYTHONWARNINGS: setuptools warns of top-level packages in an editable install; here they are meant.

@@ -1,0 +1,110 @@
+"""Writes docs/formats.md from the decoders' own tables: python -m docs.formats
+
+A test holds the page against them, so that it cannot say what the code does not do.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from models.io import kinds, photometric, tiff_segments
+
+PAGE = Path(__file__).with_suffix(".md")
+
+_INTRODUCTION = """\
+# What is opened, and how it is read
+
+<!-- made by `python -m docs.formats` from the code's tables; a test holds it against them -->
+
+Every command and every request reads pictures with the same decoder (`models/io/decode.py`). What is not opened is
+refused with 415 and the format's name; 400 is for bytes that nobody can read, 413 for what is beyond a limit.
+"""
+
+_RULES = """\
+## What TIFF files say besides
+
+| | rule |
+|---|---|
+| alpha | by ExtraSamples alone, wherever it stands: 1 is associated (the colors were multiplied by it), 2 unassociated, 0 is another band |
+| bands | `bands=` (request, or `data.bands` in training, which the bundle keeps), counted from 1; else the file's own color names (GDAL's `COLORINTERP`); else the first three, or the first where there are fewer. `warnings` names what was left out |
+| channels | OME's and ImageJ's channels are one picture: the first three are red, green and blue, one alone is gray; `warnings` says so |
+| no data | GDAL's tag 42113, read from its text; what is not finite; mask pages: shown black, in no range. A pixel holds data where any of its shown bands does |
+| transparency | shown on white; what is wholly transparent holds no data |
+| depth | 8-bit samples stay; deeper ones by `depth`: the 2nd to 98th percentile of the shown bands together (`percentile`), the extremes (`minmax`), all that the type can say (`full`) |
+| color | an ICC profile that is not sRGB is followed (littleCMS, perceptual, black point compensated); one that is damaged or of another kind of samples is left out, with a warning |
+| pages | `page` counts full images: no thumbnails, no masks, no levels of a pyramid; the full image of a preview may lie in its SubIFDs |
+| pyramids | the smallest level that suffices for the network is read, and answered at full size, with a warning; `pyramid=full` reads the whole, `pyramid=1`, `2`, … a level |
+| turns | Orientation is followed, as EXIF's is in other formats |
+| damage | strips or tiles that lie outside the file, or unpack to more than they are declared, refuse it |
+"""  # noqa: E501
+
+_BOUNDS = """\
+## Bounds
+
+Judged from the header, before a pixel is decoded: `TESSERA_MAX_BYTES` of a file, `TESSERA_MAX_MPX` and
+`TESSERA_MAX_SIDE_PX` of a picture, 8 bytes of samples for each of those pixels, 65,536 strips or tiles of TIFF, tiles
+of at most 1024² pixels or of the image. What a picture holds while it is worked on counts against
+`TESSERA_MAX_WORKING_BYTES` ([serving.md](serving.md)); `python -m benchmarks.large` measures it.
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    opened = [kind for kind in kinds.KINDS if kind.reader]
+    names = list(dict.fromkeys(kind.reader for kind in opened))
+    by_reader = {reader: next(kind.name for kind in opened if kind.reader == reader) for reader in names}
+    extras = {reader: f"with the extra `{extra}`" for reader, (_, extra) in kinds.EXTRAS.items()}
+    refused = dict.fromkeys(kind.name for kind in kinds.KINDS if not kind.reader)
+    return "\n".join(
+        [
+            _INTRODUCTION,
+            _table(
+                ("format", "suffixes in folders", "opened"),
+                (
+                    (by_reader[reader], " ".join(kinds.SUFFIXES_OF[reader]), extras.get(reader, "always"))
+                    for reader in names
+                ),
+            ),
+            f"Refused by name: {', '.join(refused)}.\n",
+            "## What TIFF samples mean\n",
+            _table(
+                ("photometric", "samples", "bits", "shown"),
+                (
+                    (
+                        f"{row.name} ({row.photometric})",
+                        f"{row.colors if row.colors > 1 else '1 or more' if row.photometric < 2 else 1} × {row.format}",
+                        _ranges(row.bits),
+                        row.shown,
+                    )
+                    for row in photometric.TABLE
+                ),
+            ),
+            "Three or more bands of a black- or white-is-zero picture are shown as RGB. Refused by name: "
+            + ", ".join(photometric.REFUSED.values())
+            + "; complex samples; any other pair.\n",
+            "## Compressions of TIFF\n",
+            ", ".join(dict.fromkeys(tiff_segments.COMPRESSIONS.values()))
+            + "; predictors 1, 2 and 3. Others are refused by name.\n",
+            _RULES,
+            _BOUNDS,
+        ]
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """1, 2, 3, 8 as "1–3, 8"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
