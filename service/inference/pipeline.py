@@ -19,7 +19,9 @@ from service.inference.results import NetworkOutput
 from service.inference.task import ImageTask
 
 _FINISH_BYTES = 4  # for each pixel of a large answer: labels, a copy where some hold no data, the file and its base64
-_SIMILAR_BYTES = 10  # cosines, and the picture or file of them
+_PHOTO_BYTES = 4  # the painted photo, and its file
+_SIMILAR_BYTES = 16  # cosines and lengths, strips of both put together, and the picture or file of them
+_CONFIDENCE_BYTES = 12  # the same of margins
 
 
 async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
@@ -64,7 +66,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
                 if valid is not None and margin is not None and chosen.keep_no_data:
                     valid.erase(margin, 0.0)
                 merged = bool((table != np.arange(count)).any())
-            held = sum(area.pixels for area in found)
+            held, sure = sum(area.pixels for area in found), sum(area.confidence * area.pixels for area in found)
             if not held:
                 task.warnings.append("no pixel of this image holds data: there is nothing to segment")
             result = SegmentationResult(
@@ -93,16 +95,15 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
                 result.areas,
                 task.timings,
                 refined=result.refined if options.refine else None,
-                margin=sum(area.confidence * area.pixels for area in found) / held
-                if margin is not None and held
-                else None,
+                margin=sure / held if margin is not None and held else None,
             )
             counts = np.zeros(count, np.int64)
             counts[[area.id for area in found]] = [area.pixels for area in found]
             served.drift.add(counts)
             return body
 
-        return await task.finish(output, finish, _FINISH_BYTES + (6 if photo else 0) + (8 if options.confidence else 0))
+        more = (_PHOTO_BYTES if renderer.photo else 0) + (_CONFIDENCE_BYTES if options.confidence else 0)
+        return await task.finish(output, finish, _FINISH_BYTES + more)
 
 
 async def similar(task: ImageTask[SimilarOptions]) -> bytes:

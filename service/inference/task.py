@@ -31,6 +31,7 @@ _INLINE_BYTES = 2**18  # hashing more than this is worth a thread
 _LARGE_BYTES = (
     64 * 2**20
 )  # an image whose work holds more is large: it claims them, and goes where small ones do not wait
+_REFINED_BYTES_PER_PX = 4  # of the answer, that refining holds: labels, and the guide of the fast way
 _BYTES_PER_PX = 7  # that a decoder holds at least: the pixels, and a copy that a network's input is made from
 
 
@@ -172,6 +173,7 @@ class ImageTask(Generic[O]):
         if photo and self._photo is None:
             whole = await self.run(lambda: self._inspect(self._whole))
             await self._large(whole, lambda: self.photo)
+        self._claim_bytes(_REFINED_BYTES_PER_PX * output.source[0] * output.source[1] if fitted else 0)
 
     async def finish(self, output: NetworkOutput, work: Callable[[], T], bytes_per_px: int) -> T:
         """The image's last job, in a thread: it holds so many bytes for each pixel of the answer."""
