@@ -7,7 +7,7 @@ before a pixel is decoded.
 from collections.abc import Callable
 from pathlib import Path
 
-from models.io import avif, heic, jpeg, jpeg2000, jpegxl, kinds, pillow_formats, png_file, tiff, webp
+from models.io import avif, dicom, heic, jpeg, jpeg2000, jpegxl, kinds, pillow_formats, png_file, tiff, webp
 from models.io.samples import Choice, Decoded, Depth, Encoded, ImageError, Limits
 
 SUFFIXES = kinds.suffixes()
@@ -22,6 +22,7 @@ _READERS: dict[str, Callable[[bytes, Limits, Choice], Encoded]] = {
     "jpegxl": jpegxl.inspect,
     "avif": avif.inspect,
     "heic": heic.inspect,
+    "dicom": dicom.inspect,
 }
 _WITH_PAGES = ("tiff", "dicom")
 

@@ -46,7 +46,7 @@ class Header:
 def read(data: bytes) -> Header:
     """The header of a JP2 file or a codestream.
 
-    Raises ImageError where it is damaged, UnsupportedImage where tiles or bands differ.
+    Raises ImageError where it is damaged, UnsupportedImage where bands differ.
     """
     header = Header()
     try:
@@ -88,19 +88,24 @@ def _read_codestream(data: bytes, header: Header) -> None:
         at = behind
         if marker == _SIZ:
             tile = _read_size(body, header)
-        elif marker == _COD:
-            worst = max(worst, _blocks(tile, body[5:], bool(body[0] & 1)))
-        elif marker == _COC:  # of one part alone; no more than 16 parts: its number has one byte
-            worst = max(worst, _blocks(tile, body[2:], bool(body[1] & 1)))
-    header.blocks = worst * header.tiles * header.parts
+        worst = max(worst, _coding(marker, body, tile))
     while data[at : at + 2] == b"\xff\x90":  # each part of a tile: what it has of its own, and where the next begins
         length = int.from_bytes(data[at + 6 : at + 10], "big")
-        for marker, _, _ in _markers(data, at + 12):
-            if marker in (_COD, _COC):
-                raise UnsupportedImage("JPEG 2000 whose tiles differ is not opened; save it as PNG or TIFF")
+        for marker, body, _ in _markers(data, at + 12):
+            worst = max(worst, _coding(marker, body, tile))
         if length < 14:  # 0: to the end
-            return
+            break
         at += length
+    header.blocks = worst * header.tiles * header.parts
+
+
+def _coding(marker: int, body: bytes, tile: tuple[int, int]) -> int:
+    """Precincts and code blocks of one part of a tile, where a marker says how they are cut; or 0."""
+    if marker == _COD:
+        return _blocks(tile, body[5:], bool(body[0] & 1))
+    if marker == _COC:  # of one part alone; there are fewer than 257: its number has one byte
+        return _blocks(tile, body[2:], bool(body[1] & 1))
+    return 0
 
 
 def _markers(data: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:

@@ -56,8 +56,10 @@ def _riff(form: bytes) -> Test:
 
 
 def _no_preamble(data: bytes) -> bool:
-    """DICOM that begins with its first elements, of group 2 or 8, explicit or implicit: from before 1993, or cut."""
-    return re.match(rb"[\x02\x08]\0[\0-\x18]\0(?:UL|CS|UI|SH|DA|[\x02-\x40]\0\0\0[\x20-\x7e\0]{2})", data) is not None
+    """DICOM that begins with its first elements, of group 2 or 8, in either byte order: from before 1993, or cut."""
+    explicit = re.match(rb"(?:[\2\x08]\0[\0-\x18]\0|\0[\2\x08]\0[\0-\x18])(?:UL|CS|UI|SH|DA)", data)
+    implicit = re.match(rb"[\2\x08]\0[\0-\x18]\0[\2-\x40]\0\0\0[\x20-\x7e\0]{2}", data)
+    return bool(explicit or implicit)
 
 
 def _tga(data: bytes) -> bool:
@@ -73,7 +75,7 @@ def _tga(data: bytes) -> bool:
 
 # The first row that fits is the file's. DICOM stands before TIFF: its preamble may be a TIFF's.
 KINDS = (
-    Kind("DICOM", "", _at(128, b"DICM")),
+    Kind("DICOM", "dicom", _at(128, b"DICM")),
     Kind("JPEG", "jpeg", _starts(b"\xff\xd8\xff")),
     Kind("PNG", "png", _starts(b"\x89PNG\r\n\x1a\n")),
     Kind("a camera raw file (CR2)", "", lambda data: data[:4] == b"II*\0" and data[8:10] == b"CR"),
@@ -158,7 +160,7 @@ KINDS = (
     Kind("a tar archive", "", _at(257, b"ustar")),
     Kind("HTML", "", _like(rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!DOCTYPE\s+html|html|head|body)[\s>]")),
     Kind("XML", "", _like(rb"(?:\xef\xbb\xbf)?\s*<\?xml")),
-    Kind("DICOM", "", _no_preamble),
+    Kind("DICOM", "dicom", _no_preamble),
     Kind("TGA", "", _tga),
 )  # fmt: skip
 
