@@ -20,7 +20,7 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     size = (header.height, header.width)
     limits.check_size(*size)
     bytes_a_pixel = header.parts * (4 + (1 if header.bits <= 8 else 2)) + RGB_BYTES  # OpenJPEG computes in 32 bits
-    held = bytes_a_pixel * size[0] * size[1] + _TILE_BYTES * header.tiles + _BLOCK_BYTES * header.blocks
+    held = bytes_a_pixel * size[0] * size[1] + table_bytes(header)
     if held > limits.max_held_bytes:
         raise ImageTooLarge(
             f"decoding this JPEG 2000 of {header.width}×{header.height} takes {held / 1e6:.0f} MB; the limit is"
@@ -41,6 +41,11 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     if encoded.size != size:
         raise ImageError("the JPEG 2000 file is damaged: it states two sizes")
     return encoded._replace(working_bytes=max(held, encoded.working_bytes))
+
+
+def table_bytes(header: Header) -> int:
+    """What OpenJPEG holds beside the pixels, for tiles and their code blocks."""
+    return _TILE_BYTES * header.tiles + _BLOCK_BYTES * header.blocks
 
 
 def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:

@@ -89,15 +89,15 @@ class _Plan:
         if self.mask is not None:
             shown = _mask(self.mask)
             valid = shown if valid is None else valid & shown
+        if opacity is not None and not opacity.all():
+            valid = opacity != 0 if valid is None else valid & (opacity != 0)
         image, valid, rule = _eight_bits(self, samples, choice, valid)
         del samples
         if valid is not None:
             image[~valid] = 0
         if opacity is not None:
             premultiplied = self.bands.premultiplied and self.convert is not None
-            image, seen = transparency.paint(image, opacity, premultiplied=premultiplied)
-            if seen is not None:
-                valid = seen if valid is None else valid & seen
+            image, _ = transparency.paint(image, opacity, premultiplied=premultiplied)
         turned = None if valid is None else upright(valid, self.orientation)
         return Decoded(
             upright(image, self.orientation), turned, self.size, rule, self.pages, self.orientation, self.warnings
@@ -136,7 +136,7 @@ def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) 
         if color.converter(context.profile, mode, warnings) is not None:  # its colors first, then the stretch
             convert = photometric.white_is_zero if interpretation == WHITE_IS_ZERO else photometric.black_is_zero
     planes = len({*bands.colors, *([] if bands.alpha is None else [bands.alpha])}) if part.planar else len(parts)
-    part.check(planes, limits)
+    part.check(planes)
     mask = picture.mask_for(chosen[0].size)
     return _Plan(
         parts,
@@ -372,13 +372,12 @@ def _nodata(directory: Directory) -> float | None:
 
 
 def _opacity(samples: Array, sample: Sample) -> Array:
-    """Alpha of any type as uint8: all of an integer's positive range, 0..1 of a float's (or 0..255)."""
+    """Alpha of any type as uint8: all of an integer's positive range, 0..1 of a float's."""
     if sample.format == "uint" and sample.bits <= 8:
         return np.asarray((samples.astype(np.uint16) * 255 // (2**sample.bits - 1)).astype(np.uint8))
     values = samples.astype(np.float64)
     if sample.format == "float":
-        values = np.nan_to_num(values, nan=0.0, posinf=1.0)
-        most = 1.0 if values.max(initial=0) <= 1.0 else 255.0 if values.max() <= 255.0 else 65535.0
+        values, most = np.nan_to_num(values, nan=0.0, posinf=1.0), 1.0
     else:
         most = 2.0**sample.bits - 1 if sample.format == "uint" else 2.0 ** (sample.bits - 1) - 1
     opacity = np.rint(values.clip(0, most) * (255 / most))

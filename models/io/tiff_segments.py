@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.io import jpeg2000, jpeg2000_header, jpeg_header, webp
 from models.io.samples import ImageError, ImageTooLarge, Limits, Size, UnsupportedImage
 from models.io.tiff_directory import (
     BITS,
@@ -99,7 +100,7 @@ class Segments:
     """
 
     def __init__(self, directory: Directory, limits: Limits) -> None:
-        self.directory, self.size = directory, directory.size
+        self.directory, self.size, self._limits = directory, directory.size, limits
         limits.check_size(*self.size)
         height, width = self.size
         self.sample = sample_of(directory)
@@ -131,9 +132,9 @@ class Segments:
     @property
     def decodes_color(self) -> bool:
         """Whether segments come as RGB although the file holds YCbCr: JPEG's decoders do that."""
-        return self.compression in (*_JPEG, 33003, 33005, 34712, 50001) and self.directory.photometric == _YCBCR
+        return self.compression in (*_JPEG, 34712, 50001) and self.directory.photometric == _YCBCR
 
-    def check(self, planes: int, limits: Limits) -> None:
+    def check(self, planes: int) -> None:
         """Raises ImageTooLarge or ImageError where reading so many planes takes more than may be spent."""
         count = self.down * self.across * planes
         if count > _MOST_SEGMENTS:
@@ -141,11 +142,11 @@ class Segments:
                 f"the TIFF is cut into {count} pieces, and at most {_MOST_SEGMENTS} are read: write it with larger"
                 " strips or tiles"
             )
-        if self.nbytes * self.down * self.across * planes > limits.max_held_bytes:
+        if self.nbytes * self.down * self.across * planes > self._limits.max_held_bytes:
             raise ImageTooLarge(
                 f"{self.size[1]}×{self.size[0]} with {self.bands} samples of {self.sample.bits} bits is more than the"
-                f" limit of 8 bytes a pixel at {limits.max_mpx:g} Mpx (TESSERA_MAX_MPX): send fewer bands or a smaller"
-                " image"
+                f" limit of 8 bytes a pixel at {self._limits.max_mpx:g} Mpx (TESSERA_MAX_MPX): send fewer bands or a"
+                " smaller image"
             )
 
     def read(self, plane: int, row: int, column: int) -> Array | None:
@@ -159,9 +160,10 @@ class Segments:
             raise self._damaged(index, "is not in the file")
         at = int(self._offsets[index])
         packed = rows * math.ceil(self.columns * self.samples * self.sample.bits / 8)
-        count = int(self._counts[index]) if index < len(self._counts) else packed
-        if not at or not count:
-            return None
+        if not at:
+            return None  # GDAL leaves out what holds nothing
+        count = int(self._counts[index]) if index < len(self._counts) else 0
+        count = count or (packed if self.compression == 1 else len(self.directory.data) - at)
         if at + count > len(self.directory.data):
             if self.compression != 1 or at + packed > len(self.directory.data):
                 raise self._damaged(index, "lies beyond the end of the file")
@@ -189,7 +191,11 @@ class Segments:
             found = decode(self._ordered(data), rows, self.columns, **options)
             return np.asarray(found).astype(np.uint8).reshape(-1, self.columns, 1)[:rows]
         codec = "jpeg" if self.compression in _JPEG else _IMAGES[self.compression]
-        height, width = _SIZES[codec](bytes(data))
+        if self.compression == 6 and bytes(data[:2]) != b"\xff\xd8":
+            raise UnsupportedImage(
+                "TIFF compression JPEG in its first form is not opened; write it with Deflate or JPEG"
+            )
+        height, width = _size_within(codec, bytes(data), self._limits)
         if height > self.rows or width > self.columns:
             raise ImageError(
                 f"the TIFF is damaged: a piece of {self.columns}×{self.rows} pixels says that it has {width}×{height}"
@@ -218,7 +224,7 @@ class Segments:
         elif photometric == 5:
             options["outcolorspace"] = "CMYK"
         tables = self.directory.raw(_JPEG_TABLES) or None
-        if tables and _has_frame(tables):
+        if tables and _has_picture(tables):
             raise ImageError("the TIFF is damaged: its JPEG tables hold a picture")
         found: Array = imagecodecs.jpeg_decode(bytes(data), bitspersample=self.sample.bits, tables=tables, **options)
         return found
@@ -304,50 +310,24 @@ def _up(length: int, step: int) -> int:
     return -(-length // step) * step
 
 
-def _has_frame(tables: bytes) -> bool:
+def _has_picture(tables: bytes) -> bool:
     try:
-        return bool(_jpeg_size(tables))
+        return bool(jpeg_header.read(tables))
     except ImageError:
         return False
 
 
-def _jpeg_size(data: bytes) -> Size:
-    """(H, W) in the first frame header. Source: ITU-T T.81, B.2.2."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return height, width
-        elif marker == 0xD8 or marker == 1 or 0xD0 <= marker <= 0xD7:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise ImageError("the TIFF is damaged: a piece of JPEG has no frame")
-
-
-def _jpeg2k_size(data: bytes) -> Size:
-    """Source: ITU-T T.800, A.5.1."""
-    at = data.find(b"\xff\x4f\xff\x51")
-    if at < 0 or len(data) < at + 24:
-        raise ImageError("the TIFF is damaged: a piece of JPEG 2000 has no header")
-    width, height, left, top = struct.unpack_from(">4I", data, at + 8)
-    return height - top, width - left
-
-
-def _webp_size(data: bytes) -> Size:
-    """Source: RFC 9649, 2.5 to 2.7."""
-    kind, number = data[12:16], int.from_bytes
-    if kind == b"VP8X":
-        return 1 + number(data[27:30], "little"), 1 + number(data[24:27], "little")
-    if kind == b"VP8L":
-        bits = number(data[21:25], "little")
-        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
-    if kind == b"VP8 ":
-        return number(data[28:30], "little") & 0x3FFF, number(data[26:28], "little") & 0x3FFF
-    raise ImageError("the TIFF is damaged: a piece of WebP has no header")
+def _size_within(codec: str, data: bytes, limits: Limits) -> Size:
+    """(H, W) that a segment's own header states. Raises ImageError, UnsupportedImage."""
+    if codec == "jpeg":
+        frame = jpeg_header.read(data)
+        return frame.height, frame.width
+    if codec == "jpeg2k":
+        header = jpeg2000_header.read(data)
+        if jpeg2000.table_bytes(header) > limits.max_held_bytes:
+            raise ImageTooLarge("a piece of this TIFF's JPEG 2000 is cut too fine; write it with Deflate")
+        return header.height, header.width
+    return webp.size(data) if codec == "webp" else _lerc_size(data)
 
 
 def _lerc_size(data: bytes) -> Size:
@@ -357,6 +337,3 @@ def _lerc_size(data: bytes) -> Size:
     (version,) = struct.unpack("<i", found[1])
     height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
     return height, width
-
-
-_SIZES = {"jpeg": _jpeg_size, "jpeg2k": _jpeg2k_size, "webp": _webp_size, "lerc": _lerc_size}

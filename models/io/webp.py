@@ -47,6 +47,11 @@ def _samples(data: bytes, size: tuple[int, int], alpha: bool) -> Array:
     return samples
 
 
+def size(data: bytes) -> tuple[int, int]:
+    """(H, W) of a file that begins as WebP. Raises ImageError where it does not say it."""
+    return _picture(dict(_chunks(data)))[0]
+
+
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Each chunk's name and data, as far as they are there; of the pixels' the beginning."""
     at = 12
