@@ -17,7 +17,7 @@ import numpy as np
 
 from models.io import exif
 from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
-from models.io.samples import Choice, Decoded, Encoded, ImageError, ImageTooLarge, Limits, UnsupportedImage
+from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
 from models.types import Array
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -60,11 +60,6 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     channels = file.shape[2] if len(file.shape) == 3 else 1
     samples = channels * file.depth // 8 if file.depth == 16 else channels
     pixels = file.height * file.width
-    if file.depth == 16 and samples * pixels > limits.max_held_bytes:
-        raise ImageTooLarge(
-            f"{file.width}×{file.height} with {channels} channels of 16 bits is {samples * pixels / 1e6:.0f} MB; the"
-            f" limit is {limits.max_held_bytes / 1e6:.0f} MB: send a smaller image, or one of 8 bits"
-        )
     turned = file.orientation >= 5
     size = (file.width, file.height) if turned else (file.height, file.width)
     return Encoded(size, pixels * max(samples + RGB_BYTES + 1, RESIZING_BYTES), lambda: _decode(file, choice))
