@@ -5,6 +5,7 @@ other formats.
 """
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,10 @@ from PIL import Image, UnidentifiedImageError
 from models.io import exif
 from models.io.picture import RESIZING_BYTES, Channels, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
+from models.types import Array
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit stands before every decode, and is lower
+_BMP_PALETTE = 14 + 40  # where it begins
 _GRAY = ("1", "L", "LA", "I;16")
 _DECODING_BYTES = 4 + 4 + 4 + 3  # of a pixel: the codec's, Pillow's, numpy's copy, the RGB image
 
@@ -32,6 +35,10 @@ def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
 
 
 def _decode(data: bytes, name: str, choice: Choice) -> Decoded:
+    if name == "BMP" and (grays := _gray_palette(data)) is not None:
+        first = bytes([data[_BMP_PALETTE] ^ 1])  # one gray is none now: Pillow hands out the indices
+        with _opened(data[:_BMP_PALETTE] + first + data[_BMP_PALETTE + 1 :], name) as image:
+            return show(Channels(grays[np.asarray(image)]), choice)
     with _opened(data, name) as image:
         profile = image.info.get("icc_profile")
         turn = exif.orientation(image.info.get("exif"), image.info.get("xmp"))
@@ -42,6 +49,18 @@ def _decode(data: bytes, name: str, choice: Choice) -> Decoded:
             image = image.convert("L" if image.mode in _GRAY else "RGB")
         channels = Channels(np.array(image), profile, turn)
     return show(channels, choice)
+
+
+def _gray_palette(data: bytes) -> Array | None:
+    """uint8 [256] of a BMP of 4 or 8 bits whose palette is gray: Pillow takes some such indices for bits or levels."""
+    try:
+        header, bits, colors = *struct.unpack_from("<I10xH", data, 14), *struct.unpack_from("<I", data, 46)
+        palette = np.frombuffer(data, np.uint8, 4 * (colors or 1 << bits), _BMP_PALETTE).reshape(-1, 4)
+    except (struct.error, ValueError):
+        return None
+    if header != 40 or bits not in (4, 8) or len(palette) > 256 or (palette[:, :3] != palette[:, :1]).any():
+        return None
+    return np.pad(palette[:, 0], (0, 256 - len(palette)))
 
 
 @contextmanager

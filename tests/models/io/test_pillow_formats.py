@@ -54,3 +54,17 @@ def test_limits_and_damage(kind: str) -> None:
         struct.pack_into("<HH", data, 6, 30000, 30000)
     with pytest.raises(ImageTooLarge, match="Mpx"):
         inspect(bytes(data))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("grays", [(0, 255), (255, 0), (10, 200), (1, 0), tuple(range(16)), (0, 17, 34, 51, 68)])
+def test_bmp_of_gray_palettes_by_their_indices(bits: int, grays: tuple[int, ...]) -> None:
+    ids = (np.arange(16 * 24).reshape(16, 24) % len(grays)).astype(np.uint8)
+    rows = ids[::-1] if bits == 8 else (ids[::-1, 0::2] << 4 | ids[::-1, 1::2]).astype(np.uint8)
+    body = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).tobytes()
+    begin = 14 + 40 + 4 * len(grays)
+    head = b"BM" + struct.pack("<IHHI", begin + len(body), 0, 0, begin)
+    info = struct.pack("<IiiHHIIiiII", 40, 24, 16, 1, bits, 0, len(body), 0, 0, len(grays), 0)
+    palette = b"".join(bytes((gray, gray, gray, 0)) for gray in grays)
+    shown = decode(head + info + palette + body).image
+    assert (shown == np.array(grays)[ids][..., None]).all()
