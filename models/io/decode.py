@@ -39,6 +39,8 @@ def inspect(data: bytes, *, limits: Limits | None = None, choice: Choice | None 
     reader = kinds.kind_of(data).reader
     if choice.page and reader not in _WITH_PAGES:
         raise ImageError(f"page {choice.page}: only TIFF and DICOM files have pages; leave `page` out")
+    if choice.level and reader != "tiff":
+        raise ImageError(f"level {choice.level}: only TIFF files have pyramids; leave `pyramid` out")
     return _READERS[reader](data, limits, choice)
 
 

@@ -9,8 +9,8 @@ import pytest
 from imagecodecs import png_encode
 from PIL import Image, ImageOps
 
-from models.io.decode import decode
-from models.io.samples import ImageError, ImageTooLarge, Limits, UnsupportedImage
+from models.io.decode import decode, inspect
+from models.io.samples import Choice, ImageError, ImageTooLarge, Limits, UnsupportedImage
 from tests.models.io.drawn import PHOTO, packed, textured, tiff
 
 MODES = {"PNG": "1 L P RGB RGBA LA", "TIFF": "1 L P RGB RGBA LA CMYK", "JPEG": "1 L RGB CMYK"}
@@ -67,6 +67,11 @@ def test_sixteen_bits_follow_the_declared_rule() -> None:
 def test_only_tiff_has_pages() -> None:
     with pytest.raises(ImageError, match="only TIFF"):
         decode(packed(Image.fromarray(PHOTO), "PNG"), page=1)
+
+
+def test_only_tiff_has_levels() -> None:
+    with pytest.raises(ImageError, match="only TIFF"):
+        inspect(packed(Image.fromarray(PHOTO), "PNG"), choice=Choice(level=1))
 
 
 def test_one_pixel_is_an_image() -> None:
