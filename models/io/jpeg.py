@@ -83,18 +83,21 @@ def _empty(header: Header, parts: int) -> Array:
 def _decoded(data: bytes, header: Header) -> Array:
     from imagecodecs import Jpeg8Error, jpeg8_decode
 
-    colors: str | None = {1: "GRAYSCALE", 3: "RGB", 4: "CMYK"}[header.parts]
-    if header.process == jpeg_header.LOSSLESS or header.bits > 8:
-        colors = None
-    elif header.parts == 1 and header.profile is None:
+    kept, colors = None, {1: "GRAYSCALE", 3: "RGB", 4: "CMYK"}[header.parts]
+    if header.process == jpeg_header.LOSSLESS:
+        kept = colors  # the samples as they are: others than RGB would lose some
+    elif header.parts == 1 and header.bits == 8 and header.profile is None:
         colors = "RGB"  # the decoder repeats the gray: faster than numpy
     out = _empty(header, 3 if colors == "RGB" else header.parts)
     try:
-        image: Array = jpeg8_decode(data, outcolorspace=colors, out=out)
+        image: Array = jpeg8_decode(data, colorspace=kept, outcolorspace=colors, out=out)
     except (Jpeg8Error, ValueError, NotImplementedError):
-        if header.bits in (8, 12, 16):
-            raise ImageError("the JPEG is damaged: its pixels cannot be decoded; send the file again") from None
-        raise UnsupportedImage(f"this is JPEG of {header.bits} bits, which is not opened; save it as PNG") from None
+        if header.process == jpeg_header.LOSSLESS or header.bits not in (8, 12):
+            raise UnsupportedImage(
+                f"this is {_NAMES[header.process]} of {header.bits} bits, damaged or of a kind that is not opened;"
+                " save it as PNG"
+            ) from None
+        raise ImageError("the JPEG is damaged: its pixels cannot be decoded; send the file again") from None
     return image
 
 

@@ -3,6 +3,8 @@
 Knows nothing of other formats.
 """
 
+import struct
+
 import numpy as np
 
 from models.io import jpeg2000_header, pillow_formats
@@ -37,6 +39,8 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     check_bands(choice.bands, 1 if header.parts <= 2 and not header.palette else 3)
     if not pillows:
         return Encoded(size, held, lambda: _decode(data, header, choice))
+    if header.subsampled and header.space is None:  # there is no other reason to do that
+        data = _as_sycc(data, header)
     encoded = pillow_formats.inspect(data, "JPEG2000", limits, choice)
     if encoded.size != size:
         raise ImageError("the JPEG 2000 file is damaged: it states two sizes")
@@ -46,6 +50,18 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
 def table_bytes(header: Header) -> int:
     """What OpenJPEG holds beside the pixels, for tiles and their code blocks."""
     return _TILE_BYTES * header.tiles + _BLOCK_BYTES * header.blocks
+
+
+def _as_sycc(data: bytes, header: Header) -> bytes:
+    """The codestream in a file that says its bands are YCbCr. Source: ISO/IEC 15444-1, I.5.3."""
+    size = struct.pack(">IIHBBBB", header.height, header.width, header.parts, header.bits - 1, 7, 0, 0)
+    boxes = _box(b"ihdr", size) + _box(b"colr", struct.pack(">BBBI", 1, 0, 0, SYCC))
+    start = _box(b"jP  ", b"\r\n\x87\n") + _box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    return start + _box(b"jp2h", boxes) + _box(b"jp2c", data[slice(*header.codestream)])
+
+
+def _box(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + name + content
 
 
 def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:
