@@ -27,8 +27,8 @@ _RULES = """\
 | alpha | by ExtraSamples alone, wherever it stands: 1 is associated (the colors were multiplied by it), 2 unassociated, 0 is another band |
 | bands | `bands=` (request, or `data.bands` in training, which the bundle keeps), counted from 1; else the file's own color names (GDAL's `COLORINTERP`); else the first three, or the first where there are fewer. `warnings` names what was left out |
 | channels | OME's and ImageJ's channels are one picture: the first three are red, green and blue, one alone is gray; `warnings` says so |
-| no data | GDAL's tag 42113, read from its text; what is not finite; mask pages: shown black, in no range. A pixel holds data where any of its shown bands does |
-| transparency | shown on white; what is wholly transparent holds no data |
+| no data | GDAL's tag 42113, read from its text; what is not finite: shown black, in no range. A pixel holds data where any of its shown bands does |
+| transparency | alpha and mask pages: shown on white; what is wholly transparent holds no data, and is in no range |
 | depth | 8-bit samples stay; deeper ones by `depth`: the 2nd to 98th percentile of the shown bands together (`percentile`), the extremes (`minmax`), all that the type can say (`full`) |
 | color | an ICC profile that is not sRGB is followed (littleCMS, perceptual, black point compensated); one that is damaged or of another kind of samples is left out, with a warning |
 | pages | `page` counts full images: no thumbnails, no masks, no levels of a pyramid; the full image of a preview may lie in its SubIFDs |

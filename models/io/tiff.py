@@ -86,9 +86,9 @@ class _Plan:
     def decode(self, choice: Choice) -> Decoded:
         """Reads it. Raises ImageError and its kin."""
         samples, opacity, valid = _read(self)
-        if self.mask is not None:
-            shown = _mask(self.mask)
-            valid = shown if valid is None else valid & shown
+        if self.mask is not None:  # a transparency mask, as TIFF calls it
+            seen = _mask(self.mask, self.parts[0].size)
+            opacity = seen if opacity is None else np.minimum(opacity, seen)
         if opacity is not None and not opacity.all():
             valid = opacity != 0 if valid is None else valid & (opacity != 0)
         image, valid, rule = _eight_bits(self, samples, choice, valid)
@@ -137,14 +137,17 @@ def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) 
             convert = photometric.white_is_zero if interpretation == WHITE_IS_ZERO else photometric.black_is_zero
     planes = len({*bands.colors, *([] if bands.alpha is None else [bands.alpha])}) if part.planar else len(parts)
     part.check(planes)
-    mask = picture.mask_for(chosen[0].size)
+    mask_page = picture.mask_for(chosen[0].size) or picture.mask_for(picture.size)
+    mask = None if mask_page is None else Segments(mask_page, limits)
+    if mask is not None:
+        mask.check(1)
     return _Plan(
         parts,
         row,
         convert,
         context,
         bands,
-        None if mask is None else Segments(mask, limits),
+        mask,
         size,
         len(contents.pictures),
         orientation,
@@ -392,13 +395,16 @@ def _unmultiplied(colors: Array, opacity: Array) -> Array:
     return np.asarray(np.minimum(colors / part, most).astype(colors.dtype))
 
 
-def _mask(segments: Segments) -> Array:
-    """bool [H, W]: where a mask's samples are not 0, whatever its photometric interpretation."""
-    valid = np.ones(segments.size, bool)
+def _mask(segments: Segments, size: Size) -> Array:
+    """Opacity uint8 [H, W] by a mask page: 255 where its samples are not 0, whatever its photometric interpretation."""
+    opacity = np.zeros(segments.size, np.uint8)
     for row in range(segments.down):
         for column in range(segments.across):
-            block = segments.read(0, row, column)
-            rows = slice(row * segments.rows, (row + 1) * segments.rows)
-            columns = slice(column * segments.columns, (column + 1) * segments.columns)
-            valid[rows, columns] = 0 if block is None else block[..., 0] != 0
-    return valid
+            if (block := segments.read(0, row, column)) is not None:
+                rows = slice(row * segments.rows, (row + 1) * segments.rows)
+                columns = slice(column * segments.columns, (column + 1) * segments.columns)
+                opacity[rows, columns] = (block[..., 0] != 0) * np.uint8(255)
+    if segments.size == size:
+        return opacity
+    down, across = (np.arange(n) * have // n for n, have in zip(size, segments.size, strict=True))
+    return opacity[down[:, None], across]

@@ -332,16 +332,26 @@ def test_all_invalid_is_a_picture_without_data() -> None:
     assert (got.image == 0).all()
 
 
-def test_mask_pages_say_where_data_are() -> None:
-    buffer = io.BytesIO()
-    with tifffile.TiffWriter(buffer) as file:
-        file.write(STREET, photometric="rgb")
-        file.write(CORNER, photometric="mask", subfiletype=4)
-    got = decode(buffer.getvalue())
-    assert got.pages == 1
-    assert (got.valid == CORNER).all()
-    assert (got.image[CORNER] == STREET[CORNER]).all()
-    assert (got.image[~CORNER] == 0).all()
+def test_mask_pages_are_transparency() -> None:
+    over = np.full((48, 64), 255, np.uint8)
+    over[40:] = 0
+    for samples, extra in ((STREET, ()), (np.concatenate([STREET, over[..., None]], 2), ("unassalpha",))):
+        data = written((samples, {"extrasamples": extra}), (CORNER, {"photometric": "mask", "subfiletype": 4}))
+        got = decode(data)
+        valid = CORNER & (over > 0) if extra else CORNER
+        assert got.pages == 1
+        assert (got.valid == valid).all()
+        assert (got.image[valid] == STREET[valid]).all()
+        assert (got.image[~valid] == 255).all()
+
+
+def test_a_level_without_a_mask_has_the_pictures() -> None:
+    half = STREET[::2, ::2].copy()
+    mask = (CORNER, {"photometric": "mask", "subfiletype": 4})
+    data = written((STREET, {"tile": (16, 16)}), mask, (half, {"tile": (16, 16), "subfiletype": 1}))
+    got = inspect(data, choice=Choice(enough=lambda size: (20, 20))).decode()
+    assert got.valid is not None
+    assert (got.valid == CORNER[::2, ::2]).all()
 
 
 def test_validity_turns_with_the_picture() -> None:
