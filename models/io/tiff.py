@@ -140,7 +140,7 @@ def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) 
     mask_page = picture.mask_for(chosen[0].size) or picture.mask_for(picture.size)
     mask = None if mask_page is None else Segments(mask_page, limits)
     if mask is not None:
-        mask.check(1)
+        mask.check(mask.bands if mask.planar else 1)
     return _Plan(
         parts,
         row,
@@ -397,13 +397,7 @@ def _unmultiplied(colors: Array, opacity: Array) -> Array:
 
 def _mask(segments: Segments, size: Size) -> Array:
     """Opacity uint8 [H, W] by a mask page: 255 where its samples are not 0, whatever its photometric interpretation."""
-    opacity = np.zeros(segments.size, np.uint8)
-    for row in range(segments.down):
-        for column in range(segments.across):
-            if (block := segments.read(0, row, column)) is not None:
-                rows = slice(row * segments.rows, (row + 1) * segments.rows)
-                columns = slice(column * segments.columns, (column + 1) * segments.columns)
-                opacity[rows, columns] = (block[..., 0] != 0) * np.uint8(255)
+    opacity = np.where(segments.read_all()[..., 0] != 0, np.uint8(255), np.uint8(0))
     if segments.size == size:
         return opacity
     down, across = (np.arange(n) * have // n for n, have in zip(size, segments.size, strict=True))

@@ -180,6 +180,21 @@ class Segments:
             raise self._damaged(index, "is cut short")
         return inside
 
+    def read_all(self) -> Array:
+        """All samples as they are stored: [H, W, bands]; 0 where nothing is. Raises what `check` and `read` raise."""
+        planes = self.bands if self.planar else 1
+        self.check(planes)
+        found = np.zeros((*self.size, self.bands), self.dtype)
+        for plane in range(planes):
+            bands = slice(plane, plane + 1) if self.planar else slice(None)
+            for row in range(self.down):
+                for column in range(self.across):
+                    if (block := self.read(plane, row, column)) is not None:
+                        rows = slice(row * self.rows, row * self.rows + block.shape[0])
+                        columns = slice(column * self.columns, column * self.columns + block.shape[1])
+                        found[rows, columns, bands] = block
+        return found
+
     def _decoded(self, data: memoryview, rows: int) -> Array:
         if self.compression in _PACKED:
             return self._unpacked(self._bytes(data), rows)

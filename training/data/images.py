@@ -20,17 +20,17 @@ from rich.console import Console
 
 from models.errors import TesseraError
 from models.io.decode import inspect
-from models.io.samples import Choice, Decoded, Limits
+from models.io.samples import Choice, Decoded
 from training.data.class_table import PLAIN, ClassTable, pixels_by_value
 from training.data.errors import DataError
 from training.data.label_maps import LabelReader, Values, read_labels
+from training.data.limits import LIMITS
 from training.data.prefetch import prefetch
 from training.progress import Progress, say
 
 FEWEST_IMAGES = 4  # k-means of a few hundred patches still runs; below that nothing can be learned
 SMALLEST_SIDE_PX = 16
 LEAST_VALID = 0.01  # share of an image, or of a crop, that holds data: below it there is nothing to learn from
-LIMITS = Limits(max_bytes=2**31, max_mpx=1000.0, max_side_px=2**18)  # our own disk, not a stranger's upload
 
 Bands = tuple[int, ...] | None
 Reader = Callable[[Path, Bands], Decoded]

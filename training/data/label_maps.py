@@ -1,8 +1,8 @@
 """Files of label maps → the values they store: never scaled, inverted, looked up in a palette or rounded.
 
 Knows nothing of classes. A value is the number that the file stores for a pixel: of a palette the index; of
-min-is-white what stands there, as GDAL and tifffile read it; of 1, 2 and 4 bits 0 to 1, 3 and 15. TIFF is tifffile's,
-its first page. PNG is Pillow's, which scales 2 and 4 bits to 0..255: that is undone. BMP with a palette is read here:
+min-is-white what stands there, as GDAL and tifffile read it; of 1, 2 and 4 bits 0 to 1, 3 and 15. Of a TIFF it is the
+first full image. PNG is Pillow's, which scales 2 and 4 bits to 0..255: that is undone. BMP with a palette is read here:
 Pillow drops gray palettes, and with them the number of bits.
 """
 
@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from models.io import tiff
-from models.io.samples import upright
+from models.io import tiff_directory
+from models.io.samples import ImageError, upright
+from models.io.tiff_directory import Contents
+from models.io.tiff_segments import Segments
 from models.types import Array
 from training.data.errors import DataError
+from training.data.limits import LIMITS
 
 IGNORED = 255  # where nobody says otherwise
 LABEL_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -78,7 +81,7 @@ def read_labels(path: Path, colors: Colors | None = None) -> Values:
     """
     try:
         data = path.read_bytes()
-        stored = _tiff(data) if data[:4] in tiff.MAGIC else _other(data)
+        stored = _tiff(data) if data[:4] in tiff_directory.MAGIC else _other(data)
         pixels = upright(stored.pixels, stored.orientation)
         if colors and (pixels.ndim == 3 or (stored.palette is not None and colors.palettes)):
             return _by_color(pixels if stored.palette is None else _looked_up(stored.palette, pixels), colors)
@@ -89,9 +92,11 @@ def read_labels(path: Path, colors: Colors | None = None) -> Values:
         return _whole(pixels)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+    except ImageError as error:
+        raise DataError(f"{path}: the label map cannot be read: {error}") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: the label map cannot be read: it is no image; {_INSTEAD}") from None
-    except Exception as error:  # Pillow's and tifffile's parsers raise what they meet: struct.error, SyntaxError …
+    except Exception as error:  # Pillow's parsers raise what they meet: struct.error, SyntaxError …
         raise DataError(f"{path}: the label map cannot be read: {error}") from None
 
 
@@ -149,27 +154,20 @@ def _bmp(data: bytes) -> _Stored | None:
 
 
 def _tiff(data: bytes) -> _Stored:
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages[0]
-        kind, bands = int(page.photometric), page.samplesperpixel
-        if int(page.compression) in _TIFF_JPEG:
-            raise DataError(f"a TIFF compressed as JPEG, which changes values along every edge; {_INSTEAD}")
-        single = bands == 1 and kind in (_MIN_IS_WHITE, _MIN_IS_BLACK, _PALETTE, _MASK)
-        rgb = bands == 3 and kind == _RGB and page.dtype == np.uint8
-        if page.imagedepth > 1 or not (single or rgb):
-            name = _TIFF_KINDS.get(kind, f"{page.dtype} with {bands} bands")
-            raise DataError(f"{name}; {_ONE_BYTE}")
-        orientation = int(getattr(page.tags.get("Orientation"), "value", 1) or 1)
-        pixels = np.asarray(page.asarray())
-        if rgb and int(page.planarconfig) == 2:  # bands first on disk
-            pixels = np.moveaxis(pixels, 0, -1)
-        palette = None
-        if kind == _PALETTE and page.colormap is not None:
-            colors = np.asarray(page.colormap).T
-            palette = (colors >> 8 if colors.max(initial=0) > 255 else colors).astype(np.uint8)
-        return _Stored(pixels, palette, orientation)
+    directory = Contents(data).pictures[0].channels[0]
+    if directory.number(tiff_directory.COMPRESSION, 1) in _TIFF_JPEG:
+        raise DataError(f"a TIFF compressed as JPEG, which changes values along every edge; {_INSTEAD}")
+    kind, segments = directory.photometric, Segments(directory, LIMITS)
+    single = segments.bands == 1 and kind in (_MIN_IS_WHITE, _MIN_IS_BLACK, _PALETTE, _MASK)
+    rgb = segments.bands == 3 and kind == _RGB and segments.dtype == np.uint8
+    if not (single or rgb):
+        name = _TIFF_KINDS.get(kind, f"{segments.dtype} with {segments.bands} bands")
+        raise DataError(f"{name}; {_ONE_BYTE}")
+    pixels, palette = segments.read_all(), None
+    if kind == _PALETTE and (colors := directory.numbers(tiff_directory.COLOR_MAP)).size:
+        palette = (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8).reshape(3, -1).T
+    orientation = directory.number(tiff_directory.ORIENTATION, 1)
+    return _Stored(pixels if rgb else pixels[..., 0], palette, orientation)
 
 
 def _looked_up(palette: Array, indices: Array) -> Array:
