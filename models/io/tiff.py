@@ -32,6 +32,7 @@ from models.types import Array
 
 __all__ = ["MAGIC", "inspect"]
 
+_NAMED = 12  # bands that a warning names one by one
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # ExtraSamples that are alpha; 0 is anything else
 
 
@@ -233,7 +234,8 @@ def _bands(parts: Sequence[Segments], row: Meaning, choice: Choice, grouped: str
     if len(parts) > 1:
         warnings.append(_of_channels(grouped, colors, count))
     elif left := [i + 1 for i in range(count) if i not in colors and i != alpha]:
-        names = ", ".join(f"{i} ({named[i - 1]})" if i - 1 in named else str(i) for i in left)
+        each = [f"{i} ({named[i - 1]})" if i - 1 in named else str(i) for i in left]
+        names = ", ".join(each) if len(each) <= _NAMED else str(len(each))
         warnings.append(f"of {count} bands, {names} {'is' if len(left) == 1 else 'are'} left out: bands= chooses")
     return _Bands(colors, alpha, premultiplied)
 
@@ -252,7 +254,7 @@ def _named_bands(metadata: str) -> dict[int, str]:
     """GDAL's color interpretation of each band from 0, in small letters."""
     items = re.findall(r'<Item\b([^>]*\brole="colorinterp"[^>]*)>\s*(\w+)\s*<', metadata)
     found = ((re.search(r'\bsample="(\d{1,5})"', attributes), name.lower()) for attributes, name in items)
-    return {int(sample[1]): name for sample, name in found if sample}
+    return {int(sample[1]): name for sample, name in found if sample and name != "undefined"}
 
 
 def _of_channels(grouped: str, colors: tuple[int, ...], count: int) -> str:

@@ -35,7 +35,8 @@ from models.io.tiff_directory import (
 )
 from models.types import Array
 
-_FILL_ORDER, _T4_OPTIONS, _JPEG_TABLES = 266, 292, 347
+_FILL_ORDER, _T4_OPTIONS, _JPEG_TABLES, _LERC_PARAMETERS = 266, 292, 347, 50674
+_LERC_EXTRA = 2**16  # bytes beside the samples: headers and a mask
 _MOST_SEGMENTS = 65536
 _TILE_PX = 1024**2  # a tile may have so many pixels whatever the image's size
 _YCBCR = 6
@@ -210,6 +211,8 @@ class Segments:
             raise UnsupportedImage(
                 "TIFF compression JPEG in its first form is not opened; write it with Deflate or JPEG"
             )
+        if codec == "lerc":
+            data = self._lerc(data)
         height, width = _size_within(codec, bytes(data), self._limits)
         if height > self.rows or width > self.columns:
             raise ImageError(
@@ -224,6 +227,17 @@ class Segments:
         if found.dtype != self.dtype or found.shape[2] != self.samples:
             raise ImageError("the TIFF is damaged: a piece holds other samples than its directory says")
         return np.asarray(found)
+
+    def _lerc(self, data: memoryview) -> memoryview:
+        """LERC's own bytes, where a second codec packed them. Source: GDAL's LERC in TIFF, LercParameters."""
+        parameters = self.directory.numbers(_LERC_PARAMETERS, 2).tolist()
+        codec = {1: "deflate", 2: "zstd"}.get(parameters[1] if len(parameters) > 1 else 0)
+        if codec is None:
+            return data
+        import imagecodecs
+
+        room = np.empty(self.nbytes + _LERC_EXTRA, np.uint8)  # LERC stores plainly what it cannot pack
+        return memoryview(getattr(imagecodecs, f"{codec}_decode")(data, out=room)).cast("B")
 
     def _jpeg(self, data: memoryview) -> Array:
         """JPEG as Technical Note 2 has it: tables apart, colors as the directory says."""
@@ -348,7 +362,7 @@ def _size_within(codec: str, data: bytes, limits: Limits) -> Size:
 def _lerc_size(data: bytes) -> Size:
     """Source: Esri, LERC2's header: version, then from version 3 on a checksum, rows, columns."""
     if not (found := re.match(rb"Lerc2 (.{4})", data, re.DOTALL)):
-        raise UnsupportedImage("TIFF compression LERC with a second codec is not opened; write it with Deflate")
+        raise ImageError("the TIFF is damaged: a piece of LERC has no header")
     (version,) = struct.unpack("<i", found[1])
     height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
     return height, width
