@@ -40,6 +40,8 @@ class Directory:
     def __init__(self, data: bytes, order: str, big: bool, at: int) -> None:
         self.data, self.order, self.big, self.at = data, order, big, at
         head, form, size = ("Q", "HHQ8s", 20) if big else ("H", "HHI4s", 12)
+        if at >= len(data):
+            raise ImageError("the TIFF is truncated: a directory lies beyond its end")
         try:
             (count,) = struct.unpack_from(order + head, data, at)
             if not 0 < count <= _MOST_ENTRIES:
