@@ -15,7 +15,7 @@ comma := ,
 KERNELS := $(wildcard models/native/*.c models/native/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
-.PHONY: help serve test test-all check format train-demo bench peers compare pictures oracle clean
+.PHONY: help serve test test-all check format train-demo bench peers peer-files compare pictures oracle clean
 
 help:
 	@sed -n '2,5s/^# *//p' Makefile
@@ -55,6 +55,10 @@ bench: $(TRAIN)/.ready $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 # The servers we are compared with, each in an environment of its own in runs/bench; what cannot be had is skipped.
 peers: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.peers
+
+# The test pictures inside five projects' source packages: decoded here, and held against ImageMagick and GDAL.
+peer-files: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m benchmarks.peer_files
 
 # Every method on CamVid, three seeds: about two hours on two cores; what is done is kept in runs/compare.
 compare: $(TRAIN)/.ready

@@ -8,6 +8,7 @@ Knows nothing of headers, of what is shown. The process costs about 0.3 s.
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def decode(data: bytes, codec: str, granted_bytes: int) -> Array:
         raise ImageTooLarge(
             f"decoding this {codec} file takes longer than {2 * _CPU_S} s: send a JPEG or PNG"
         ) from None
-    if done.returncode == _DAMAGED:  # a codec that got no memory says so in no other way
+    if done.returncode in (_DAMAGED, -signal.SIGSEGV):  # a codec that got no memory says so in no other way
         raise ImageError(
             f"the {codec} file is damaged or truncated, or needs more than {granted_bytes / 1e6:.0f} MB; send it again,"
             " or as JPEG or PNG"
@@ -60,11 +61,17 @@ def _jpegxl() -> Codec:
 
 
 def _avif() -> Codec:
-    from PIL import AvifImagePlugin, Image
+    from PIL import AvifImagePlugin, Image, ImageOps
 
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     Image.MAX_IMAGE_PIXELS = None
-    return lambda data: np.asarray(Image.open(io.BytesIO(data), formats=("AVIF",)))
+
+    def decode(data: bytes) -> Array:
+        image = Image.open(io.BytesIO(data), formats=("AVIF",))
+        image.info.pop("xmp", None)  # Pillow makes EXIF of the file's own turn; XMP has no say in it
+        return np.asarray(ImageOps.exif_transpose(image))
+
+    return decode
 
 
 def _heic() -> Codec:

@@ -7,7 +7,7 @@ before a pixel is decoded.
 from collections.abc import Callable
 from pathlib import Path
 
-from models.io import avif, dicom, heic, jpeg, jpeg2000, jpegxl, kinds, pillow_formats, png_file, tiff, webp
+from models.io import dicom, heif, jpeg, jpeg2000, jpegxl, kinds, pillow_formats, png_file, tiff, webp
 from models.io.samples import Choice, Decoded, Depth, Encoded, ImageError, Limits
 
 SUFFIXES = kinds.suffixes()
@@ -20,8 +20,8 @@ _READERS: dict[str, Callable[[bytes, Limits, Choice], Encoded]] = {
     "gif": lambda data, *how: pillow_formats.inspect(data, "GIF", *how),
     "jpeg2000": jpeg2000.inspect,
     "jpegxl": jpegxl.inspect,
-    "avif": avif.inspect,
-    "heic": heic.inspect,
+    "avif": lambda data, *how: heif.inspect(data, "AVIF", *how),
+    "heic": lambda data, *how: heif.inspect(data, "HEIC", *how),
     "dicom": dicom.inspect,
 }
 _WITH_PAGES = ("tiff", "dicom")

@@ -83,6 +83,13 @@ def test_avif_is_turned(turn: int) -> None:
     assert (shown.image == np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))).all()
 
 
+def test_xmp_does_not_turn_an_avif() -> None:
+    xmp = b'<x:xmpmeta xmlns:tiff="a" tiff:Orientation="6"/>'
+    data = packed(SOFT, "AVIF", quality=90, xmp=xmp)
+    assert inspect(data).size == (32, 48)
+    assert decode(data).image.shape == (32, 48, 3)
+
+
 @pytest.mark.parametrize("options", [{}, {"usecontainer": True}, {"level": 90}])
 def test_jpeg_xl(options: dict) -> None:
     photo = np.asarray(SOFT)

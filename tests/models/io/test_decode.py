@@ -1,6 +1,7 @@
 """Bytes in every guise a person sends them in, and those that are no image."""
 
 import io
+import logging
 import struct
 import zlib
 
@@ -10,7 +11,7 @@ from imagecodecs import png_encode
 from PIL import Image, ImageOps
 
 from models.io.decode import decode, inspect
-from models.io.samples import Choice, ImageError, ImageTooLarge, Limits, UnsupportedImage
+from models.io.samples import Choice, ImageError, ImageTooLarge, Limits, NoSuchBand, UnsupportedImage
 from tests.models.io.drawn import PHOTO, packed, textured, tiff
 
 MODES = {"PNG": "1 L P RGB RGBA LA", "TIFF": "1 L P RGB RGBA LA CMYK", "JPEG": "1 L RGB CMYK"}
@@ -120,3 +121,31 @@ def test_a_bomb_is_refused_from_its_header() -> None:
         decode(packed(Image.new("1", (40000, 1)), "PNG"))
     with pytest.raises(ImageTooLarge, match="MiB"):
         decode(bytes(2048), limits=Limits(max_bytes=1024))
+
+
+def test_other_packages_write_nothing_into_our_log(caplog: pytest.LogCaptureFixture) -> None:
+    damaged = bytearray(tiff(PHOTO, compression="zlib", photometric="rgb"))
+    damaged[8:40] = bytes(range(32))
+    for data in (
+        bytes(damaged),
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"\x89PNG\r\n\x1a\n" + bytes(60),
+        bytes(128) + b"DICM\2\0",
+    ):
+        with pytest.raises(ImageError):
+            decode(data)
+    for package in ("PIL", "tifffile", "pydicom", "imagecodecs"):
+        logging.getLogger(package).error("a client's file")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF"])
+def test_what_is_stated_before_is_true_afterwards(kind: str) -> None:
+    data = packed(Image.fromarray(PHOTO), kind)
+    encoded = inspect(data)
+    assert encoded.size == encoded.decode().image.shape[:2] == (24, 36)
+    assert encoded.working_bytes >= 7 * 24 * 36
+    with pytest.raises(ImageTooLarge):
+        inspect(data, limits=Limits(max_mpx=0.0005))
+    with pytest.raises(NoSuchBand):
+        inspect(data, choice=Choice(bands=(9,))).decode()

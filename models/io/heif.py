@@ -1,0 +1,32 @@
+"""HEIC files by libheif (the extra `heic`) and AVIF files by libavif: the primary picture.
+
+The header is read here; the pixels are decoded, and turned, apart. Knows nothing of other formats.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from models.io import apart, heif_header
+from models.io.picture import Channels, check_bands, show
+from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits
+
+_DECODING_BYTES, _ALWAYS_BYTES = 24, 32 * 2**20  # of a pixel, and of any picture: measured, and half more
+
+
+def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
+    """A file of the format `name` (`HEIC`, `AVIF`), as `models.io.decode.inspect` has it."""
+    header = heif_header.read(data, name)
+    limits.check_size(*header.size)
+    check_bands(choice.bands, 3)
+    granted = min(_DECODING_BYTES * header.size[0] * header.size[1] + _ALWAYS_BYTES, limits.max_held_bytes)
+
+    def decode() -> Decoded:
+        samples = apart.decode(data, name, granted)
+        if samples.shape[:2] != header.size:
+            raise ImageError(f"the {name} file is damaged: it states two sizes")
+        if samples.dtype == np.uint16:  # photos of 10 and 12 bits, which libheif spreads over 16
+            samples = (samples >> 8).astype(np.uint8)
+        return replace(show(Channels(samples, header.profile), choice), orientation=header.orientation)
+
+    return Encoded(header.size, granted, decode)
