@@ -49,22 +49,24 @@ def show(channels: Channels, choice: Choice, *, pages: int = 1) -> Decoded:
 
     Raises NoSuchBand, and what `to_8_bit` raises.
     """
-    colors, opacity = _split(channels)
+    colors, alpha = _split(channels)
     check_bands(choice.bands, 3 if channels.inks or colors.ndim == 3 else 1)
     valid, rule = channels.valid, None
-    if opacity is not None and not opacity.all():
-        valid = opacity != 0 if valid is None else valid & (opacity != 0)
+    if alpha is not None:
+        seen = alpha > 0
+        valid = seen if valid is None else np.logical_and(valid, seen, out=seen)
+        del seen
     if colors.dtype != np.uint8:
         stretched = to_8_bit(np.atleast_3d(colors), choice.depth, bits=channels.bits, valid=valid)
         colors, valid, rule = stretched.image.reshape(colors.shape), stretched.valid, stretched.rule
     rgb = _to_rgb(colors, channels)
-    if opacity is not None:
-        rgb, _ = paint(rgb, opacity, premultiplied=channels.premultiplied)
-    if valid is not None:
-        valid = None if valid.all() else valid
+    if alpha is not None:
+        rgb, _ = paint(rgb, _opacity(alpha, channels.bits), premultiplied=channels.premultiplied)
+    if valid is not None and valid.all():
+        valid = None
     if valid is not None:
         rgb = rgb if rgb.flags.writeable else rgb.copy()
-        rgb[~valid] = 255
+        np.copyto(rgb, 255, where=~valid[..., None])
     if choice.bands:
         rgb = rgb[..., [band - 1 for band in choice.bands * (3 // len(choice.bands))]]
     turn = channels.orientation
@@ -96,20 +98,30 @@ def all_of_a_byte(samples: Array, bits: int) -> Array:
 
 
 def _split(channels: Channels) -> tuple[Array, Array | None]:
-    """Colors [H, W], [H, W, 3] or inks [H, W, 4], and opacity uint8 [H, W] or None where all is opaque."""
+    """Colors [H, W], [H, W, 3] or inks [H, W, 4], and alpha [H, W] or None where all is opaque."""
     samples = channels.samples
     count = 1 if samples.ndim == 2 else samples.shape[2]
     if channels.inks or samples.ndim == 2 or count == 3:
         return samples, None
     if count == 1:
         return samples[..., 0], None
-    colors, opacity = samples[..., 0] if count == 2 else samples[..., :3], samples[..., -1]
-    if samples.dtype.kind == "f":
-        opacity = np.rint(np.nan_to_num(opacity).clip(0, 1) * 255).astype(np.uint8)
-    elif samples.dtype != np.uint8:  # of what is not wholly transparent something is seen
-        bits = channels.bits or 16
-        opacity = np.maximum(opacity >> (bits - 8), opacity != 0).astype(np.uint8)
-    return colors, None if opacity.min() == 255 else opacity
+    colors, alpha = samples[..., 0] if count == 2 else samples[..., :3], samples[..., -1]
+    opaque = 1 if samples.dtype.kind == "f" else 2 ** (channels.bits or 8 * samples.itemsize) - 1
+    return colors, None if alpha.min() >= opaque else alpha
+
+
+def _opacity(alpha: Array, bits: int | None) -> Array:
+    """Alpha as 8 bits; of what is not wholly transparent something is seen."""
+    if alpha.dtype == np.uint8:
+        return alpha
+    opacity = np.empty(alpha.shape, np.uint8)
+    scale = 255 if alpha.dtype.kind == "f" else 255 / (2 ** (bits or 8 * alpha.itemsize) - 1)
+    rows = max(1, _STRIP // max(1, alpha.shape[1]))
+    for top in range(0, len(alpha), rows):
+        strip = alpha[top : top + rows]
+        shown = np.rint(np.nan_to_num(strip) * np.float32(scale)).clip(0, 255)
+        opacity[top : top + rows] = np.maximum(shown, strip > 0)
+    return opacity
 
 
 def _to_rgb(colors: Array, channels: Channels) -> Array:

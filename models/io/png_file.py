@@ -62,7 +62,11 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     pixels = file.height * file.width
     turned = file.orientation >= 5
     size = (file.width, file.height) if turned else (file.height, file.width)
-    return Encoded(size, pixels * max(samples + RGB_BYTES + 1, RESIZING_BYTES), lambda: _decode(file, choice))
+    return Encoded(
+        size,
+        pixels * max(samples + RGB_BYTES + (4 if channels in (2, 4) else 0), RESIZING_BYTES),
+        lambda: _decode(file, choice),
+    )
 
 
 def _decode(file: _File, choice: Choice) -> Decoded:
