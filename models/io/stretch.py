@@ -16,6 +16,7 @@ from models.types import Array
 _STRIP = 2**19  # samples looked at at once
 _LEVELS = 2**16
 _EXTREME = 3e38  # a no-data value beyond it stands for all of that sign: writers round float32's limits differently
+_LARGEST = float(np.finfo(np.float32).max)  # values are reckoned in float32; beyond it they are as if infinite
 _PERCENTILES = (0.02, 0.98)
 
 
@@ -114,7 +115,7 @@ class _Marks:
         """bool of the strip's shape, or None where all samples hold data."""
         value = self._nodata
         if strip.dtype.kind == "f":
-            good = np.isfinite(strip)
+            good = np.abs(strip) <= _LARGEST if strip.dtype == np.float64 else np.isfinite(strip)
             if value is not None:
                 good &= strip != value if abs(value) < _EXTREME else strip * np.sign(value) < _EXTREME
         else:

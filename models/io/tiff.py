@@ -125,6 +125,8 @@ def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) 
     chosen, size = _level(picture, contents, limits, choice, orientation, warnings)
     parts = [Segments(d, limits) for d in chosen]
     part = parts[0]
+    if any((other.rows, other.columns, other.dtype) != (part.rows, part.columns, part.dtype) for other in parts):
+        raise UnsupportedImage("the channels of this TIFF are stored in different ways; send them in one")
     if chosen[0].number(tiff_directory.DEPTH, 1) > 1:
         raise UnsupportedImage("volumetric TIFF pages are not opened; send one plane")
     interpretation = RGB if part.decodes_color else chosen[0].photometric

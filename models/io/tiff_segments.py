@@ -37,7 +37,7 @@ from models.types import Array
 
 _FILL_ORDER, _T4_OPTIONS, _JPEG_TABLES, _LERC_PARAMETERS = 266, 292, 347, 50674
 _LERC_EXTRA = 2**16  # bytes beside the samples: headers and a mask
-_MOST_SEGMENTS = 65536
+_MOST_SEGMENTS, _MOST_BANDS = 65536, 65535
 _TILE_PX = 1024**2  # a tile may have so many pixels whatever the image's size
 _YCBCR = 6
 
@@ -111,6 +111,8 @@ class Segments:
             name = _REFUSED.get(self.compression, f"number {self.compression}")
             raise UnsupportedImage(f"TIFF compression {name} is not opened; write it with Deflate, LZW or JPEG")
         self.bands = max(1, directory.number(SAMPLES, 1))
+        if self.bands > _MOST_BANDS:
+            raise ImageError(f"the TIFF is damaged: {self.bands} samples a pixel")
         self.planar = directory.number(PLANAR, 1) == 2 and self.bands > 1
         self.samples = 1 if self.planar else self.bands
         self.tiled = TILE_WIDTH in directory or TILE_OFFSETS in directory
@@ -313,7 +315,7 @@ class Segments:
         """(down, across): pixels that share their chroma, where the codec leaves that to us."""
         if self.directory.photometric != _YCBCR or self.compression not in _PACKED or self.planar:
             return 1, 1
-        given = self.directory.numbers(SUBSAMPLING, 2).tolist() or [2, 2]
+        given = [*self.directory.numbers(SUBSAMPLING, 2).tolist(), 2, 2][:2]
         if given == [1, 1]:
             return 1, 1
         if self.samples != 3 or self.sample != ("uint", 8) or not set(given) <= {1, 2, 4}:

@@ -497,6 +497,17 @@ def test_damage_is_told_in_our_words() -> None:
     assert decode(bytes(looped)).pages == 1
 
 
+def test_tags_that_claim_anything_are_refused() -> None:
+    tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 8}
+    with pytest.raises(ImageError, match="70000 samples"):
+        decode(directory_file({**tags, 277: 70000}, bytes(64)))
+    assert decode(directory_file({**tags, 262: 6, 277: 3, 258: (8, 8, 8), 530: 1}, bytes(192))).image.shape == (8, 8, 3)
+    beyond = np.array([[1e300, 5.0], [-1e300, 7.0]])
+    got = decode(tiff(np.tile(beyond, (4, 4))), depth="minmax")
+    assert got.valid is not None
+    assert (got.depth_rule, got.valid.mean()) == ("minmax: 5..7 → 0..255", 0.5)
+
+
 def test_working_bytes_are_what_is_held() -> None:
     sixteen = inspect(tiff(np.zeros((1000, 1000, 3), np.uint16), photometric="rgb", rowsperstrip=10))
     assert 6e6 < sixteen.working_bytes < 12e6
