@@ -68,7 +68,8 @@ def _samples(data: bytes, header: Header) -> Array:
     if header.process == jpeg_header.JPEG_LS:
         return all_of_a_byte(_jpeg_ls(data, header), header.bits)
     if header.ended:
-        return all_of_a_byte(_decoded(data[: header.end] + _EOI, header), header.bits)
+        whole = data if header.end == len(data) - 2 else data[: header.end] + _EOI
+        return all_of_a_byte(_decoded(whole, header), header.bits)
     there = data[: header.end].rstrip(b"\xff")
     image = _decoded(there + _EOI, header)
     if not header.complete or any((_decoded(there + noise + _EOI, header) != image).any() for noise in _BEHIND):

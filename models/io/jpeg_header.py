@@ -19,6 +19,7 @@ BASELINE, EXTENDED, PROGRESSIVE, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC2, 0xC3, 0xF
 ARITHMETIC, ARITHMETIC_PROGRESSIVE = 0xC9, 0xCA
 _FRAMES = (*(set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}), JPEG_LS)
 _SOI, _EOI, _SOS, _APP1, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE1, 0xE2, 0xEE
+_SCANNED = 0  # no marker: the end of a scan's data
 _ALONE = (0x01, *range(0xD0, 0xD8))  # TEM and RST0..7 have no segment
 _MARKER = re.compile(rb"\xff[^\0\xff]")  # what stops a reader between segments
 _SCAN_END = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")  # and inside a scan
@@ -79,7 +80,12 @@ def read(data: bytes) -> Header:
             header.scans += 1
             if header.scans > _MAX_SCANS:
                 raise ImageError(f"the JPEG has more than {_MAX_SCANS} scans: save it again, baseline")
+            whole = header.process in (BASELINE, EXTENDED) and len(body) == 4 + 2 * header.parts
+            if whole and body[0] == header.parts and data.endswith(b"\xff\xd9"):
+                header.ended, header.end, header.complete = True, len(data) - 2, True  # decoders read this scan alone
+                break
             _note_scan(header, body, stated)
+        elif marker == _SCANNED and header:
             header.end = behind
         elif marker == _EOI and header and header.scans:
             header.ended, header.end = True, behind - 2
@@ -91,14 +97,16 @@ def read(data: bytes) -> Header:
             profile[body[12]] = body[14:]
     if header is None or not header.scans:
         raise ImageError("the JPEG is damaged or truncated: it ends before its pixels begin")
-    header.complete = len(stated) == header.parts and all(not bits.any() for bits in stated.values())
+    header.complete |= len(stated) == header.parts and not any(bits.any() for bits in stated.values())
     header.orientation = exif.orientation(metadata.get("exif"), metadata.get("xmp"))
     header.profile = b"".join(profile[n] for n in sorted(profile)) or None
     return header
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
-    """Each marker, its segment without its length, and where what belongs to it ends; up to the end marker, if any.
+    """Each marker, its segment without its length, and where that ends; up to the end marker, if any.
+
+    After a scan's marker comes _SCANNED, with the place where the scan's data end.
 
     Raises ImageError where a second picture begins inside the first.
     """
@@ -116,10 +124,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         if length < 2 or at + length > len(data):
             return
         body, at = data[at + 2 : at + length], at + length
+        yield marker, body, at
         if marker == _SOS:
             end = _SCAN_END.search(data, at)
             at = end.start() if end else len(data)
-        yield marker, body, at
+            yield _SCANNED, b"", at
 
 
 def _frame(marker: int, body: bytes) -> Header:
