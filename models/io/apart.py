@@ -20,21 +20,21 @@ from models.types import Array
 
 Codec = Callable[[bytes], Array]
 
-_CPU_S = 30  # seconds of one core
+_CPU_S = 30  # seconds of one core, where less is not said
 _DAMAGED, _TOO_LARGE = 3, 4  # exit codes
 
 
-def decode(data: bytes, codec: str, granted_bytes: int) -> Array:
-    """The samples that a codec (`JPEG XL`, `AVIF`, `HEIC`) makes of a file: read-only [H, W] or [H, W, C].
+def decode(data: bytes, codec: str, granted_bytes: int, granted_s: int = _CPU_S) -> Array:
+    """The samples that a codec (`JPEG XL`, `AVIF`, `HEIC`, `JPEG-LS`) makes of a file: read-only [H, W] or [H, W, C].
 
-    granted_bytes  of memory, the samples included
+    granted_bytes, granted_s  of memory, the samples included, and of a core's time
     Raises ImageTooLarge where it needs more memory or time, ImageError where it cannot read the file.
     """
     code = f"import sys; sys.path[:] = {sys.path!r}; from models.io.apart import main; main()"
-    command = [sys.executable, "-c", code, codec, str(granted_bytes)]
+    command = [sys.executable, "-c", code, codec, str(granted_bytes), str(granted_s)]
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, input=data, capture_output=True, timeout=2 * _CPU_S, env=environment)
+        done = subprocess.run(command, input=data, capture_output=True, timeout=10 + 2 * granted_s, env=environment)
     except subprocess.TimeoutExpired:
         raise ImageTooLarge(
             f"decoding this {codec} file takes longer than {2 * _CPU_S} s: send a JPEG or PNG"
@@ -46,7 +46,7 @@ def decode(data: bytes, codec: str, granted_bytes: int) -> Array:
         )
     if done.returncode:  # told so, or ended by the system
         raise ImageTooLarge(
-            f"decoding this {codec} file takes more than {granted_bytes / 1e6:.0f} MB or {_CPU_S} s of a core:"
+            f"decoding this {codec} file takes more than {granted_bytes / 1e6:.0f} MB or {granted_s} s of a core:"
             " send a smaller image, or a JPEG or PNG"
         )
     head, _, samples = done.stdout.partition(b"\n")
@@ -87,13 +87,19 @@ def _heic() -> Codec:
     return decode
 
 
-_CODECS: dict[str, Callable[[], Codec]] = {"JPEG XL": _jpegxl, "AVIF": _avif, "HEIC": _heic}
+def _jpeg_ls() -> Codec:
+    from imagecodecs import jpegls_decode
+
+    return lambda data: np.asarray(jpegls_decode(data))
+
+
+_CODECS: dict[str, Callable[[], Codec]] = {"JPEG XL": _jpegxl, "AVIF": _avif, "HEIC": _heic, "JPEG-LS": _jpeg_ls}
 
 
 def main() -> None:
     """The other process: the codec's name and its bytes as arguments, the file on stdin, the samples on stdout."""
     codec, data = _CODECS[sys.argv[1]](), sys.stdin.buffer.read()
-    _limit(int(sys.argv[2]))  # what loading the codec took is not counted
+    _limit(int(sys.argv[2]), int(sys.argv[3]))  # what loading the codec took is not counted
     try:
         samples = np.ascontiguousarray(codec(data))
     except MemoryError:
@@ -104,15 +110,15 @@ def main() -> None:
     sys.stdout.buffer.write(samples.data)
 
 
-def _limit(granted: int) -> None:
+def _limit(granted_bytes: int, granted_s: int) -> None:
     """Bounds address space and processor time of this process, where the system can."""
     try:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (granted_s, granted_s))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if os.path.exists("/proc/self/statm"):
         with open("/proc/self/statm") as pages:
             held = int(pages.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + granted, held + granted))
+        resource.setrlimit(resource.RLIMIT_AS, (held + granted_bytes, held + granted_bytes))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models.io import jpeg2000_header, jpeg_header
+from models.io import jpeg, jpeg2000_header, jpeg_header
 from models.io.samples import ImageError, UnsupportedImage
 from models.types import Array
 
@@ -95,11 +95,11 @@ def _jpeg(data: bytes, dataset: Any) -> tuple[Array, int]:
 
 
 def _jpeg_ls(data: bytes, dataset: Any) -> Array:
-    from imagecodecs import jpegls_decode
-
     header = jpeg_header.read(data)
-    values: Array = jpegls_decode(data, out=_empty(dataset, "u1" if header.bits <= 8 else "u2"))
-    return values
+    shape = (header.height, header.width, header.parts)[: 2 + (header.parts > 1)]
+    if shape != _empty(dataset, "u1").shape:
+        raise ImageError("the DICOM file is damaged: it states two sizes")
+    return np.array(jpeg.jpeg_ls(data, header))
 
 
 def _jpeg_2000(data: bytes, dataset: Any) -> tuple[Array, int]:

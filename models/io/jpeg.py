@@ -5,7 +5,7 @@ The decoder writes into an array of the header's size, or the file is refused. K
 
 import numpy as np
 
-from models.io import jpeg_header
+from models.io import apart, jpeg_header
 from models.io.jpeg_header import Header
 from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, all_of_a_byte, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
@@ -21,6 +21,8 @@ _NAMES = {
     jpeg_header.JPEG_LS: "JPEG-LS",
 }
 _EOI = b"\xff\xd9"
+_ALWAYS_BYTES = 32 * 2**20  # that a process for CharLS is granted for any picture
+_JPEG_LS_SPEED = 16_000_000  # samples a second; CharLS does 50 million
 
 # Three that differ in every bit that a picture without its end may lack: noise, its opposite, noise behind each of the
 # marks of a restart.
@@ -66,7 +68,7 @@ def _samples(data: bytes, header: Header) -> Array:
     The interpreter's lock is free meanwhile. Raises ImageError where data are damaged, or are missing.
     """
     if header.process == jpeg_header.JPEG_LS:
-        return all_of_a_byte(_jpeg_ls(data, header), header.bits)
+        return all_of_a_byte(jpeg_ls(data, header), header.bits)
     if header.ended:
         whole = data if header.end == len(data) - 2 else data[: header.end] + _EOI
         return all_of_a_byte(_decoded(whole, header), header.bits)
@@ -103,14 +105,16 @@ def _decoded(data: bytes, header: Header) -> Array:
     return image
 
 
-def _jpeg_ls(data: bytes, header: Header) -> Array:
-    from imagecodecs import JpeglsError, jpegls_decode
-
-    try:
-        image: Array = jpegls_decode(data, out=_empty(header, header.parts))
-    except (JpeglsError, ValueError, NotImplementedError):
-        raise ImageError("the JPEG-LS file is damaged or truncated; send it again") from None
-    return image
+def jpeg_ls(data: bytes, header: Header) -> Array:
+    """The samples of a JPEG-LS with this header. Raises ImageError, ImageTooLarge."""
+    if _EOI not in data[-64:]:
+        raise ImageError("the JPEG-LS file is truncated: it has no end; send the whole file")
+    pixels = header.height * header.width
+    granted_bytes = 4 * header.parts * (1 if header.bits <= 8 else 2) * pixels + _ALWAYS_BYTES
+    samples = apart.decode(data, "JPEG-LS", granted_bytes, 2 + header.parts * pixels // _JPEG_LS_SPEED)
+    if samples.shape[:2] != (header.height, header.width) or samples.size != pixels * header.parts:
+        raise ImageError("the JPEG-LS file is damaged: it states two sizes")
+    return samples
 
 
 def encode(image: Array, quality: int) -> bytes:
