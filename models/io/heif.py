@@ -19,7 +19,8 @@ def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
     header = heif_header.read(data, name)
     limits.check_size(*header.size)
     check_bands(choice.bands, 3)
-    granted = min(_DECODING_BYTES * header.size[0] * header.size[1] + _ALWAYS_BYTES, limits.max_held_bytes)
+    pixels = header.size[0] * header.size[1]
+    granted = min(_DECODING_BYTES * pixels + _ALWAYS_BYTES, limits.max_held_bytes)
 
     def decode() -> Decoded:
         samples = apart.decode(data, name, granted)
@@ -29,4 +30,4 @@ def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
             samples = (samples >> 8).astype(np.uint8)
         return replace(show(Channels(samples, header.profile), choice), orientation=header.orientation)
 
-    return Encoded(header.size, granted, decode)
+    return Encoded(header.size, granted + apart.HERE_BYTES * pixels, decode)

@@ -47,8 +47,9 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     check_bands(choice.bands, 1 if header.parts == 1 else 3)
     samples = 2 * header.parts if deep else max(RGB_BYTES, header.parts)
     coefficients = 2 * header.parts if header.holds_coefficients else 0
-    compared = 0 if header.ended else 2 * samples
-    working = max(samples + max(coefficients, RGB_BYTES) + compared, RESIZING_BYTES)
+    # Copies beside the picture: those of a process apart, those that are compared
+    beside = 4 if header.process == jpeg_header.JPEG_LS else 0 if header.ended else 2
+    working = max((1 + beside) * samples + max(coefficients, RGB_BYTES), RESIZING_BYTES)
     turned = header.orientation >= 5
     size = (header.width, header.height) if turned else (header.height, header.width)
     return Encoded(size, working * header.height * header.width, lambda: _decode(data, header, choice))

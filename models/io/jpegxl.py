@@ -23,7 +23,8 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     if header.extra > _MAX_EXTRA:
         raise UnsupportedImage(f"JPEG XL of {header.extra} channels beside its colors is not opened; save it as TIFF")
     granted = min(_DECODING_BYTES * height * width + _ALWAYS_BYTES, limits.max_held_bytes)
-    return Encoded(header.size, granted, lambda: _decode(data, header, granted, choice))
+    working = granted + apart.HERE_BYTES * height * width
+    return Encoded(header.size, working, lambda: _decode(data, header, granted, choice))
 
 
 def _decode(data: bytes, header: Header, granted: int, choice: Choice) -> Decoded:
