@@ -11,7 +11,7 @@ from models.io import apart, heif_header
 from models.io.picture import Channels, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits
 
-_DECODING_BYTES, _ALWAYS_BYTES = 24, 32 * 2**20  # of a pixel, and of any picture: measured, and half more
+_DECODING_BYTES, _ALWAYS_BYTES = 24, 32 * 2**20  # of a pixel (17 of one of 10 bits, 8 of one of 8), and of any picture
 
 
 def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
@@ -20,7 +20,7 @@ def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
     limits.check_size(*header.size)
     check_bands(choice.bands, 3)
     pixels = header.size[0] * header.size[1]
-    granted = min(_DECODING_BYTES * pixels + _ALWAYS_BYTES, limits.max_held_bytes)
+    granted = min(_DECODING_BYTES * pixels + _ALWAYS_BYTES, 2 * limits.max_held_bytes)
 
     def decode() -> Decoded:
         samples = apart.decode(data, name, granted)
