@@ -83,7 +83,7 @@ def _avif() -> Codec:
 def _heic() -> Codec:
     from pi_heif import open_heif, options
 
-    options.DECODE_THREADS = 1
+    options.DECODE_THREADS = min(4, os.cpu_count() or 1)
 
     def decode(data: bytes) -> Array:
         file = open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
