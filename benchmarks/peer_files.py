@@ -49,6 +49,7 @@ EXCEPTIONS = {
     "pydicom/*/SC_rgb_jpeg.dcm": "RGB inside JPEG, which ImageMagick takes for YCbCr; pydicom's pixels",
     "imagecodecs/*/rgb24.jp2": "its ICC profile is of a display with gamma 1.8, which the others leave out",
     "imagecodecs/*/ycbc.j2k": "YCbCr by its halved bands; ImageMagick shows it as RGB",
+    "imagecodecs/*/rgb.tiled.jpeg.u2.tif": "12-bit JPEG in tiles, as tifffile has it; ImageMagick shows other colors",
     "imagecodecs/*/rgba.u1.strict_disabled.avif": _ALPHA,
     "pillow/*/avif/transparency.avif": _ALPHA,
     "pillow/*/avif/xmp_tags_orientation.avif": "its ICC profile, which ImageMagick's reader of AVIF leaves out",

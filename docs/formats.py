@@ -6,6 +6,7 @@ A test holds the page against them, so that it cannot say what the code does not
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.peer_files import EXCEPTIONS, PACKAGES
 from models.io import kinds, photometric, tiff_segments
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -86,6 +87,10 @@ def page() -> str:
             + "; predictors 1, 2 and 3. Others are refused by name.\n",
             _RULES,
             _BOUNDS,
+            "## Shown otherwise than elsewhere\n",
+            f"Of the pictures inside the source packages of {', '.join(PACKAGES)}\n(`make peer-files`), each of which is"
+            " opened or refused, these get other labels than what ImageMagick or GDAL\nshows of them:\n",
+            _table(("files", "why"), ((f"`{name}`", why) for name, why in EXCEPTIONS.items())),
         ]
     )
 

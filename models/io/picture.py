@@ -62,11 +62,11 @@ def show(channels: Channels, choice: Choice, *, pages: int = 1) -> Decoded:
     rgb = _to_rgb(colors, channels)
     if alpha is not None:
         rgb, _ = paint(rgb, _opacity(alpha, channels.bits), premultiplied=channels.premultiplied)
+    if channels.valid is not None:
+        rgb = rgb if rgb.flags.writeable else rgb.copy()
+        np.copyto(rgb, 0, where=~channels.valid[..., None])
     if valid is not None and valid.all():
         valid = None
-    if valid is not None:
-        rgb = rgb if rgb.flags.writeable else rgb.copy()
-        np.copyto(rgb, 255, where=~valid[..., None])
     if choice.bands:
         rgb = rgb[..., [band - 1 for band in choice.bands * (3 // len(choice.bands))]]
     turn = channels.orientation

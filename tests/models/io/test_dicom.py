@@ -93,9 +93,9 @@ def test_without_a_window_it_is_stretched_and_padding_is_left_out() -> None:
     assert not shown.valid[:4].any()
     assert shown.valid[4:].all()
     assert f"{RAMP[4, 0]}..{RAMP[-1, -1]}" in (shown.depth_rule or "")
-    assert (shown.image[:4] == 255).all()
+    assert (shown.image[:4] == 0).all()
     inverted = decode(dicom(stored, PixelPaddingValue=-2000, PhotometricInterpretation="MONOCHROME1"), depth="minmax")
-    assert (inverted.image[:4] == 255).all()
+    assert (inverted.image[:4] == 0).all()
     assert inverted.image[4, 0, 0] == 255
     ranged = decode(dicom(stored, PixelPaddingValue=-2000, PixelPaddingRangeLimit=int(RAMP[7, -1])))
     assert not ranged.valid[:8].any()
