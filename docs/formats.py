@@ -88,8 +88,8 @@ def page() -> str:
             _RULES,
             _BOUNDS,
             "## Shown otherwise than elsewhere\n",
-            f"Of the pictures inside the source packages of {', '.join(PACKAGES)}\n(`make peer-files`), each of which is"
-            " opened or refused, these get other labels than what ImageMagick or GDAL\nshows of them:\n",
+            f"Of the pictures inside the source packages of {', '.join(PACKAGES)}\n(`make peer-files`), each"
+            " of which is opened or refused, these get other labels than what ImageMagick or GDAL\nshows of them:\n",
             _table(("files", "why"), ((f"`{name}`", why) for name, why in EXCEPTIONS.items())),
         ]
     )

@@ -117,7 +117,7 @@ def _gray(values: Array, dataset: Any, kind: str, choice: Choice) -> Decoded:
     if kind == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
         image = np.subtract(255, shown.image)
         if shown.valid is not None:
-            image[~shown.valid] = 255
+            image[~shown.valid] = 0
         shown = replace(shown, image=image)
     return shown
 
