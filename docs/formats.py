@@ -38,6 +38,14 @@ _RULES = """\
 | damage | strips or tiles that lie outside the file, or unpack to more than they are declared, refuse it |
 """  # noqa: E501
 
+_DICOM = """\
+## DICOM
+
+Gray by its VOI lookup table or its window (the first one), which `depth_rule` then names; without one, or with another
+`depth`, as deep samples elsewhere. MONOCHROME1 is inverted, PixelPaddingValue is no data, palettes and YCbCr are turned
+to RGB, and `page` counts frames from 0.
+"""
+
 _BOUNDS = """\
 ## Bounds
 
@@ -86,6 +94,7 @@ def page() -> str:
             ", ".join(dict.fromkeys(tiff_segments.COMPRESSIONS.values()))
             + "; predictors 1, 2 and 3. Others are refused by name.\n",
             _RULES,
+            _DICOM,
             _BOUNDS,
             "## Shown otherwise than elsewhere\n",
             f"Of the pictures inside the source packages of {', '.join(PACKAGES)}\n(`make peer-files`), each"

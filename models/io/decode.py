@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.io import dicom, heif, jpeg, jpeg2000, jpegxl, kinds, pillow_formats, png_file, tiff, webp
-from models.io.samples import Choice, Decoded, Depth, Encoded, ImageError, Limits
+from models.io.samples import Choice, Decoded, Depth, Encoded, ImageError, Limits, NoSuchPart
 
 SUFFIXES = kinds.suffixes()
 _READERS: dict[str, Callable[[bytes, Limits, Choice], Encoded]] = {
@@ -30,7 +30,7 @@ _WITH_PAGES = ("tiff", "dicom")
 def inspect(data: bytes, *, limits: Limits | None = None, choice: Choice | None = None) -> Encoded:
     """The image in a file's bytes, its header read and no pixel yet: how large it is, what decoding it will take.
 
-    Raises ImageError (unreadable), ImageTooLarge, UnsupportedImage, NoSuchBand.
+    Raises ImageError (unreadable), ImageTooLarge, UnsupportedImage, NoSuchPart.
     """
     limits, choice = limits or Limits(), choice or Choice()
     if not data:
@@ -38,9 +38,9 @@ def inspect(data: bytes, *, limits: Limits | None = None, choice: Choice | None 
     limits.check_bytes(len(data))
     reader = kinds.kind_of(data).reader
     if choice.page and reader not in _WITH_PAGES:
-        raise ImageError(f"page {choice.page}: only TIFF and DICOM files have pages; leave `page` out")
+        raise NoSuchPart(f"page {choice.page}: only TIFF and DICOM files have pages; leave `page` out")
     if choice.level and reader != "tiff":
-        raise ImageError(f"level {choice.level}: only TIFF files have pyramids; leave `pyramid` out")
+        raise NoSuchPart(f"pyramid {choice.level}: only TIFF files have pyramids; leave `pyramid` out")
     return _READERS[reader](data, limits, choice)
 
 

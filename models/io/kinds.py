@@ -208,6 +208,6 @@ def kind_of(data: bytes) -> Kind:
     if extra := missing(kind.reader):
         raise UnsupportedImage(
             f"this is {kind.name}, which this server was installed without: install the extra"
-            f" `{extra}` (pip install 'tessera-segmentation[{extra}]'), or send {OPENED}"
+            f" `{extra}` (make serve EXTRAS={extra}, or pip install 'tessera-segmentation[{extra}]'), or send {OPENED}"
         )
     return kind

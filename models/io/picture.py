@@ -10,7 +10,7 @@ import numpy as np
 
 from models.io import color
 from models.io.alpha import paint
-from models.io.samples import Choice, Decoded, NoSuchBand, upright
+from models.io.samples import Choice, Decoded, NoSuchPart, upright
 from models.io.stretch import to_8_bit
 from models.types import Array
 
@@ -47,7 +47,7 @@ class Channels:
 def show(channels: Channels, choice: Choice, *, pages: int = 1) -> Decoded:
     """The picture as a viewer shows it. The channels' samples may be overwritten.
 
-    Raises NoSuchBand, and what `to_8_bit` raises.
+    Raises NoSuchPart, and what `to_8_bit` raises.
     """
     colors, alpha = _split(channels)
     check_bands(choice.bands, 3 if channels.inks or colors.ndim == 3 else 1)
@@ -81,9 +81,9 @@ def show(channels: Channels, choice: Choice, *, pages: int = 1) -> Decoded:
 
 
 def check_bands(bands: tuple[int, ...] | None, count: int) -> None:
-    """Raises NoSuchBand where `bands`, from 1, are not one or three of a picture's `count` channels."""
+    """Raises NoSuchPart where `bands`, from 1, are not one or three of a picture's `count` channels."""
     if bands and (len(bands) not in (1, 3) or not all(1 <= band <= count for band in bands)):
-        raise NoSuchBand(
+        raise NoSuchPart(
             f"bands {','.join(map(str, bands))}: this picture has"
             f" {'the bands 1 to 3' if count == 3 else 'band 1 alone'}; name one or three of them"
         )

@@ -28,8 +28,8 @@ class UnsupportedImage(ImageError):
     """An intact file of a kind we do not open."""
 
 
-class NoSuchBand(ImageError):
-    """`bands` that this image does not have, or that have no meaning in it."""
+class NoSuchPart(ImageError):
+    """A page, level or bands that this image does not have."""
 
 
 @dataclass(frozen=True)

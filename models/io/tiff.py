@@ -20,7 +20,7 @@ from models.io.samples import (
     ImageError,
     ImageTooLarge,
     Limits,
-    NoSuchBand,
+    NoSuchPart,
     Size,
     UnsupportedImage,
     upright,
@@ -112,7 +112,7 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
         raise UnsupportedImage("this is a camera raw file, which is not opened; develop it, or send the camera's JPEG")
     pages = len(contents.pictures)
     if choice.page >= pages:
-        raise ImageError(f"page {choice.page}: this file has {pages} page(s), counted from 0")
+        raise NoSuchPart(f"page {choice.page}: this file has {pages} page(s), counted from 0")
     picture = contents.pictures[choice.page]
     plan = _plan(picture, contents, limits, choice)
     return Encoded(plan.size, plan.working_bytes, lambda: plan.decode(choice))
@@ -168,9 +168,9 @@ def _level(
 
     if choice.level:
         if choice.level > len(picture.levels):
-            raise ImageError(f"level {choice.level}: this picture has {len(picture.levels)} smaller level(s)")
+            raise NoSuchPart(f"pyramid {choice.level}: this picture has {len(picture.levels)} smaller level(s)")
         level = picture.levels[choice.level - 1]
-        return [level], shown(level.size)
+        return level, shown(level[0].size)
     try:
         limits.check_size(*picture.size)
     except ImageTooLarge as error:
@@ -179,13 +179,13 @@ def _level(
     if choice.level is None and choice.enough is not None:
         needed = choice.enough(size)
         for number, level in reversed(list(enumerate(picture.levels, 1))):
-            height, width = shown(level.size)
+            height, width = shown(level[0].size)
             if height >= needed[0] and width >= needed[1]:
                 warnings.append(
                     f"level {number} of the pyramid, {width}×{height}, was read: it suffices for the network;"
                     " pyramid=full reads the whole"
                 )
-                return [level], size
+                return level, size
     return picture.channels, size
 
 
@@ -200,8 +200,8 @@ def _smaller_one(picture: Picture, contents: Contents, limits: Limits) -> str:
         return True
 
     for number, level in enumerate(picture.levels, 1):
-        if fits(level.size):
-            return f"; level {number} of this pyramid, {level.size[1]}×{level.size[0]}, fits: pyramid={number}"
+        if fits(level[0].size):
+            return f"; level {number} of this pyramid, {level[0].size[1]}×{level[0].size[0]}, fits: pyramid={number}"
     for number, other in enumerate(contents.pictures):
         if other is not picture and fits(other.size):
             return f"; page {number}, {other.size[1]}×{other.size[0]}, fits: page={number}"
@@ -218,17 +218,18 @@ def _bands(parts: Sequence[Segments], row: Meaning, choice: Choice, grouped: str
     first_extra = max(count - len(extra), row.colors) if extra else count
     kinds = {first_extra + i: kind for i, kind in enumerate(extra) if first_extra + i < count}
     named = _named_bands(directory.text(tiff_directory.GDAL_METADATA)) if len(parts) == 1 else {}
-    alphas = [i for i, kind in kinds.items() if kind in (_ASSOCIATED, _UNASSOCIATED)]
-    alphas = alphas or [i for i, name in named.items() if name == "alpha" and row.colors <= i < count]
+    alphas = [i for i, name in named.items() if name == "alpha" and i < count]
+    alphas = alphas or [i for i, kind in kinds.items() if kind in (_ASSOCIATED, _UNASSOCIATED) and i not in named]
     alpha = alphas[0] if alphas else None
     premultiplied = alpha is not None and kinds.get(alpha) == _ASSOCIATED
     if row.colors > 1 and row.photometric != RGB:
         colors: tuple[int, ...] = tuple(range(row.colors))
         if choice.bands not in (None, (1, 2, 3)):
-            raise NoSuchBand(f"bands: the samples of a {row.name} picture make one color together; leave `bands` out")
+            raise NoSuchPart(f"bands: the samples of a {row.name} picture make one color together; leave `bands` out")
     elif choice.bands is not None:
         if max(choice.bands) > count or len(choice.bands) not in (1, 3):
-            raise NoSuchBand(f"bands: one or three of 1 to {count}, which this picture has; not {choice.bands}")
+            given = ",".join(map(str, choice.bands))
+            raise NoSuchPart(f"bands {given}: this picture has the bands 1 to {count}; name one or three of them")
         colors = tuple(band - 1 for band in choice.bands)
         alpha = None if alpha in colors else alpha
     else:
@@ -370,9 +371,11 @@ def _context(part: Segments) -> Context:
 
 
 def _nodata(directory: Directory) -> float | None:
-    """The number in GDAL's tag, which is text; None where there is none."""
+    """The number in GDAL's tag, which is text, an int where it is whole: of 64 bits all count. None without one."""
     text = directory.text(tiff_directory.GDAL_NODATA).replace(",", ".").lower()
     try:
+        if re.fullmatch(r"[+-]?\d{1,20}", text):
+            return int(text)
         return float("nan" if "nan" in text or "#ind" in text else text)
     except ValueError:
         return None

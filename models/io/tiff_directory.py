@@ -129,12 +129,12 @@ class Picture:
     """One full image of a file.
 
     channels  its directories: one, or one for each channel where they are told to belong together
-    levels    the same smaller, the largest first
+    levels    the same smaller, the largest first: each of as many directories
     masks     of the image and its levels: where they hold data
     """
 
     channels: list[Directory]
-    levels: list[Directory] = field(default_factory=list)
+    levels: list[list[Directory]] = field(default_factory=list)
     masks: list[Directory] = field(default_factory=list)
 
     @property
@@ -194,20 +194,20 @@ def _pictures(chain: Sequence[Directory], below: Sequence[Sequence[Directory]]) 
         full = [directory] if not directory.reduced and not directory.mask else []
         if not full:  # the full image of a preview may lie below it
             full = [d for d in inside if not d.reduced and not d.mask and min(d.size) > 0]
-        if full and not (pictures and _is_level(full[0], pictures[-1])):
+        owner = next((p for p in reversed(pictures) if full and _is_level(full[0], p)), None)
+        rest = [directory, *inside]
+        if full and owner is None:
             pictures += [Picture([d]) for d in full]
             rest = [d for d in inside if d not in full]
-        else:
-            rest = [directory, *inside]
         if pictures:
-            last = pictures[-1]
-            last.levels += [d for d in rest if not d.mask and _smaller(d, last.channels[0])]
-            last.masks += [d for d in rest if d.mask]
+            owner = owner or pictures[-1]
+            owner.levels += [[d] for d in rest if not d.mask and _smaller(d, owner.channels[0])]
+            owner.masks += [d for d in rest if d.mask]
     if not pictures:
         candidates = [d for d in chain if not d.mask] or list(chain)
         pictures = [Picture([max(candidates, key=lambda d: d.size[0] * d.size[1])])]
     for picture in pictures:
-        picture.levels.sort(key=lambda d: -d.size[0] * d.size[1])
+        picture.levels.sort(key=lambda level: -level[0].size[0] * level[0].size[1])
     return pictures
 
 
@@ -220,10 +220,11 @@ def _smaller(one: Directory, full: Directory) -> bool:
 
 
 def _is_level(one: Directory, picture: Picture) -> bool:
-    """Whether a directory not marked as smaller goes on with the pyramid before it: slide scanners write them so."""
+    """Whether a directory not marked as smaller belongs to a tiled image before it: slide scanners write them so."""
     full = picture.channels[0]
-    tiled = TILE_WIDTH in one and TILE_WIDTH in full
-    return tiled and len(picture.channels) == 1 and _smaller(one, full) and one.size[0] <= 0.6 * full.size[0]
+    return (
+        TILE_WIDTH in full and len(picture.channels) == 1 and _smaller(one, full) and one.size[0] <= 0.6 * full.size[0]
+    )
 
 
 def _grouped(pictures: list[Picture], description: str) -> tuple[str, list[Picture]]:
@@ -255,7 +256,11 @@ def _by_channel(pictures: list[Picture], axes: list[tuple[str, int]]) -> list[Pi
     names = [axis for axis, _ in reversed(axes)]
     planes = np.arange(total).reshape([n for _, n in reversed(axes)])
     rows = np.moveaxis(planes, names.index("C"), -1).reshape(-1, channels)
-    merged = [
-        Picture([pictures[i].channels[0] for i in row], masks=pictures[row[0]].masks) for row in rows.tolist()
-    ]  # fmt: skip
-    return merged + pictures[total:]
+    return [_merged([pictures[i] for i in row]) for row in rows.tolist()] + pictures[total:]
+
+
+def _merged(channels: Sequence[Picture]) -> Picture:
+    """One picture of several, each a channel of it; with the levels that all of them have."""
+    levels = [[d for level in same for d in level] for same in zip(*(c.levels for c in channels), strict=False)]
+    alike = [level for level in levels if len({d.size for d in level}) == 1]
+    return Picture([d for c in channels for d in c.channels], alike, channels[0].masks)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from models.errors import TesseraError
-from models.io.samples import ImageError, ImageTooLarge, NoSuchBand, UnsupportedImage
+from models.io.samples import ImageError, ImageTooLarge, NoSuchPart, UnsupportedImage
 from service.errors import (
     BadBody,
     BadModel,
@@ -30,7 +30,7 @@ PROBLEM = "application/problem+json"
 STATUS: dict[type[TesseraError], int] = {
     ImageTooLarge: 413,
     UnsupportedImage: 415,
-    NoSuchBand: 422,
+    NoSuchPart: 422,
     ImageError: 400,
     BadBody: 400,
     NotFound: 404,

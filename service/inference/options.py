@@ -29,7 +29,7 @@ class ImageOptions(Frozen):
     depth: Literal["percentile", "minmax", "full"] = Field(
         default="percentile", description="how deeper samples become 8 bits: percentile, minmax or full"
     )
-    page: int = Field(default=0, ge=0, le=65535, description="page of a multi-page TIFF, from 0")
+    page: int = Field(default=0, ge=0, le=65535, description="which full image of a TIFF, or frame of a DICOM, from 0")
     bands: str | None = Field(
         default=None,
         pattern=r"^[1-9]\d{0,4}(,[1-9]\d{0,4},[1-9]\d{0,4})?$",

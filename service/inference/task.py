@@ -13,7 +13,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from models.io.decode import inspect
-from models.io.samples import Choice, Decoded, Encoded
+from models.io.samples import Choice, Decoded, Encoded, NoSuchPart
 from models.manifest import Manifest
 from models.preprocess import Fit, fit
 from models.types import Array
@@ -242,8 +242,14 @@ class ImageTask(Generic[O]):
         return replace(self.options.choice(self.manifest.input), level=0, enough=None)
 
     def _inspect(self, choice: Choice) -> Encoded:
-        with self.timings.measure("decode"):
-            return inspect(self.data, limits=self.runtime.limits, choice=choice)
+        try:
+            with self.timings.measure("decode"):
+                return inspect(self.data, limits=self.runtime.limits, choice=choice)
+        except NoSuchPart as error:
+            if choice.bands and self.options.bands is None:
+                name = self.served.bundle.ref
+                raise NoSuchPart(f"{error}; {name} was trained on these bands, and bands= chooses others") from None
+            raise
 
 
 def _alone(array: Array) -> Array:

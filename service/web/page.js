@@ -69,6 +69,7 @@ async function segment() {
   try {
     await ready();
     const query = new URLSearchParams(model());
+    query.set("nodata", "keep"); // what holds no data counts for no cluster, and is painted as none
     if ($("k").value !== $("k").max) query.set("k", $("k").value);
     if ($("crf").checked) query.set("crf", "true");
     const answer = await (await api(`/segment?${query}`, { method: "POST", body: file, headers: { accept: "application/json" } })).json();
@@ -87,10 +88,21 @@ async function segment() {
     draw();
     list();
   } catch (error) {
-    if (turn === asked) say(error.message, true);
+    if (turn === asked) {
+      say(error.message, true);
+      if (!shown) clear();
+    }
   } finally {
     if (turn === asked) document.body.classList.remove("busy");
   }
+}
+
+// Nothing is shown of a photo that could not be answered, and nothing of the one before it.
+function clear() {
+  for (const id of ["picture", "controls", "legend"]) $(id).hidden = true;
+  $("timing").textContent = "";
+  $("download").removeAttribute("href");
+  $("main").classList.add("empty");
 }
 
 async function take(given) {

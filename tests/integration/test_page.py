@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models.io.encode import encode
@@ -70,6 +71,15 @@ def test_drop_see_rename(browser: Any, tiny_bundle: Path, tmp_path: Path, suffix
         page.set_input_files("#file", tmp_path / "bad.png")
         page.wait_for_selector("#status.bad")
         assert "not an image" in (page.locator("#status").text_content() or "")
+        assert page.locator("#legend").is_hidden()
+        assert page.locator("#download").get_attribute("href") is None
+        clear = np.concatenate([bands(60, 100), np.full((60, 100, 1), 255, np.uint8)], 2)
+        clear[:, :30, 3] = 0
+        (tmp_path / "clear.png").write_bytes(encode(clear, "png"))
+        page.set_input_files("#file", tmp_path / "clear.png")
+        page.locator("#timing", has_text="70.0 % hold data").wait_for()
+        opacity = {x: canvas.evaluate(f"c => c.getContext('2d').getImageData({x}, 30, 1, 1).data[3]") for x in (10, 50)}
+        assert opacity == {10: 0, 50: 255}
         page.close()
         assert wrong == []
         assert [url for url in asked if not url.startswith((home, "blob:", "data:"))] == []

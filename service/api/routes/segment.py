@@ -22,6 +22,7 @@ from service.inference.task import ImageTask
 _AT_ONCE = 4  # of one request's images: the others' requests come in between
 _REFUSALS = (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
 
+_PLAIN = str.maketrans({"×": "x", "–": "-", "→": "->"})  # headers are ASCII
 router = APIRouter()
 
 
@@ -68,8 +69,10 @@ async def similar(request: Request) -> Response:
 
 def _told(task: ImageTask[Any]) -> dict[str, str]:
     """What JSON says of an image, for answers that have no place for it but their head."""
-    warnings = {"x-warning": "; ".join(task.warnings).encode("ascii", "replace").decode()} if task.warnings else {}
-    return {"x-orientation": str(task.orientation), **warnings}
+    headers = {"x-orientation": str(task.orientation)}
+    if task.warnings:
+        headers["x-warning"] = "; ".join(task.warnings).translate(_PLAIN).encode("ascii", "replace").decode()
+    return headers
 
 
 def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer:

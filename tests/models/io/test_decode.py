@@ -11,7 +11,7 @@ from imagecodecs import png_encode
 from PIL import Image, ImageOps
 
 from models.io.decode import decode, inspect
-from models.io.samples import Choice, ImageError, ImageTooLarge, Limits, NoSuchBand, UnsupportedImage
+from models.io.samples import Choice, ImageError, ImageTooLarge, Limits, NoSuchPart, UnsupportedImage
 from tests.models.io.drawn import PHOTO, packed, textured, tiff
 
 MODES = {"PNG": "1 L P RGB RGBA LA", "TIFF": "1 L P RGB RGBA LA CMYK", "JPEG": "1 L RGB CMYK"}
@@ -147,5 +147,5 @@ def test_what_is_stated_before_is_true_afterwards(kind: str) -> None:
     assert encoded.working_bytes >= 7 * 24 * 36
     with pytest.raises(ImageTooLarge):
         inspect(data, limits=Limits(max_mpx=0.0005))
-    with pytest.raises(NoSuchBand):
+    with pytest.raises(NoSuchPart):
         inspect(data, choice=Choice(bands=(9,))).decode()

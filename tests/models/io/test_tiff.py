@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from models.io.decode import decode, inspect
-from models.io.samples import Choice, Decoded, ImageError, ImageTooLarge, Limits, NoSuchBand, UnsupportedImage
+from models.io.samples import Choice, Decoded, ImageError, ImageTooLarge, Limits, NoSuchPart, UnsupportedImage
 from tests.models.io.drawn import PHOTO, directory_file, packed, textured, tiff
 
 STREET = np.asarray(textured(48, 64))
@@ -252,8 +252,21 @@ def test_bands_are_chosen_from_one() -> None:
         assert (decode(data, bands=(5,)).image == rgb(bands[4])).all()
         assert "of 6 bands, 1, 2, 4, 5 are left out" in decode(data, bands=(3, 6, 3)).warnings[0]
         for wrong in ((7, 1, 2), (1, 2)):
-            with pytest.raises(NoSuchBand, match="1 to 6"):
+            with pytest.raises(NoSuchPart, match="1 to 6"):
                 decode(data, bands=wrong)
+
+
+@pytest.mark.parametrize("first", ["Undefined", "Alpha"])
+def test_a_band_that_is_named_a_color_is_no_alpha(first: str) -> None:
+    names = [first, "Red", "Green", "Blue"]
+    items = "".join(f'<Item name="COLORINTERP" sample="{i}" role="colorinterp">{n}</Item>' for i, n in enumerate(names))
+    over = np.where(CORNER, 255, 0).astype(np.uint8)[..., None]
+    extra = ["unspecified", "unspecified", "unassalpha"]  # as GDAL writes it
+    metadata = f"<GDALMetadata>{items}</GDALMetadata>"
+    got = decode(tiff(np.concatenate([over, STREET], 2), photometric="minisblack", planarconfig="contig",
+                      extrasamples=extra, extratags=[(42112, 2, 0, metadata, True)]))  # fmt: skip
+    assert (got.image[CORNER] == STREET[CORNER]).all()
+    assert (got.valid is None) == (first == "Undefined")
 
 
 def test_gdals_names_of_bands_come_before_their_order() -> None:
@@ -280,6 +293,7 @@ NO_DATA = [
     ("f4", -9999, "-9999"), ("f4", -9999, "-9999,0"), ("f4", -32767, "-3.2767e4"), ("f2", -9999, "-9999"),
     ("f4", LOWEST, "-3.4028234663852886e+38"), ("f4", LOWEST, "-3.4e+38"), ("f4", HIGHEST, "3.40282346600000016e+38"),
     ("f4", np.nan, "nan"), ("f4", np.nan, "-1.#IND"), ("f4", np.nan, None), ("f4", np.inf, None), ("f8", 1e20, "1e+20"),
+    ("u8", 2**64 - 1, str(2**64 - 1)), ("i8", 2**63 - 1, str(2**63 - 1)),
     ("i2", -32768, "-32768"), ("i4", -9999, "-9999"), ("u2", 0, "0"), ("u2", 65535, "65535"),
 ]  # fmt: skip
 
@@ -288,7 +302,7 @@ NO_DATA = [
 def test_no_data_is_in_no_range_and_given_back(kind: str, value: float, text: str | None) -> None:
     street = (STREET.astype(np.float32) * 10 + 500).astype(kind)
     samples = street.copy()
-    samples[~CORNER] = np.array(value, np.float64).astype(kind)
+    samples[~CORNER] = value if isinstance(value, int) else np.array(value, np.float64).astype(kind)
     inside = street[CORNER].astype(np.float32)
     low, high = np.percentile(inside, (2, 98))
     want = np.rint(np.clip((inside - low) * (255 / (high - low)), 0, 255))
@@ -436,6 +450,31 @@ def test_the_smallest_level_that_suffices(subifds: bool) -> None:
     assert inspect(data, choice=Choice(level=2)).decode().size == (64, 80)
     with pytest.raises(ImageError, match="2 smaller"):
         inspect(data, choice=Choice(level=3))
+
+
+def test_a_slides_levels_lie_behind_its_thumbnail() -> None:
+    big = np.asarray(textured(256, 320))
+    half, quarter = big[::2, ::2].copy(), big[::4, ::4].copy()
+    label = np.asarray(textured(50, 90))
+    data = written(
+        (big, {"tile": (64, 64)}), (big[::5, ::5].copy(), {}), (half, {"tile": (64, 64)}),
+        (quarter, {"tile": (64, 64)}), (label, {"subfiletype": 1}),
+    )  # fmt: skip
+    assert decode(data).pages == 1
+    assert (inspect(data, choice=Choice(level=1)).decode().image == half).all()
+    assert (inspect(data, choice=Choice(enough=lambda size: (60, 60))).decode().image == quarter).all()
+
+
+def test_a_pyramid_of_channels_has_levels_of_them() -> None:
+    stack = np.stack([np.asarray(textured(256, 320))[..., i] for i in range(3)])
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, ome=True) as file:
+        options: dict[str, Any] = {"photometric": "minisblack", "tile": (64, 64)}
+        file.write(stack, subifds=1, metadata={"axes": "CYX"}, **options)
+        file.write(stack[:, ::2, ::2].copy(), subfiletype=1, **options)
+    got = inspect(buffer.getvalue(), choice=Choice(enough=lambda size: (100, 100))).decode()
+    assert got.size == (256, 320)
+    assert (got.image == np.moveaxis(stack[:, ::2, ::2], 0, 2)).all()
 
 
 def test_beyond_the_limit_the_file_says_what_would_do() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from models.io.decode import inspect
 from models.io.encode import encode
-from models.io.samples import Choice, Decoded, NoSuchBand
+from models.io.samples import Choice, Decoded, NoSuchPart
 from models.preprocess import fitted_size
 from service.inference import task
 from tests.service.answers import PHOTO, PNG, labels, problem
@@ -125,7 +125,7 @@ def test_a_level_s_overlay_shows_the_labels_of_the_level(serve: Any, monkeypatch
 def test_bands_are_the_request_s_else_the_bundle_s_else_the_file_s(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def show(data: bytes, choice: Choice) -> Decoded:
         if choice.bands and max(choice.bands) > 4:
-            raise NoSuchBand(f"bands: this image has 4, there is no {max(choice.bands)}")
+            raise NoSuchPart(f"bands: this image has 4, there is no {max(choice.bands)}")
         return Decoded(PHOTO[..., [band - 1 for band in choice.bands]] if choice.bands else PHOTO)
 
     chosen = files_show(monkeypatch, show)
@@ -142,6 +142,16 @@ def test_bands_are_the_request_s_else_the_bundle_s_else_the_file_s(serve: Any, m
         client.app.state.tessera.runtime.network_outputs._kept.clear()
         assert (labels(client.post("/segment?format=npy", content=PNG)) == swapped).all()
         assert (labels(client.post("/segment?format=npy&bands=1,2,3", content=PNG)) == plain).all()
+
+
+def test_bands_of_the_bundle_that_an_image_lacks_are_said_to_be_the_bundle_s(serve: Any) -> None:
+    with serve() as client:
+        bundle = client.app.state.tessera.registry.served[0].bundle
+        spec = bundle.manifest.input.model_copy(update={"bands": (5,)})
+        object.__setattr__(bundle, "manifest", bundle.manifest.model_copy(update={"input": spec}))
+        assert "trained on these bands" in problem(client.post("/segment", content=PNG), 422)
+        assert "trained" not in problem(client.post("/segment?bands=7", content=PNG), 422)
+        assert client.post("/segment?bands=1", content=PNG).status_code == 200
 
 
 # ---- large images

@@ -240,7 +240,7 @@ def test_page_of_a_tiff(client: TestClient) -> None:
         file.write(blue, photometric="rgb")
     answers = [client.post(f"/segment?page={i}", content=buffer.getvalue()).json() for i in (0, 1)]
     assert [(answer["clusters"][0]["name"], answer["pages"]) for answer in answers] == [("red", 2), ("blue", 2)]
-    problem(client.post("/segment?page=2", content=buffer.getvalue()), 400)
+    problem(client.post("/segment?page=2", content=buffer.getvalue()), 422)
 
 
 def tiff(samples: Any, **options: Any) -> bytes:
