@@ -4,7 +4,6 @@ Knows nothing of file formats. TIFF has more kinds of channels, and its own way 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -13,8 +12,6 @@ from models.io.alpha import paint
 from models.io.samples import Choice, Decoded, NoSuchPart, upright
 from models.io.stretch import to_8_bit
 from models.types import Array
-
-Space = Literal["colors", "inks"]  # gray and RGB, or CMYK with 255 for all of an ink
 
 # Bytes for each pixel of the RGB image, of Pillow's copy of it while it is resized, and of its validity.
 RGB_BYTES, RESIZING_BYTES = 3, 3 + 4 + 1
@@ -51,17 +48,27 @@ def show(channels: Channels, choice: Choice, *, pages: int = 1) -> Decoded:
     """
     colors, alpha = _split(channels)
     check_bands(choice.bands, 3 if channels.inks or colors.ndim == 3 else 1)
-    valid, rule = channels.valid, None
+    valid, rule, opacity = channels.valid, None, None
     if alpha is not None:
         seen = alpha > 0
         valid = seen if valid is None else np.logical_and(valid, seen, out=seen)
+        opacity = _opacity(alpha, channels.bits)
         del seen
-    if colors.dtype != np.uint8:
-        stretched = to_8_bit(np.atleast_3d(colors), choice.depth, bits=channels.bits, valid=valid)
+    deep = colors.dtype != np.uint8
+    managed = deep and colors.dtype.kind == "u" and _converts(channels, colors)
+    if deep:
+        depth = "full" if managed else choice.depth  # a profile speaks of the whole range
+        stretched = to_8_bit(
+            np.atleast_3d(colors), depth, bits=channels.bits, valid=valid, out=_own_memory(channels.samples, colors)
+        )
         colors, valid, rule = stretched.image.reshape(colors.shape), stretched.valid, stretched.rule
     rgb = _to_rgb(colors, channels)
-    if alpha is not None:
-        rgb, _ = paint(rgb, _opacity(alpha, channels.bits), premultiplied=channels.premultiplied)
+    if managed and choice.depth != "full":
+        rgb = rgb if rgb.flags.writeable else rgb.copy()
+        again = to_8_bit(rgb, choice.depth, valid=valid, out=rgb, keep_bytes=False)
+        rule = f"by the color profile, then {again.rule}"
+    if opacity is not None:
+        rgb, _ = paint(rgb, opacity, premultiplied=channels.premultiplied)
     if channels.valid is not None:
         rgb = rgb if rgb.flags.writeable else rgb.copy()
         np.copyto(rgb, 0, where=~channels.valid[..., None])
@@ -122,6 +129,20 @@ def _opacity(alpha: Array, bits: int | None) -> Array:
         shown = np.rint(np.nan_to_num(strip) * np.float32(scale)).clip(0, 255)
         opacity[top : top + rows] = np.maximum(shown, strip > 0)
     return opacity
+
+
+def _converts(channels: Channels, colors: Array) -> bool:
+    """Whether the file's profile changes its colors."""
+    return not channels.inks and color.converter(channels.profile, "L" if colors.ndim == 2 else "RGB") is not None
+
+
+def _own_memory(samples: Array, colors: Array) -> Array | None:
+    """The beginning of the samples' own memory for their colors as bytes; None where that may not be written."""
+    if not (samples.flags.c_contiguous and samples.flags.writeable):
+        return None
+    count = 1 if colors.ndim == 2 else colors.shape[2]
+    flat = samples.reshape(-1).view(np.uint8)
+    return flat[: colors.shape[0] * colors.shape[1] * count].reshape(*colors.shape[:2], count)
 
 
 def _to_rgb(colors: Array, channels: Channels) -> Array:

@@ -9,9 +9,9 @@ from PIL import Image
 
 from models.io import png_file
 from models.io.decode import decode, inspect
-from models.io.samples import Choice, ImageError, ImageTooLarge, UnsupportedImage
+from models.io.samples import Choice, Depth, ImageError, ImageTooLarge, UnsupportedImage
 from tests.models.io import profiles
-from tests.models.io.drawn import PHOTO, packed
+from tests.models.io.drawn import PHOTO, packed, tiff
 
 RNG = np.random.default_rng(0)
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -96,6 +96,22 @@ def test_sixteen_bits_are_stretched_by_what_is_seen() -> None:
     assert (shown.image[:10] == 255).all()
     gray = decode(png(values[..., [0, 3]], 4, 16), depth="minmax")
     assert (gray.image == shown.image).all()
+
+
+@pytest.mark.parametrize("depth", ["percentile", "minmax", "full"])
+def test_sixteen_bits_take_their_profile_before_the_stretch_in_png_as_in_tiff(depth: Depth) -> None:
+    eight = PHOTO // 2 + 40
+    values, profile = eight.astype(np.uint16) * 257, profiles.rgb()
+    as_png = decode(png(values, 2, 16, chunk(b"iCCP", b"wide\0\0" + zlib.compress(profile))), depth=depth)
+    as_tiff = decode(tiff(values, photometric="rgb", iccprofile=profile), depth=depth)
+    assert (as_png.image == as_tiff.image).all()
+    colors = profiles.shown(eight).astype(float)
+    low, high = {"percentile": np.percentile(colors, (2, 98)), "minmax": (colors.min(), colors.max())}.get(
+        depth, (0, 255)
+    )
+    want = np.clip((colors - low) * (255 / (high - low)), 0, 255)
+    assert np.abs(as_png.image - want).max() <= 5
+    assert (as_png.depth_rule or "").startswith("by the color profile" if depth != "full" else "full")
 
 
 @pytest.mark.parametrize("depth", [8, 16])
