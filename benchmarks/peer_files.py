@@ -39,7 +39,7 @@ MEMORY_BYTES = 4 * 2**30  # of the process that decodes: more is a fault
 # Files that are not shown as others show them: what they are, and why.
 _ALPHA = "ImageMagick leaves the transparency out"
 _WINDOW = "ImageMagick knows no window, no signs and no padding of DICOM"
-_GAMMA = "gAMA of 1 is read as linear light by ImageMagick; here gAMA is not applied, as in GDAL, OpenCV and Pillow"
+_GAMMA = "its gAMA says linear light, in which ImageMagick mixes it with white; mixed as sRGB here, as in browsers"
 EXCEPTIONS = {
     "pydicom/*/693_J2KI.dcm": _WINDOW,
     "pydicom/*/J2K_pixelrep_mismatch.dcm": _WINDOW,

@@ -31,7 +31,7 @@ _RULES = """\
 | no data | GDAL's tag 42113, read from its text; what is not finite: shown black, in no range. A pixel holds data where any of its shown bands does |
 | transparency | alpha and mask pages: shown on white; what is wholly transparent holds no data, and is in no range |
 | depth | 8-bit samples stay; deeper ones by `depth`: the 2nd to 98th percentile of the shown bands together (`percentile`), the extremes (`minmax`), all that the type can say (`full`) |
-| color | an ICC profile that is not sRGB is followed (littleCMS, perceptual, black point compensated); one that is damaged or of another kind of samples is left out, with a warning |
+| color | an ICC profile that is not sRGB is followed (littleCMS, perceptual, black point compensated); one that is damaged or of another kind of samples is left out, with a warning. Without one, as browsers do: PNG's cICP (it goes before a profile), else sRGB, else gAMA and cHRM; the code points (nclx) of AVIF and HEIC. BT.601's, BT.709's and BT.2020's curves are taken as sRGB's; HDR (PQ, HLG) is not converted, with a warning |
 | pages | `page` counts full images: no thumbnails, no masks, no levels of a pyramid; the full image of a preview may lie in its SubIFDs |
 | pyramids | the smallest level that suffices for the network is read, and answered at full size, with a warning; `pyramid=full` reads the whole, `pyramid=1`, `2`, … a level |
 | turns | Orientation is followed, as EXIF's is in other formats |

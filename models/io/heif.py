@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from models.io import apart, heif_header
+from models.io import apart, color_profile, heif_header
 from models.io.picture import Channels, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits
 
@@ -28,6 +28,9 @@ def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
             raise ImageError(f"the {name} file is damaged: it states two sizes")
         if samples.dtype == np.uint16:  # photos of 10 and 12 bits, which libheif spreads over 16
             samples = (samples >> 8).astype(np.uint8)
-        return replace(show(Channels(samples, header.profile), choice), orientation=header.orientation)
+        channels = Channels(samples, header.profile)
+        if not header.profile and header.code_points:
+            channels.profile = color_profile.of_code_points(*header.code_points, channels.warnings)
+        return replace(show(channels, choice), orientation=header.orientation)
 
     return Encoded(header.size, granted + apart.HERE_BYTES * pixels, decode)

@@ -1,7 +1,7 @@
 """Size, turn and colour profile of the primary picture of a HEIC or AVIF file, box by box.
 
 libheif and libavif read these files where they can do no harm (`models.io.apart`): this is what is known before.
-Knows nothing of limits, of decoders. Source: ISO/IEC 14496-12, 8.11; ISO/IEC 23008-12, 6.5 and 9.3.
+Knows nothing of limits, of decoders. Source: ISO/IEC 14496-12, 8.11 and 12.1.5; ISO/IEC 23008-12, 6.5 and 9.3.
 """
 
 import struct
@@ -14,11 +14,18 @@ from models.io.samples import ImageError, UnsupportedImage, upright
 
 
 class Header(NamedTuple):
-    """size: (H, W) as it is shown; orientation: EXIF's 1..8, the same turn as the file's own; profile: ICC's."""
+    """What a file says of its primary picture.
+
+    size         (H, W) as it is shown
+    orientation  EXIF's 1..8, the same turn as the file's own
+    profile      ICC's
+    code_points  of the colors: primaries and transfer characteristics
+    """
 
     size: tuple[int, int]
     orientation: int
     profile: bytes | None
+    code_points: tuple[int, int] | None
 
 
 def read(data: bytes, name: str) -> Header:
@@ -36,7 +43,7 @@ def read(data: bytes, name: str) -> Header:
 
 
 def _primary(data: bytes, start: int, end: int) -> dict[bytes, bytes]:
-    """The properties of the primary picture by their names, colour profiles as `prof`."""
+    """The primary picture's properties by their names; of its colors a profile is `prof`, code points are `nclx`."""
     ((at, _),) = list(inside(data, start, end, b"pitm"))[:1] or [(end, end)]
     primary = int.from_bytes(data[at + 4 : at + (8 if data[at] else 6)], "big")
     kept = [
@@ -50,6 +57,8 @@ def _primary(data: bytes, start: int, end: int) -> dict[bytes, bytes]:
             name, body = kept[number - 1]
             if name == b"colr" and body[:4] in (b"prof", b"rICC"):
                 name, body = b"prof", body[4:]
+            elif name == b"colr":
+                name, body = body[:4], body[4:]
             found.setdefault(name, body)
     return found
 
@@ -77,7 +86,9 @@ def _header(properties: dict[bytes, bytes]) -> Header:
     turns = properties.get(b"irot", b"\0")[0] & 3
     mirror = properties[b"imir"][0] & 1 if b"imir" in properties else None
     size = (width, height) if turns % 2 else (height, width)
-    return Header(size, _as_exif(turns, mirror), properties.get(b"prof"))
+    colors = properties.get(b"nclx", b"")
+    code_points = struct.unpack_from(">HH", colors) if len(colors) >= 4 else None
+    return Header(size, _as_exif(turns, mirror), properties.get(b"prof"), code_points)
 
 
 def _as_exif(turns: int, mirror: int | None) -> int:

@@ -1,11 +1,11 @@
 """PNG files to pixels by libpng, from the chunks that make the picture: no other one decides whether it is shown.
 
-What counts of the ancillary chunks: tRNS (transparency), iCCP (colour profile), eXIf (orientation). Gamma without a
-profile (gAMA, cHRM, cICP) is left to the display, as ImageMagick, GDAL and OpenCV leave it. Of an animation the still
-picture is shown.
+What counts of the ancillary chunks: tRNS (transparency), eXIf (orientation), and what the colors are: cICP (code
+points), else iCCP (colour profile), else sRGB, else gAMA (gamma) and cHRM (chromaticities) beside it, as browsers take
+them. Of an animation the still picture is shown.
 
 Knows nothing of other formats; label maps are written by `models.io.png`. Source: PNG specification, third edition
-(W3C), 5, 11 and 13.
+(W3C), 4.3, 5, 11 and 13.
 """
 
 import struct
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from models.io import exif
+from models.io import color_profile, exif
 from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
 from models.types import Array
@@ -24,6 +24,7 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 _MAX_PROFILE = 4 * 2**20  # bytes of a colour profile once inflated
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # of a color type; a palette's are looked up
+_COLORS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
@@ -91,7 +92,7 @@ def _read(data: bytes) -> _File:
     width, height, depth, color, *_ = struct.unpack(">IIBBBBB", body)
     if depth not in _DEPTHS.get(color, ()):
         raise ImageError(f"the PNG is damaged: color type {color} of {depth} bits does not exist")
-    file = _File(height, width, depth, color, [whole])
+    file, colors = _File(height, width, depth, color, [whole]), dict[bytes, bytes]()
     for tag, body, whole in chunks:
         if tag == b"IDAT" or (tag == b"PLTE" and color == 3):
             file.chunks.append(whole)
@@ -100,12 +101,14 @@ def _read(data: bytes) -> _File:
         elif tag == b"tRNS" and color not in (4, 6) and _sound(whole):
             file.alpha = True
             file.chunks.append(whole)
-        elif tag == b"iCCP" and _sound(whole):
-            file.profile = _inflated(bytes(body), file.warnings)
+        elif tag in _COLORS and _sound(whole):
+            if bytes(file.chunks[-1][4:8]) != b"IDAT":  # behind the pixels they come too late for browsers
+                colors.setdefault(tag, bytes(body))
         elif tag == b"eXIf" and _sound(whole):
             file.orientation = exif.orientation(bytes(body))
         elif tag[:1].isupper() and tag != b"PLTE" and tag.isalpha():
             raise UnsupportedImage(f"this PNG has a part that no reader knows ({tag.decode()}); save it as plain PNG")
+    file.profile = _profile(colors, file.warnings)
     return file
 
 
@@ -124,6 +127,30 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
 def _sound(whole: memoryview) -> bool:
     """Whether an ancillary chunk has the sum that it states."""
     return zlib.crc32(whole[4:-4]) == int.from_bytes(whole[-4:], "big")
+
+
+def _profile(colors: dict[bytes, bytes], warnings: list[str]) -> bytes | None:
+    """What the colors are, as an ICC profile; None: sRGB, or nobody says. Of HDR colors a profile beside is followed.
+
+    Code points with a matrix or of narrow range, or that leave a part open, say nothing of RGB samples. Source: 11.3.2.
+    """
+    code, icc = colors.get(b"cICP", b""), colors.get(b"iCCP")
+    if len(code) == 4 and code[2:] == b"\0\1" and color_profile.UNSPECIFIED not in code[:2]:
+        unknown: list[str] = []
+        profile = color_profile.of_code_points(code[0], code[1], unknown)
+        if icc is None or not unknown:
+            warnings += unknown
+            return profile
+    if icc is not None:
+        return _inflated(icc, warnings)
+    gamma, chromaticities = colors.get(b"gAMA", b""), colors.get(b"cHRM", b"")
+    if b"sRGB" in colors or len(gamma) != 4 or not any(gamma):
+        return None
+    white_x, white_y, *primaries = struct.unpack(">8I", chromaticities) if len(chromaticities) == 32 else (0, 0)
+    return color_profile.of_gamma(
+        1e5 / int.from_bytes(gamma, "big"),
+        tuple(v / 1e5 for v in (*primaries, white_x, white_y)) if primaries else None,
+    )
 
 
 def _inflated(body: bytes, warnings: list[str]) -> bytes | None:

@@ -1,4 +1,7 @@
-"""ICC profiles drawn for the tests of this folder. Source: ICC.1:2001-04 (version 2.4), §6."""
+"""ICC profiles drawn for the tests of this folder, and what such colors are as sRGB.
+
+Sources: ICC.1:2001-04 (version 2.4), §6; ITU-R BT.601-7, BT.709-6, BT.2020-2; SMPTE EG 432-1 (Display P3's primaries).
+"""
 
 import struct
 
@@ -70,5 +73,31 @@ def shown(samples: np.ndarray, matrix: np.ndarray = WIDE, gamma: float = 1.8) ->
     """RGB uint8 of a display with this matrix and gamma as sRGB: the arithmetic of the standards, without littleCMS."""
     linear = (samples / 255) ** gamma @ matrix.T @ np.linalg.inv(SRGB).T
     linear = np.clip(linear, 0, 1)
+    encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.rint(encoded * 255).astype(np.uint8)
+
+
+BT_709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06)  # x, y of red, green and blue; the white is D65's
+BT_601_625 = (0.64, 0.33, 0.29, 0.60, 0.15, 0.06)
+BT_601_525 = (0.63, 0.34, 0.31, 0.595, 0.155, 0.07)
+BT_2020 = (0.708, 0.292, 0.170, 0.797, 0.131, 0.046)
+DISPLAY_P3 = (0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+
+
+def srgb_to_light(samples: np.ndarray) -> np.ndarray:
+    """0..255 in sRGB's curve to linear 0..1."""
+    x = samples / 255
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+
+def as_srgb(light: np.ndarray, primaries: tuple[float, ...]) -> np.ndarray:
+    """Linear R, G, B of these primaries and D65 as sRGB uint8: by XYZ itself, without an adaptation."""
+
+    def to_xyz(xy: tuple[float, ...]) -> np.ndarray:
+        columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in zip(xy[::2], xy[1::2], strict=True)]).T
+        white = np.array([0.3127 / 0.3290, 1, (1 - 0.3127 - 0.3290) / 0.3290])
+        return columns * np.linalg.solve(columns, white)
+
+    linear = np.clip(light @ to_xyz(primaries).T @ np.linalg.inv(to_xyz(BT_709)).T, 0, 1)
     encoded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
     return np.rint(encoded * 255).astype(np.uint8)

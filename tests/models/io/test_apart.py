@@ -73,6 +73,40 @@ def test_avif_is_shown_as_pillow_shows_it() -> None:
         assert np.abs(decode(wide).image.astype(int) - profiles.shown(np.asarray(opened))).max() <= 2
 
 
+def with_code_points(data: bytes, primaries: int, transfer: int) -> bytes:
+    """The file, with these in its colr box; neither decoder looks at them."""
+    at = data.index(b"colrnclx") + 8
+    return data[:at] + bytes([0, primaries, 0, transfer]) + data[at + 4 :]
+
+
+@pytest.mark.parametrize("kind", ["AVIF", pytest.param("HEIC", marks=needs_heic)])
+def test_colors_by_code_points(kind: str) -> None:
+    data = HEIC if kind == "HEIC" else packed(SOFT, "AVIF", quality=90)
+    plain = decode(data).image
+    light = profiles.srgb_to_light(plain)
+    for primaries, transfer, want in (
+        (12, 13, profiles.as_srgb(light, profiles.DISPLAY_P3)),
+        (9, 1, profiles.as_srgb(light, profiles.BT_2020)),
+        (1, 8, profiles.as_srgb(plain / 255, profiles.BT_709)),
+    ):
+        shown = decode(with_code_points(data, primaries, transfer))
+        assert np.abs(shown.image.astype(int) - want).max() <= 2
+        assert not shown.warnings
+    for primaries, transfer in ((1, 1), (2, 2), (1, 13)):
+        shown = decode(with_code_points(data, primaries, transfer))
+        assert (shown.image == plain).all()
+        assert not shown.warnings
+    for transfer, name in ((16, "PQ"), (18, "HLG")):
+        shown = decode(with_code_points(data, 9, transfer))
+        assert (shown.image == plain).all()
+        assert shown.warnings == (f"its colors are HDR ({name}), which is not converted",)
+
+
+def test_a_profile_goes_before_code_points() -> None:
+    data = packed(SOFT, "AVIF", quality=90, icc_profile=profiles.rgb())
+    assert (decode(with_code_points(data, 12, 8)).image == decode(data).image).all()
+
+
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_avif_is_turned(turn: int) -> None:
     exif = Image.Exif()

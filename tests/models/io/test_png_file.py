@@ -126,6 +126,77 @@ def test_colors_are_managed(depth: int) -> None:
     assert np.abs(shown.astype(int) - want).max() <= 2
 
 
+def cicp(primaries: int, transfer: int, matrix: int = 0, full_range: int = 1) -> bytes:
+    return chunk(b"cICP", bytes([primaries, transfer, matrix, full_range]))
+
+
+def gama(value: int) -> bytes:
+    return chunk(b"gAMA", struct.pack(">I", value))
+
+
+def chrm(primaries: tuple[float, ...]) -> bytes:
+    return chunk(b"cHRM", struct.pack(">8I", 31270, 32900, *(round(v * 1e5) for v in primaries)))
+
+
+P3 = profiles.as_srgb(profiles.srgb_to_light(PHOTO), profiles.DISPLAY_P3)
+LINEAR = profiles.as_srgb(PHOTO / 255, profiles.BT_709)
+LINEAR_P3 = profiles.as_srgb(PHOTO / 255, profiles.DISPLAY_P3)
+ICC = chunk(b"iCCP", b"wide\0\0" + zlib.compress(profiles.rgb()))
+SRGB = chunk(b"sRGB", b"\0")
+STATED = {
+    "code points": (cicp(12, 13), P3),
+    "code points before a profile": (cicp(12, 13) + ICC, P3),
+    "code points before sRGB and gamma": (SRGB + gama(100000) + cicp(12, 13), P3),
+    "code points of sRGB before a profile": (cicp(1, 13) + ICC, PHOTO),
+    "code points of narrow range": (cicp(12, 13, full_range=0), PHOTO),
+    "code points with a matrix": (cicp(12, 13, matrix=9), PHOTO),
+    "code points that leave the curve open, and gamma": (cicp(9, 2) + gama(100000), LINEAR),
+    "code points of another sum": (chunk(b"cICP", bytes([12, 13, 0, 1]), crc=1), PHOTO),
+    "a profile before gamma": (ICC + gama(100000), profiles.shown(PHOTO)),
+    "a profile beside HDR": (cicp(9, 16) + ICC, profiles.shown(PHOTO)),
+    "sRGB before gamma": (SRGB + gama(100000), PHOTO),
+    "gamma": (gama(100000), LINEAR),
+    "gamma and chromaticities": (gama(100000) + chrm(profiles.DISPLAY_P3), LINEAR_P3),
+    "sRGB's gamma and chromaticities": (gama(45455) + chrm(profiles.BT_709), PHOTO),
+    "chromaticities alone": (chrm(profiles.DISPLAY_P3), PHOTO),
+    "gamma and chromaticities of no sense": (gama(100000) + chunk(b"cHRM", b"\xff" * 32), PHOTO),
+}
+
+
+@pytest.mark.parametrize("what", STATED)
+def test_colors_stated_without_a_profile(what: str) -> None:
+    chunks, want = STATED[what]
+    shown = decode(png(PHOTO, 2, 8, chunks))
+    assert np.abs(shown.image.astype(int) - want).max() <= 2
+    assert not shown.warnings
+    assert (decode(PLAIN[:-12] + chunks + PLAIN[-12:]).image == PHOTO).all()  # behind the pixels: too late
+    if want is PHOTO:
+        assert (shown.image == PHOTO).all()
+
+
+def test_gamma_of_other_kinds_of_samples() -> None:
+    want = profiles.as_srgb(np.repeat(PHOTO[..., :1], 3, 2) / 255, profiles.BT_709)
+    for samples, color, depth in (
+        (PHOTO[..., 0], 0, 8),
+        (PHOTO[..., 0].astype(int) * 257, 0, 16),
+        (PHOTO[..., 0], 3, 8),
+    ):
+        palette = chunk(b"PLTE", np.repeat(np.arange(256, dtype=np.uint8), 3).tobytes()) if color == 3 else b""
+        shown = decode(png(samples, color, depth, gama(100000), palette), depth="full")
+        assert np.abs(shown.image.astype(int) - want).max() <= 2
+    deep = decode(png(PHOTO.astype(int) * 257, 2, 16, cicp(12, 13)), depth="full")
+    assert np.abs(deep.image.astype(int) - P3).max() <= 2
+    clear = decode(png(np.dstack([PHOTO, np.full(PHOTO.shape[:2], 255)]), 6, 8, gama(100000)))
+    assert np.abs(clear.image.astype(int) - LINEAR).max() <= 2
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG")])
+def test_hdr_is_named_and_left(transfer: int, name: str) -> None:
+    shown = decode(png(PHOTO, 2, 8, cicp(9, transfer)))
+    assert (shown.image == PHOTO).all()
+    assert shown.warnings == (f"its colors are HDR ({name}), which is not converted",)
+
+
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_the_turn_of_its_exif_chunk(turn: int) -> None:
     exif = b"MM\0*\0\0\0\x08\0\1" + struct.pack(">HHIHH", 0x0112, 3, 1, turn, 0) + bytes(4)
