@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.peer_files import EXCEPTIONS, PACKAGES
-from models.io import kinds, photometric, tiff_segments
+from models.io import heif, jpeg2000, jpegxl, kinds, photometric, tiff_segments
+from models.io.samples import Limits
 
 PAGE = Path(__file__).with_suffix(".md")
 
@@ -53,6 +54,14 @@ Judged from the header, before a pixel is decoded: `TESSERA_MAX_BYTES` of a file
 `TESSERA_MAX_SIDE_PX` of a picture, 8 bytes of samples for each of those pixels, 65,536 strips or tiles of TIFF, tiles
 of at most 1024² pixels or of the image. What a picture holds while it is worked on counts against
 `TESSERA_MAX_WORKING_BYTES` ([serving.md](serving.md)); `python -m benchmarks.large` measures it.
+
+Some decoders need more for a pixel than others, and what they may take grows with `TESSERA_MAX_MPX`. So at the default
+of {mpx:g} Mpx an intact picture of fewer may be refused with 413:
+
+{table}
+JPEG XL, AVIF and HEIC above that size are tried, as many need less: a lossy JPEG XL of 36 Mpx opens, a lossless one of
+30 Mpx does not. Where the attempt fails the answer is 413, as damage cannot be told from want of memory; below that
+size it is 400.
 """
 
 
@@ -95,13 +104,32 @@ def page() -> str:
             + "; predictors 1, 2 and 3. Others are refused by name.\n",
             _RULES,
             _DICOM,
-            _BOUNDS,
+            _bounds(),
             "## Shown otherwise than elsewhere\n",
             f"Of the pictures inside the source packages of {', '.join(PACKAGES)}\n(`make peer-files`), each"
             " of which is opened or refused, these get other labels than what ImageMagick or GDAL\nshows of them:\n",
             _table(("files", "why"), ((f"`{name}`", why) for name, why in EXCEPTIONS.items())),
         ]
     )
+
+
+def _bounds() -> str:
+    limits = Limits()
+    one, two = limits.max_held_bytes, 2 * limits.max_held_bytes
+    rows = [
+        (f"JPEG 2000, {what}", jpeg2000.bytes_a_pixel(parts, bits), one, 0)
+        for what, parts, bits in (("gray", 1, 8), ("RGB", 3, 8), ("RGB of 16 bits", 3, 16), ("RGB and alpha", 4, 8))
+    ]
+    rows.append(("JPEG XL", jpegxl.DECODING_BYTES, one, jpegxl.ALWAYS_BYTES))
+    rows.append(("AVIF, HEIC", heif.DECODING_BYTES, two, heif.ALWAYS_BYTES))
+    table = _table(
+        ("format", "bytes a pixel, at most", "of", "surely opened up to about"),
+        (
+            (name, str(each), f"{held / 1e6:.0f} MB", f"{int(min((held - always) / each / 1e6, limits.max_mpx))} Mpx")
+            for name, each, held, always in rows
+        ),
+    )
+    return _BOUNDS.format(mpx=limits.max_mpx, table=table)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -27,11 +27,13 @@ _FAILED, _DAMAGED, _TOO_LARGE = 1, 3, 4  # exit codes; the first is Python's own
 _log = logging.getLogger(__name__)
 
 
-def decode(data: bytes, codec: str, granted_bytes: int, granted_s: int = _CPU_S) -> Array:
+def decode(data: bytes, codec: str, granted_bytes: int, granted_s: int = _CPU_S, needed_bytes: int = 0) -> Array:
     """The samples that a codec (`JPEG XL`, `AVIF`, `HEIC`, `JPEG-LS`) makes of a file: read-only [H, W] or [H, W, C].
 
     granted_bytes, granted_s  of memory, the samples included, and of a core's time
-    Raises ImageTooLarge where it needs more memory or time, ImageError where it cannot read the file.
+    needed_bytes              that a sound file of this size may need
+    Raises ImageTooLarge where it needs more memory or time, ImageError where it cannot read the file. Some codecs fail
+    in the same way for both: where more may be needed than was granted, that is taken to be the reason.
     """
     code = f"import sys; sys.path[:] = {sys.path!r}; from models.io.apart import main; main()"
     command = [sys.executable, "-c", code, codec, str(granted_bytes), str(granted_s)]
@@ -43,9 +45,14 @@ def decode(data: bytes, codec: str, granted_bytes: int, granted_s: int = _CPU_S)
             f"decoding this {codec} file takes longer than {10 + 2 * granted_s} s: send a JPEG or PNG"
         ) from None
     if done.returncode in (_DAMAGED, -signal.SIGSEGV):  # a codec that got no memory says so in no other way
+        if needed_bytes > granted_bytes:
+            raise ImageTooLarge(
+                f"decoding a {codec} file of this size may take {needed_bytes / 1e6:.0f} MB, and did not succeed in"
+                f" {granted_bytes / 1e6:.0f} MB, or it is damaged: send a smaller image, or a JPEG or PNG"
+            )
         raise ImageError(
-            f"the {codec} file is damaged or truncated, or needs more than {granted_bytes / 1e6:.0f} MB; send it again,"
-            " or as JPEG or PNG"
+            f"the {codec} file is damaged or truncated, or larger than its header says; send it again, or as JPEG or"
+            " PNG"
         )
     if done.returncode == _FAILED:  # of our own making, not of the file's
         _log.error("the process that decodes %s failed: %s", codec, done.stderr.decode(errors="replace")[-500:])

@@ -11,7 +11,7 @@ from models.io import apart, color_profile, heif_header
 from models.io.picture import Channels, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits
 
-_DECODING_BYTES, _ALWAYS_BYTES = 24, 32 * 2**20  # of a pixel (17 of one of 10 bits, 8 of one of 8), and of any picture
+DECODING_BYTES, ALWAYS_BYTES = 24, 32 * 2**20  # of a pixel (17 of one of 10 bits, 8 of one of 8), and of any picture
 
 
 def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
@@ -20,10 +20,11 @@ def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
     limits.check_size(*header.size)
     check_bands(choice.bands, 3)
     pixels = header.size[0] * header.size[1]
-    granted = min(_DECODING_BYTES * pixels + _ALWAYS_BYTES, 2 * limits.max_held_bytes)
+    needed = DECODING_BYTES * pixels + ALWAYS_BYTES
+    granted = min(needed, 2 * limits.max_held_bytes)
 
     def decode() -> Decoded:
-        samples = apart.decode(data, name, granted)
+        samples = apart.decode(data, name, granted, needed_bytes=needed)
         if samples.shape[:2] != header.size:
             raise ImageError(f"the {name} file is damaged: it states two sizes")
         if samples.dtype == np.uint16:  # photos of 10 and 12 bits, which libheif spreads over 16

@@ -21,8 +21,7 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     header = jpeg2000_header.read(data)
     size = (header.height, header.width)
     limits.check_size(*size)
-    bytes_a_pixel = header.parts * (4 + (1 if header.bits <= 8 else 2)) + RGB_BYTES  # OpenJPEG computes in 32 bits
-    held = bytes_a_pixel * size[0] * size[1] + table_bytes(header)
+    held = bytes_a_pixel(header.parts, header.bits) * size[0] * size[1] + table_bytes(header)
     if held > limits.max_held_bytes:
         raise ImageTooLarge(
             f"decoding this JPEG 2000 of {header.width}×{header.height} takes {held / 1e6:.0f} MB; the limit is"
@@ -45,6 +44,11 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     if encoded.size != size:
         raise ImageError("the JPEG 2000 file is damaged: it states two sizes")
     return encoded._replace(working_bytes=max(held, encoded.working_bytes))
+
+
+def bytes_a_pixel(parts: int, bits: int) -> int:
+    """What decoding holds for a pixel of so many bands and bits. OpenJPEG computes in 32 bits."""
+    return parts * (4 + (1 if bits <= 8 else 2)) + RGB_BYTES
 
 
 def table_bytes(header: Header) -> int:

@@ -186,5 +186,16 @@ def test_damage_and_limits(kind: str) -> None:
 def test_what_takes_more_than_was_granted_ends_alone() -> None:
     large = bytes(jpegxl_encode(np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), dtype=np.uint8), effort=1))
     assert apart.decode(large, "JPEG XL", 200_000_000).shape == (1500, 1500, 3)
-    with pytest.raises(ImageError, match="4 MB"):
-        apart.decode(large, "JPEG XL", 4_000_000)
+    with pytest.raises(ImageTooLarge, match=" 4 MB"):
+        apart.decode(large, "JPEG XL", 4_000_000, needed_bytes=90_000_000)
+
+
+def test_a_sound_file_over_the_grant_is_too_large_and_a_truncated_one_within_it_is_damaged() -> None:
+    large = bytes(jpegxl_encode(np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), dtype=np.uint8), effort=1))
+    tight = Limits(max_mpx=3)  # 24 MB of samples; 40 bytes for each of the pixels would be 90 MB
+    with pytest.raises(ImageTooLarge, match="24 MB"):
+        inspect(large, limits=tight).decode()
+    for data in (large[:-1000], bytes(jpegxl_encode(np.asarray(SOFT)))[:-20]):
+        with pytest.raises(ImageError, match="damaged or truncated") as raised:
+            decode(data)
+        assert not isinstance(raised.value, ImageTooLarge)
