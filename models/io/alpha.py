@@ -1,6 +1,6 @@
 """Transparency: what is seen through is shown on white, and what is wholly transparent is no data.
 
-Knows nothing of file formats, of depths, of colour spaces.
+Knows nothing of file formats, of depths, of color spaces.
 """
 
 import numpy as np

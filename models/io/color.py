@@ -1,4 +1,4 @@
-"""Colour management: samples whose meaning an ICC profile states, as sRGB. By littleCMS, which Pillow brings.
+"""Color management: samples whose meaning an ICC profile states, as sRGB. By littleCMS, which Pillow brings.
 
 Knows nothing of file formats, of depths, of transparency. A profile never refuses a picture: where it says nothing of
 these samples they stay as they are, and a sentence tells so.
@@ -71,7 +71,7 @@ def _build(profile: bytes, mode: Mode) -> tuple[Convert | None, str | None]:
         source = ImageCms.ImageCmsProfile(io.BytesIO(_without_float_tables(profile)))
         convert = _of_grays(source, profile) if mode == "L" else _of_colors(_transform(source, mode), mode)
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return None, "the colour profile is damaged, and was left out"
+        return None, "the color profile is damaged, and was left out"
     return (None if _is_identity(convert, mode) else convert), None
 
 
@@ -79,12 +79,12 @@ def _problem(profile: bytes, mode: Mode) -> str | None:
     """Why a profile says nothing of samples of this mode, or None."""
     size, kind, space = len(profile), profile[12:16], profile[16:20]
     if size > _MAX_BYTES:
-        return f"the colour profile has {size / 2**20:.1f} MiB, and was left out: at most {_MAX_BYTES >> 20} are read"
+        return f"the color profile has {size / 2**20:.1f} MiB, and was left out: at most {_MAX_BYTES >> 20} are read"
     if size < 132 or profile[36:40] != b"acsp":
-        return "the colour profile is damaged, and was left out"
+        return "the color profile is damaged, and was left out"
     if kind not in _CLASSES or space not in _SPACES[mode]:
         name = space.decode("ascii", "replace").strip() if space.isascii() and space.strip().isalnum() else "other"
-        return f"the colour profile is for {name} samples, not for {_NAMES[mode]}, and was left out"
+        return f"the color profile is for {name} samples, not for {_NAMES[mode]}, and was left out"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Size, turn and colour profile of the primary picture of a HEIC or AVIF file, box by box.
+"""Size, turn and color profile of the primary picture of a HEIC or AVIF file, box by box.
 
 libheif and libavif read these files where they can do no harm (`models.io.apart`): this is what is known before.
 Knows nothing of limits, of decoders. Source: ISO/IEC 14496-12, 8.11 and 12.1.5; ISO/IEC 23008-12, 6.5 and 9.3.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from models.io.boxes import boxes
 from models.io.samples import ImageError, UnsupportedImage
 
-SRGB, GRAY, SYCC, CMYK = 16, 17, 18, 12  # enumerated colour spaces
+SRGB, GRAY, SYCC, CMYK = 16, 17, 18, 12  # enumerated color spaces
 _SIZ, _COD, _COC, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
 _MAX_PARTS = 16
 
@@ -23,7 +23,7 @@ class Header:
     bits, signed   of a sample; `parts` of them make a pixel, `alpha` is the number of one of them
     tiles, blocks  how many tiles there are, and how many precincts and code blocks in all of them
     subsampled     some of the parts have fewer pixels
-    space          the colour space's number, where it has one
+    space          the color space's number, where it has one
     codestream     where the picture's data begin and end
     """
 

@@ -1,4 +1,4 @@
-"""Decoded channels to what a viewer shows: colour management, transparency, the chosen bands, the turn.
+"""Decoded channels to what a viewer shows: color management, transparency, the chosen bands, the turn.
 
 Knows nothing of file formats. TIFF has more kinds of channels, and its own way (`models.io.tiff`).
 """

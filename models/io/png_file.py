@@ -1,7 +1,7 @@
 """PNG files to pixels by libpng, from the chunks that make the picture: no other one decides whether it is shown.
 
 What counts of the ancillary chunks: tRNS (transparency), eXIf (orientation), and what the colors are: cICP (code
-points), else iCCP (colour profile), else sRGB, else gAMA (gamma) and cHRM (chromaticities) beside it, as browsers take
+points), else iCCP (color profile), else sRGB, else gAMA (gamma) and cHRM (chromaticities) beside it, as browsers take
 them. Of an animation the still picture is shown.
 
 Knows nothing of other formats; label maps are written by `models.io.png`. Source: PNG specification, third edition
@@ -22,7 +22,7 @@ from models.types import Array
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
-_MAX_PROFILE = 4 * 2**20  # bytes of a colour profile once inflated
+_MAX_PROFILE = 4 * 2**20  # bytes of a color profile once inflated
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # of a color type; a palette's are looked up
 _COLORS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -159,6 +159,6 @@ def _inflated(body: bytes, warnings: list[str]) -> bytes | None:
     try:
         profile = zlib.decompressobj().decompress(packed[1:], _MAX_PROFILE + 1)
     except zlib.error:
-        warnings.append("the colour profile is damaged, and was left out")
+        warnings.append("the color profile is damaged, and was left out")
         return None
     return profile

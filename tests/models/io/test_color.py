@@ -1,4 +1,4 @@
-"""Colour profiles: sRGB's cost nothing, others are converted, wrong ones are left out with a word."""
+"""Color profiles: sRGB's cost nothing, others are converted, wrong ones are left out with a word."""
 
 import itertools
 import struct
