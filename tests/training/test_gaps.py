@@ -319,8 +319,8 @@ def test_bands_that_are_not_there_are_told_by_file(tmp_path: Path, capsys: pytes
     data = streets(tmp_path / "photos", infrared, count=4)
     with pytest.raises(DataError, match="0 readable images"):
         datasets.open("folder", data, bands=(5, 3, 2), console=(said := quiet()))
-    assert said.file.getvalue().count("skipped 0.tif: bands: one or three of 1 to 4") == 1  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match=r"0\.tif: bands: one or three of 1 to 4"):
+    assert said.file.getvalue().count("skipped 0.tif: bands 5,3,2: this picture has the bands 1 to 4") == 1  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"0\.tif: bands 5,3,2: this picture has the bands 1 to 4"):
         open_regions(sorted(data.iterdir()), RegionOptions(bands=(5, 3, 2)), tmp_path / "cache", quiet())
     with pytest.raises(typer.Exit):
         pretrain.main([data], tmp_path / "weights.safetensors", bands="4,3")
