@@ -6,6 +6,7 @@ The decoder writes into an array of the header's size, or the file is refused. K
 import numpy as np
 
 from models.io import apart, jpeg_header
+from models.io.color import converter
 from models.io.jpeg_header import Header
 from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, all_of_a_byte, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
@@ -20,6 +21,7 @@ _NAMES = {
     jpeg_header.ARITHMETIC_PROGRESSIVE: "arithmetic-coded JPEG",
     jpeg_header.JPEG_LS: "JPEG-LS",
 }
+_PLAIN = (jpeg_header.BASELINE, jpeg_header.EXTENDED, jpeg_header.PROGRESSIVE)
 _EOI = b"\xff\xd9"
 _ALWAYS_BYTES = 32 * 2**20  # that a process for CharLS is granted for any picture
 _JPEG_LS_SPEED = 16_000_000  # samples a second; CharLS does 50 million
@@ -56,11 +58,22 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
 
 
 def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:
+    if _plain(header) and not choice.bands:
+        return Decoded(_samples(data, header))
     channels = Channels(_samples(data, header), header.profile, header.orientation, bits=header.bits)
     if header.parts == 4:
         channels.inks = True
         np.subtract(255, channels.samples, out=channels.samples)  # Adobe's way, which all others took over
     return show(channels, choice)
+
+
+def _plain(header: Header) -> bool:
+    """Whether what the decoder makes of it is what is shown: no turn, profile, inks or deep samples to look after."""
+    said: list[str] = []
+    upright = header.orientation == 1 and header.bits == 8 and header.process in _PLAIN
+    if header.profile is None:
+        return upright and header.parts in (1, 3)
+    return upright and header.parts == 3 and converter(header.profile, "RGB", said) is None and not said
 
 
 def _samples(data: bytes, header: Header) -> Array:

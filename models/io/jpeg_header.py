@@ -7,7 +7,7 @@ G.1.1.1.
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -50,7 +50,6 @@ class Header:
     scans: int = 0
     orientation: int = 1
     profile: bytes | None = None
-    warnings: list[str] = field(default_factory=list)
 
     @property
     def holds_coefficients(self) -> bool:
@@ -111,8 +110,13 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
     Raises ImageError where a second picture begins inside the first.
     """
     at = 2
-    while found := _MARKER.search(data, at):
-        marker, at = data[found.start() + 1], found.end()
+    while True:
+        if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"", b"\0", b"\xff"):
+            marker, at = data[at + 1], at + 2  # where it stands in nearly all files
+        elif found := _MARKER.search(data, at):
+            marker, at = data[found.start() + 1], found.end()
+        else:
+            return
         if marker == _SOI:
             raise ImageError("the JPEG is damaged: a second one begins inside it")
         if marker == _EOI:
