@@ -1,8 +1,8 @@
 """TIFF files to RGB uint8: which of a file's images, which of its bands, what it says of their meaning and validity.
 
 Knows nothing of other formats, of clusters, of networks. `tiff_directory` says what a file holds, `tiff_segments` reads
-strips and tiles, `tiff_bands` knows which samples are shown and `photometric` what they mean, `stretch` brings deep ones
-to 8 bits.
+strips and tiles, `tiff_bands` knows which samples are shown and `photometric` what they mean, `stretch` brings deep
+ones to 8 bits.
 """
 
 import re
