@@ -1,4 +1,4 @@
-"""Damaged files of every kind: an image or ImageError, and nothing else."""
+"""Damaged files of most kinds: an image or ImageError, and nothing else."""
 
 import random
 
@@ -35,7 +35,7 @@ FILES = {
 @pytest.mark.parametrize("kind", FILES)
 def test_only_image_errors_come_out(kind: str) -> None:
     chance, whole = random.Random(kind), FILES[kind]
-    for _ in range(6 if kind in ("AVIF", "JPEG XL", "JPEG-LS") else 150):  # these in processes of their own
+    for _ in range(6 if kind in ("AVIF", "JPEG XL") else 150):  # these in processes of their own
         data = bytearray(whole)
         for _ in range(chance.choice((1, 1, 2, 8))):
             at = chance.randrange(4, min(len(data), chance.choice((64, 400, len(data)))))
