@@ -52,7 +52,9 @@ def create_app(settings: Settings | None = None, open_engine: Callable[[Bundle],
     metrics = Metrics()
     runtime = Runtime.of(settings, metrics)
     registry = Registry(settings, metrics, open_engine)
-    state = AppState(settings, metrics, registry, runtime, InFlight(), ApiKeys.from_settings(settings))
+    state = AppState(
+        settings, metrics, registry, runtime, InFlight(settings.max_requests), ApiKeys.from_settings(settings)
+    )
     served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
@@ -89,8 +91,7 @@ def create_app(settings: Settings | None = None, open_engine: Callable[[Bundle],
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
-        in_flight=state.in_flight,
-        max_requests=settings.max_requests,
+        in_flight=in_flight,
         access_log=settings.access_log,
     )
     app.add_exception_handler(TesseraError, _refuse)

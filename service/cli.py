@@ -3,8 +3,11 @@
 Knows nothing of what is served.
 """
 
+import ipaddress
 import logging
 import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +16,8 @@ import uvicorn
 
 from models import hardware
 from models.native import bindings as kernels
-from service.api.protocol import within
+from service.api.connections import Connections
+from service.api.protocol import bounded
 from service.api.server import Server
 from service.api.state import Lifecycle
 from service.app import create_app
@@ -22,8 +26,9 @@ from service.settings import Settings
 log = logging.getLogger("tessera")
 
 serve = typer.Typer(add_completion=False, help="Serve bundles over HTTP.")
-# A backstop behind our own, politer limit on requests: idle connections count, and the answer is no problem document.
-_CONNECTIONS = 8
+_LAME_DUCK_S = 2.0  # where a balancer may be in front
+_OTHER_FILES = 256  # that may be open beside connections
+_MOST_FILES = 2**20
 
 
 @serve.command()
@@ -44,22 +49,55 @@ def run(
     app = create_app(settings)
     if not kernels.compiled():
         log.warning("numpy does the work of the C kernels, several times slower: install again where a C compiler is")
+    state = app.state.tessera
+    connections = Connections(settings, state.metrics)
+    connections.max_connections = min(connections.max_connections, open_files() - _OTHER_FILES)
     server = Server(
         uvicorn.Config(
             app,
-            http=within(settings.header_timeout_s),
+            http=bounded(connections, state.metrics),
+            ws="none",
             host=host,
             port=port,
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=settings.keep_alive_s,
-            timeout_graceful_shutdown=settings.drain_s,
-            limit_concurrency=_CONNECTIONS * settings.max_requests,
+            proxy_headers=False,
             backlog=2048,
         ),
-        app.state.tessera,
+        state,
+        connections,
+        lame_duck_s=settings.lame_duck_s
+        if settings.lame_duck_s is not None
+        else 0.0
+        if is_loopback(host)
+        else _LAME_DUCK_S,
     )
     server.run()
-    if app.state.tessera.lifecycle is Lifecycle.FAILED:
+    if state.lifecycle is Lifecycle.FAILED:
         raise typer.Exit(1)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens at `host`."""
+    try:
+        found = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+def open_files() -> int:
+    """How many files this process may have open, from now on as many as the system lets it ask for."""
+    try:
+        import resource
+    except ImportError:
+        return 2**16
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return _MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft

@@ -43,12 +43,21 @@ class Settings(BaseModel):
     max_working_bytes  that large images hold while they are decoded, all together; the rest is refused with 503
     max_key_images     of the same images, those of one key: beyond it that caller waits, and nobody else
     max_requests       requests answered at once, probes apart
+    max_connections    open at once; beyond it the one that has rested longest is closed, and who comes while none
+                       rests is answered to probes only
+    max_client_connections  the same of one client's address
+    max_unread_bytes   of answers that clients have not taken yet; beyond it the one that waits longest is closed
     max_batch_size     0 = by provider: 1 on a CPU, where batches only cost; 16 on a GPU
     max_batch_mpx      megapixels of one batch at the network's size
     header_timeout_s   for a request's headers to arrive;  body_timeout_s  for its body
+    write_timeout_s    in which a client takes its answer, or at least 64 KiB more of it
     cache_bytes        of network answers kept for the same image asked again; 0 switches that, and the sharing of
                        identical requests, off
     timeout_s          from the last byte of a request to its answer
+    keep_alive_s       that a connection may rest between requests
+    lame_duck_s        after SIGTERM, in which everything is served and only /readyz says no: for balancers to see it;
+                       None: 2, or 0 where the server listens on loopback
+    drain_s            after SIGTERM, the lame duck included, until whatever is left is ended
     access_log         a line for every request; refusals and failures are logged either way
     crf                who answers crf=true: `dense`, ours, or `pydensecrf`, in a process for each worker
     crf_timeout_s      a CRF that takes longer, waiting for its turn included, is left out, with a warning
@@ -77,15 +86,20 @@ class Settings(BaseModel):
     max_working_bytes: int = Field(default=4 * 2**30, ge=2**20)
     max_key_images: int = Field(default=64, ge=1)
     max_requests: int = Field(default=512, ge=1)
+    max_connections: int = Field(default=4096, ge=1)
+    max_client_connections: int = Field(default=1024, ge=1)
+    max_unread_bytes: int = Field(default=64 * 2**20, ge=2**16)
     max_batch_size: int = Field(default=0, ge=0)
     max_batch_mpx: float = Field(default=8.0, gt=0)
     cache_bytes: int = Field(default=64 * 2**20, ge=0)
     header_timeout_s: float = Field(default=10.0, gt=0)
     body_timeout_s: float = Field(default=30.0, gt=0)
+    write_timeout_s: float = Field(default=10.0, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
     crf: CRFName = "dense"
     crf_timeout_s: float = Field(default=10.0, gt=0)
     keep_alive_s: int = Field(default=75, ge=0)
+    lame_duck_s: float | None = Field(default=None, ge=0)
     drain_s: int = Field(default=25, ge=0)
     access_log: bool = True
     keys: str = Field(default="", repr=False)

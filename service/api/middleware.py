@@ -8,6 +8,7 @@ import logging
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.problems import PROBLEM, internal, problem_of
-from service.errors import Busy
+from service.errors import Busy, TooMany
 from service.metrics import Metrics
 from service.timings import Timings
 
@@ -41,10 +42,37 @@ def request_id(headers: Headers) -> str:
 
 
 class InFlight:
-    """How many requests are being answered now."""
+    """Requests that are being answered now: so many in all, and half as many of one client.
 
-    def __init__(self) -> None:
+    closed  further ones are refused, and their connections closed
+    """
+
+    def __init__(self, max_requests: int) -> None:
+        self._most, self._most_of_one = max_requests, max(1, max_requests // 2)
         self.running = 0
+        self.closed = False
+        self._of: Counter[str] = Counter()
+
+    def check(self, client: str) -> None:
+        """Raises Busy, or TooMany where it is this client's own requests."""
+        if self.closed:
+            raise Busy("the server is shutting down; ask another, or again in a moment", reason="draining")
+        if self.running >= self._most:
+            raise Busy(f"{self.running} requests are being answered", reason="too_many_requests")
+        if self._of[client] >= self._most_of_one:
+            raise TooMany(f"{self._of[client]} requests of yours are being answered", reason="client_full")
+
+    def enter(self, client: str) -> None:
+        """One more."""
+        self.running += 1
+        self._of[client] += 1
+
+    def leave(self, client: str) -> None:
+        """One less."""
+        self.running -= 1
+        self._of[client] -= 1
+        if not self._of[client]:
+            del self._of[client]
 
 
 class DrainingResponse(JSONResponse):
@@ -78,13 +106,10 @@ class RequestMiddleware:
     """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, and
     `unread`, true until the body was read to its end."""
 
-    def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, in_flight: InFlight, max_requests: int, access_log: bool = True
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, in_flight: InFlight, access_log: bool = True) -> None:
         self._app = app
         self._metrics = metrics
         self._traffic = in_flight
-        self._max_requests = max_requests
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,12 +132,17 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._add_headers(message, state, started)
+                if self._traffic.closed:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        self._traffic.running += 1
+        client = scope["client"][0] if scope["client"] else ""
+        inside = False
         try:
-            if self._traffic.running > self._max_requests and not probe:
-                raise Busy(f"{self._max_requests} requests are being answered", reason="too_many_requests")
+            if not probe:
+                self._traffic.check(client)
+            self._traffic.enter(client)
+            inside = True
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             self._metrics.refused.labels("client_left").inc()
@@ -125,7 +155,8 @@ class RequestMiddleware:
             if status == CLIENT_LEFT:  # nothing was sent yet
                 await problem(state, internal(state["request_id"]))(scope, receive, send_with_headers)
         finally:
-            self._traffic.running -= 1
+            if inside:
+                self._traffic.leave(client)
             took = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.answered(route, status, took)

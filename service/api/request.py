@@ -62,7 +62,6 @@ async def read_request(request: Request, model: type[O]) -> AsyncIterator[Infere
     Raises Busy, KeyMissing, BadBody and its kin, BadOption, NotFound, DeadlinePassed, ClientDisconnect.
     """
     state = state_of(request)
-    state.admit()
     caller = known_caller(request)
     given, options = _query(model, request.scope["query_string"])
     with state.runtime.admission.hold() as hold:

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 from service.api.auth import ApiKeys
 from service.api.middleware import InFlight
-from service.errors import Busy
 from service.inference.runtime import Runtime
 from service.metrics import Metrics
 from service.repository.registry import Registry
@@ -17,10 +16,15 @@ from service.settings import Settings
 
 
 class Lifecycle(StrEnum):
-    """Where a server is in its life, in this order; `failed` ends it by itself."""
+    """Where a server is in its life, in this order; `failed` ends it by itself.
+
+    leaving   it serves as always, and tells balancers to go elsewhere
+    draining  it finishes what it was asked, and refuses what is new
+    """
 
     LOADING = "loading"
     READY = "ready"
+    LEAVING = "shutting down"
     DRAINING = "draining"
     FAILED = "failed"
 
@@ -37,11 +41,6 @@ class AppState:
     keys: ApiKeys
     lifecycle: Lifecycle = Lifecycle.LOADING
     starting: asyncio.Task[None] | None = None
-
-    def admit(self) -> None:
-        """Raises Busy when new work should go elsewhere; what is already in is not asked again."""
-        if self.lifecycle is Lifecycle.DRAINING:
-            raise Busy("the server is shutting down; ask another, or again in a moment", reason="draining")
 
     def not_ready(self) -> str | None:
         """Why a balancer should ask another server; None where it need not."""

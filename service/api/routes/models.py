@@ -59,7 +59,6 @@ async def model(name: str, request: Request) -> responses.ModelDetail:
 )
 async def load(name: str, request: Request) -> responses.Loaded:
     state = state_of(request)
-    state.admit()
     state.keys.admin(request.headers)
     if request.query_params:
         raise BadOption(f'{min(request.query_params)[:60]}: options of a load go into its body: {{"default": true}}')
