@@ -91,7 +91,7 @@ def create_app(settings: Settings | None = None, open_engine: Callable[[Bundle],
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
-        in_flight=in_flight,
+        in_flight=state.in_flight,
         access_log=settings.access_log,
     )
     app.add_exception_handler(TesseraError, _refuse)

@@ -51,6 +51,8 @@ def run(
         log.warning("numpy does the work of the C kernels, several times slower: install again where a C compiler is")
     state = app.state.tessera
     connections = Connections(settings, state.metrics)
+    state.metrics.watch("connections", "Open connections", lambda: len(connections))
+    state.metrics.watch("unread_bytes", "Of answers that clients have not taken yet", lambda: connections.unread)
     connections.max_connections = min(connections.max_connections, open_files() - _OTHER_FILES)
     server = Server(
         uvicorn.Config(

@@ -50,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     over = False
     _in_head = True
     _begun = False  # a head, and is not at its end
+    _heads = 0  # that were read to their end
     _head_bytes = 0  # of it, with blank lines before it
     _head_size = 0  # of its parts that are known
     _rest_bytes = 0  # since the latest of a body's: chunk extensions, trailers
@@ -73,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         left = memoryview(data)
         while left and not (self._refused or self._ending):
-            in_head, piece = self._in_head, left
+            in_head, heads, piece = self._in_head, self._heads, left
             if in_head:
                 if not self._head_bytes and self.cycle is not None and self._answered:  # the next head begins
                     self.deadline = min(self.deadline, time.monotonic() + self._house.header_timeout_s)
@@ -82,7 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._rest_bytes += len(piece)
             self._feed(piece)
             left = left[len(piece) :]
-            if in_head and self._in_head:
+            if in_head and self._heads == heads:
                 self._head_bytes += len(piece)
                 self._limit_passed |= self._head_bytes >= MAX_HEAD_BYTES
             self._limit_passed |= self._rest_bytes > 2 * MAX_HEAD_BYTES
@@ -118,6 +119,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = self._begun = False
+        self._heads += 1
         self._head_bytes = self._rest_bytes = 0
         if len(self.pipeline) >= MAX_PIPELINED:
             self._end_after_answers()

@@ -99,8 +99,7 @@ class Server(uvicorn.Server):
         await self._close_door()
         if not failed:
             log.info("draining: new work is refused, what is in the house is finished")
-            self._state.lifecycle = Lifecycle.DRAINING
-        self._state.in_flight.closed = True
+            self._state.drain()
         self._connections.drain()
         while (len(self._connections) or self.server_state.tasks) and not self.force_exit:
             if time.monotonic() >= ends_at:

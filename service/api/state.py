@@ -42,6 +42,11 @@ class AppState:
     lifecycle: Lifecycle = Lifecycle.LOADING
     starting: asyncio.Task[None] | None = None
 
+    def drain(self) -> None:
+        """From now on what was asked is finished, and what is new refused."""
+        self.lifecycle = Lifecycle.DRAINING
+        self.in_flight.closed = True
+
     def not_ready(self) -> str | None:
         """Why a balancer should ask another server; None where it need not."""
         if self.lifecycle is not Lifecycle.READY:

@@ -12,7 +12,6 @@ from starlette.testclient import TestClient
 
 from models.inference import Prediction
 from models.io.encode import encode
-from service.api.state import Lifecycle
 from service.app import create_app
 from service.formats import registry as render
 from service.settings import Settings
@@ -120,7 +119,7 @@ def test_not_ready_while_loading_and_live_all_the_same(tiny_bundle: Path, tmp_pa
 
 def test_while_draining_new_work_is_refused_and_probes_answer(serve: Any) -> None:
     with serve() as client:
-        client.app.state.tessera.lifecycle = Lifecycle.DRAINING
+        client.app.state.tessera.drain()
         assert client.get("/readyz").status_code == 503
         assert client.get("/livez").status_code == 200
         answer = client.post("/segment", content=PNG)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ import pytest
 from benchmarks import machine
 from models.crf import reference
 from models.io.encode import encode
+from service.cli import is_loopback
 from tests.service.fakes import free_port
 from tests.tiny import bands
 
@@ -63,22 +64,77 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
         connection.close()
 
 
-def test_sigterm_finishes_what_is_inside_and_turns_readiness_off(tiny_bundle: Path, tmp_path: Path) -> None:
+def head(length: int, path: str = "/segment?format=png") -> bytes:
+    return b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (path.encode(), length)
+
+
+def test_sigterm_says_not_ready_serves_on_and_then_finishes_what_is_inside(tiny_bundle: Path, tmp_path: Path) -> None:
+    with (
+        process(tiny_bundle, tmp_path, TESSERA_LAME_DUCK_S="1", TESSERA_KEEP_ALIVE_S="20") as (running, port),
+        socket.create_connection(("127.0.0.1", port), timeout=10) as slow,
+        socket.create_connection(("127.0.0.1", port), timeout=10) as kept,
+    ):
+        slow.sendall(head(len(PNG)) + PNG[:50])  # a request whose body is still coming in: accepted, so it is answered
+        kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert kept.recv(4096).startswith(b"HTTP/1.1 200")
+        running.send_signal(signal.SIGTERM)
+        told = time.monotonic()
+        while ask(port, "GET", "/readyz")[0] == 200:
+            assert time.monotonic() - told < 0.5
+        assert ask(port, "POST", "/segment", PNG)[0] == 200
+        assert ask(port, "GET", "/livez")[0] == 200
+        with suppress(ConnectionRefusedError):
+            while time.monotonic() - told < 10:
+                ask(port, "GET", "/livez")
+        assert 1 <= time.monotonic() - told < 10
+        kept.sendall(head(len(PNG)) + PNG)
+        refused = kept.recv(4096)
+        assert refused.startswith(b"HTTP/1.1 503")
+        assert b"connection: close" in refused
+        slow.sendall(PNG[50:])
+        assert slow.recv(12) == b"HTTP/1.1 200"
+        assert running.wait(10) == 0
+
+
+def test_what_is_not_finished_is_ended_when_the_time_is_up(tiny_bundle: Path, tmp_path: Path) -> None:
+    with (
+        process(tiny_bundle, tmp_path, TESSERA_DRAIN_S="1") as (running, port),
+        socket.create_connection(("127.0.0.1", port), timeout=10) as stalled,
+    ):
+        stalled.sendall(head(len(PNG)) + PNG[:50])
+        assert ask(port, "GET", "/livez")[0] == 200
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(10) == 0
+        assert time.monotonic() - began >= 1
+        assert running.stderr is not None
+        said = running.stderr.read()
+        assert "1 requests are not finished in time (TESSERA_DRAIN_S)" in said
+        assert "Traceback" not in said
+
+
+def test_no_connection_is_reset_when_the_server_goes(tiny_bundle: Path, tmp_path: Path) -> None:
     with process(tiny_bundle, tmp_path) as (running, port):
-        # A request whose body is still coming in: accepted, so it has to be answered.
-        slow = socket.create_connection(("127.0.0.1", port))
-        slow.sendall(b"POST /segment?format=png HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(PNG))
-        slow.sendall(PNG[:50])
+        answers: list[int] = []
+        ended: list[Exception] = []
+
+        def client() -> None:
+            try:
+                while True:
+                    answers.append(ask(port, "POST", "/segment?format=png", PNG)[0])
+            except Exception as error:
+                ended.append(error)
+
+        threads = [threading.Thread(target=client) for _ in range(12)]
+        for thread in threads:
+            thread.start()
         time.sleep(0.3)
         running.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
-        assert ask(port, "GET", "/readyz")[0] == 503
-        assert ask(port, "POST", "/segment", PNG)[0] == 503
-        assert ask(port, "GET", "/livez")[0] == 200
-        slow.sendall(PNG[50:])
-        slow.settimeout(10)
-        assert slow.recv(12) == b"HTTP/1.1 200"
-        slow.close()
+        for thread in threads:
+            thread.join(20)
+        assert [type(error) for error in ended] == [ConnectionRefusedError] * 12
+        assert answers.count(200) >= 12
+        assert set(answers) <= {200, 503}
         assert running.wait(10) == 0
 
 
@@ -176,6 +232,25 @@ def test_a_bad_bundle_ends_the_start_in_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "cannot serve: absent: no such bundle folder" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.8.9.1", True), ("::1", True), ("localhost", True)]
+    + [("0.0.0.0", False), ("", False), ("::", False), ("10.1.2.3", False), ("no such host", False)],
+)
+def test_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_as_many_files_may_be_open_as_the_system_allows() -> None:
+    ask_twice = "from service.cli import open_files; import resource as r; r.setrlimit(7, (100, r.getrlimit(7)[1]))"
+    said = subprocess.check_output(
+        [sys.executable, "-c", f"{ask_twice}; print(open_files(), *r.getrlimit(7))"], cwd=ROOT, text=True
+    )
+    now, soft, hard = map(int, said.split())
+    assert now == soft > 100
+    assert soft == hard or soft == 2**20
 
 
 def test_wrong_usage_is_2(tmp_path: Path) -> None:

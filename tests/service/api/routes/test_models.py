@@ -13,7 +13,6 @@ from starlette.testclient import TestClient
 from models.bundle import Bundle
 from models.inference import Prediction
 from models.io.encode import encode
-from service.api.state import Lifecycle
 from tests.service.answers import labels, problem
 from tests.service.fakes import FakeEngine
 from tests.service.variants import variant
@@ -273,5 +272,5 @@ def test_what_runs_and_what_waits_on_the_old_one_is_answered_by_it(
 
 def test_while_draining_nothing_is_loaded(start: Callable[..., Any]) -> None:
     with start() as client:
-        client.app.state.tessera.lifecycle = Lifecycle.DRAINING
+        client.app.state.tessera.drain()
         assert problem(client.post("/models/turned/load", headers=ADMIN), 503)
