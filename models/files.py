@@ -1,28 +1,41 @@
-"""Files that are there as a whole or not at all, whatever ends the process that writes them.
+"""Files that are there as a whole or not at all, whatever ends the process that writes them; damaged ones moved aside.
 
 Knows nothing of what is in them.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], *, durable: bool = False) -> None:
-    """Has `write` fill a file beside `path`, and moves it there in one step; a failure leaves what was there before.
-
-    durable  also when the power goes: waits until the disk has it
-    """
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Has `write` fill a file beside `path`, and moves it there in one step; a failure leaves what was there before."""
     scratch = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         with scratch.open("xb") as file:
             write(file)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
         os.replace(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def move_aside(path: Path, also: Sequence[str] = ()) -> Path:
+    """Moves a file to the first PATH.damaged-N that is free, and returns that.
+
+    also  suffixes of files that belong to it; they go first, so that none is left to a new file of its name
+    """
+    for number in count(1):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        with suppress(FileExistsError):
+            aside.open("xb").close()
+            break
+    for suffix in also:
+        with suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+    os.replace(path, aside)
+    return aside

@@ -67,6 +67,14 @@ class Conflict(TesseraError):
     """Not possible now: what the server holds has to change first."""
 
 
+class PreconditionFailed(TesseraError):
+    """What the request says it has seen (If-Match, If-None-Match) is not what is there."""
+
+
+class NotKept(TesseraError):
+    """A change that could not be written to the disk; nothing has changed then."""
+
+
 class DeadlinePassed(TesseraError):
     """The answer was not ready in time; the work was dropped."""
 

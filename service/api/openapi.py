@@ -73,12 +73,19 @@ def json_body(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
 def responses(
     *statuses: int, ok: dict[str, Any] | None = None, headers: dict[str, Any] | None = None
 ) -> dict[int | str, dict[str, Any]]:
-    """The answers a route can give besides its model: other media types and headers of 200, problems for `statuses`."""
+    """The answers a route can give besides its model: other media types and headers of 200, problems for `statuses`.
+
+    304 is none: it has those headers and nothing else.
+    """
     problems: dict[int | str, dict[str, Any]] = {
         status: {
-            **_PROBLEM,
+            **(_PROBLEM if status != 304 else {}),
             "description": HTTPStatus(status).phrase,
-            "headers": {**_ID, **(_LATER if status in (429, 503) else {})},
+            "headers": {
+                **_ID,
+                **(_LATER if status in (429, 503) else {}),
+                **(headers or {} if status == 304 else {}),
+            },
         }
         for status in (*statuses, 500)
     }

@@ -21,6 +21,8 @@ from service.errors import (
     KeyMissing,
     NotAllowed,
     NotFound,
+    NotKept,
+    PreconditionFailed,
     TooMany,
     UnsupportedEncoding,
 )
@@ -42,9 +44,11 @@ STATUS: dict[type[TesseraError], int] = {
     KeyMissing: 401,
     NotAllowed: 403,
     Conflict: 409,
+    PreconditionFailed: 412,
     BadModel: 422,
     Busy: 503,
     DeadlinePassed: 504,
+    NotKept: 507,
 }
 
 

@@ -4,12 +4,13 @@ Knows nothing of pixels or answers: bodies are told apart in `body.py`, images g
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
@@ -97,12 +98,24 @@ async def read_json(request: Request, model: type[M], *, hint: str, empty: bytes
     state = state_of(request)
     with state.runtime.admission.hold() as hold:
         data = await body.read(request, hold, max_bytes=_JSON_BYTES, timeout_s=state.settings.body_timeout_s)
+    data = data.strip() or empty
     try:
-        return model.model_validate_json(data.strip() or empty)
+        read = model.model_validate_json(data, strict=True)
+        json.loads(data, object_pairs_hook=_unique)  # now that it is known to be small and flat
+        return read
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
             raise BadBody(f"the body is not JSON; {hint}") from None
         raise BadOption(explain(error.errors(), descriptions(model))) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises BadOption for one with a key twice, of which readers take now the first, now the last."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise BadOption(f"{next(name for name in names if names.count(name) > 1)[:60]}: given twice")
+    return document
 
 
 @lru_cache(1024)

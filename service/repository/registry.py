@@ -21,9 +21,10 @@ from models.preprocess import fit
 from models.types import Array
 from service import engines
 from service.engines import Engine
-from service.errors import BadModel, Busy, Conflict, NotFound, nearest
+from service.errors import BadModel, Busy, Conflict, NotFound, NotKept, nearest
 from service.metrics import Metrics
 from service.repository import cluster_matching
+from service.repository.change_store import ChangeStore
 from service.repository.cluster_names import Clusters, TransferReport
 from service.repository.served_model import NetworkBatcher, Served
 from service.repository.verification import exclusive, network_bytes, read, verify
@@ -31,6 +32,9 @@ from service.scheduling.fair_lock import FairLock
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
+
+_SHARE_S = 1.0  # until a change made by another server shows in every answer
+_FIRST_LOOK_S = 5.0
 
 
 class NoBundle(TesseraError):
@@ -74,6 +78,8 @@ class Registry:
         self._cpu = FairLock()
         self._one_load = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+        self._changes = ChangeStore(settings.state)
+        self._sharing: asyncio.Task[None] | None = None
         self._drift = Gauge(
             "tessera_cluster_drift",
             "Distance of the served cluster shares from the training shares, 0 to 1",
@@ -86,6 +92,7 @@ class Registry:
         folders = self._settings.bundles
         if not folders:
             raise NoBundle("cannot serve: there is no bundle; train one, or name its folder with --bundle")
+        self._sharing = asyncio.create_task(self._share(), name="changes made by other servers")
         async with self._one_load:
             for i, folder in enumerate(folders):
                 try:
@@ -161,6 +168,10 @@ class Registry:
         for served in self.served:
             self._put_away(served)
         await asyncio.gather(*self._closing)
+        if self._sharing is not None:
+            self._sharing.cancel()
+            await asyncio.gather(self._sharing, return_exceptions=True)
+        self._changes.close()
 
     def show(self) -> None:
         """Bring `tessera_model_info` and the drift up to date: a provider can change while it runs."""
@@ -170,6 +181,21 @@ class Registry:
             self._metrics.model.labels(served.name, served.bundle.digest[:12], served.engine.provider).set(1)
             if (distance := served.drift.distance()) is not None:
                 self._drift.labels(served.name).set(distance)
+
+    async def _share(self) -> None:
+        """Every second: show what other servers on the state folder changed, and try again what could not be kept."""
+        with suppress(NotKept):
+            await self._changes.probe()
+        while True:
+            await asyncio.sleep(_SHARE_S)
+            try:
+                if not self._changes.writable:
+                    with suppress(NotKept):
+                        await self._changes.probe()
+                for served in list(self.served):
+                    await served.clusters.refresh()
+            except Exception:
+                log.exception("changes made by other servers cannot be looked at")
 
     def _find(self, ref: str) -> Served | None:
         return next((served for served in self.served if ref in (served.name, served.bundle.ref)), None)
@@ -192,6 +218,7 @@ class Registry:
         finally:
             self.loading = None
         served = self._queue(bundle, engine)
+        await served.clusters.refresh(limit_s=_FIRST_LOOK_S)
         old = self._find(served.name) if swap else None
         followed = await self._follow(served, old)
         self.failed.pop(folder.name, None)
@@ -231,14 +258,14 @@ class Registry:
             max_batch_mpx=self._settings.max_batch_mpx,
             on_batch=self._metrics.batched,
         )
-        return Served(bundle, engine, batcher, Clusters(bundle, self._settings.state / "clusters"))
+        return Served(bundle, engine, batcher, Clusters(bundle, self._changes))
 
     async def _follow(self, served: Served, old: Served | None) -> TransferReport | None:
         """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load."""
         clusters = served.clusters
         try:
-            past = old.clusters.past if old else None if clusters.known else await asyncio.to_thread(clusters.before)
-            if past is None or not (past.changes or clusters.past.changes):
+            past = old.clusters.past if old else None if clusters.known else await clusters.before()
+            if past is None or not (past.record or clusters.past.record):
                 return None
             also = []
             if old is not None:
@@ -247,7 +274,7 @@ class Registry:
             predict = exclusive(served.engine, self._cpu)
             match = await asyncio.to_thread(cluster_matching.match, past.fingerprint, served.bundle, predict, also)
             followed = await clusters.follow(past, match)
-            while old is not None and old.clusters.past.changes is not past.changes:  # a PATCH came meanwhile
+            while old is not None and old.clusters.past.record is not past.record:  # a PATCH came meanwhile
                 past = old.clusters.past
                 followed = await clusters.follow(past, match)
         except Exception:

@@ -14,7 +14,9 @@ from models.bundle import Bundle
 from models.inference import Prediction
 from service.errors import BadModel, NotFound
 from service.repository import cluster_matching
-from service.repository.cluster_names import Change, Clusters
+from service.repository.change_store import ChangeStore
+from service.repository.cluster_changes import Change
+from service.repository.cluster_names import Clusters
 from service.repository.registry import Registry
 from tests.service.registries import PIXELS, Engine, Wrong, load, settings_of, settled, within
 from tests.service.variants import variant
@@ -69,7 +71,9 @@ def test_without_a_common_code_names_follow_what_both_networks_see(bundle: Bundl
 
 def test_names_follow_at_a_restart_with_a_newer_bundle(bundle: Bundle, tmp_path: Path) -> None:
     settings = settings_of(bundle, tmp_path)
-    asyncio.run(Clusters(bundle, settings.state / "clusters").patch(1, Change(name="grass")))
+    store = ChangeStore(settings.state)
+    asyncio.run(Clusters(bundle, store).patch(1, Change(name="grass")))
+    store.close()
     turned = variant(bundle, tmp_path / "turned", order=[3, 0, 4, 1, 2])
     for _ in range(2):
         registry = load(settings_of(turned, tmp_path))

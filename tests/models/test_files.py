@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from models.files import write_atomically
+from models.files import move_aside, write_atomically
 
 
-@pytest.mark.parametrize("durable", [False, True])
-def test_the_new_file_takes_the_old_ones_place(tmp_path: Path, durable: bool) -> None:
+def test_the_new_file_takes_the_old_ones_place(tmp_path: Path) -> None:
     file = tmp_path / "names.json"
     for text in (b"old", b"new"):
-        write_atomically(file, lambda out, text=text: out.write(text), durable=durable)  # type: ignore[misc]
+        write_atomically(file, lambda out, text=text: out.write(text))  # type: ignore[misc]
         assert file.read_bytes() == text
     assert [path.name for path in tmp_path.iterdir()] == ["names.json"]
 
@@ -38,3 +37,17 @@ def test_others_may_read_it_as_any_file(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+
+
+def test_what_is_damaged_is_moved_aside_and_never_onto_another(tmp_path: Path) -> None:
+    file = tmp_path / "state.sqlite3"
+    for number in (1, 2, 3):
+        file.write_text(f"damaged {number}")
+        (tmp_path / "state.sqlite3-journal").write_text(f"journal {number}")
+        assert move_aside(file, also=("-journal", "-wal")).name == f"state.sqlite3.damaged-{number}"
+    for number in (1, 2, 3):
+        assert (tmp_path / f"state.sqlite3.damaged-{number}").read_text() == f"damaged {number}"
+        assert (tmp_path / f"state.sqlite3.damaged-{number}-journal").read_text() == f"journal {number}"
+    assert len(list(tmp_path.iterdir())) == 6
+    with pytest.raises(FileNotFoundError):
+        move_aside(file)

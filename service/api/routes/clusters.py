@@ -6,57 +6,63 @@ Knows nothing of images; names and colors live in `service/repository/cluster_na
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, Response
 
-from service.api import openapi, responses
+from service.api import conditional, openapi, responses
 from service.api.dependencies import known_caller, served_of, state_of
 from service.api.request import read_json
 from service.errors import BadOption, NotFound
 from service.inference import options
-from service.repository.cluster_names import Change
+from service.repository.cluster_changes import Change
+from service.repository.cluster_names import ClusterState
 from service.repository.served_model import Served
 
 router = APIRouter()
+_READ: dict[str, Any] = {
+    "responses": openapi.responses(304, 401, 404, 412, 422, 503, headers=conditional.RESPONSE_HEADERS),
+    "openapi_extra": conditional.parameters("If-None-Match", "If-Match"),
+}
 
 
 @router.get(
     "/clusters",
     operation_id="clusters",
     response_model=responses.ClusterList,
-    response_model_exclude_unset=True,
-    responses=openapi.responses(401, 404, 422, 503),
+    **_READ,
 )
-async def clusters(request: Request, query: Annotated[responses.ClustersQuery, Query()]) -> responses.ClusterList:
+async def clusters(request: Request, query: Annotated[responses.ClustersQuery, Query()]) -> Response:
     served = served_of(request, query.model)
-    return responses.ClusterList(
+    state = await served.clusters.refresh()
+    answer = responses.ClusterList(
         **_head(served),
         levels=served.clusters.levels,
-        clusters=[_describe(request, served, i, query.include) for i in range(served.clusters.count)],
+        clusters=[_describe(request, served, state, i, query.include) for i in range(served.clusters.count)],
     )
+    return conditional.tagged(request, answer)
 
 
 @router.get(
     "/clusters/tree",
     operation_id="clusterTree",
     response_model=responses.ClusterTree,
-    responses=openapi.responses(401, 404, 422, 503),
+    **_READ,
 )
-async def tree(request: Request, query: Annotated[options.ModelQuery, Query()]) -> responses.ClusterTree:
+async def tree(request: Request, query: Annotated[options.ModelQuery, Query()]) -> Response:
     served = served_of(request, query.model)
-    return responses.ClusterTree(**_head(served), merges=list(served.bundle.manifest.hierarchy))
+    answer = responses.ClusterTree(**_head(served), merges=list(served.bundle.manifest.hierarchy))
+    return conditional.tagged(request, answer)
 
 
 @router.get(
     "/clusters/{id}",
     operation_id="cluster",
     response_model=responses.ClusterInfo,
-    response_model_exclude_unset=True,
-    responses=openapi.responses(401, 404, 422, 503),
+    **_READ,
 )
-async def cluster(
-    id: int, request: Request, query: Annotated[responses.ClustersQuery, Query()]
-) -> responses.ClusterInfo:
-    return _describe(request, served_of(request, query.model), id, query.include)
+async def cluster(id: int, request: Request, query: Annotated[responses.ClustersQuery, Query()]) -> Response:
+    served = served_of(request, query.model)
+    state = await served.clusters.refresh()
+    return conditional.tagged(request, _describe(request, served, state, id, query.include))
 
 
 @router.patch(
@@ -64,20 +70,21 @@ async def cluster(
     operation_id="changeCluster",
     summary="Name, color, hide or merge a cluster; every answer shows it from now on",
     response_model=responses.ClusterInfo,
-    response_model_exclude_unset=True,
-    responses=openapi.responses(400, 401, 404, 408, 413, 415, 422, 503),
-    openapi_extra=openapi.json_body(Change, required=True),
+    responses=openapi.responses(400, 401, 404, 408, 412, 413, 415, 422, 503, 507, headers=conditional.RESPONSE_HEADERS),
+    openapi_extra=openapi.json_body(Change, required=True) | conditional.parameters("If-Match"),
 )
-async def change_cluster(
-    id: int, request: Request, query: Annotated[options.ModelQuery, Query()]
-) -> responses.ClusterInfo:
+async def change_cluster(id: int, request: Request, query: Annotated[options.ModelQuery, Query()]) -> Response:
     known_caller(request)
     change = await read_json(request, Change, hint='send for instance {"name": "road"}')
     if not change.model_fields_set:
         raise BadOption(f"nothing to change; give one of {', '.join(Change.model_fields)}")
     served = served_of(request, query.model)  # only now: it may have been replaced while the body came
-    await served.clusters.patch(id, change)
-    return _describe(request, served, id, None)
+
+    def unchanged(state: ClusterState) -> None:
+        conditional.check_unchanged(request.headers, _describe(request, served, state, id, None))
+
+    state = await served.clusters.patch(id, change, unchanged)
+    return conditional.changed(_describe(request, served, state, id, None))
 
 
 @router.get(
@@ -100,8 +107,10 @@ def _head(served: Served) -> dict[str, Any]:
     return {"model": served.name, "digest": served.bundle.digest[:12], "k": served.clusters.count}
 
 
-def _describe(request: Request, served: Served, id: int, include: str | None) -> responses.ClusterInfo:
-    look, change = served.clusters.style, served.clusters.change(served.clusters.check(id))
+def _describe(
+    request: Request, served: Served, state: ClusterState, id: int, include: str | None
+) -> responses.ClusterInfo:
+    look, change = state.style, state.changes.get(served.clusters.check(id), Change())
     default = state_of(request).registry.served[0]
     which = "" if served is default else f"?model={served.bundle.ref}"
     extra = {"centroid": served.bundle.centroids[id].tolist()} if include == "centroids" else {}
