@@ -57,8 +57,10 @@ ClusterName = Annotated[
 
 def cleaned(name: str) -> str:
     """A name without what `ClusterName` refuses; empty where nothing is left."""
-    kept = ""
-    for character in name:
-        if _NAME.fullmatch(kept + character):
-            kept += character
+    kept, position = "", 0
+    while position < len(name):
+        good = _NAME.match(name, position)
+        assert good is not None
+        kept += good[0]
+        position = good.end() + 1
     return kept.strip()[:80].strip()

@@ -27,7 +27,7 @@ class Settings(BaseModel):
     """Each field is the variable TESSERA_<NAME>. Sizes count bytes; times end in their unit.
 
     bundles            folders, separated as in PATH; the first is the default model
-    state              where names and colors given with PATCH are kept
+    state              where names and colors given with PATCH are kept; servers may share it
     models             the folder whose bundles POST /models/{name}/load may name; none: no loading over HTTP
     max_model_bytes    of all networks held at once
     engine             what runs the networks; auto measures what is installed, once, and remembers

@@ -44,8 +44,9 @@ _LATER_BUNDLE = (
     " ON CONFLICT (digest) DO UPDATE SET sequence = max(bundles.sequence, excluded.sequence)"
 )
 _LATER = (
-    "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (digest, cluster, field) DO UPDATE SET value = excluded.value,"
-    " sequence = excluded.sequence, checksum = excluded.checksum WHERE excluded.sequence > changes.sequence"
+    "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (digest, cluster, field)"
+    " DO UPDATE SET value = excluded.value, sequence = excluded.sequence, checksum = excluded.checksum"
+    " WHERE excluded.sequence > changes.sequence"
 )
 
 

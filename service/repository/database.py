@@ -101,10 +101,18 @@ class Database:
 
     async def _in_thread(self, job: Callable[[float], T], limit_s: float) -> T:
         future = self._thread.submit(job, time.monotonic() + limit_s)
+        waiting = asyncio.wrap_future(future)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), limit_s + _GRACE_S)
-        except TimeoutError:
-            raise NotKept("its disk does not answer") from None
+            done, _ = await asyncio.wait([waiting], timeout=limit_s)
+            if not done and future.cancel():
+                raise NotKept("it is busy with earlier changes")
+            if not done:
+                done, _ = await asyncio.wait([waiting], timeout=_GRACE_S)
+            if not done:
+                raise NotKept("its disk does not answer")
+            return waiting.result()
+        finally:
+            waiting.cancel()
 
     def _tell(self, failure: str | None) -> None:
         if failure is None and not self.writable:

@@ -105,6 +105,24 @@ def test_a_photo_given_before_the_models_are_known_waits_for_them(
         page.close()
 
 
+def test_a_name_that_cannot_be_kept_is_not_shown_and_the_page_says_why(
+    browser: Any, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("in the way")
+    (tmp_path / "photo.png").write_bytes(encode(bands(60, 100), "png"))
+    with process(tiny_bundle, tmp_path / "state") as (_, port):
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.set_input_files("#file", tmp_path / "photo.png")
+        page.locator("#clusters .name", has_text="blue").click()
+        page.wait_for_selector("input.name:focus")
+        page.keyboard.type("lake")
+        page.keyboard.press("Enter")
+        page.locator("#status.bad", has_text="TESSERA_STATE").wait_for()
+        assert "blue" in page.locator("#clusters button.name").all_text_contents()
+        page.close()
+
+
 def test_where_keys_are_configured_the_page_asks_for_one(browser: Any, tiny_bundle: Path, tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     photo.write_bytes(encode(bands(60, 100), "png"))

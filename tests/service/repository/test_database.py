@@ -273,19 +273,42 @@ from service.repository.change_store import ChangeStore
 from service.repository.cluster_changes import Said
 
 async def work(bundle, store, cluster):
-    for i in range(20):
+    for i in range(int(sys.argv[4])):
         await store.update(bundle, lambda kept, n: {**kept.record, (cluster, f"f{i}"): Said(i, n)})
+        print(i, flush=True)
     store.close()
 
 asyncio.run(work(Bundle.load(Path(sys.argv[1])), ChangeStore(Path(sys.argv[2])), int(sys.argv[3])))
 """
 
 
+def writer(bundle: Bundle, state: Path, cluster: int, changes: int) -> subprocess.Popen[str]:
+    """A process that says something new of a cluster again and again, and prints what was acknowledged."""
+    arguments = [sys.executable, "-c", _WRITER, str(bundle.path), str(state), str(cluster), str(changes)]
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_process_that_is_killed_at_any_moment_loses_no_acknowledged_change(bundle: Bundle, tmp_path: Path) -> None:
+    moment = random.Random(0)
+    for kill in range(3):
+        with writer(bundle, tmp_path, kill, 10**6) as running:
+            assert running.stdout is not None
+            assert running.stdout.readline()
+            time.sleep(moment.uniform(0, 0.1))
+            running.kill()
+            acknowledged = [0, *(int(line) for line in running.stdout if line.endswith("\n"))]
+        store = ChangeStore(tmp_path)
+        record = asyncio.run(store.look(bundle.digest, Kept(), 5)).record
+        store.close()
+        for i in acknowledged:
+            assert record[kill, f"f{i}"].value == i
+        assert len(acknowledged) <= sum(cluster == kill for cluster, _ in record) <= len(acknowledged) + 1
+
+
 def test_processes_that_begin_at_once_lose_none_of_each_others_changes(bundle: Bundle, tmp_path: Path) -> None:
     state = tmp_path / "state"  # which none of them finds there
-    arguments = [sys.executable, "-c", _WRITER, str(bundle.path), str(state)]
-    writers = [subprocess.Popen([*arguments, str(cluster)], cwd=ROOT) for cluster in range(2)]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    writers = [writer(bundle, state, cluster, 20) for cluster in range(2)]
+    assert [one.communicate(timeout=60)[0].split()[-1] for one in writers] == ["19", "19"]
     store = ChangeStore(state)
     record = asyncio.run(store.look(bundle.digest, Kept(), 5)).record
     store.close()

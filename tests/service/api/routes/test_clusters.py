@@ -1,7 +1,9 @@
 """GET and PATCH /clusters over HTTP."""
 
 import io
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,20 @@ def test_every_format_shows_a_change_from_the_next_answer_on_and_after_a_restart
         ({"json": {"name": ""}}, 422, "1 to 80"),
         ({"json": {"name": "a" * 81}}, 422, "1 to 80"),
         ({"json": {"name": "two\nlines"}}, 422, "one line"),
+        ({"json": {"name": "road\u202e"}}, 422, "U+202E"),
+        ({"json": {"name": "ro\u200bad"}}, 422, "U+200B"),
+        ({"content": b'{"name": "\\ud800"}'}, 400, "JSON"),
+        ({"json": {"name": 7}}, 422, "string"),
+        ({"json": {"name": ["road"]}}, 422, "string"),
+        ({"json": {"hidden": 1}}, 422, "boolean"),
+        ({"json": {"hidden": "true"}}, 422, "boolean"),
+        ({"json": {"merged_into": True}}, 422, "integer"),
+        ({"json": {"merged_into": "1"}}, 422, "integer"),
+        ({"json": {"merged_into": 1.0}}, 422, "integer"),
+        ({"json": {"merged_into": -1}}, 422, "greater"),
+        ({"json": {"merged_into": 2**70}}, 422, "merged_into"),
+        ({"content": b'{"name": "road", "name": "lake"}'}, 422, "name: given twice"),
+        ({"content": b'{"name": "road", "n\\u0061me": "lake"}'}, 422, "name: given twice"),
         ({"json": {"color": "red"}}, 422, "#rrggbb"),
         ({"json": {"hidden": 7}}, 422, "hidden"),
         ({"json": {"merged_into": 99}}, 422, "0 to 4"),
@@ -134,3 +150,92 @@ def test_an_exemplar_whose_folder_changed_is_404(serve: Any, make_bundle: Callab
         answer = client.get("/clusters/0/exemplars/0")
         assert answer.status_code == 404
         assert "reload it" in answer.json()["detail"]
+
+
+def test_who_has_the_clusters_gets_304_until_they_change(serve: Any) -> None:
+    with serve() as client:
+        for path in ("/clusters", "/clusters/1", "/clusters/1?include=centroids", "/clusters/tree"):
+            got = client.get(path)
+            tag = got.headers["etag"]
+            assert got.headers["cache-control"] == "no-cache"
+            again = client.get(path, headers={"if-none-match": f'W/"x", {tag}'})
+            assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+            assert client.head(path, headers={"if-none-match": tag}).status_code == 304
+            refused = client.get(path, headers={"if-match": '"x"'})
+            assert (refused.status_code, refused.json()["type"]) == (412, "urn:tessera:precondition-failed")
+            assert client.patch("/clusters/1", json={"name": f"seen at {path[:20]}"}).status_code == 200
+            after = client.get(path, headers={"if-none-match": tag})
+            assert after.status_code == (304 if path == "/clusters/tree" else 200)
+            client.patch("/clusters/1", json={"name": None})
+            assert client.get(path).headers["etag"] == tag  # the same answer once more
+
+
+def test_a_change_is_made_only_to_what_was_seen(serve: Any) -> None:
+    with serve() as client:
+        seen = client.get("/clusters/1").headers["etag"]
+        first = client.patch("/clusters/1", json={"name": "grass"}, headers={"if-match": seen})
+        assert first.status_code == 200
+        assert first.headers["etag"] == client.get("/clusters/1").headers["etag"] != seen
+        late = client.patch("/clusters/1", json={"name": "lake"}, headers={"if-match": seen})
+        assert late.status_code == 412
+        assert first.headers["etag"] in late.json()["detail"]
+        weak = client.patch("/clusters/1", json={"name": "lake"}, headers={"if-match": f"W/{first.headers['etag']}"})
+        assert weak.status_code == 412
+        assert client.get("/clusters/1").json()["name"] == "grass"
+        circle = client.patch("/clusters/1", json={"merged_into": 1}, headers={"if-match": seen})
+        assert circle.status_code == 422  # it would be refused anyway, whatever was seen
+        given = {"if-match": f'"x", {first.headers["etag"]}'}
+        assert client.patch("/clusters/1", json={"name": "lake"}, headers=given).status_code == 200
+        assert client.patch("/clusters/1", json={"name": "sky"}, headers={"if-match": "*"}).status_code == 200
+        assert client.patch("/clusters/9", json={"name": "sky"}, headers={"if-match": "*"}).status_code == 404
+
+
+def test_two_servers_on_one_folder_show_each_others_changes(serve: Any) -> None:
+    with serve() as one, serve() as other:
+        assert one.patch("/clusters/1", json={"name": "grass"}).status_code == 200
+        assert other.patch("/clusters/1", json={"color": "#00ff00"}).status_code == 200
+        assert other.patch("/clusters/2", json={"merged_into": 1}).status_code == 200
+        assert "circle" in one.patch("/clusters/1", json={"merged_into": 2}).json()["detail"]
+        for path in ("/clusters", "/clusters/1"):
+            answers = [client.get(path) for client in (one, other)]
+            assert answers[0].content == answers[1].content
+            assert answers[0].headers["etag"] == answers[1].headers["etag"]
+        assert (answers[0].json()["name"], answers[0].json()["color"]) == ("grass", "#00ff00")
+        seen = answers[0].headers["etag"]
+        assert one.patch("/clusters/1", json={"hidden": True}, headers={"if-match": seen}).status_code == 200
+        assert other.patch("/clusters/1", json={"name": "lake"}, headers={"if-match": seen}).status_code == 412
+        assert other.patch("/clusters/0", json={"name": "brick"}).status_code == 200
+        deadline = time.monotonic() + 10  # images meet it within about a second, though nobody asks for the clusters
+        while "brick" not in one.post("/segment", content=PNG).text:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_of_changes_to_what_was_seen_one_wins(serve: Any) -> None:
+    with serve() as one, serve() as other, ThreadPoolExecutor(8) as people:
+        seen = one.get("/clusters/1").headers["etag"]
+
+        def change(i: int) -> int:
+            client = (one, other)[i % 2]
+            headers = {"if-match": seen}
+            return int(client.patch("/clusters/1", json={"name": f"of {i}"}, headers=headers).status_code)
+
+        assert sorted(people.map(change, range(8))) == [200] + [412] * 7
+
+
+def test_what_cannot_be_kept_is_refused_and_not_shown(serve: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with serve(state=tmp_path / "file") as client:
+        assert client.get("/healthz").json()["names_kept"] is False
+        answer = client.patch("/clusters/0", json={"name": "brick"})
+        assert (answer.status_code, answer.json()["type"]) == (507, "urn:tessera:not-kept")
+        assert "TESSERA_STATE" in answer.json()["detail"]
+        assert str(tmp_path) not in answer.text
+        assert client.get("/clusters/0").json()["name"] == "red"
+        assert client.post("/segment", content=PNG).status_code == 200
+        (tmp_path / "file").unlink()
+        deadline = time.monotonic() + 10  # by itself, though nobody changes anything
+        while not client.get("/healthz").json()["names_kept"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert client.patch("/clusters/0", json={"name": "brick"}).status_code == 200
