@@ -37,3 +37,9 @@ def test_what_is_not_sound_is_refused_with_its_reason(changed: dict[str, Any], r
     assert manifest().name == "stripes"
     with pytest.raises(ValidationError, match=reason):
         manifest(**changed)
+
+
+@pytest.mark.parametrize("name", ["road\u202e", "ro\u200bad", "two\nlines"])
+def test_a_clusters_name_is_seen_whole(name: str) -> None:
+    with pytest.raises(ValidationError, match="not seen"):
+        named(name)

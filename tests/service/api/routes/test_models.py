@@ -171,6 +171,8 @@ def test_a_bad_body_is_told_what_to_change(start: Callable[..., Any]) -> None:
         ({"json": []}, 422, "body"),
         ({"json": {"defalt": True}}, 422, "did you mean 'default'"),
         ({"json": {"default": 7}}, 422, "default"),
+        ({"json": {"default": "yes"}}, 422, "default"),
+        ({"content": b'{"default": true, "default": false}'}, 422, "given twice"),
         ({"content": bytes(70_000)}, 413, "MiB"),
     ]
     with start() as client:
