@@ -109,7 +109,8 @@ class Database:
             if not done:
                 done, _ = await asyncio.wait([waiting], timeout=_GRACE_S)
             if not done:
-                raise NotKept("its disk does not answer")
+                self._tell(silent := "its disk does not answer")
+                raise NotKept(silent)
             return waiting.result()
         finally:
             waiting.cancel()
@@ -183,7 +184,10 @@ class Database:
         """A connection to the file, made where there is none. Raises sqlite3.Error, as Damaged is, OSError, NotKept."""
         _make_folder(self.file.parent)
         if self.file.exists() and not self.file.stat().st_size:
-            log.warning("%s is empty: what was kept there, if anything was, is lost", self.file)
+            log.warning(
+                "%s is empty, as a start that is cut short leaves it; names kept there before are lost", self.file
+            )
+        found = _identity(self.file)
         connection = _connection(self.file)
         try:
             connection.execute(f"PRAGMA busy_timeout = {_left_ms(deadline)}")
@@ -201,6 +205,8 @@ class Database:
                 connection.execute("PRAGMA journal_mode = DELETE")
             if version < _VERSION:
                 self._begin(connection, deadline)
+            if found not in (None, _identity(self.file)):
+                raise sqlite3.OperationalError("it was replaced while it was opened")
         except BaseException:
             connection.close()
             raise

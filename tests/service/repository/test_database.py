@@ -246,6 +246,7 @@ def test_work_that_waited_too_long_is_never_done_later(
 
     with pytest.raises(NotKept, match="does not answer"):
         asyncio.run(store.write(slow, 0.1))
+    assert not store.writable
     ((probes,),) = asyncio.run(
         store.read(lambda connection: connection.execute("SELECT probes FROM store").fetchall(), 5)
     )
