@@ -5,9 +5,11 @@ Knows nothing of HTTP, queues or runtimes: a network is handed in.
 
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from models import assign
 from models.bundle import Bundle, BundleError
-from models.preprocess import fit
+from models.preprocess import Fit, fit
 from models.types import Array
 
 AGREEMENT = 0.99  # of the golden image's pixels
@@ -28,6 +30,11 @@ class Predictor(Protocol):
         ...
 
 
+def finite(prediction: Prediction) -> bool:
+    """Whether all that a network said is numbers: of NaN and infinity no label can be made."""
+    return all(np.isfinite(array).all() for array in prediction if array is not None)
+
+
 def segment(bundle: Bundle, encode: Predictor, image: Array) -> Array:
     """The label map of one image: the whole way, without a server.
 
@@ -35,19 +42,30 @@ def segment(bundle: Bundle, encode: Predictor, image: Array) -> Array:
     returns  uint8 [H, W]
     """
     fitted = fit(image, bundle.manifest.input)
-    scores = encode(fitted.pixels[None]).scores[0]
-    return assign.labels(scores, fitted.source, fitted.box, interpolation=bundle.manifest.code.interpolation)
+    return _labels(bundle, encode(fitted.pixels[None]), fitted)
 
 
 def self_test(bundle: Bundle, encode: Predictor, least: float = AGREEMENT) -> float:
     """Replay the golden image: the share of its pixels that agree.
 
-    Raises BundleError below `least`: a wrong provider, a broken driver, a stale file.
+    Raises BundleError below `least`, and for NaN or infinity: a wrong provider, a broken driver, a stale file.
     """
-    agree = float((segment(bundle, encode, bundle.golden.image) == bundle.golden.labels).mean())
+    fitted = fit(bundle.golden.image, bundle.manifest.input)
+    prediction = encode(fitted.pixels[None], code=True)
+    if not finite(prediction):
+        raise BundleError(
+            f"{bundle.ref}: golden image: its network answers NaN or infinity: this machine does not compute what"
+            " training computed"
+        )
+    agree = float((_labels(bundle, prediction, fitted) == bundle.golden.labels).mean())
     if agree < least:
         raise BundleError(
             f"{bundle.ref}: golden image: {agree:.1%} of the pixels agree, {least:.0%} are needed:"
             " this machine does not compute what training computed"
         )
     return agree
+
+
+def _labels(bundle: Bundle, prediction: Prediction, fitted: Fit) -> Array:
+    how = bundle.manifest.code.interpolation
+    return assign.labels(prediction.scores[0], fitted.source, fitted.box, interpolation=how)

@@ -34,6 +34,8 @@ from service.inference import options
 from service.inference.runtime import Runtime
 from service.metrics import Metrics, tessera_version
 from service.repository.registry import Registry
+from service.scheduling.background import as_exception, spawn
+from service.scheduling.watchdog import Watchdog
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -61,14 +63,22 @@ def create_app(settings: Settings | None = None, open_engine: Callable[[Bundle],
     metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", runtime.admission.oldest_s)
     metrics.watch("cache_bytes", "Held for images asked again", lambda: runtime.network_outputs.nbytes)
 
+    watchdog = Watchdog(
+        [registry.recovery.tend, runtime.tend, lambda _: _end_when_lost(state)],
+        metrics.loop_lag.observe,
+        settings.engine_timeout_s,
+    )
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        state.starting = asyncio.create_task(_start(state))  # /livez answers meanwhile, /readyz says 503
+        state.starting = spawn(_start(state), "the start")  # /livez answers meanwhile, /readyz says 503
+        watching = spawn(watchdog.run(), "the watchdog")
         yield
         state.starting.cancel()
         await asyncio.gather(state.starting, return_exceptions=True)
         await registry.close()
         runtime.close()
+        watching.cancel()
 
     app = FastAPI(
         title="Tessera",
@@ -104,13 +114,23 @@ async def _start(state: AppState) -> None:
     """Load the models; then compile what the CRF lacks. A failure ends the server, which says why."""
     try:
         await state.registry.load()
-    except Exception as error:
-        log.error("%s", error, exc_info=None if isinstance(error, TesseraError) else error)
+    except asyncio.CancelledError:  # the server ends
+        raise
+    except BaseException as error:  # what is not ours as well: a server that stays in `loading` helps nobody
+        known = isinstance(error, TesseraError)
+        said = error if known else f"cannot serve: {type(error).__name__}: {as_exception(error)}"
+        log.critical("%s", said, exc_info=None if known else error)
         state.lifecycle = Lifecycle.FAILED
         return
     if state.lifecycle is Lifecycle.LOADING:
         state.lifecycle = Lifecycle.READY
     await state.runtime.warmup.run(served.clusters.count for served in state.registry.served)
+
+
+def _end_when_lost(state: AppState) -> None:
+    """A server whose default model is gone for good ends, for a supervisor to start it anew."""
+    if state.registry.recovery.lost is not None and state.lifecycle is Lifecycle.READY:
+        state.lifecycle = Lifecycle.FAILED
 
 
 class _Direct(Route):

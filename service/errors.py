@@ -75,6 +75,14 @@ class NotKept(TesseraError):
     """A change that could not be written to the disk; nothing has changed then."""
 
 
+class NetworkFailed(TesseraError):
+    """A model's network hung or died while it ran; the message names the model."""
+
+
+class NetworkNotFinite(NetworkFailed):
+    """A model's network answered NaN or infinity: of that no label can be made."""
+
+
 class DeadlinePassed(TesseraError):
     """The answer was not ready in time; the work was dropped."""
 

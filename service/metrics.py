@@ -3,6 +3,7 @@
 Knows nothing of where the numbers come from; each app has a registry of its own.
 """
 
+import math
 import platform
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -65,6 +66,18 @@ class Metrics:
         self.cluster_pixels = Counter(
             "tessera_cluster_pixels", "Pixels given to a cluster", ["model", "cluster"], registry=r
         )
+        self.network_failures = Counter(
+            "tessera_network_failures",
+            "Networks that hung, died or failed for good, and images to which they answered NaN or infinity",
+            ["model", "reason"],
+            registry=r,
+        )
+        self.loop_lag = Histogram(
+            "tessera_event_loop_lag_seconds",
+            "How late the event loop comes to what is due, once a second",
+            buckets=_SECONDS,
+            registry=r,
+        )
         self.model = Gauge("tessera_model_info", "Models that serve", ["name", "digest", "provider"], registry=r)
         # Looking a label's counter up costs more than counting.
         self._pixels = lru_cache(4096)(lambda model, cluster: self.cluster_pixels.labels(model, str(cluster)))
@@ -103,15 +116,21 @@ class Metrics:
             self._pixels(model, area.id).inc(area.pixels)
         for stage, ms in timings.so_far().items():
             if stage != "crf" or refined:
-                self._stage(stage).observe(ms / 1000)
+                _observe(self._stage(stage), ms / 1000)
         if margin is not None:
-            self.margin.observe(margin)
+            _observe(self.margin, margin)
 
     def answered(self, route: str, status: int, took_s: float) -> None:
         """Count a request."""
         self._requests(route, status).inc()
-        self._request(route).observe(took_s)
+        _observe(self._request(route), took_s)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _observe(histogram: Histogram, value: float) -> None:
+    """Counts a number; one that is none would make the sum of all of them NaN for good."""
+    if math.isfinite(value):
+        histogram.observe(value)

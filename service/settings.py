@@ -58,6 +58,7 @@ class Settings(BaseModel):
     lame_duck_s        after SIGTERM, in which everything is served and only /readyz says no: for balancers to see it;
                        None: 2, or 0 where the server listens on loopback
     drain_s            after SIGTERM, the lame duck included, until whatever is left is ended
+    engine_timeout_s   of one run of a network: one that takes longer hangs, and a fresh engine takes its place
     access_log         a line for every request; refusals and failures are logged either way
     crf                who answers crf=true: `dense`, ours, or `pydensecrf`, in a process for each worker
     crf_timeout_s      a CRF that takes longer, waiting for its turn included, is left out, with a warning
@@ -96,6 +97,7 @@ class Settings(BaseModel):
     body_timeout_s: float = Field(default=30.0, gt=0)
     write_timeout_s: float = Field(default=10.0, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
+    engine_timeout_s: float = Field(default=60.0, gt=0)
     crf: CRFName = "dense"
     crf_timeout_s: float = Field(default=10.0, gt=0)
     keep_alive_s: int = Field(default=75, ge=0)

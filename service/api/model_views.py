@@ -15,7 +15,7 @@ def model_info(request: Request, served: Served) -> responses.ModelInfo:
     return responses.ModelInfo(
         name=served.name,
         digest=served.bundle.digest[:12],
-        state="leaving" if served in registry.leaving else "ready",
+        state="leaving" if served in registry.leaving else "failed" if served.trouble else "ready",
         default=served is next(iter(registry.served), None),
         method=served.bundle.manifest.method,
         k=served.clusters.count,
@@ -23,6 +23,7 @@ def model_info(request: Request, served: Served) -> responses.ModelInfo:
         provider=served.engine.provider,
         note=served.engine.note,
         memory_bytes=served.nbytes,
+        reason=served.trouble,
     )
 
 

@@ -19,6 +19,7 @@ from service.errors import (
     Conflict,
     DeadlinePassed,
     KeyMissing,
+    NetworkFailed,
     NotAllowed,
     NotFound,
     NotKept,
@@ -49,6 +50,7 @@ STATUS: dict[type[TesseraError], int] = {
     Busy: 503,
     DeadlinePassed: 504,
     NotKept: 507,
+    NetworkFailed: 500,
 }
 
 
@@ -58,10 +60,10 @@ def status_of(error: TesseraError) -> int:
 
 
 def problem_of(error: TesseraError, request_id: str) -> dict[str, Any]:
-    """An error as an RFC 9457 document; what no client can cause is not described to clients."""
-    status = status_of(error)
-    if status == 500:
+    """An error as an RFC 9457 document; what has no row in STATUS is not described to clients."""
+    if not any(kind in STATUS for kind in type(error).__mro__):
         return internal(request_id)
+    status = status_of(error)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
     return {
         "type": f"urn:tessera:{words.replace(' ', '-')}",

@@ -5,6 +5,7 @@ Knows nothing of pixels or answers: bodies are told apart in `body.py`, images g
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from service.errors import BadBody, BadOption, DeadlinePassed, explain
 from service.inference.options import ImageOptions, descriptions
 from service.inference.task import ImageTask
 from service.repository.served_model import Served
+
+log = logging.getLogger("tessera")
 
 M = TypeVar("M", bound=BaseModel)
 O = TypeVar("O", bound=ImageOptions)  # noqa: E741
@@ -157,8 +160,11 @@ async def _while_connected(request: Request, limit_s: float) -> AsyncIterator[No
 
     async def watch() -> None:
         nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+        except Exception:  # nobody awaits this
+            log.exception("a client can no longer be watched; it counts as gone")
         left = True
         clock.reschedule(0)
 

@@ -138,7 +138,9 @@ class ModelInfo(Frozen):
     provider: str | None = None
     note: str | None = Field(default=None, description="what the engine has to say of itself")
     memory_bytes: int | None = Field(default=None, description="about what the network takes")
-    reason: str | None = Field(default=None, description="why it failed")
+    reason: str | None = Field(
+        default=None, description="why it failed; `digest` is there while a fresh engine is tried"
+    )
 
 
 class ModelList(Frozen):

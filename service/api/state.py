@@ -51,4 +51,6 @@ class AppState:
         """Why a balancer should ask another server; None where it need not."""
         if self.lifecycle is not Lifecycle.READY:
             return f"the server is {self.lifecycle}"
+        if trouble := self.registry.recovery.trouble():
+            return trouble
         return "the queue has been nearly full for a while" if self.runtime.admission.flooded() else None

@@ -23,6 +23,7 @@ from service.scheduling.result_cache import SingleFlightCache
 from service.settings import Settings
 
 _AHEAD = 2  # images of a key, for each thread of the CRF, that may be between their network and their CRF's end
+_HANGS = 2  # times as long as a request may take, and a job hangs: its request has long been answered
 _SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
 
 
@@ -60,6 +61,7 @@ class Runtime:
         """As the settings say; 0 workers = one per core, and as many for the CRF. Raises SettingsError."""
         cores = hardware.cores()
         workers = settings.workers or cores
+        longest_s = _HANGS * settings.timeout_s
         return cls(
             Admission(
                 max_images=settings.max_queue_size,
@@ -72,9 +74,9 @@ class Runtime:
             Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px),
             SingleFlightCache(settings.cache_bytes, metrics.asked),
             SingleFlightCache(settings.cache_bytes // 4),
-            thread_pool("worker", workers),
-            thread_pool("large", max(1, cores // 2)),
-            thread_pool("crf", workers),
+            thread_pool("worker", workers, longest_s),
+            thread_pool("large", max(1, cores // 2), longest_s),
+            thread_pool("crf", workers, longest_s),
             Backpressure(_AHEAD * workers),
             cores,
             settings.crf_timeout_s,
@@ -85,6 +87,13 @@ class Runtime:
     def sampled(self) -> bool:
         """Whether this image's margin goes into the metrics although nobody asked for it."""
         return next(self._count) % _SAMPLE == 0
+
+    def tend(self, elapsed_s: float) -> None:
+        """Replace what hangs or has died of the threads; `elapsed_s` since the last call."""
+        for pool in (self.workers, self.large, self.crf_workers):
+            pool.tend(elapsed_s)
+        if self.gpu is not None:
+            self.gpu.tend(elapsed_s)
 
     def close(self) -> None:
         """Let the threads go; what has not begun never does."""

@@ -45,14 +45,22 @@ class GpuBatcher:
     """Fair between keys; images of one K and with the same parameters share a launch, whatever their sizes.
 
     worker  where a batch is refined
+    longest_s  of one batch; a device that takes longer is lost
     clock   seconds; the deadlines given to `refine` are times of this clock
     """
 
-    def __init__(self, worker: Worker, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, worker: Worker, *, longest_s: float = math.inf, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._worker = worker
         self._lost: str | None = None
         self._batcher: Batcher[_Job, Array] = Batcher(
-            self._refine_batch, name="crf on the device", max_size=IMAGES, max_cost=TRANSFERRED, clock=clock
+            self._refine_batch,
+            name="crf on the device",
+            max_size=IMAGES,
+            max_cost=TRANSFERRED,
+            longest_s=longest_s,
+            clock=clock,
         )
 
     @classmethod
@@ -67,7 +75,7 @@ class GpuBatcher:
             log.log(level, "the CRF runs on the CPU: %s", worker)
             return None
         log.info("the CRF runs on the GPU")
-        return cls(worker)
+        return cls(worker, longest_s=settings.engine_timeout_s)
 
     @property
     def alive(self) -> bool:
@@ -108,6 +116,17 @@ class GpuBatcher:
             deadline=deadline,
         )
         return done.answer
+
+    def tend(self, elapsed_s: float) -> None:
+        """Give a device up that hangs or whose thread has died: its images, and those that wait, are the CPU's.
+
+        elapsed_s  since the last call
+        """
+        if self._batcher.tend(elapsed_s, DeviceLost) and self._lost is None:
+            self._lost = "the CRF's device does not come back"
+            log.error("%s; the CPU goes on", self._lost)
+            lost = self._lost
+            self._batcher.abandon(lambda: DeviceLost(lost), lambda: DeviceLost(lost))
 
     def close(self) -> None:
         """What runs is still answered, what waits is refused with Busy. Returns at once."""

@@ -75,6 +75,9 @@ class JitWarmup:
             self._ended = self._since is not None
             self._over.set()
             raise
+        except Exception as error:
+            log.exception("the process that compiles the CRF was lost")
+            failure = type(error).__name__
         if failure is not None:
             log.warning("the CRF could not be compiled beside the server, and is at its first use: %s", failure)
         self._open()

@@ -139,11 +139,14 @@ class _Process:
         self.wait_ready()
         left_s = deadline - time.monotonic()  # its clock need not be ours
         watch = threading.Timer(left_s + GRACE_S, self._process.kill)  # a pipe that nobody reads or fills has no limit
+        watch.daemon = True
         watch.start()
         try:
             self._pipe.send((given, options, left_s))
             answer = self._receive(None)
-        except OSError as error:
+        except ProcessLost:
+            raise
+        except Exception as error:  # also what cannot be sent or read: an answer left behind would be the next image's
             raise ProcessLost(f"a process of the CRF is gone ({error})") from None
         finally:
             watch.cancel()

@@ -26,8 +26,12 @@ from service.metrics import Metrics
 from service.repository import cluster_matching
 from service.repository.change_store import ChangeStore
 from service.repository.cluster_names import Clusters, TransferReport
+from service.repository.opener import Opener
+from service.repository.recovery import Recovery
 from service.repository.served_model import NetworkBatcher, Served
-from service.repository.verification import exclusive, network_bytes, read, verify
+from service.repository.verification import network_bytes, read
+from service.repository.watched_engine import WatchedEngine
+from service.scheduling.background import in_thread, spawn
 from service.scheduling.fair_lock import FairLock
 from service.settings import Settings
 
@@ -69,13 +73,15 @@ class Registry:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._open = open_engine or (lambda bundle: engines.open_engine(bundle, settings))
         self.served: list[Served] = []
         self.leaving: list[Served] = []
         self.loading: str | None = None
         self.failed: dict[str, str] = {}
         self.loaded = False
-        self._cpu = FairLock()
+        self._opener = Opener(
+            open_engine or (lambda bundle: engines.open_engine(bundle, settings)), FairLock(), settings.engine_timeout_s
+        )
+        self.recovery = Recovery(self, self._opener, self._batcher, metrics)
         self._one_load = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
         self._changes = ChangeStore(settings.state)
@@ -92,7 +98,7 @@ class Registry:
         folders = self._settings.bundles
         if not folders:
             raise NoBundle("cannot serve: there is no bundle; train one, or name its folder with --bundle")
-        self._sharing = asyncio.create_task(self._share(), name="changes made by other servers")
+        self._sharing = spawn(self._share(), "changes made by other servers")
         async with self._one_load:
             for i, folder in enumerate(folders):
                 try:
@@ -127,7 +133,7 @@ class Registry:
             if len(self.served) == 1:
                 raise Conflict(f"{served.bundle.ref} is the only model here; load another first, or stop the server")
             self.served.remove(served)
-            self._put_away(served)
+            self.put_away(served)
             log.info("%s is unloaded; the default is %s", served.bundle.ref, self.served[0].bundle.ref)
             return served
 
@@ -163,11 +169,12 @@ class Registry:
 
     async def close(self) -> None:
         """Stop the queues, and give the networks' memory back."""
+        self.recovery.close()
         for served in self.served + self.leaving:
             served.idle.set()
         for served in self.served:
-            self._put_away(served)
-        await asyncio.gather(*self._closing)
+            self.put_away(served)
+        await asyncio.gather(*self._closing, return_exceptions=True)  # their failures are in the log
         if self._sharing is not None:
             self._sharing.cancel()
             await asyncio.gather(self._sharing, return_exceptions=True)
@@ -208,8 +215,12 @@ class Registry:
             if (same := self._find(bundle.ref)) is not None:
                 return Added(same, unchanged=True)
             self._afford(bundle)
-            engine, agreement = await asyncio.to_thread(verify, bundle, self._open, self._cpu)
-        except TesseraError as error:
+            watched, agreement = await self._opener.open(bundle)
+            served = self._queue(bundle, watched)
+        except Exception as error:
+            if not isinstance(error, TesseraError):  # nobody foresaw it: the log has where it came from
+                log.error("%s failed", folder, exc_info=error)
+                error = BadModel(f"{folder.name}: it cannot be loaded: {type(error).__name__}; the log tells more")
             log.error("%s is not served: %s", folder, error)
             if isinstance(error, Conflict):  # nothing is wrong with the bundle
                 raise
@@ -217,7 +228,6 @@ class Registry:
             raise BadModel(str(error)) from None
         finally:
             self.loading = None
-        served = self._queue(bundle, engine)
         await served.clusters.refresh(limit_s=_FIRST_LOOK_S)
         old = self._find(served.name) if swap else None
         followed = await self._follow(served, old)
@@ -226,13 +236,13 @@ class Registry:
             self.served.append(served)
         else:
             self.served[self.served.index(old)] = served
-            self._put_away(old)
+            self.put_away(old)
         log.info(
             "%s: %d clusters by %s on %s, golden image %.1f%%, ready in %.2f s%s",
             bundle.ref,
             len(bundle.manifest.clusters),
-            engine.name,
-            engine.provider,
+            served.engine.name,
+            served.engine.provider,
             agreement * 100,
             time.perf_counter() - started,
             f", in place of {old.bundle.ref}" if old else "",
@@ -251,14 +261,24 @@ class Registry:
             " Unload one of them, or raise TESSERA_MAX_MODEL_BYTES; a bundle and the one it replaces are held both"
         )
 
-    def _queue(self, bundle: Bundle, engine: Engine) -> Served:
-        batcher = NetworkBatcher(
-            exclusive(engine, self._cpu),
-            max_batch_size=self._settings.max_batch_size or engine.batch,
+    def _queue(self, bundle: Bundle, watched: WatchedEngine) -> Served:
+        try:
+            clusters = Clusters(bundle, self._changes)
+        except BaseException:
+            in_thread(watched.close, f"closing {bundle.ref}")
+            raise
+        return Served(bundle, watched, self._batcher(bundle, watched), clusters)
+
+    def _batcher(self, bundle: Bundle, watched: WatchedEngine) -> NetworkBatcher:
+        broken = self._metrics.network_failures.labels(bundle.manifest.name, "not_finite")
+        return NetworkBatcher(
+            watched,
+            model=bundle.ref,
+            max_batch_size=self._settings.max_batch_size or watched.engine.batch,
             max_batch_mpx=self._settings.max_batch_mpx,
             on_batch=self._metrics.batched,
+            on_not_finite=broken.inc,
         )
-        return Served(bundle, engine, batcher, Clusters(bundle, self._changes))
 
     async def _follow(self, served: Served, old: Served | None) -> TransferReport | None:
         """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load."""
@@ -271,8 +291,10 @@ class Registry:
             if old is not None:
                 with suppress(TesseraError):  # too busy: the old golden image alone has to do
                     also.append((await _labels(old, served.bundle.golden.image), served.bundle.golden.labels))
-            predict = exclusive(served.engine, self._cpu)
-            match = await asyncio.to_thread(cluster_matching.match, past.fingerprint, served.bundle, predict, also)
+            fingerprint, watched = past.fingerprint, served.watched
+            match = await self._opener.run(
+                lambda: cluster_matching.match(fingerprint, served.bundle, watched, also), served.bundle, watched
+            )
             followed = await clusters.follow(past, match)
             while old is not None and old.clusters.past.record is not past.record:  # a PATCH came meanwhile
                 past = old.clusters.past
@@ -285,18 +307,21 @@ class Registry:
             log.warning("%s: %r of %s does not follow: %s", clusters.past.ref, lost.name, past.ref, lost.why)
         return followed
 
-    def _put_away(self, served: Served) -> None:
+    def put_away(self, served: Served) -> None:
         """Close a bundle that is not handed out any more, once nobody holds it."""
         self.leaving.append(served)
 
         async def away() -> None:
-            await served.idle.wait()
-            served.batcher.close()
-            await served.batcher.ended()
-            await asyncio.to_thread(served.engine.close)
-            self.leaving.remove(served)
+            try:
+                await served.idle.wait()
+                served.batcher.close()
+                await served.batcher.ended()
+                if not served.watched.lost:  # else it still runs, and is closed when that ends
+                    await in_thread(served.watched.close, f"closing {served.bundle.ref}")
+            finally:
+                self.leaving.remove(served)
 
-        task = asyncio.create_task(away(), name=f"putting away {served.bundle.ref}")
+        task = spawn(away(), f"putting away {served.bundle.ref}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 

@@ -4,6 +4,7 @@ Knows nothing of how it was loaded.
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,14 +13,18 @@ from typing import NamedTuple
 import numpy as np
 
 from models.bundle import Bundle
-from models.inference import Prediction, Predictor
+from models.inference import Prediction, Predictor, finite
 from models.types import Array
 from service.engines import Engine
-from service.errors import Busy
+from service.errors import Busy, NetworkFailed, NetworkNotFinite
 from service.repository.cluster_names import Clusters
 from service.repository.drift import Drift
 from service.repository.verification import network_bytes
+from service.repository.watched_engine import WatchedEngine
+from service.scheduling.background import as_exception
 from service.scheduling.batcher import Batcher, Completed, Reason
+
+log = logging.getLogger("tessera")
 
 
 class NetworkInput(NamedTuple):
@@ -32,16 +37,23 @@ class NetworkInput(NamedTuple):
 class NetworkBatcher(Batcher[NetworkInput, Prediction]):
     """Images that wait for one network, which uses all cores by itself; those of one size share a batch.
 
+    model           whose network it is, for people
     max_batch_size  images;  max_batch_mpx  megapixels of a batch at the network's size; one image is never too large
+    on_not_finite   told of every image to which the network answered NaN or infinity, in its thread
+
+    died      what ended a run that no error of ours ended; None: nothing has
+    failures  batches since the last that had an answer
     """
 
     def __init__(
         self,
         predict: Predictor,
         *,
+        model: str = "this model",
         max_batch_size: int = 1,
         max_batch_mpx: float = 8.0,
         on_batch: Callable[[int, Reason], object] | None = None,
+        on_not_finite: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -53,7 +65,9 @@ class NetworkBatcher(Batcher[NetworkInput, Prediction]):
             on_batch=on_batch,
             clock=clock,
         )
-        self._predict = predict
+        self._predict, self._model, self._on_not_finite = predict, model, on_not_finite
+        self.died: str | None = None
+        self.failures = 0
 
     async def predict(
         self, pixels: Array, *, code: bool = False, key: str = "", priority: float = 0, deadline: float = math.inf
@@ -82,25 +96,49 @@ class NetworkBatcher(Batcher[NetworkInput, Prediction]):
             if not alone:
                 raise
             raise _no_memory(pixels.shape) from None
-        return [Prediction(scores[i], None if codes is None else codes[i]) for i in range(len(images))]
+        except Exception:
+            self.failures += 1
+            raise
+        except BaseException as error:  # a library that wants to end the process
+            self.died = str(as_exception(error))
+            raise NetworkFailed(f"{self._model}: its network died ({self.died}); ask again in a moment") from error
+        predictions = [Prediction(scores[i], None if codes is None else codes[i]) for i in range(len(images))]
+        answers: list[Prediction | Exception] = [one if finite(one) else self._not_finite() for one in predictions]
+        self.failures = 0 if any(isinstance(answer, Prediction) for answer in answers) else self.failures + 1
+        return answers
+
+    def _not_finite(self) -> NetworkNotFinite:
+        self._on_not_finite()
+        log.error("%s: its network answered NaN or infinity; the image has no labels", self._model)
+        return NetworkNotFinite(
+            f"{self._model}: its network answers NaN or infinity for this image, so it has no labels; send another, and"
+            " where others fail as well, load another bundle or set TESSERA_ENGINE=onnxruntime"
+        )
 
 
 class Served:
     """One bundle that passed its golden image.
 
-    engine    runs the network;  batcher  queues images for it;  clusters  names and colors as of now
+    watched   runs the network;  batcher  queues images for it;  clusters  names and colors as of now
+    trouble   why it cannot answer now: its engine is lost, and a fresh one not there yet; None: it can
     drift     how far what it is asked has moved from its training;  nbytes  about what it takes in memory
     users     requests that hold it now (`Registry.use`);  idle  set while there are none
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, batcher: NetworkBatcher, clusters: Clusters) -> None:
-        self.bundle, self.engine, self.batcher, self.clusters = bundle, engine, batcher, clusters
+    def __init__(self, bundle: Bundle, watched: WatchedEngine, batcher: NetworkBatcher, clusters: Clusters) -> None:
+        self.bundle, self.watched, self.batcher, self.clusters = bundle, watched, batcher, clusters
         self.name = bundle.manifest.name
+        self.trouble: str | None = None
         self.drift = Drift([cluster.fraction for cluster in bundle.manifest.clusters])
         self.nbytes = network_bytes(bundle)
         self.users = 0
         self.idle = asyncio.Event()
         self.idle.set()
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network now."""
+        return self.watched.engine
 
 
 def _no_memory(shape: tuple[int, ...]) -> Busy:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from models.bundle import Bundle, BundleError
 from models.errors import TesseraError
-from models.inference import AGREEMENT, Prediction, Predictor, self_test
-from models.types import Array
+from models.inference import AGREEMENT, self_test
 from service.engines.base import Engine, first_line
-from service.scheduling.fair_lock import FairLock
+from service.repository.watched_engine import WatchedEngine
+from service.scheduling.background import as_exception
 
 log = logging.getLogger("tessera")
 
@@ -37,35 +37,27 @@ def read(folder: Path) -> Bundle:
         raise BundleError(f"{folder.name}: a file cannot be read: {error.strerror}") from None
 
 
-def verify(bundle: Bundle, open_engine: Callable[[Bundle], Engine], lock: FairLock) -> tuple[Engine, float]:
+def verify(
+    bundle: Bundle, open_engine: Callable[[Bundle], Engine], watch: Callable[[Engine], WatchedEngine]
+) -> tuple[WatchedEngine, float]:
     """An engine that repeats the golden image and has run at the declared size, and how well it agrees, 0..1.
+
+    watch  called once it is open: what comes back runs it
 
     Raises BundleError, or what `open_engine` says of this machine, whatever goes wrong: nothing is held then.
     """
-    engine = None
+    watched = None
     try:
         engine = open_engine(bundle)
-        agreement = self_test(bundle, exclusive(engine, lock), AGREEMENT if engine.exact else _LEAST)
+        watched = watch(engine)
+        agreement = self_test(bundle, watched, AGREEMENT if engine.exact else _LEAST)
         if (size := bundle.manifest.input.size) not in engine.shapes:
-            with lock:
-                engine.warm([size])
-        return engine, agreement
-    except Exception as error:
-        if engine is not None:
-            engine.close()
+            watched.warm([size])
+        return watched, agreement
+    except BaseException as error:
+        if watched is not None:
+            watched.close()
         if isinstance(error, TesseraError):
             raise
-        log.exception("%s failed", bundle.ref)
-        raise BundleError(f"{bundle.ref}: its network does not run here: {first_line(error)}") from None
-
-
-def exclusive(engine: Engine, lock: FairLock) -> Predictor:
-    """The engine, taking turns while it runs on the CPU."""
-
-    def predict(pixels: Array, *, code: bool = False) -> Prediction:
-        if engine.provider != "cpu":
-            return engine(pixels, code=code)
-        with lock:
-            return engine(pixels, code=code)
-
-    return predict
+        log.error("%s failed", bundle.ref, exc_info=error)
+        raise BundleError(f"{bundle.ref}: its network does not run here: {first_line(as_exception(error))}") from None

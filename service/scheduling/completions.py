@@ -4,9 +4,14 @@ Knows nothing of what the work is.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
+
+from service.scheduling.background import as_exception
+
+log = logging.getLogger("tessera")
 
 A = TypeVar("A")
 Answers = Iterable[tuple[asyncio.Future[A], A | Exception]]
@@ -40,8 +45,11 @@ class CompletionQueue(Generic[A]):
                 if done.done():  # who asked has left meanwhile
                     continue
                 if isinstance(answer, Exception):
-                    done.set_exception(answer)
+                    done.set_exception(as_exception(answer))
                 else:
                     done.set_result(answer)
             if then is not None:
-                then()
+                try:
+                    then()
+                except Exception:  # the answers that follow are others'
+                    log.exception("what is told of finished work failed")
