@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from models.inference import Prediction
-from service.errors import Busy
+from service.errors import Busy, NetworkNotFinite
 from service.repository.served_model import NetworkBatcher
-from service.scheduling.batcher import Completed, thread_pool
+from service.scheduling.background import WorkLost
+from service.scheduling.batcher import Batcher, Completed, thread_pool
 from tests.service.fakes import Clock, Gate, echo, held, picture, play, queued, until
 
 
@@ -329,3 +330,147 @@ def test_a_job_knows_whether_it_is_alone() -> None:
         await first
 
     play(pool, scenario)
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), StopIteration(), MemoryError()])
+def test_whatever_a_job_raises_is_its_answer_and_the_thread_goes_on(error: BaseException) -> None:
+    pool = thread_pool("worker", 1)
+
+    def fails() -> None:
+        raise error
+
+    async def scenario() -> None:
+        with pytest.raises(MemoryError if isinstance(error, MemoryError) else WorkLost):
+            await pool.submit(fails)
+        assert (await pool.submit(lambda: 3)).answer == 3
+        assert (pool.running, pool.waiting) == (0, 0)
+
+    play(pool, scenario)
+
+
+def test_too_few_answers_and_failures_of_the_batcher_itself_are_answered(caplog: pytest.LogCaptureFixture) -> None:
+    broken = False
+
+    def clock() -> float:
+        nonlocal broken
+        if broken and threading.current_thread().name == "short 0":
+            broken = False
+            raise RuntimeError("no clock")
+        return 1.0
+
+    batcher: Batcher[int, int] = Batcher(lambda jobs: [] if jobs == [1] else jobs, name="short", clock=clock)
+
+    async def scenario() -> None:
+        nonlocal broken
+        with pytest.raises(WorkLost, match="0 answers for 1"):
+            await batcher.submit(1)
+        await until(lambda: batcher._idle == 1)
+        broken = True
+        assert (await batcher.submit(2)).answer == 2
+
+    play(batcher, scenario)
+    assert "no clock" in caplog.text
+
+
+def test_one_callback_that_fails_loses_nobody_elses_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def told(size: int, reason: str) -> None:
+        raise RuntimeError("the metric is broken")
+
+    batcher: Batcher[int, int] = Batcher(lambda jobs: jobs, name="echo", on_batch=told)
+
+    async def scenario() -> list[int]:
+        return [done.answer for done in await asyncio.gather(*(batcher.submit(i) for i in range(5)))]
+
+    assert play(batcher, scenario) == list(range(5))
+    assert "the metric is broken" in caplog.text
+
+
+def test_a_thread_that_dies_is_replaced_and_its_job_answered(caplog: pytest.LogCaptureFixture) -> None:
+    pool = thread_pool("worker", 1)
+
+    async def scenario() -> None:
+        await pool.submit(lambda: 1)
+        pool._work = lambda worker: worker.jobs.extend(pool._queue.take(0).batch)  # type: ignore[method-assign, assignment]
+        pool._started[0] = type(pool._started[0])(pool._work, "dies")
+        task = asyncio.create_task(pool.submit(lambda: 2))
+        await until(lambda: pool.waiting == 1)
+        pool.running = 1
+        pool._started[0].start()
+        pool._started[0].join()
+        del pool._work  # type: ignore[method-assign]
+        assert pool.tend(1)
+        with pytest.raises(WorkLost, match="died"):
+            await task
+        assert (await pool.submit(lambda: 3)).answer == 3
+        assert not pool.tend(1)
+
+    play(pool, scenario)
+    assert "has died" in caplog.text
+
+
+def test_a_job_that_hangs_is_answered_and_another_thread_goes_on() -> None:
+    go, pool = threading.Event(), thread_pool("worker", 1, longest_s=5)
+
+    async def scenario() -> None:
+        hung = asyncio.create_task(pool.submit(lambda: go.wait(10)))
+        await until(lambda: pool.running == 1)
+        assert not pool.tend(1)
+        assert not pool.tend(5)
+        assert pool.tend(1)
+        with pytest.raises(WorkLost, match="within 6 s"):
+            await hung
+        again = asyncio.create_task(pool.submit(lambda: go.wait(10)))
+        await until(lambda: pool.running == 1)
+        assert not any(pool.tend(9) for _ in range(3))  # no more are given up than there are at once
+        go.set()
+        assert (await again).answer
+        await until(lambda: not pool._lost[0].is_alive())
+        assert (await pool.submit(lambda: 4)).answer == 4
+        assert pool.running == 0
+
+    play(pool, scenario)
+
+
+def test_abandoned_it_answers_everybody_at_once_and_ends_though_it_hangs() -> None:
+    gate = Gate()
+    batcher = NetworkBatcher(gate)
+
+    async def scenario() -> None:
+        running = await held(batcher)
+        (waiting,) = await queued(batcher, [picture(1)])
+        batcher.abandon(lambda: RuntimeError("hung"), lambda: Busy("later", reason="engine"))
+        with pytest.raises(RuntimeError, match="hung"):
+            await running
+        for task in (waiting, batcher.predict(picture(2))):
+            with pytest.raises(Busy, match="later"):
+                await task
+        await asyncio.wait_for(batcher.ended(), 1)
+        gate.open.set()  # what comes back late disturbs nobody
+        await until(lambda: gate.batches == [[0]])
+
+    play(batcher, scenario)
+
+
+def test_nan_is_one_images_error_and_not_its_neighbors() -> None:
+    gate, told = Gate(), []
+
+    def network(pixels: Any, *, code: bool = False) -> Prediction:
+        scores, codes = gate(pixels, code=code)
+        scores[pixels[:, 0, 0, 0] == 2] = np.nan
+        if codes is not None:
+            codes[pixels[:, 0, 0, 0] == 3] = np.inf
+        return Prediction(scores, codes)
+
+    batcher = NetworkBatcher(network, model="tiny@1", max_batch_size=8, on_not_finite=lambda: told.append(1))
+
+    async def scenario() -> list[Any]:
+        tasks = [await held(batcher), *await queued(batcher, [picture(i) for i in range(1, 5)], code=True)]
+        gate.open.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = play(batcher, scenario)
+    assert [isinstance(answer, NetworkNotFinite) for answer in answers] == [False, False, True, True, False]
+    assert "tiny@1" in str(answers[2])
+    assert len(told) == 2
+    assert gate.batches == [[0], [1, 2, 3, 4]]
+    assert batcher.failures == 0

@@ -58,3 +58,40 @@ def test_a_failure_frees_the_lane() -> None:
         raise RuntimeError
     with lock:
         pass
+
+
+def test_whoever_hangs_is_expelled_and_hurts_nobody_when_it_comes_back() -> None:
+    lock, go, order = FairLock(), threading.Event(), []
+    inside = threading.Event()
+
+    def hangs() -> None:
+        with lock:
+            inside.set()
+            assert go.wait(10)
+            order.append("came back")
+
+    def waits(name: str) -> None:
+        with lock:
+            order.append(name)
+
+    hung = threading.Thread(target=hangs)
+    hung.start()
+    assert inside.wait(5)
+    waiting = threading.Thread(target=waits, args=("next",))
+    waiting.start()
+    assert hung.ident is not None
+    deadline = time.monotonic() + 5
+    while not lock._waiting:
+        assert time.monotonic() < deadline
+    assert lock.expel(hung.ident)
+    assert not lock.expel(hung.ident)
+    waiting.join(5)
+    with lock:  # it is held again when the expelled one leaves
+        go.set()
+        hung.join(5)
+        waiting = threading.Thread(target=waits, args=("after",))
+        waiting.start()
+        waiting.join(0.05)
+        assert order == ["next", "came back"]
+    waiting.join(5)
+    assert order == ["next", "came back", "after"]
