@@ -7,7 +7,9 @@ import ipaddress
 import logging
 import os
 import socket
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +17,9 @@ import typer
 import uvicorn
 
 from models import hardware
+from models.errors import TesseraError
 from models.native import bindings as kernels
+from service import supervisor
 from service.api.connections import Connections
 from service.api.protocol import bounded
 from service.api.server import Server
@@ -31,15 +35,35 @@ _OTHER_FILES = 256  # that may be open beside connections
 _MOST_FILES = 2**20
 
 
+@contextmanager
+def _told() -> Iterator[None]:
+    """Around a server's life: what nobody foresaw ends it with a sentence as well, and its traceback."""
+    try:
+        yield
+    except (TesseraError, typer.Exit):
+        raise
+    except Exception as error:
+        log.critical("cannot serve: %s: %s", type(error).__name__, error, exc_info=error)
+        raise typer.Exit(1) from None
+
+
 @serve.command()
+@_told()
 def run(
     bundle: Annotated[
         list[Path] | None, typer.Option(help="A bundle's folder; several may be given, the first is the default.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    supervise: Annotated[
+        bool,
+        typer.Option("--supervise", help="Start the server again when it fails, five times in ten minutes at most."),
+    ] = False,
 ) -> None:
     """Serve bundles over HTTP: the embedded default, or those given. Other settings are TESSERA_ variables."""
+    if supervise:  # in this process, which so becomes a small one
+        again = [argument for argument in sys.orig_argv[1:] if argument != "--supervise"]
+        os.execv(sys.executable, [sys.executable, "-P", supervisor.__file__, sys.executable, *again])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(hardware.cores()))  # uvloop's own threads; four otherwise
@@ -76,7 +100,7 @@ def run(
         else _LAME_DUCK_S,
     )
     server.run()
-    if state.lifecycle is Lifecycle.FAILED:
+    if state.lifecycle is Lifecycle.FAILED or not server.started:
         raise typer.Exit(1)
 
 

@@ -68,7 +68,7 @@ class Metrics:
         )
         self.network_failures = Counter(
             "tessera_network_failures",
-            "Networks that hung, died or failed for good, and images to which they answered NaN or infinity",
+            "Networks that hung, died or failed for good, and images whose scores were not finite",
             ["model", "reason"],
             registry=r,
         )

@@ -1,5 +1,6 @@
-"""docker-compose.yml against the Compose specification, and what its two variants ask of a host."""
+"""docker-compose.yml against the Compose specification, and what its two variants, systemd and Kubernetes are told."""
 
+import configparser
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,11 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from service import supervisor
+from service.settings import Settings
+
 ROOT = Path(__file__).parents[2]
+DRAIN_S = Settings.model_fields["drain_s"].default
 
 
 class Loader(yaml.SafeLoader):
@@ -48,3 +53,55 @@ def test_the_images_differ_by_one_argument() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert dockerfile.count("${RUNTIME}") == 1
     assert "ARG RUNTIME=gpu" in dockerfile
+
+
+def test_whoever_stops_the_server_waits_longer_than_it_drains() -> None:
+    unit = service_unit()
+    (deployment,) = (part for part in kubernetes() if part["kind"] == "Deployment")
+    graces = (
+        int(str(services("docker-compose.yml")["tessera"]["stop_grace_period"]).removesuffix("s")),
+        int(unit["Service"]["TimeoutStopSec"]),
+        deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"],
+    )
+    assert all(grace >= DRAIN_S + 4 for grace in graces)
+
+
+def test_systemd_restarts_as_the_supervisor_does_and_no_wrong_setting() -> None:
+    unit = service_unit()
+    assert unit["Service"]["Restart"] == "on-failure"
+    assert int(unit["Service"]["RestartPreventExitStatus"]) == supervisor.USAGE
+    assert int(unit["Unit"]["StartLimitBurst"]) == supervisor.RESTARTS
+    assert int(unit["Unit"]["StartLimitIntervalSec"]) == supervisor.WITHIN_S
+    assert unit["Service"]["ExecStart"].split()[0].endswith("/tessera")
+    assert "--host 127.0.0.1" in unit["Service"]["ExecStart"]
+    for setting in unit["Service"]["Environment"].split():
+        name = setting.split("=")[0]
+        assert not name.startswith("TESSERA_") or name.removeprefix("TESSERA_").lower() in Settings.model_fields
+
+
+def test_kubernetes_asks_the_right_probes_of_the_right_port() -> None:
+    parts = {part["kind"]: part for part in kubernetes()}
+    spec = parts["Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (port,) = container["ports"]
+    assert str(port["containerPort"]) in (ROOT / "Dockerfile").read_text().split('CMD ["serve"')[1]
+    probes = {name: container[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    assert [probe["path"] for probe in probes.values()] == ["/readyz", "/readyz", "/livez"]
+    assert {probe["port"] for probe in probes.values()} == {port["name"]}
+    assert parts["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert parts["Service"]["spec"]["selector"] == parts["Deployment"]["spec"]["selector"]["matchLabels"]
+    claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in spec["volumes"]}
+    assert claims["state"] == {"claimName": parts["PersistentVolumeClaim"]["metadata"]["name"]}
+    assert {mount["name"] for mount in container["volumeMounts"]} == set(claims)
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def service_unit() -> configparser.ConfigParser:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    assert unit.read(ROOT / "deploy" / "tessera.service")
+    return unit
+
+
+def kubernetes() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))

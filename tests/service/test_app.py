@@ -4,18 +4,24 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from models.bundle import Bundle
 from models.inference import Prediction
 from models.io.encode import encode
 from service.app import create_app
 from service.formats import registry as render
+from service.metrics import Metrics
+from service.repository.registry import Registry
 from service.settings import Settings
-from tests.service.fakes import FakeEngine
+from service.timings import Timings
+from tests.service.fakes import FakeEngine, Slow, wait_until
 from tests.tiny import bands
 
 PNG = encode(bands(), "png")
@@ -276,3 +282,83 @@ def test_head_answers_as_get_does(client: TestClient, path: str) -> None:
     got, head = client.get(path), client.head(path)
     assert head.status_code == got.status_code == 200
     assert head.headers["content-type"] == got.headers["content-type"]
+
+
+class Nonsense(FakeEngine):
+    """Answers NaN for pictures whose first pixel is black, in its scores or in its code alone."""
+
+    of = "scores"
+
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
+        scores, codes = super().__call__(pixels, code=code)
+        black = pixels[:, 0, 0, 0] < 20
+        if self.of == "scores":
+            scores[black] = np.nan
+        elif codes is not None:
+            codes[black] = np.inf
+        return Prediction(scores, codes)
+
+
+@pytest.mark.parametrize(("of", "path"), [("scores", "/segment"), ("code", "/segment?crf=true"), ("code", "/similar")])
+def test_nan_from_a_network_is_a_problem_with_its_name_and_poisons_nothing(serve: Any, of: str, path: str) -> None:
+    engine = Nonsense()
+    black = encode(bands(order=(4, 0, 1, 2, 3)), "png")
+    where = {"x": 3, "y": 3} if path == "/similar" else {}
+    with serve(lambda bundle: engine) as client:
+        engine.of = of
+        for asked in (1, 2):  # it is not kept
+            answer = client.post(path, content=black, params=where or None)
+            assert (answer.status_code, answer.json()["type"]) == (500, "urn:tessera:network-not-finite")
+            assert "tiny@" in answer.json()["detail"]
+            assert f'network_failures_total{{model="tiny",reason="not_finite"}} {asked}' in client.get("/metrics").text
+        assert client.post(path, content=PNG, params=where or None).status_code == 200
+        assert "nan" not in client.get("/metrics").text.lower()
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_hung_network_turns_readiness_off_until_a_fresh_engine_serves(serve: Any) -> None:
+    fresh, engines = threading.Event(), []
+
+    def opens(bundle: Bundle) -> Slow:
+        if engines:
+            assert fresh.wait(20)
+        engines.append(Slow())
+        return engines[-1]
+
+    with serve(opens, engine_timeout_s=0.3) as client:
+        engines[0].go.clear()
+        answer = client.post("/segment", content=PNG)
+        assert (answer.status_code, answer.json()["type"]) == (500, "urn:tessera:network-failed")
+        unready = client.get("/readyz")
+        assert (unready.status_code, "tiny@" in unready.json()["detail"]) == (503, True)
+        busy = client.post("/segment", content=PNG)
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")
+        (model,) = client.get("/models").json()["models"]
+        assert (model["state"], "did not come back" in model["reason"]) == ("failed", True)
+        assert client.get("/livez").status_code == client.get("/clusters").status_code == 200
+        fresh.set()
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        assert client.post("/segment", content=PNG).status_code == 200
+        assert "tessera_event_loop_lag_seconds_count" in client.get("/metrics").text
+        engines[0].go.set()
+
+
+def test_a_metric_is_never_nan() -> None:
+    metrics = Metrics()
+    for margin in (float("nan"), float("inf"), 0.5):
+        metrics.segmented("tiny", [], Timings(()), refined=None, margin=margin)
+    assert "tessera_margin_sum 0.5" in metrics.text().decode()
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), MemoryError(), RuntimeError("a library's own")])
+def test_a_start_that_cannot_serve_ends_whatever_the_exception(
+    error: BaseException, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(self: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Registry, "load", fails)
+    with TestClient(create_app(Settings(bundles=(tiny_bundle,), state=tmp_path))) as client:
+        state = client.app.state.tessera  # type: ignore[attr-defined]
+        wait_until(lambda: state.lifecycle is Lifecycle.FAILED)
+        assert client.get("/readyz").json()["detail"] == "the server is failed"

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -334,3 +335,24 @@ def test_a_fresh_install_compiles_the_crf_beside_the_server(tiny_bundle: Path, t
         assert json.loads(ask(port, "POST", "/segment?crf=true", PNG)[1])["refined"]
         running.terminate()
         assert "compiled" not in running.communicate(timeout=20)[1]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "service.engines.open_engine = lambda *_: sys.exit('a library wants to end')",
+        "service.inference.runtime.Runtime.of = lambda *_: [].pop()",
+    ],
+)
+def test_whatever_a_start_meets_it_ends_with_1_and_a_sentence(broken: str, tiny_bundle: Path, tmp_path: Path) -> None:
+    code = f"import sys, service.engines, service.inference.runtime; from service.cli import serve; {broken}; serve()"
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", code, "--bundle", str(tiny_bundle), "--port", str(free_port())],
+        cwd=ROOT,
+        env={**os.environ, "TESSERA_STATE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 1
+    assert re.search(r"(ERROR|CRITICAL) +.*(cannot serve: tiny|cannot serve: IndexError)", ended.stderr)

@@ -1,0 +1,147 @@
+"""The supervisor: what is started again and what is not, how often, and that signals reach the server."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks import machine
+from service.supervisor import Supervisor
+from tests.service.fakes import free_port, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+def supervised(*command: str) -> subprocess.Popen[str]:
+    code = (
+        "import sys; from service.supervisor import Supervisor; sys.exit(Supervisor(sys.argv[1:], pause_s=0.02).run())"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, *command], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def server(script: str) -> list[str]:
+    return [sys.executable, "-c", script]
+
+
+@pytest.mark.parametrize(("script", "status", "runs"), [("pass", 0, 1), ("raise SystemExit(2)", 2, 1)])
+def test_what_ends_for_good_is_not_started_again(script: str, status: int, runs: int) -> None:
+    running = supervised(*server(script))
+    said = running.communicate(timeout=20)[1]
+    assert (running.returncode, said) == (status, "")
+
+
+def test_so_many_failures_and_no_more(tmp_path: Path) -> None:
+    told = tmp_path / "runs"
+    script = f"import os, signal; open({str(told)!r}, 'a').write('x'); os.kill(os.getpid(), signal.SIGKILL)"
+    running = supervised(*server(script))
+    said = running.communicate(timeout=30)[1]
+    assert running.returncode == 1
+    assert told.read_text() == "x" * 6  # the first, and five restarts
+    assert said.count("was killed by signal 9; it is started again in") == 5
+    assert "5 restarts within 10 minutes are enough" in said
+
+
+def test_failures_long_ago_do_not_count(tmp_path: Path) -> None:
+    told = tmp_path / "runs"
+    script = f"""
+open({str(told)!r}, 'a').write('x')
+raise SystemExit(0 if len(open({str(told)!r}).read()) == 4 else 7)
+"""
+    code = f"""
+from service.supervisor import Supervisor
+print(Supervisor({server(script)!r}, restarts=1, within_s=0, pause_s=0).run())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "0\n", done.stderr
+    assert done.stderr.count("ended with exit code 7") == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_handed_on_once_and_its_status_is_the_servers(tmp_path: Path, number: signal.Signals) -> None:
+    told = tmp_path / "told"
+    script = f"""
+import signal, time
+def note(number, frame):
+    open({str(told)!r}, 'a').write(f'{{int(number)}} ')
+    if number != signal.SIGHUP:
+        time.sleep(0.1)
+        raise SystemExit(0)
+for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT): signal.signal(number, note)
+open({str(told)!r}, 'a').write('up ')
+while True: time.sleep(0.01)
+"""
+    running = supervised(*server(script))
+    wait_until(lambda: told.exists() and told.read_text() == "up ")
+    running.send_signal(signal.SIGHUP)
+    wait_until(lambda: told.read_text() == "up 1 ")
+    running.send_signal(number)
+    assert running.wait(10) == 0
+    assert told.read_text() == f"up 1 {int(number)} "
+    running.communicate()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux's prctl")
+def test_the_server_ends_with_a_killed_supervisor() -> None:
+    running = supervised(*server("import time; time.sleep(60)"))
+    wait_until(lambda: len(machine.children(running.pid)) == 1)
+    (child,) = machine.children(running.pid)
+    wait_until(lambda: b"sleep" in Path(f"/proc/{child}/cmdline").read_bytes())
+    running.kill()
+    running.communicate()
+    wait_until(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
+
+
+@contextmanager
+def serving(bundle: Path, state: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    port = free_port()
+    code = "from service.cli import serve; serve()"
+    arguments = ["--supervise", "--bundle", str(bundle), "--port", str(port)]
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TESSERA_STATE": str(state), "TESSERA_THREADS": "1"},
+    )
+    try:
+        yield running, port
+    finally:
+        running.kill()
+        running.wait()
+
+
+def ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_is_there_again_and_ends_when_told(tiny_bundle: Path, tmp_path: Path) -> None:
+    with serving(tiny_bundle, tmp_path) as (running, port):
+        wait_until(lambda: ready(port), 60)
+        (first,) = machine.children(running.pid)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: first not in machine.children(running.pid), 20)
+        wait_until(lambda: ready(port), 60)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(40) == 0
+        wait_until(lambda: not ready(port))
+
+
+def test_more_restarts_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(Supervisor, "_once", lambda self: 1)
+    monkeypatch.setattr(Supervisor, "_pause", lambda self, seconds: paused.append(seconds))
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    assert Supervisor(["x"], restarts=7).run() == 1
+    assert paused == [1, 2, 4, 8, 16, 30, 30]
