@@ -333,3 +333,27 @@ def test_a_gpu_that_breaks_or_errs_at_the_start_does_not_serve(monkeypatch: pyte
     monkeypatch.setattr(gpu_worker, "open_device", lambda: None)
     monkeypatch.setattr(gpu_worker, "proof", lambda worker: 0.75)
     assert "25.00 %" in str(open_worker(Settings()))
+
+
+def test_a_device_that_hangs_is_given_up_and_its_images_are_the_cpus(caplog: pytest.LogCaptureFixture) -> None:
+    fake = Fake()
+    refiner = GpuBatcher(fake, longest_s=5)
+
+    async def scenario() -> None:
+        running = asyncio.ensure_future(asked(refiner, 0))
+        await until(lambda: fake.batches == [[0]])
+        waiting = asyncio.ensure_future(asked(refiner, 1))
+        await until(lambda: refiner.waiting == 1)
+        for elapsed_s in (1, 4):
+            refiner.tend(elapsed_s)
+            assert refiner.alive
+        refiner.tend(2)
+        assert not refiner.alive
+        for task in (running, waiting, asked(refiner, 2)):
+            with pytest.raises(DeviceLost):
+                await task
+        await asyncio.wait_for(refiner.ended(), 1)
+        fake.open.set()  # too late, and for nobody
+
+    play(refiner, scenario)
+    assert "does not come back; the CPU goes on" in caplog.text

@@ -120,6 +120,24 @@ def test_a_python_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog
 
 
 @pytest.mark.usefixtures("missing")
+def test_whatever_is_lost_of_it_keeps_nobody(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async def fails(*command: str, **options: object) -> None:
+        raise NotImplementedError("no child watcher")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fails)
+
+    async def serve() -> None:
+        compiling = JitWarmup()
+        compiling.look()
+        await compiling.run([3])
+        await asyncio.wait_for(compiling.wait(), 1)
+        assert compiling.note is None
+
+    asyncio.run(serve())
+    assert "no child watcher" in caplog.text
+
+
+@pytest.mark.usefixtures("missing")
 def test_a_server_that_closes_takes_the_process_with_it(tmp_path: Path) -> None:
     told = tmp_path / "pid"
 

@@ -97,6 +97,14 @@ def test_an_image_whose_process_dies_is_tried_once_more(two: ProcessPoolRefiner,
         assert len({who for who, _ in threads.map(lambda i: asked(two, i, busy_s=0.3), range(2))}) == 2
 
 
+@pytest.mark.parametrize("how", ["exits", "unreadable"])
+def test_what_cannot_be_answered_costs_a_process_and_nobody_elses_image(two: ProcessPoolRefiner, how: str) -> None:
+    with pytest.raises(ProcessLost):
+        asked(two, 4, **{how: True})
+    with ThreadPoolExecutor(2) as threads:
+        assert [what for _, what in threads.map(lambda i: asked(two, i, busy_s=0.1), range(1, 5))] == [1, 2, 3, 4]
+
+
 def test_a_process_that_does_not_come_back_is_ended(two: ProcessPoolRefiner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "GRACE_S", 0.1)
     before, _ = asked(two)
