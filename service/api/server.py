@@ -25,6 +25,7 @@ import uvicorn
 from service.api.connections import Connections
 from service.api.state import AppState, Lifecycle
 from service.metrics import tessera_version
+from service.scheduling.background import spawn
 
 log = logging.getLogger("tessera")
 
@@ -68,7 +69,7 @@ class Server(uvicorn.Server):
         if self._state.settings.crf == "dense":
             self._state.runtime.warmup.look()
         await super().startup(sockets)
-        self._watching = asyncio.create_task(self._connections.watch())
+        self._watching = spawn(self._connections.watch(), "watch over connections")
         if self.started and self._state.lifecycle is not Lifecycle.FAILED:
             where = f"http://{self.config.host}:{self.config.port}/"
             log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
