@@ -33,4 +33,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
 ENTRYPOINT ["tessera"]
-CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]
+# A container is reached through what publishes its port: on 127.0.0.1 that is this machine. Elsewhere set TESSERA_KEYS.
+CMD ["serve", "--host", "0.0.0.0", "--port", "8000", "--open"]

@@ -1,11 +1,12 @@
 # The only door. `make serve` and `make test` set up whatever they need, each in its own environment.
-#   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle] [EXTRAS=openvino]    the service, on the embedded default
+#   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle] [EXTRAS=openvino] [OPEN=1]   the service, on the embedded default
 #   make test                                                      the tests
 #   make check                                                     format, lint, types, floor plan
 #   make train-demo                                                training, on drawn streets, in a minute or two
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
+OPEN ?=
 BUNDLE ?=
 EXTRAS ?=
 
@@ -21,7 +22,7 @@ help:
 	@sed -n '2,5s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
-	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(foreach b,$(BUNDLE),--bundle $(b))
+	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $(foreach b,$(BUNDLE),--bundle $(b))
 
 test: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -12,24 +12,29 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route, compile_path
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from models.bundle import Bundle
 from models.errors import TesseraError
 from service.api import body, openapi, responses
 from service.api.auth import ApiKeys
+from service.api.binding import Binding
+from service.api.client_address import TrustedProxies
 from service.api.dependencies import state_of
+from service.api.hosts import AllowedHosts
 from service.api.middleware import InFlight, RequestMiddleware, problem
+from service.api.origins import AllowedOrigins
 from service.api.problems import plain, problem_of
 from service.api.routes import clusters, health, models, segment
+from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
 from service.engines import Engine
-from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest
+from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, quoted
 from service.inference import options
 from service.inference.runtime import Runtime
 from service.metrics import Metrics, tessera_version
@@ -41,22 +46,21 @@ from service.settings import Settings
 log = logging.getLogger("tessera")
 
 WEB = Path(__file__).parent / "web"
-_PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-    " img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
-}
 _QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery}
 
 
-def create_app(settings: Settings | None = None, open_engine: Callable[[Bundle], Engine] | None = None) -> FastAPI:
-    """The application. `open_engine` puts another runtime under it, as tests do."""
+def create_app(
+    settings: Settings | None = None,
+    open_engine: Callable[[Bundle], Engine] | None = None,
+    binding: Binding = Binding(),  # noqa: B008
+) -> FastAPI:
+    """The application. `open_engine` puts another runtime under it, as tests do; `binding` says where it listens."""
     settings = settings or Settings.from_env(os.environ)
     metrics = Metrics()
     runtime = Runtime.of(settings, metrics)
     registry = Registry(settings, metrics, open_engine)
-    state = AppState(
-        settings, metrics, registry, runtime, InFlight(settings.max_requests), ApiKeys.from_settings(settings)
-    )
+    keys, proxies = ApiKeys(settings), TrustedProxies.from_settings(settings)
+    state = AppState(settings, metrics, registry, runtime, InFlight(settings.max_requests), keys, proxies)
     served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
@@ -97,11 +101,17 @@ def create_app(settings: Settings | None = None, open_engine: Callable[[Bundle],
     for endpoint in (segment.segment, segment.similar):
         app.router.routes.insert(0, _Direct(f"/{endpoint.__name__}", endpoint, methods=["POST"]))
     app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/web/index.html", _to_the_page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
         in_flight=state.in_flight,
+        proxies=proxies,
+        hosts=AllowedHosts.from_settings(settings, loopback=binding.loopback),
+        origins=AllowedOrigins.from_settings(settings, keys=keys.needed),
+        security_headers=security_headers(tls=binding.tls, loopback=binding.loopback),
+        root_path=binding.root_path,
         access_log=settings.access_log,
     )
     app.add_exception_handler(TesseraError, _refuse)
@@ -142,7 +152,12 @@ class _Direct(Route):
 
 
 async def _page() -> FileResponse:
-    return FileResponse(WEB / "index.html", headers=_PAGE_HEADERS)
+    return FileResponse(WEB / "index.html")
+
+
+async def _to_the_page(request: Request) -> RedirectResponse:
+    """To where the page's relative links lead."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/", 308)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
@@ -164,30 +179,34 @@ async def _refuse_options(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = error.errors()
     if errors[0]["loc"][0] == "path":
-        return await _refuse(request, NotFound(f"{str(errors[0]['input'])[:60]!r} is no number; ids count from 0"))
-    model = _QUERIES.get(request.url.path, options.ModelQuery)
+        return await _refuse(request, NotFound(f"{quoted(str(errors[0]['input']))} is no number; ids count from 0"))
+    model = _QUERIES.get(request.state.path, options.ModelQuery)
     return await _refuse(request, BadOption(explain(errors, options.descriptions(model))))
 
 
 async def _refuse_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    path = request.url.path
+    path = request.state.path
+    if not path:  # a root path without the slash behind it
+        return await _to_the_page(request)
     detail = str(error.detail)
     if error.status_code == 404:
         hint = nearest(path, request.app.openapi()["paths"])
-        detail = f"there is nothing at {path[:100]!r}{hint or '; /openapi.json lists what there is'}"
+        detail = f"there is nothing at {quoted(path, 100)}{hint or '; /openapi.json lists what there is'}"
     elif error.status_code == 405:
         allowed = ", ".join(_methods(request))
-        detail = f"{request.method} is not for {path[:100]!r}; use {allowed}"
+        detail = f"{quoted(request.method)} is not for {quoted(path, 100)}; use {allowed}"
         if path == "/segment":
-            detail += f": {body.CURL} '{request.url}?format=overlay' -o overlay.jpg"
+            detail += f": {body.CURL} '{request.url.replace(query='format=overlay')}' -o overlay.jpg"
     document = plain(error.status_code, detail, request.state.request_id)
     headers = {"allow": allowed} if error.status_code == 405 else error.headers
     return problem(request.scope["state"], document, headers)
 
 
 def _methods(request: Request) -> list[str]:
-    """What can be done at a request's path: the methods of every route there, not of the first alone."""
-    paths = request.app.openapi()["paths"]
-    here = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
-    return sorted({method.upper() for methods in here for method in methods})
+    """What can be done at a request's path: what its routes answer, asked of each."""
+    if request.state.path.startswith("/web/"):  # files; a mount takes every method, and then refuses it
+        return ["GET"]
+    routes = request.app.router.routes
+    asked = {method: {**request.scope, "method": method} for method in ("DELETE", "GET", "PATCH", "POST", "PUT")}
+    return [name for name, scope in asked.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)]

@@ -3,10 +3,9 @@
 Knows nothing of what is served.
 """
 
-import ipaddress
 import logging
 import os
-import socket
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,14 +16,18 @@ import typer
 import uvicorn
 
 from models import hardware
-from models.errors import TesseraError
+from models.errors import TesseraError, UsageError
 from models.native import bindings as kernels
 from service import supervisor
+from service.api import binding
+from service.api.auth import ApiKeys
+from service.api.client_address import TrustedProxies
 from service.api.connections import Connections
 from service.api.protocol import bounded
 from service.api.server import Server
 from service.api.state import Lifecycle
 from service.app import create_app
+from service.errors import printable, quoted
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -33,6 +36,14 @@ serve = typer.Typer(add_completion=False, help="Serve bundles over HTTP.")
 _LAME_DUCK_S = 2.0  # where a balancer may be in front
 _OTHER_FILES = 256  # that may be open beside connections
 _MOST_FILES = 2**20
+
+
+class _OneLine(logging.Formatter):
+    """What somebody wrote breaks no line, and turns none around."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
 
 
 @contextmanager
@@ -59,22 +70,45 @@ def run(
         bool,
         typer.Option("--supervise", help="Start the server again when it fails, five times in ten minutes at most."),
     ] = False,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Beyond 127.0.0.1, serve whoever reaches the server, without keys.")
+    ] = False,
+    certfile: Annotated[Path | None, typer.Option(help="Certificate in PEM, to speak https.")] = None,
+    keyfile: Annotated[Path | None, typer.Option(help="Its key, where it is not in the same file.")] = None,
+    root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server, such as /tessera.")] = "",
 ) -> None:
     """Serve bundles over HTTP: the embedded default, or those given. Other settings are TESSERA_ variables."""
     if supervise:  # in this process, which so becomes a small one
         again = [argument for argument in sys.orig_argv[1:] if argument != "--supervise"]
         os.execv(sys.executable, [sys.executable, "-P", supervisor.__file__, sys.executable, *again])
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(hardware.cores()))  # uvloop's own threads; four otherwise
     settings = Settings.from_env(os.environ)
     if bundle:
         settings = settings.model_copy(update={"bundles": tuple(bundle)})
-    app = create_app(settings)
+    root_path = binding.check_root_path(root_path)
+    binding.check_certificate(certfile, keyfile)
+    here = binding.Binding(binding.is_loopback(host), certfile is not None, root_path)
+    app = create_app(settings, binding=here)
+    state = app.state.tessera
+    keys: ApiKeys = state.keys
+    if not (here.loopback or keys.needed or open_to_all):
+        raise UsageError(
+            f"{quoted(host)} is reached from other machines, and everybody there could ask and rename: set TESSERA_KEYS"
+            " (or TESSERA_KEYS_FILE), or say --open (make serve OPEN=1) where that is meant"
+        )
+    binding.check_free(host, port)
+    if not (here.loopback or keys.needed):
+        log.warning("open: whoever reaches %s port %d may ask and rename without a key", host or "any address", port)
+    if settings.keys_file or settings.admin_key_file:  # else a closed terminal ends the server, as ever
+        signal.signal(signal.SIGHUP, lambda *_: keys.reload())
     if not kernels.compiled():
         log.warning("numpy does the work of the C kernels, several times slower: install again where a C compiler is")
-    state = app.state.tessera
-    connections = Connections(settings, state.metrics)
+    proxies: TrustedProxies = state.proxies
+    connections = Connections(settings, state.metrics, counted=lambda address: not proxies.trusts(address))
     state.metrics.watch("connections", "Open connections", lambda: len(connections))
     state.metrics.watch("unread_bytes", "Of answers that clients have not taken yet", lambda: connections.unread)
     connections.max_connections = min(connections.max_connections, open_files() - _OTHER_FILES)
@@ -85,10 +119,12 @@ def run(
             ws="none",
             host=host,
             port=port,
+            ssl_certfile=certfile,
+            ssl_keyfile=keyfile,
+            proxy_headers=False,  # TESSERA_TRUSTED_PROXIES says whose are believed
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,
             backlog=2048,
         ),
         state,
@@ -96,21 +132,12 @@ def run(
         lame_duck_s=settings.lame_duck_s
         if settings.lame_duck_s is not None
         else 0.0
-        if is_loopback(host)
+        if here.loopback
         else _LAME_DUCK_S,
     )
     server.run()
     if state.lifecycle is Lifecycle.FAILED or not server.started:
         raise typer.Exit(1)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server that listens at `host`."""
-    try:
-        found = socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)
-    except OSError:
-        return False
-    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def open_files() -> int:

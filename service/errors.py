@@ -34,6 +34,18 @@ class BadOption(TesseraError):
     """An option that is unknown or out of range; the message names it and its range."""
 
 
+class NotAcceptable(TesseraError):
+    """An Accept header that names only media types that no answer has."""
+
+
+class BadHost(TesseraError):
+    """A request without a Host header, or with several."""
+
+
+class Misdirected(TesseraError):
+    """A request for a host that this server is not."""
+
+
 class Busy(TesseraError):
     """Nothing is wrong with the request; it comes at a bad time.
 
@@ -49,6 +61,10 @@ class Busy(TesseraError):
 
 class TooMany(Busy):
     """This caller's share of the server is taken; others are served."""
+
+
+class TooManyWrongKeys(TooMany):
+    """An address that has sent wrong keys sends another that it never came in with."""
 
 
 class KeyMissing(TesseraError):
@@ -87,6 +103,18 @@ class DeadlinePassed(TesseraError):
     """The answer was not ready in time; the work was dropped."""
 
 
+def printable(text: str) -> str:
+    """`text` on one line and as it reads: control, bidirectional and invisible characters are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """What somebody wrote, for a message or a log line: in quotes, `printable`, its first `most` characters."""
+    return repr(text if len(text) <= most else text[:most] + "…")
+
+
 def nearest(wanted: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` when one of `known` is close, else nothing."""
     close = difflib.get_close_matches(wanted, list(known), n=1)
@@ -103,13 +131,13 @@ def explain(errors: Sequence[Any], descriptions: dict[str, str]) -> str:
         name = next((str(part) for part in reversed(error["loc"]) if isinstance(part, str)), "body")
         if error["type"] == "extra_forbidden":
             hint = nearest(name, descriptions) or f"; there are {', '.join(descriptions)}"
-            sentences.append(f"{name[:60]!r} is not an option here{hint}")
+            sentences.append(f"{quoted(name)} is not an option here{hint}")
             continue
-        given = str(error.get("input"))
-        shown = f" (got {given[:40]!r})" if isinstance(error.get("input"), str | int | float) else ""
+        given = error.get("input")
+        shown = f" (got {quoted(str(given), 40)})" if isinstance(given, str | int | float) else ""
         message = error["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
         if error["type"] == "string_pattern_mismatch" and name in descriptions:
             message = "cannot be read"  # the description says in words what the pattern says
         meaning = f"; {descriptions[name]}" if name in descriptions else ""
-        sentences.append(f"{name[:60]}: {message}{shown}{meaning}")
+        sentences.append(f"{printable(name[:60])}: {message}{shown}{meaning}")
     return ". ".join(sentences)

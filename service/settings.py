@@ -10,16 +10,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.errors import TesseraError
+from models.errors import UsageError
 from service.errors import explain, nearest
 
 PREFIX = "TESSERA_"
+_DAY = 86400
+_MANY = 10**6
+_BYTES = 2**50
 EngineName = Literal["auto", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-bf16", "cuda", "tensorrt"]
 CRFName = Literal["dense", "pydensecrf"]
 PRETRAINED = Path(__file__).parents[1] / "models" / "pretrained"
 
 
-class SettingsError(TesseraError):
+class SettingsError(UsageError):
     """A TESSERA_ variable that cannot be used."""
 
 
@@ -62,50 +65,59 @@ class Settings(BaseModel):
     access_log         a line for every request; refusals and failures are logged either way
     crf                who answers crf=true: `dense`, ours, or `pydensecrf`, in a process for each worker
     crf_timeout_s      a CRF that takes longer, waiting for its turn included, is left out, with a warning
-    keys               who may ask: name=secret, separated by commas; empty: everybody
-    admin_key          who may load and unload models; empty: nobody
+    keys               who may ask: name=secret, or name:infer=secret, separated by commas; empty: everybody
+    keys_file          the same, or one a line, in a file; read again on SIGHUP
+    admin_key          who may load and unload models; empty: nobody.  admin_key_file  the same in a file
+    hosts              names the server answers to, separated by commas, besides those of loopback
+    origins            whose pages' scripts may ask, separated by commas, besides the server's own
+    trusted_proxies    addresses and networks whose X-Forwarded-For says whom they ask for
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bundles: tuple[Path, ...] = ()
     state: Path = Field(default_factory=lambda: user_state(os.environ))
     models: Path | None = None
-    max_model_bytes: int = Field(default=4 * 2**30, ge=2**20)
+    max_model_bytes: int = Field(default=4 * 2**30, ge=2**20, le=_BYTES)
     engine: EngineName = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
-    gpu_bytes: int = Field(default=0, ge=0)
+    gpu_bytes: int = Field(default=0, ge=0, le=_BYTES)
     workers: int = Field(default=0, ge=0, le=1024)
-    max_bytes: int = Field(default=32 * 2**20, ge=1024)
-    max_body_bytes: int = Field(default=64 * 2**20, ge=1024)
-    max_bodies_bytes: int = Field(default=2**30, ge=2**20)
-    max_mpx: float = Field(default=50.0, gt=0)
-    max_side_px: int = Field(default=32768, ge=1)
-    max_images: int = Field(default=64, ge=1)
-    max_queue_size: int = Field(default=128, ge=1)
-    max_queue_mpx: float = Field(default=512.0, gt=0)
-    max_working_bytes: int = Field(default=4 * 2**30, ge=2**20)
-    max_key_images: int = Field(default=64, ge=1)
-    max_requests: int = Field(default=512, ge=1)
-    max_connections: int = Field(default=4096, ge=1)
-    max_client_connections: int = Field(default=1024, ge=1)
-    max_unread_bytes: int = Field(default=64 * 2**20, ge=2**16)
-    max_batch_size: int = Field(default=0, ge=0)
-    max_batch_mpx: float = Field(default=8.0, gt=0)
-    cache_bytes: int = Field(default=64 * 2**20, ge=0)
-    header_timeout_s: float = Field(default=10.0, gt=0)
-    body_timeout_s: float = Field(default=30.0, gt=0)
-    write_timeout_s: float = Field(default=10.0, gt=0)
-    timeout_s: float = Field(default=60.0, gt=0)
-    engine_timeout_s: float = Field(default=60.0, gt=0)
+    max_bytes: int = Field(default=32 * 2**20, ge=1024, le=_BYTES)
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1024, le=_BYTES)
+    max_bodies_bytes: int = Field(default=2**30, ge=2**20, le=_BYTES)
+    max_mpx: float = Field(default=50.0, gt=0, le=_MANY)
+    max_side_px: int = Field(default=32768, ge=1, le=_MANY)
+    max_images: int = Field(default=64, ge=1, le=_MANY)
+    max_queue_size: int = Field(default=128, ge=1, le=_MANY)
+    max_queue_mpx: float = Field(default=512.0, gt=0, le=_MANY)
+    max_working_bytes: int = Field(default=4 * 2**30, ge=2**20, le=_BYTES)
+    max_key_images: int = Field(default=64, ge=1, le=_MANY)
+    max_requests: int = Field(default=512, ge=1, le=_MANY)
+    max_connections: int = Field(default=4096, ge=1, le=_MANY)
+    max_client_connections: int = Field(default=1024, ge=1, le=_MANY)
+    max_unread_bytes: int = Field(default=64 * 2**20, ge=2**16, le=_BYTES)
+    max_batch_size: int = Field(default=0, ge=0, le=_MANY)
+    max_batch_mpx: float = Field(default=8.0, gt=0, le=_MANY)
+    cache_bytes: int = Field(default=64 * 2**20, ge=0, le=_BYTES)
+    header_timeout_s: float = Field(default=10.0, gt=0, le=_DAY)
+    body_timeout_s: float = Field(default=30.0, gt=0, le=_DAY)
+    write_timeout_s: float = Field(default=10.0, gt=0, le=_DAY)
+    timeout_s: float = Field(default=60.0, gt=0, le=_DAY)
+    engine_timeout_s: float = Field(default=60.0, gt=0, le=_DAY)
     crf: CRFName = "dense"
-    crf_timeout_s: float = Field(default=10.0, gt=0)
-    keep_alive_s: int = Field(default=75, ge=0)
-    lame_duck_s: float | None = Field(default=None, ge=0)
-    drain_s: int = Field(default=25, ge=0)
+    crf_timeout_s: float = Field(default=10.0, gt=0, le=_DAY)
+    keep_alive_s: int = Field(default=75, ge=0, le=_DAY)
+    lame_duck_s: float | None = Field(default=None, ge=0, le=_DAY)
+    drain_s: int = Field(default=25, ge=0, le=_DAY)
     access_log: bool = True
     keys: str = Field(default="", repr=False)
+    keys_file: Path | None = None
     admin_key: str = Field(default="", repr=False)
+    admin_key_file: Path | None = None
+    hosts: str = ""
+    origins: str = ""
+    trusted_proxies: str = ""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":

@@ -84,7 +84,7 @@ def _run(name: str) -> None:
         command()
     except TesseraError as error:
         print(f"tessera {name}: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
 
 
 def _usage() -> str:

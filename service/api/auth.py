@@ -6,118 +6,90 @@ Knows nothing of routes, of images, of how many a caller may send (`admission.py
 """
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Mapping
 from hmac import compare_digest
-from typing import Literal, NamedTuple
 
+from service.api.key_settings import ADMIN, SCOPES, Caller, Key, Scope, read_keys
+from service.api.wrong_keys import WrongKeys
 from service.errors import KeyMissing, NotAllowed
 from service.settings import Settings, SettingsError
 
-Scope = Literal["infer", "admin"]
+log = logging.getLogger("tessera")
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_ADMIN = "admin"
 _HOW = "send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
-
-
-class Caller(NamedTuple):
-    """Who asks: a name for queues and counters, `` where nobody needs a key, and what it may do."""
-
-    name: str
-    scopes: frozenset[Scope]
-
-
-_ANYBODY = Caller("", frozenset({"infer"}))
+_ANYBODY = Caller("", frozenset({"infer", "edit"}))
 
 
 class ApiKeys:
     """The keys of one server."""
 
-    def __init__(self, secrets: Mapping[str, str], admin_secret: str = "") -> None:
-        """secrets  name → secret, of those who may infer; none: everybody may. admin_secret  empty: nobody is admin."""
-        self._callers = [(_digest(secret), Caller(name, frozenset({"infer"}))) for name, secret in secrets.items()]
-        self._open = not self._callers
-        self._has_admin = bool(admin_secret)
-        if admin_secret:
-            self._callers.append((_digest(admin_secret), Caller(_ADMIN, frozenset({"infer", "admin"}))))
+    def __init__(self, settings: Settings) -> None:
+        """Those of TESSERA_KEYS, TESSERA_ADMIN_KEY, or their files. Raises SettingsError, showing no part of them."""
+        self._settings = settings
+        self._keys: tuple[Key, ...] = read_keys(settings)
+        self._wrong = WrongKeys()
 
     def __repr__(self) -> str:
-        return f"ApiKeys({', '.join(caller.name for _, caller in self._callers)})"
+        return f"ApiKeys({', '.join(key.caller.name for key in self._keys)})"
 
-    @classmethod
-    def from_settings(cls, settings: Settings) -> "ApiKeys":
-        """The keys of TESSERA_KEYS and TESSERA_ADMIN_KEY. Raises SettingsError, showing no part of them."""
-        secrets: dict[str, str] = {}
-        entries = settings.keys.split(",") if settings.keys.strip() else []
-        for i, entry in enumerate(entries, 1):
-            name, equals, secret = (part.strip() for part in entry.partition("="))
-            if not equals:
-                raise _malformed(i, "has no '='; write name=secret, separated by commas")
-            if not _NAME.fullmatch(name):
-                raise _malformed(i, "needs a name before the '=': up to 64 of A-Z a-z 0-9 . _ -")
-            if not secret:
-                raise _malformed(i, "has no secret after the '='")
-            if name == _ADMIN:
-                raise _malformed(i, f"is called {_ADMIN!r}; that is the caller with TESSERA_ADMIN_KEY")
-            if name in secrets:
-                raise _malformed(i, "has the name of an earlier one; names are given once")
-            if secret in secrets.values():
-                raise _malformed(i, "has the secret of an earlier one; each name needs its own")
-            secrets[name] = secret
-        admin = settings.admin_key.strip()
-        if admin in secrets.values():
-            raise SettingsError(
-                "TESSERA_ADMIN_KEY is also in TESSERA_KEYS: who may only ask could load and unload models; use another"
-            )
-        return cls(secrets, admin)
+    @property
+    def needed(self) -> bool:
+        """Whether only who has a key may ask."""
+        return bool(self._keys) and self._keys[0].caller.name != ADMIN
 
-    def authenticate(self, headers: Mapping[str, str]) -> Caller:
+    def reload(self) -> None:
+        """Read the files again. What cannot be used changes nothing, and the log says why."""
+        try:
+            self._keys = read_keys(self._settings)
+        except SettingsError as error:
+            log.error("the keys stay as they were: %s", error)
+        else:
+            log.info("keys read again: %s", ", ".join(key.caller.name for key in self._keys) or "none is needed")
+
+    def authenticate(self, headers: Mapping[str, str], address: str = "") -> Caller:
         """Who sent a request with these headers (names in any case, as starlette's, or in lower case).
 
-        Raises KeyMissing where keys are configured and none of them came.
+        address  the client's; it waits when it has sent many wrong keys
+
+        Raises KeyMissing where keys are configured and none of them came, TooManyWrongKeys.
         """
-        if not self._callers:
+        if not self._keys:
             return _ANYBODY
-        sent = False
-        for secret in _sent(headers):
-            sent = True
-            digest = _digest_of_header(secret)
-            known = [caller for own, caller in self._callers if compare_digest(own, digest)]
-            if known:
-                return known[0]
-        if self._open:
-            return _ANYBODY
-        raise KeyMissing(f"this key is not known here; {_HOW}" if sent else f"a key is needed; {_HOW}")
+        return self._caller(headers, address, required=self.needed)
 
-    def admin(self, headers: Mapping[str, str]) -> Caller:
-        """Who sent a request that only an admin may. Raises KeyMissing, NotAllowed."""
-        if not self._has_admin:
-            raise NotAllowed("nobody may do this here; set TESSERA_ADMIN_KEY and restart the server to open it")
-        caller = self.authenticate(headers)
-        if "admin" in caller.scopes:
+    def allow(self, scope: Scope, headers: Mapping[str, str], address: str = "") -> Caller:
+        """Who sent a request that needs `scope`. Raises KeyMissing, NotAllowed, TooManyWrongKeys."""
+        if scope == "admin":
+            if not self._keys or self._keys[-1].caller.name != ADMIN:
+                raise NotAllowed("nobody may do this here; set TESSERA_ADMIN_KEY and restart the server to open it")
+            caller = self._caller(headers, address, required=True)
+        else:
+            caller = self.authenticate(headers, address)
+        if scope in caller.scopes:
             return caller
-        if caller is _ANYBODY:
-            raise KeyMissing(f"this needs the key in TESSERA_ADMIN_KEY; {_HOW}")
-        raise NotAllowed(f"the key of {caller.name!r} opens {', '.join(caller.scopes)}; this needs TESSERA_ADMIN_KEY")
+        opened = ", ".join(one for one in SCOPES if one in caller.scopes)
+        needs = "TESSERA_ADMIN_KEY" if scope == "admin" else f"{scope!r}: TESSERA_KEYS gives scopes as name:{scope}=…"
+        raise NotAllowed(f"the key of {caller.name!r} opens {opened}; this needs {needs}")
+
+    def _caller(self, headers: Mapping[str, str], address: str, *, required: bool) -> Caller:
+        """Who sent these headers. Where none is `required` a wrong key is no guess, as it opens nothing more."""
+        sent = _sent(headers)
+        digest = hashlib.sha256(sent.encode("latin-1", "backslashreplace")).digest()  # of the bytes as they came
+        found = [key.caller for key in self._keys if compare_digest(key.digest, digest)] if sent else []
+        if required and sent:
+            self._wrong.judge(address, digest, known=bool(found))
+        if found:
+            return found[0]
+        if not required:
+            return _ANYBODY
+        which = "a key" if self.needed else "the key in TESSERA_ADMIN_KEY"
+        raise KeyMissing(f"this key is not known here; {_HOW}" if sent else f"{which} is needed; {_HOW}")
 
 
-def _sent(headers: Mapping[str, str]) -> Iterator[str]:
-    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        yield token.strip()
+def _sent(headers: Mapping[str, str]) -> str:
+    """The one key of a request; `` for none. X-API-Key goes before Authorization, which may be a proxy's own."""
     if key := headers.get("x-api-key", "").strip():
-        yield key
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-
-
-def _digest_of_header(value: str) -> bytes:
-    """Of the bytes that were sent: a header's text is its bytes read as latin-1."""
-    return hashlib.sha256(value.encode("latin-1", "backslashreplace")).digest()
-
-
-def _malformed(i: int, what: str) -> SettingsError:
-    return SettingsError(f"TESSERA_KEYS: entry {i} {what}")
+        return key
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

@@ -17,7 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import BadBody, BadOption, BodyTooLarge, BodyTooSlow, UnsupportedEncoding
+from service.errors import BadBody, BadOption, BodyTooLarge, BodyTooSlow, UnsupportedEncoding, quoted
 
 CURL = "curl -F image=@photo.jpg"
 _MAX_FIELDS = 64
@@ -46,7 +46,7 @@ async def read(request: Request, hold: Callable[[int], None], *, max_bytes: int,
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise UnsupportedEncoding(f"Content-Encoding {encoding[:40]!r} is not opened; send the body as it is")
+        raise UnsupportedEncoding(f"Content-Encoding {quoted(encoding, 40)} is not opened; send the body as it is")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
         raise _too_large(max_bytes)
@@ -84,6 +84,8 @@ def parse(data: bytes, content_type: str, *, max_images: int) -> ParsedBody:
         return _json(data, max_images)
     if kind == b"multipart/form-data" and b"boundary" not in parameters and head.startswith(b"--"):
         raise BadBody(f"the multipart body is malformed: it names no boundary; let your client make it: {CURL} …")
+    if kind == b"application/json" or head.startswith((b"[", b'"')):
+        _refuse_other_json(data)
     if re.match(rb"[\w%]+=", head) and kind == b"application/x-www-form-urlencoded":
         raise BadBody(f"an image does not travel form-encoded; use -F in place of -d: {CURL} …")
     if kind == b"multipart/form-data" and parameters.get(b"boundary", b"\0") in data:
@@ -110,7 +112,7 @@ def _json(data: bytes, max_images: int) -> ParsedBody:
         raise BadBody(f"the body begins as JSON but is not: {error}") from None
     unknown = sorted(set(document) - {"image", "images"})
     if unknown:
-        raise BadOption(f'JSON has the key "image" or "images", not {unknown[0][:60]!r}; options go into the query')
+        raise BadOption(f'JSON has the key "image" or "images", not {quoted(unknown[0])}; options go into the query')
     if len(document) != 1:
         raise BadBody('JSON has one key, "image": "<base64>" or "images": ["<base64>", …]')
     many = "images" in document
@@ -119,6 +121,16 @@ def _json(data: bytes, max_images: int) -> ParsedBody:
         raise BadBody('"image" is a base64 text, "images" a list of at least one')
     _check_count(len(texts), max_images)
     return ParsedBody(tuple(_base64(text, i) for i, text in enumerate(texts)), many=many)
+
+
+def _refuse_other_json(data: bytes) -> None:
+    """Raises BadBody for a body that is JSON, and no object."""
+    try:
+        document = from_json(data)
+    except ValueError:
+        return
+    kind = "a list" if isinstance(document, list) else "a text" if isinstance(document, str) else "a lone value"
+    raise BadBody(f'the body is JSON, but {kind}; send an object: {{"image": "<base64>"}} or {{"images": […]}}')
 
 
 def _base64(text: str, index: int) -> bytes:
@@ -151,11 +163,11 @@ def _form(data: bytes, boundary: bytes, max_images: int) -> ParsedBody:
             _check_count(len(images) + 1, max_images)
             images.append(_file(value, named=b"filename" in disposition))
         elif b"filename" in disposition:
-            raise BadOption(f"the file's part is called {name[:60]!r}; call it 'image': {CURL} …")
+            raise BadOption(f"the file's part is called {quoted(name)}; call it 'image': {CURL} …")
         elif name in fields:
-            raise BadOption(f"{name[:60]}: given twice")
+            raise BadOption(f"{quoted(name)}: given twice")
         elif len(value) > _MAX_FIELD_BYTES:
-            raise BadOption(f"{name[:60]}: an option of {len(value)} bytes; {_MAX_FIELD_BYTES} are the most")
+            raise BadOption(f"{quoted(name)}: an option of {len(value)} bytes; {_MAX_FIELD_BYTES} are the most")
         else:
             fields[name] = value.decode("utf-8", "replace")
     if not images:
@@ -165,8 +177,10 @@ def _form(data: bytes, boundary: bytes, max_images: int) -> ParsedBody:
 
 def _file(value: bytes, *, named: bool) -> bytes:
     if not named and len(value) < 1024 and value.isascii() and value.strip():
-        path = value.decode("ascii", "replace").strip()[:60]
-        raise BadBody(f"the part 'image' is the text {path!r}, not a file; curl wants an @ before the name: {CURL} …")
+        path = value.decode("ascii", "replace").strip()
+        raise BadBody(
+            f"the part 'image' is the text {quoted(path)}, not a file; curl wants an @ before the name: {CURL} …"
+        )
     return value
 
 

@@ -7,7 +7,6 @@ Knows nothing of HTTP: what comes and goes on a connection is `protocol.py`'s.
 """
 
 import asyncio
-import ipaddress
 import logging
 import math
 import time
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from models import hardware
+from service.api.client_address import group_of
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -100,7 +100,7 @@ class Connections:
     def enter(self, connection: Connection, address: str | None) -> None:
         """A new one. Where there are too many, the one that has rested longest goes; where none rests, the new one is
         `over`."""
-        connection.address = address = _network(address) if address and self._counted(address) else None
+        connection.address = address = group_of(address) if address and self._counted(address) else None
         client = self._clients.get(address, _Client()) if address else _Client()
         full = client.count >= self._max_of_client
         if full or len(self._all) >= self.max_connections:
@@ -210,14 +210,3 @@ class Connections:
             return False
         longest.end("connections")
         return True
-
-
-def _network(address: str) -> str:
-    """What is counted as one client: an IPv4 address, or the 64 bits of IPv6 that one site is given."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(ip, ipaddress.IPv6Address):
-        return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
-    return str(ip)

@@ -1,10 +1,12 @@
-"""Dependencies of the routes: the server's state, the caller, the model that a request names.
+"""Dependencies of the routes: the server's state, the caller, the model that a request names, ids in paths.
 
 Knows nothing of what a route does with them.
 """
 
 from fastapi import Request
+from starlette.convertors import Convertor, register_url_convertor
 
+from service.api.key_settings import Scope
 from service.api.state import AppState
 from service.repository.served_model import Served
 
@@ -15,9 +17,33 @@ def state_of(request: Request) -> AppState:
     return state
 
 
+class Id(Convertor[int]):
+    """The number of a cluster or an exemplar in a path, as answers write it: `{id:id}` matches no other spelling."""
+
+    regex = "0|[1-9][0-9]{0,8}"
+
+    def convert(self, value: str) -> int:
+        """Its number."""
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        """As answers write it."""
+        return str(value)
+
+
+register_url_convertor("id", Id())
+
+
 def known_caller(request: Request) -> str:
-    """The name of who sent a request, where keys are configured. Raises KeyMissing."""
-    return state_of(request).keys.authenticate(request.headers).name
+    """The name of who sent a request, where keys are configured. Raises KeyMissing, TooManyWrongKeys."""
+    state = state_of(request)
+    return state.keys.authenticate(request.headers, state.proxies.client(request.scope)).name
+
+
+def allowed_caller(request: Request, scope: Scope) -> str:
+    """The same, of who may do this. Raises NotAllowed besides."""
+    state = state_of(request)
+    return state.keys.allow(scope, request.headers, state.proxies.client(request.scope)).name
 
 
 def served_of(request: Request, ref: str | None) -> Served:

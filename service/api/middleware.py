@@ -18,7 +18,12 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from models.errors import TesseraError
+from service.api.client_address import TrustedProxies, group_of
+from service.api.hosts import AllowedHosts
+from service.api.origins import AllowedOrigins
 from service.api.problems import PROBLEM, internal, problem_of
+from service.api.security_headers import RawHeaders
 from service.errors import Busy, TooMany
 from service.metrics import Metrics
 from service.timings import Timings
@@ -103,11 +108,31 @@ def problem(
 
 
 class RequestMiddleware:
-    """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, and
-    `unread`, true until the body was read to its end."""
+    """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, `path` (below the
+    root path), and `unread`, true until the body was read to its end.
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, in_flight: InFlight, access_log: bool = True) -> None:
-        self._app = app
+    security_headers  of every answer;  root_path  the path under which a proxy shows the server, stripped by it or not
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        in_flight: InFlight,
+        proxies: TrustedProxies,
+        hosts: AllowedHosts,
+        origins: AllowedOrigins,
+        security_headers: RawHeaders,
+        root_path: str = "",
+        access_log: bool = True,
+    ) -> None:
+        self._app = origins.cors(app)
+        self._proxies = proxies
+        self._hosts = hosts
+        self._origins = origins
+        self._security_headers = security_headers
+        self._root_path = root_path
         self._metrics = metrics
         self._traffic = in_flight
         self._access_log = access_log
@@ -124,7 +149,10 @@ class RequestMiddleware:
         state = scope.setdefault("state", {})
         unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         state.update(request_id=request_id(headers), timings=Timings(()), model=None, unread=unread)
-        probe = scope["path"] in PROBES
+        state["path"] = path = self._path(scope["path"])
+        if self._root_path:
+            scope = {**scope, "path": self._root_path + path, "root_path": self._root_path}
+        probe = path in PROBES
         status = CLIENT_LEFT
 
         async def send_with_headers(message: Message) -> None:
@@ -136,9 +164,11 @@ class RequestMiddleware:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        client = scope["client"][0] if scope["client"] else ""
+        client = group_of(self._proxies.client(scope))
         inside = False
         try:
+            self._hosts.check(scope, probe=probe)
+            self._origins.check(scope)
             if not probe:
                 self._traffic.check(client)
             self._traffic.enter(client)
@@ -146,14 +176,18 @@ class RequestMiddleware:
             await self._app(scope, receive, send_with_headers)
         except ClientDisconnect:
             self._metrics.refused.labels("client_left").inc()
-        except Busy as busy:
-            self._metrics.refused.labels(busy.reason).inc()
-            answer = problem(state, problem_of(busy, state["request_id"]), {"retry-after": str(busy.retry_after_s)})
-            await answer(scope, receive, send_with_headers)
+        except TesseraError as refusal:
+            retry = {}
+            if isinstance(refusal, Busy):
+                self._metrics.refused.labels(refusal.reason).inc()
+                retry["retry-after"] = str(refusal.retry_after_s)
+            answer = problem(state, problem_of(refusal, state["request_id"]), retry)
+            await self._origins.cors(answer)(scope, receive, send_with_headers)
         except Exception:
             log.exception("%s %s failed, request %s", scope["method"], _path(scope), state["request_id"])
             if status == CLIENT_LEFT:  # nothing was sent yet
-                await problem(state, internal(state["request_id"]))(scope, receive, send_with_headers)
+                answer = problem(state, internal(state["request_id"]))
+                await self._origins.cors(answer)(scope, receive, send_with_headers)
         finally:
             if inside:
                 self._traffic.leave(client)
@@ -163,13 +197,17 @@ class RequestMiddleware:
             if not probe and (self._access_log or status >= 400):
                 log.info("%s %s %d %.1f ms %s", scope["method"], _path(scope), status, took * 1000, state["request_id"])
 
-    @staticmethod
-    def _add_headers(message: Message, state: dict[str, Any], started: float) -> None:
+    def _path(self, path: str) -> str:
+        """The path below the root's, which some proxies strip and others do not."""
+        root = self._root_path
+        return path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path
+
+    def _add_headers(self, message: Message, state: dict[str, Any], started: float) -> None:
         total = (time.perf_counter() - started) * 1000
         timings = "".join(f"{stage};dur={ms:.2f}, " for stage, ms in state["timings"].so_far().items())
         message["headers"] += [
             (b"x-request-id", state["request_id"].encode()),
-            (b"x-content-type-options", b"nosniff"),
+            *self._security_headers,
             (b"server-timing", f"{timings}total;dur={total:.2f}".encode()),
         ]
         if state["model"]:

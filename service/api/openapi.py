@@ -77,6 +77,7 @@ def responses(
 
     304 is none: it has those headers and nothing else.
     """
+    of_keys = (403, 429) if 401 in statuses else ()
     problems: dict[int | str, dict[str, Any]] = {
         status: {
             **(_PROBLEM if status != 304 else {}),
@@ -87,7 +88,7 @@ def responses(
                 **(headers or {} if status == 304 else {}),
             },
         }
-        for status in (*statuses, 500)
+        for status in (*statuses, *of_keys, 421, 500)
     }
     return {200: {"description": "OK", "content": ok or {}, "headers": {**_ID, **(headers or {})}}, **problems}
 

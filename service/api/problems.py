@@ -11,6 +11,7 @@ from models.errors import TesseraError
 from models.io.samples import ImageError, ImageTooLarge, NoSuchPart, UnsupportedImage
 from service.errors import (
     BadBody,
+    BadHost,
     BadModel,
     BadOption,
     BodyTooLarge,
@@ -19,13 +20,16 @@ from service.errors import (
     Conflict,
     DeadlinePassed,
     KeyMissing,
+    Misdirected,
     NetworkFailed,
+    NotAcceptable,
     NotAllowed,
     NotFound,
     NotKept,
     PreconditionFailed,
     TooMany,
     UnsupportedEncoding,
+    printable,
 )
 
 PROBLEM = "application/problem+json"
@@ -36,7 +40,10 @@ STATUS: dict[type[TesseraError], int] = {
     NoSuchPart: 422,
     ImageError: 400,
     BadBody: 400,
+    BadHost: 400,
     NotFound: 404,
+    NotAcceptable: 406,
+    Misdirected: 421,
     BodyTooSlow: 408,
     BodyTooLarge: 413,
     UnsupportedEncoding: 415,
@@ -69,7 +76,7 @@ def problem_of(error: TesseraError, request_id: str) -> dict[str, Any]:
         "type": f"urn:tessera:{words.replace(' ', '-')}",
         "title": words.capitalize(),
         "status": status,
-        "detail": str(error),
+        "detail": printable(str(error)),
         "request_id": request_id,
     }
 
@@ -80,7 +87,7 @@ def plain(status: int, detail: str, request_id: str) -> dict[str, Any]:
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": printable(detail),
         "request_id": request_id,
     }
 

@@ -19,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.connections import PROGRESS, Connections
 from service.api.problems import PROBLEM, plain
+from service.api.security_headers import security_headers
+from service.errors import printable
 from service.metrics import Metrics
 
 log = logging.getLogger("tessera")
@@ -301,8 +303,8 @@ def _problem(status: int, detail: str) -> tuple[list[tuple[bytes, bytes]], bytes
         (b"content-type", PROBLEM.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
-        (b"x-content-type-options", b"nosniff"),
         (b"connection", b"close"),
+        *security_headers(tls=False, loopback=False),
     ]
     return headers, body, request_id
 
@@ -311,4 +313,4 @@ def _words(error: Exception) -> str:
     """What the parser says, or what it met inside."""
     cause = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
     text = str(cause or error) or type(error).__name__
-    return "".join(c if c.isprintable() else "?" for c in text)[:100]
+    return printable(text[:100])

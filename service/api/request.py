@@ -20,9 +20,9 @@ from starlette.requests import ClientDisconnect
 
 from models.io.samples import ImageError
 from service.api import body
-from service.api.dependencies import known_caller, state_of
+from service.api.dependencies import allowed_caller, state_of
 from service.api.state import AppState
-from service.errors import BadBody, BadOption, DeadlinePassed, explain
+from service.errors import BadBody, BadOption, DeadlinePassed, explain, quoted
 from service.inference.options import ImageOptions, descriptions
 from service.inference.task import ImageTask
 from service.repository.served_model import Served
@@ -63,15 +63,15 @@ class InferenceRequest(Generic[O]):
 async def read_request(request: Request, model: type[O]) -> AsyncIterator[InferenceRequest[O]]:
     """What a request asks, read within limits; the block ends when its time is up or its client leaves.
 
-    Raises Busy, KeyMissing, BadBody and its kin, BadOption, NotFound, DeadlinePassed, ClientDisconnect.
+    Raises Busy, KeyMissing, NotAllowed, BadBody and its kin, BadOption, NotFound, DeadlinePassed, ClientDisconnect.
     """
     state = state_of(request)
-    caller = known_caller(request)
+    caller = allowed_caller(request, "infer")
     given, options = _query(model, request.scope["query_string"])
     with state.runtime.admission.hold() as hold:
         images, fields, many = await _read(request, state, hold, caller)
         if twice := given.keys() & fields.keys():
-            raise BadOption(f"{min(twice)}: given twice, in the query and in the form")
+            raise BadOption(f"{quoted(min(twice))}: given twice, in the query and in the form")
         if fields or options is None:
             options = _checked(model, {**given, **fields})
         with state.registry.use(options.model) as served:
@@ -127,7 +127,7 @@ def _query(model: type[O], query: bytes) -> tuple[Mapping[str, str], O | None]:
     given: dict[str, str] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name in given:
-            raise BadOption(f"{name[:60]}: given twice")
+            raise BadOption(f"{quoted(name)}: given twice")
         given[name] = value
     needed = {name for name, field in model.model_fields.items() if field.is_required()}
     if needed <= given.keys():

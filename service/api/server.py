@@ -71,7 +71,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._watching = spawn(self._connections.watch(), "watch over connections")
         if self.started and self._state.lifecycle is not Lifecycle.FAILED:
-            where = f"http://{self.config.host}:{self.config.port}/"
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host or "[::]"
+            where = f"http{'s' if self.config.is_ssl else ''}://{host}:{self.config.port}/"
             log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

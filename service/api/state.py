@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from service.api.auth import ApiKeys
+from service.api.client_address import TrustedProxies
 from service.api.middleware import InFlight
 from service.inference.runtime import Runtime
 from service.metrics import Metrics
@@ -39,6 +40,7 @@ class AppState:
     runtime: Runtime
     in_flight: InFlight
     keys: ApiKeys
+    proxies: TrustedProxies
     lifecycle: Lifecycle = Lifecycle.LOADING
     starting: asyncio.Task[None] | None = None
 

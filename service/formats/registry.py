@@ -12,6 +12,7 @@ API description and the error texts know it then.
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from service.errors import NotAcceptable
 from service.formats.result import SegmentationResult
 
 F = TypeVar("F", bound="Callable[[SegmentationResult], bytes]")
@@ -63,17 +64,22 @@ def hint(format: str) -> str:
 
 
 def choose(format: str | None, accept: str) -> Renderer:
-    """The renderer for `format=`, or for the Accept header in its absence; json when nothing fits.
+    """The renderer for `format=`, or for the Accept header in its absence; json where anything will do.
 
-    A format with several media types gives the one that Accept prefers, else its first.
+    A format with several media types gives the one that Accept prefers, else its first. Raises NotAcceptable where
+    Accept alone chooses and names only types that no format has; a browser, which names text/html, shows what it gets.
     """
     offered = [r for r in RENDERERS if (r.name == format if format else r.accept)]
-    for media_type in _preferences(accept):
+    wanted = _preferences(accept)
+    for media_type in wanted:
         for renderer in offered:
             if media_type in (renderer.media_type, renderer.media_type.split("/")[0] + "/*"):
                 return renderer
         if media_type == "*/*":
-            break
+            return offered[0]
+    if wanted and not format and "text/html" not in wanted:
+        types = ", ".join(r.media_type for r in offered)
+        raise NotAcceptable(f"Accept names only types that are not answered; there are {types}, or give format=")
     return offered[0]
 
 
@@ -87,6 +93,6 @@ def _preferences(accept: str) -> list[str]:
             weight = float(quality)
         except ValueError:
             continue
-        if media_type and 0 < weight <= 1:
+        if "/" in media_type and 0 < weight <= 1:
             wanted.append((weight, media_type))
     return [media_type for _, media_type in sorted(wanted, key=lambda pair: -pair[0])]

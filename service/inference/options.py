@@ -3,10 +3,11 @@
 Knows nothing of how an answer is made.
 """
 
+import re
 from functools import partial
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from models.crf.params import PUBLISHED, CRFParams
 from models.io.samples import Choice
@@ -14,6 +15,8 @@ from models.preprocess import InputSpec, fitted_size
 from service.errors import nearest
 from service.formats import registry
 from service.formats.result import RenderOptions
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?|[+-]?nan|[+-]?inf(inity)?", re.IGNORECASE)
 
 
 class Frozen(BaseModel):
@@ -32,13 +35,13 @@ class ImageOptions(Frozen):
     page: int = Field(default=0, ge=0, le=65535, description="which full image of a TIFF, or frame of a DICOM, from 0")
     bands: str | None = Field(
         default=None,
-        pattern=r"^[1-9]\d{0,4}(,[1-9]\d{0,4},[1-9]\d{0,4})?$",
+        pattern=r"^[1-9][0-9]{0,4}(,[1-9][0-9]{0,4},[1-9][0-9]{0,4})?$",
         description="which bands of the image are shown, from 1: one (gray) or three (R, G, B), such as 4,3,2; absent,"
         " those of the bundle, else those the file says",
     )
     pyramid: str = Field(
         default="auto",
-        pattern=r"^(auto|full|[1-9]\d{0,2})$",
+        pattern=r"^(auto|full|[1-9][0-9]{0,2})$",
         description="of a tiled pyramid: auto (the smallest level that suffices), full, or a level's number from 1",
     )
     timeout_ms: int | None = Field(
@@ -52,6 +55,15 @@ class ImageOptions(Frozen):
         le=10,
         description="-10 to 10: each step goes ahead of one second of waiting, among the caller's own images",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_numbers_are_written(cls, value: object, info: ValidationInfo) -> object:
+        """pydantic takes `1_0` for ten."""
+        number = cls.model_fields[info.field_name or ""].annotation in (int, float, int | None)
+        if number and isinstance(value, str) and not _NUMBER.fullmatch(value.strip(" \t")):
+            raise ValueError("is no number")
+        return value
 
     def choice(self, spec: InputSpec) -> Choice:
         """What of a file the network is shown."""
@@ -100,7 +112,7 @@ class Options(ImageOptions):
     alpha: float = Field(default=0.5, ge=0, le=1, description="opacity of the overlay, 0 to 1")
     only: str | None = Field(
         default=None,
-        pattern=r"^\d{1,3}(,\d{1,3}){0,254}$",
+        pattern=r"^[0-9]{1,3}(,[0-9]{1,3}){0,254}$",
         description="cluster ids to draw in overlay and color, separated by commas",
     )
     nodata: Literal["fill", "keep"] = Field(

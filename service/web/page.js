@@ -40,7 +40,7 @@ async function api(path, options = {}) {
 const model = () => ($("model").value ? `model=${encodeURIComponent($("model").value)}` : "");
 
 async function start() {
-  const { models } = await (await api("/models")).json();
+  const { models } = await (await api("models")).json();
   const served = models.filter((m) => m.state === "ready");
   $("model").replaceChildren(...served.map((m) => new Option(m.name, `${m.name}@${m.digest}`)));
   $("model").parentElement.hidden = served.length < 2;
@@ -54,7 +54,7 @@ const ready = () =>
   }));
 
 async function learn() {
-  const list = await (await api(`/clusters?${model()}`)).json();
+  const list = await (await api(`clusters?${model()}`)).json();
   known = new Map(list.clusters.map((c) => [c.id, c]));
   $("about").textContent = `${list.model} · ${list.k} clusters`;
   Object.assign($("k"), { min: list.levels[0], max: list.k, value: list.k });
@@ -72,7 +72,7 @@ async function segment() {
     query.set("nodata", "keep"); // what holds no data counts for no cluster, and is painted as none
     if ($("k").value !== $("k").max) query.set("k", $("k").value);
     if ($("crf").checked) query.set("crf", "true");
-    const answer = await (await api(`/segment?${query}`, { method: "POST", body: file, headers: { accept: "application/json" } })).json();
+    const answer = await (await api(`segment?${query}`, { method: "POST", body: file, headers: { accept: "application/json" } })).json();
     if (turn !== asked) return; // a later question has been put meanwhile
     const data = Uint8Array.from(atob(answer.label_map.data), (c) => c.charCodeAt(0));
     shown = { ...(await paletteIds(data)), clusters: new Map(answer.clusters.map((c) => [c.id, c])) };
@@ -115,7 +115,7 @@ async function take(given) {
   photo.onerror = async () => {
     // A browser opens no TIFF: let the server show the photo as it sees it.
     photo.onerror = null;
-    const picture = await api("/segment?format=overlay&alpha=0", { method: "POST", body: file }).catch(() => null);
+    const picture = await api("segment?format=overlay&alpha=0", { method: "POST", body: file }).catch(() => null);
     if (picture) photo.src = URL.createObjectURL(await picture.blob());
   };
   $("labels").getContext("2d").clearRect(0, 0, $("labels").width, $("labels").height);
@@ -215,7 +215,7 @@ function rename(cluster, button) {
 
 async function change(cluster, what) {
   try {
-    const path = `/clusters/${cluster.id}?${model()}`;
+    const path = `clusters/${cluster.id}?${model()}`;
     const answer = await api(path, { method: "PATCH", body: JSON.stringify(what), headers: { "content-type": "application/json" } });
     const { name, color, hidden } = await answer.json();
     Object.assign(cluster, { name, color, hidden });
@@ -241,7 +241,7 @@ async function similar(x, y) {
   query.set("x", x);
   query.set("y", y);
   try {
-    const answer = await api(`/similar?${query}`, { method: "POST", body: file });
+    const answer = await api(`similar?${query}`, { method: "POST", body: file });
     const heat = await createImageBitmap(await answer.blob());
     if (turn !== asked) return;
     const canvas = $("labels");

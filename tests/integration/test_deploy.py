@@ -1,7 +1,9 @@
-"""docker-compose.yml against the Compose specification, and what its two variants, systemd and Kubernetes are told."""
+"""docker-compose.yml against the Compose specification, what variants, systemd and Kubernetes are told, who may come in."""
 
 import configparser
+import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,28 @@ def test_the_images_differ_by_one_argument() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert dockerfile.count("${RUNTIME}") == 1
     assert "ARG RUNTIME=gpu" in dockerfile
+
+
+def test_what_is_open_is_published_on_this_machine_alone() -> None:
+    tessera = services("docker-compose.yml")["tessera"]
+    assert "--open" in tessera["command"]
+    assert all(str(port).startswith("127.0.0.1:") for port in tessera["ports"])
+    hosts = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", tessera["environment"]["TESSERA_HOSTS"])
+    assert "localhost" in hosts.split(",")  # or any site could ask by a name of its own that leads to 127.0.0.1
+    (command,) = re.findall(r"^CMD (\[\"serve\".*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert json.loads(command) == tessera["command"]
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"), [([], False), (["OPEN=1"], True), (["OPEN="], False), (["OPEN=0"], False)]
+)
+def test_make_serve_is_open_where_that_is_said(given: list[str], passed: bool) -> None:
+    made = subprocess.run(
+        ["make", "--dry-run", "serve", "HOST=0.0.0.0", *given], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    (line,) = [line for line in made.stdout.splitlines() if "tessera serve" in line]
+    assert "--host 0.0.0.0" in line
+    assert ("--open" in line.split()) == passed
 
 
 def test_whoever_stops_the_server_waits_longer_than_it_drains() -> None:

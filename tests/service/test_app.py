@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 from models.bundle import Bundle
 from models.inference import Prediction
 from models.io.encode import encode
+from service.api.state import Lifecycle
 from service.app import create_app
 from service.formats import registry as render
 from service.metrics import Metrics
@@ -217,7 +219,7 @@ def test_the_description_is_right(client: TestClient) -> None:
                 assert list(answer["content"]) == ["application/problem+json"]
     segment = operations["post", "/segment"]
     assert set(segment["responses"]) == {
-        "200", "400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504",
+        "200", "400", "401", "403", "404", "406", "408", "413", "415", "421", "422", "429", "500", "503", "504",
     }  # fmt: skip
     assert set(segment["responses"]["200"]["content"]) == {r.media_type for r in render.RENDERERS}
     options = {p["name"]: p["schema"] for p in segment["parameters"]}
@@ -259,8 +261,8 @@ def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for path in set(re.findall(r'(?:src|href)="([^"]+)"', page.text)):
-        assert path.startswith("/web/"), path
-        assert client.get(path).status_code == 200
+        assert path.startswith("web/"), path
+        assert client.get(f"/{path}").status_code == 200
     for file in ("page.js", "png.js", "style.css"):
         assert "http" not in client.get(f"/web/{file}").text
 
@@ -275,6 +277,78 @@ def test_405_names_every_method_of_a_path(client: TestClient) -> None:
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, PATCH"
     assert "use GET, PATCH" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/", "GET"),
+        ("/segment", "POST"),
+        ("/similar", "POST"),
+        ("/clusters", "GET"),
+        ("/clusters/tree", "GET"),
+        ("/clusters/4", "GET, PATCH"),
+        ("/clusters/0/exemplars/0", "GET"),
+        ("/models/tiny/load", "POST"),
+        ("/livez", "GET"),
+        ("/openapi.json", "GET"),
+        ("/web/page.js", "GET"),
+    ],
+)
+def test_allow_has_the_methods_of_a_path_and_no_others(client: TestClient, path: str, allowed: str) -> None:
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        answer = client.request(method, path)
+        assert answer.headers.get("allow") == (allowed if method not in allowed.split(", ") else None), method
+        assert (answer.status_code == 405) == (method not in allowed.split(", "))
+
+
+@pytest.mark.parametrize("id", ["1_0", "+1", "01", "00", "1.0", "%201", "1%20", "１", "%D9%A1", "-0", "1e0", "9" * 30])
+def test_an_id_has_one_spelling(client: TestClient, id: str) -> None:
+    for path in (f"/clusters/{id}", f"/clusters/{id}/exemplars/0", f"/clusters/0/exemplars/{id}"):
+        answer = client.get(path)
+        assert answer.status_code == 404, path
+        assert answer.json()["detail"].isprintable()
+    assert client.patch(f"/clusters/{id}", json={"name": "x"}).status_code == 404
+
+
+def test_what_a_client_wrote_is_escaped_wherever_it_is_told(client: TestClient) -> None:
+    odd = "a\u202eb\u2066c\x1b[31m\x85\u200d"
+    sent = (
+        {"params": {odd: "1"}},
+        {"params": [(odd, "1"), (odd, "2")]},
+        {"params": {"model": odd}},
+        {"params": {"k": odd}},
+    )
+    answers = [client.post("/segment", content=PNG, **given) for given in sent]
+    answers += [
+        client.post("/segment", files={"image": PNG}, data={odd: "1"}),
+        client.post("/segment", files={odd: ("x.png", PNG)}),
+        client.post("/segment", json={odd: 1}),
+        client.post("/segment", content=PNG, headers={"content-encoding": odd.encode()}),
+        client.get(f"/{quote(odd)}"),
+        client.get(f"/models/{quote(odd)}"),
+        client.get(f"/clusters/{quote(odd)}"),
+        client.get("/clusters", params={"include": odd}),
+        client.patch("/clusters/0", json={odd: 1}),
+        client.post(f"/models/{quote(odd)}/load"),
+    ]
+    for answer in answers:
+        assert 400 <= answer.status_code < 500, answer.text
+        assert answer.json()["detail"].isprintable(), answer.json()["detail"]
+
+
+def test_who_changed_what_is_logged_on_one_line(serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with serve(keys="anna=one,bert:infer=two") as client, caplog.at_level(logging.INFO):
+        change = {"name": 'grass"\u00e9', "hidden": True}
+        refused = client.patch("/clusters/1", json=change, headers={"x-api-key": "two"})
+        assert (refused.status_code, "'edit'" in refused.json()["detail"]) == (403, True)
+        headers = {"x-api-key": "one", "x-request-id": "job-7"}
+        assert client.patch("/clusters/1", json=change, headers=headers).status_code == 200
+        assert client.post("/segment", content=PNG, headers={"x-api-key": "two"}).status_code == 200
+        digest = client.get("/clusters", headers=headers).json()["digest"]
+    (line,) = [message for message in caplog.messages if "changed cluster" in message]
+    told = f"anna changed cluster 1 of tiny@{digest}: hidden False → True, name 'green' → 'grass\"é', request job-7"
+    assert line == told
 
 
 @pytest.mark.parametrize("path", ["/livez", "/", "/clusters", "/models"])

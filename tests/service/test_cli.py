@@ -20,7 +20,6 @@ import pytest
 from benchmarks import machine
 from models.crf import reference
 from models.io.encode import encode
-from service.cli import is_loopback
 from tests.service.fakes import free_port
 from tests.tiny import bands
 
@@ -77,7 +76,10 @@ def test_sigterm_says_not_ready_serves_on_and_then_finishes_what_is_inside(tiny_
     ):
         slow.sendall(head(len(PNG)) + PNG[:50])  # a request whose body is still coming in: accepted, so it is answered
         kept.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert kept.recv(4096).startswith(b"HTTP/1.1 200")
+        received = kept.recv(4096)
+        while not received.endswith(b'{"live":true}'):  # head and body may come one after the other
+            received += kept.recv(4096)
+        assert received.startswith(b"HTTP/1.1 200")
         running.send_signal(signal.SIGTERM)
         told = time.monotonic()
         while ask(port, "GET", "/readyz")[0] == 200:
@@ -164,7 +166,7 @@ def name_of(pid: int) -> str:
 def test_a_body_that_stalls_is_cut_off_while_others_are_served(tiny_bundle: Path, tmp_path: Path) -> None:
     with process(tiny_bundle, tmp_path, TESSERA_BODY_TIMEOUT_S="1") as (_, port):
         stalled = socket.create_connection(("127.0.0.1", port))
-        stalled.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n0123456789")
+        stalled.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n0123456789")
         for _ in range(5):
             assert ask(port, "POST", "/segment", PNG)[0] == 200
         stalled.settimeout(10)
@@ -181,7 +183,7 @@ def test_a_client_that_leaves_costs_nothing_more(tiny_bundle: Path, tmp_path: Pa
     with process(tiny_bundle, tmp_path) as (_, port):
         for _ in range(5):
             left = socket.create_connection(("127.0.0.1", port))
-            left.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n0123456789")
+            left.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n0123456789")
             left.close()
         for _ in range(100):
             if b'tessera_refused_total{reason="client_left"} 5.0' in ask(port, "GET", "/metrics")[1]:
@@ -204,7 +206,7 @@ def test_names_survive_a_kill(tiny_bundle: Path, tmp_path: Path) -> None:
 def test_a_large_declared_body_is_refused_unread(tiny_bundle: Path, tmp_path: Path) -> None:
     with process(tiny_bundle, tmp_path) as (_, port):
         greedy = socket.create_connection(("127.0.0.1", port))
-        greedy.sendall(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        greedy.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
         greedy.settimeout(5)
         assert greedy.recv(12) == b"HTTP/1.1 413"
         greedy.close()
@@ -233,24 +235,6 @@ def test_a_bad_bundle_ends_the_start_in_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "cannot serve: absent: no such bundle folder" in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.8.9.1", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("", False),
-        ("::", False),
-        ("10.1.2.3", False),
-        ("no such host", False),
-    ],
-)
-def test_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 def test_as_many_files_may_be_open_as_the_system_allows() -> None:
@@ -291,7 +275,7 @@ def test_slow_headers_end_the_connection_and_nobody_elses(tiny_bundle: Path, tmp
         slow = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(20)]
         began = time.monotonic()
         for connection in slow[1:]:  # the first never says a word
-            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         for connection in slow:
             assert connection.recv(100) == b""
             connection.close()

@@ -40,8 +40,23 @@ def test_values() -> None:
         ("TESSERA_ENGINE", "gpu", "'cuda'"),
         ("TESSERA_THREADS", "many", "THREADS"),
         ("TESSERA_CRF", "fast", "'pydensecrf'"),
+        ("TESSERA_TIMEOUT_S", "inf", "TIMEOUT_S"),
+        ("TESSERA_MAX_MPX", "nan", "MAX_MPX"),
+        ("TESSERA_MAX_QUEUE_MPX", "-inf", "MAX_QUEUE_MPX"),
+        ("TESSERA_BODY_TIMEOUT_S", "1e300", "less than or equal to 86400"),
+        ("TESSERA_DRAIN_S", "99999999", "less than or equal to 86400"),
+        ("TESSERA_MAX_BYTES", "9" * 30, "MAX_BYTES"),
+        ("TESSERA_MAX_REQUESTS", "1000001", "MAX_REQUESTS"),
     ],
 )
 def test_a_bad_variable_is_named(name: str, value: str, says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         Settings.from_env({name: value})
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    for name, field in Settings.model_fields.items():
+        if field.annotation in (int, float):
+            for value in ("inf", "1e400", "9" * 400):
+                with pytest.raises(SettingsError, match=f"TESSERA_{name.upper()}"):
+                    Settings.from_env({f"TESSERA_{name.upper()}": value})

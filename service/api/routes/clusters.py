@@ -3,19 +3,22 @@
 Knows nothing of images; names and colors live in `service/repository/cluster_names.py`.
 """
 
+import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from service.api import conditional, openapi, responses
-from service.api.dependencies import known_caller, served_of, state_of
+from service.api.dependencies import allowed_caller, served_of, state_of
 from service.api.request import read_json
 from service.errors import BadOption, NotFound
 from service.inference import options
 from service.repository.cluster_changes import Change
 from service.repository.cluster_names import ClusterState
 from service.repository.served_model import Served
+
+log = logging.getLogger("tessera")
 
 router = APIRouter()
 _READ: dict[str, Any] = {
@@ -54,7 +57,7 @@ async def tree(request: Request, query: Annotated[options.ModelQuery, Query()]) 
 
 
 @router.get(
-    "/clusters/{id}",
+    "/clusters/{id:id}",
     operation_id="cluster",
     response_model=responses.ClusterInfo,
     **_READ,
@@ -66,7 +69,7 @@ async def cluster(id: int, request: Request, query: Annotated[responses.Clusters
 
 
 @router.patch(
-    "/clusters/{id}",
+    "/clusters/{id:id}",
     operation_id="changeCluster",
     summary="Name, color, hide or merge a cluster; every answer shows it from now on",
     response_model=responses.ClusterInfo,
@@ -74,21 +77,24 @@ async def cluster(id: int, request: Request, query: Annotated[responses.Clusters
     openapi_extra=openapi.json_body(Change, required=True) | conditional.parameters("If-Match"),
 )
 async def change_cluster(id: int, request: Request, query: Annotated[options.ModelQuery, Query()]) -> Response:
-    known_caller(request)
+    caller = allowed_caller(request, "edit")
     change = await read_json(request, Change, hint='send for instance {"name": "road"}')
     if not change.model_fields_set:
         raise BadOption(f"nothing to change; give one of {', '.join(Change.model_fields)}")
     served = served_of(request, query.model)  # only now: it may have been replaced while the body came
+    before: list[responses.ClusterInfo] = []
 
     def unchanged(state: ClusterState) -> None:
-        conditional.check_unchanged(request.headers, _describe(request, served, state, id, None))
+        before[:] = [_describe(request, served, state, id, None)]
+        conditional.check_unchanged(request.headers, before[0])
 
-    state = await served.clusters.patch(id, change, unchanged)
-    return conditional.changed(_describe(request, served, state, id, None))
+    after = _describe(request, served, await served.clusters.patch(id, change, unchanged), id, None)
+    _log_change(request, caller, before[0], after, change.model_fields_set)
+    return conditional.changed(after)
 
 
 @router.get(
-    "/clusters/{id}/exemplars/{n}",
+    "/clusters/{id:id}/exemplars/{n:id}",
     operation_id="exemplar",
     response_class=FileResponse,
     responses=openapi.responses(401, 404, 422, 503, ok={"image/webp": openapi.BINARY}),
@@ -103,6 +109,16 @@ async def exemplar(id: int, n: int, request: Request, query: Annotated[options.M
     return FileResponse(patches[n], media_type="image/webp")
 
 
+def _log_change(
+    request: Request, caller: str, before: responses.ClusterInfo, after: responses.ClusterInfo, fields: set[str]
+) -> None:
+    """One line: who changed what. Names are quoted, so that none can break it."""
+    values = [(field, getattr(before, field), getattr(after, field)) for field in sorted(fields)]
+    told = ", ".join(f"{field} {old!r} → {new!r}" for field, old, new in values)
+    who, where, id = caller or "somebody without a key", request.state.model, request.state.request_id
+    log.info("%s changed cluster %d of %s: %s, request %s", who, after.id, where, told, id)
+
+
 def _head(served: Served) -> dict[str, Any]:
     return {"model": served.name, "digest": served.bundle.digest[:12], "k": served.clusters.count}
 
@@ -113,6 +129,7 @@ def _describe(
     look, change = state.style, state.changes.get(served.clusters.check(id), Change())
     default = state_of(request).registry.served[0]
     which = "" if served is default else f"?model={served.bundle.ref}"
+    root = request.scope.get("root_path", "")
     extra = {"centroid": served.bundle.centroids[id].tolist()} if include == "centroids" else {}
     return responses.ClusterInfo(
         id=id,
@@ -122,6 +139,6 @@ def _describe(
         hidden=id in look.hidden,
         merged_into=change.merged_into,
         neighbors=[responses.Neighbor(id=j, cosine=c) for j, c in served.clusters.neighbors[id]],
-        exemplars=[f"/clusters/{id}/exemplars/{n}{which}" for n in range(len(served.bundle.exemplars(id)))],
+        exemplars=[f"{root}/clusters/{id}/exemplars/{n}{which}" for n in range(len(served.bundle.exemplars(id)))],
         **extra,
     )

@@ -4,17 +4,20 @@ Knows nothing of images. A probe waits for nothing: it never stands behind a que
 """
 
 import asyncio
+import logging
 import re
 from pathlib import Path
 
 from fastapi import APIRouter, Request
 
 from service.api import openapi, responses
-from service.api.dependencies import known_caller, served_of, state_of
+from service.api.dependencies import allowed_caller, known_caller, served_of, state_of
 from service.api.model_views import absent_models, all_models, model_info
 from service.api.request import read_json
-from service.errors import BadOption, NotAllowed, NotFound, nearest
+from service.errors import BadOption, NotAllowed, NotFound, nearest, quoted
 from service.repository.cluster_names import TransferReport
+
+log = logging.getLogger("tessera")
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -59,13 +62,14 @@ async def model(name: str, request: Request) -> responses.ModelDetail:
 )
 async def load(name: str, request: Request) -> responses.Loaded:
     state = state_of(request)
-    state.keys.admin(request.headers)
+    caller = allowed_caller(request, "admin")
     if request.query_params:
-        raise BadOption(f'{min(request.query_params)[:60]}: options of a load go into its body: {{"default": true}}')
+        raise BadOption(f'{quoted(min(request.query_params))}: options of a load go into its body: {{"default": true}}')
     options = await read_json(request, responses.LoadOptions, hint='send none, or {"default": true}', empty=b"{}")
     folder = await asyncio.to_thread(_folder, state.settings.models, name)
     added = await state.registry.add(folder, default=options.default)
     request.state.model = added.served.bundle.ref
+    log.info("%s loaded %s, request %s", caller, added.served.bundle.ref, request.state.request_id)
     return responses.Loaded(
         model=model_info(request, added.served),
         unchanged=added.unchanged,
@@ -83,8 +87,9 @@ async def load(name: str, request: Request) -> responses.Loaded:
 )
 async def unload(name: str, request: Request) -> responses.Unloaded:
     state = state_of(request)
-    state.keys.admin(request.headers)
+    caller = allowed_caller(request, "admin")
     served = await state.registry.remove(name)
+    log.info("%s unloaded %s, request %s", caller, served.bundle.ref, request.state.request_id)
     default = state.registry.get(None)
     return responses.Unloaded(unloaded=served.bundle.ref, finishing=served.users, default=default.bundle.ref)
 
@@ -97,7 +102,7 @@ def _folder(models: Path | None, name: str) -> Path:
         )
     if not _FOLDER.fullmatch(name):
         raise BadOption(
-            f"{name[:60]!r} is no folder's name: letters, digits, dots, dashes and underscores, a letter or digit first"
+            f"{quoted(name)} is no folder's name: letters, digits, dots, dashes, underscores, a letter or digit first"
         )
     try:
         home = models.resolve(strict=True)

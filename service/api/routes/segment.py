@@ -13,14 +13,14 @@ from models.errors import TesseraError
 from service.api import openapi, responses
 from service.api.problems import problem_of
 from service.api.request import InferenceRequest, read_request
-from service.errors import BadOption
+from service.errors import BadOption, printable
 from service.formats import registry
 from service.inference import pipeline
 from service.inference.options import Options, SimilarOptions
 from service.inference.task import ImageTask
 
 _AT_ONCE = 4  # of one request's images: the others' requests come in between
-_REFUSALS = (400, 401, 404, 408, 413, 415, 422, 429, 503, 504)
+_REFUSALS = (400, 401, 404, 406, 408, 413, 415, 422, 429, 503, 504)
 
 _PLAIN = str.maketrans({"×": "x", "–": "-", "→": "->"})  # headers are ASCII
 router = APIRouter()
@@ -71,7 +71,7 @@ def _told(task: ImageTask[Any]) -> dict[str, str]:
     """What JSON says of an image, for answers that have no place for it but their head."""
     headers = {"x-orientation": str(task.orientation)}
     if task.warnings:
-        headers["x-warning"] = "; ".join(task.warnings).translate(_PLAIN).encode("ascii", "replace").decode()
+        headers["x-warning"] = printable("; ".join(task.warnings)).translate(_PLAIN).encode("ascii", "replace").decode()
     return headers
 
 

@@ -105,6 +105,19 @@ def test_accept_chooses(accept: str, expected: str) -> None:
     assert registry.choose(None, accept).media_type == expected
 
 
+@pytest.mark.parametrize(
+    "accept", ["image/tiff", "application/geo+json", "image/tiff, application/geo+json;q=0.5", "application/pdf, x"]
+)
+def test_an_accept_that_nothing_fits_is_told_what_there_is(client: TestClient, accept: str) -> None:
+    answer = client.post("/segment", content=encode(PHOTO, "png"), headers={"accept": accept})
+    assert answer.status_code == 406
+    for renderer in registry.RENDERERS:
+        assert renderer.media_type in answer.json()["detail"] or not renderer.accept
+    for query, sent in (("?format=json", accept), ("", f"{accept}, */*;q=0.1"), ("", f"text/html, {accept}")):
+        answer = client.post(f"/segment{query}", content=encode(PHOTO, "png"), headers={"accept": sent})
+        assert answer.headers["content-type"] == "application/json"
+
+
 def test_format_wins_over_accept_and_accept_chooses_its_type() -> None:
     assert registry.choose("overlay", "image/webp").media_type == "image/webp"
     assert registry.choose("overlay", "*/*").media_type == "image/jpeg"
