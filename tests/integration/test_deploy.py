@@ -1,4 +1,4 @@
-"""docker-compose.yml against the Compose specification, what variants, systemd and Kubernetes are told, who may come in."""
+"""docker-compose.yml against the Compose specification, what systemd and Kubernetes are told, who may come in."""
 
 import configparser
 import json
