@@ -6,14 +6,18 @@ ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
 ARG RUNTIME=gpu
-RUN python3 -m venv /opt/tessera && /opt/tessera/bin/pip install --no-cache-dir --upgrade pip
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+# Wheels whose sha256 the lock files name; then ours, built by the setuptools that they name.
+COPY requirements requirements
+RUN lock=serve-${RUNTIME} && python3 -m requirements.covered $lock && python3 -m venv /opt/tessera \
+    && /opt/tessera/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/build.txt \
+    && /opt/tessera/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/$lock.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 COPY tessera tessera
-RUN /opt/tessera/bin/pip install --no-cache-dir ".[${RUNTIME}]"
+RUN /opt/tessera/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 # The CRF compiled for this processor, beside its sources, where no volume hides it; the server copies it to where it can
 # write. On another kind of processor it compiles it once more, beside itself. To some versions of numba code is valid for
 # a file's exact time, and layers keep whole seconds only: hence the touch.

@@ -3,23 +3,29 @@
 #   make test                                                      the tests
 #   make check                                                     format, lint, types, floor plan
 #   make train-demo                                                training, on drawn streets, in a minute or two
+#   make lock [UPGRADE=1]; make audit                              requirements/ made anew; what is known against it
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
 OPEN ?=
 BUNDLE ?=
 EXTRAS ?=
+# What requirements/ pins is installed, to the byte. With LOCK= what pyproject.toml's ranges allow, in environments of their own.
+LOCK ?= 1
+UPGRADE ?=
+AUDIT ?=
 
-SERVE := .venv-serve
-TRAIN := .venv
+SERVE := .venv-serve$(if $(LOCK),,-unlocked)
+TRAIN := .venv$(if $(LOCK),,-unlocked)
+TOOLS := .venv-tools
 comma := ,
 KERNELS := $(wildcard models/native/*.c models/native/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
-.PHONY: help serve test test-all check format train-demo bench peers peer-files compare pictures oracle clean
+.PHONY: help serve test test-all check format train-demo bench peers peer-files compare pictures oracle lock audit clean
 
 help:
-	@sed -n '2,5s/^# *//p' Makefile
+	@sed -n '2,6s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $(foreach b,$(BUNDLE),--bundle $(b))
@@ -69,22 +75,29 @@ pictures: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m docs.pictures
 	$(TRAIN)/bin/python -m docs.formats
 
-# The smallest environment that serves: no torch, and CUDA only where there is a GPU.
+# ENVIRONMENT, lock files, extras: wheels whose sha256 the lock files name, then ours, built by the setuptools that they name.
 # PYTHONWARNINGS: setuptools warns of top-level packages in an editable install; here they are meant.
-$(SERVE)/.ready-$(RUNTIME)$(EXTRAS): pyproject.toml $(KERNELS)
+HASHED := -m pip install --quiet --require-hashes --only-binary :all:
+define install
+	@$(if $(LOCK),$(PYTHON) -m requirements.covered $(2))
+	@$(PYTHON) -m venv --clear $(1)
+	@$(1)/bin/python $(if $(LOCK),$(HASHED) -r requirements/build.txt,-m pip install --quiet --upgrade pip)
+	@$(if $(LOCK),$(1)/bin/python $(HASHED) $(foreach lock,$(2),-r requirements/$(lock).txt))
+	@PYTHONWARNINGS=ignore $(1)/bin/python -m pip install --quiet $(if $(LOCK),--no-deps --no-build-isolation -e .,-e '.[$(3)]')
+endef
+
+LOCKS := serve-$(RUNTIME) $(subst $(comma), ,$(EXTRAS))
+
+# The smallest environment that serves: no torch, and CUDA only where there is a GPU.
+$(SERVE)/.ready-$(RUNTIME)$(EXTRAS): pyproject.toml $(KERNELS) $(wildcard $(patsubst %,requirements/%.txt,build $(LOCKS)))
 	@echo "setting up $(SERVE): what serving needs on this machine ($(RUNTIME))"
-	@$(PYTHON) -m venv --clear $(SERVE)
-	@$(SERVE)/bin/python -m pip install --quiet --upgrade pip
-	@PYTHONWARNINGS=ignore $(SERVE)/bin/python -m pip install --quiet -e '.[$(RUNTIME)$(if $(EXTRAS),$(comma)$(EXTRAS))]'
+	$(call install,$(SERVE),$(LOCKS),$(RUNTIME)$(if $(EXTRAS),$(comma)$(EXTRAS)))
 	@$(SERVE)/bin/python -c 'from models.crf.cpu.warmup import warm; warm()'
 	@touch $@
 
-$(TRAIN)/.ready: pyproject.toml $(KERNELS)
+$(TRAIN)/.ready: pyproject.toml $(KERNELS) requirements/build.txt requirements/dev.txt
 	@echo "setting up $(TRAIN): torch, timm and the tools of the tests (about 5 GB)"
-	@$(PYTHON) -m venv --clear $(TRAIN)
-	@$(TRAIN)/bin/python -m pip install --quiet --upgrade pip
-	@$(TRAIN)/bin/python -m pip install --quiet torch timm
-	@PYTHONWARNINGS=ignore $(TRAIN)/bin/python -m pip install --quiet -e '.[cpu,training,dev]'
+	$(call install,$(TRAIN),dev,cpu$(comma)training$(comma)dev)
 	@touch $@
 
 # pydensecrf, which the tests hold our CRF against; without it, what was recorded of it. Needs a C++ compiler, Cython < 3.
@@ -92,5 +105,19 @@ oracle: $(TRAIN)/.ready
 	@echo 'cython<3' > $(TRAIN)/constraints.txt
 	CYTHON_FORCE_REGEN=1 $(TRAIN)/bin/python -m pip install --pre --build-constraint $(TRAIN)/constraints.txt -e '.[crf]'
 
+$(TOOLS)/.ready: requirements/build.txt requirements/tools.txt
+	@$(PYTHON) -m venv --clear $(TOOLS)
+	@$(TOOLS)/bin/python $(HASHED) -r requirements/build.txt -r requirements/tools.txt
+	@touch $@
+
+# The lock files from pyproject.toml's ranges: what they pin stays while it fits, UPGRADE=1 takes the newest of everything.
+lock: $(TOOLS)/.ready
+	$(TOOLS)/bin/python -m requirements.lock $(if $(UPGRADE),--upgrade)
+
+# Exit 1: something is known, in a table; 2: NOT AUDITED. (make itself ends with 2 for both.) AUDIT= has options for pip-audit.
+audit:
+	@$(MAKE) --no-print-directory $(TOOLS)/.ready || { echo "NOT AUDITED: pip-audit could not be installed"; exit 2; }
+	@$(TOOLS)/bin/python -m requirements.audit $(AUDIT)
+
 clean:
-	rm -rf $(SERVE) $(TRAIN)
+	rm -rf .venv .venv-unlocked .venv-serve .venv-serve-unlocked $(TOOLS)
