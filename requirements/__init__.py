@@ -1,1 +1,1 @@
-"""What is installed, to the byte: lock files of names, versions and sha256, and the commands that make, check and audit them."""
+"""What is installed, to the byte: lock files of versions and sha256, and the commands that make and audit them."""

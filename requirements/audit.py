@@ -1,7 +1,7 @@
 """The lock files held against the database of known vulnerabilities, by pip-audit: `make audit`.
 
-Knows nothing of the database. A database that cannot be reached, or that knows nothing, is told from one that has nothing to
-say by a release whose vulnerabilities everybody knows: pip-audit alone prints "no known vulnerabilities" in both cases.
+Knows nothing of the database. One that cannot be reached, or that knows nothing, is told from one that has nothing to
+say by a release whose vulnerabilities everybody knows: pip-audit alone prints "no known vulnerabilities" for all three.
 
     0  every pin was looked up, and nothing is known of it
     1  something is known: a table, a line for each
@@ -57,7 +57,9 @@ def audit(locks: Iterable[str], command: Sequence[str] = PIP_AUDIT) -> Audit:
     if not said.get(KNOWN, {}).get("vulns"):
         raise NotAudited(f"the database has nothing on {'=='.join(KNOWN)}, which is known to be vulnerable")
     findings = [
-        Finding(*release, " ".join([found["id"], *found["aliases"]]), ", ".join(found["fix_versions"]) or "-", tuple(files))
+        Finding(
+            *release, " ".join([found["id"], *found["aliases"]]), ", ".join(found["fix_versions"]) or "-", tuple(files)
+        )
         for release, files in sorted(where.items())
         for found in said.get(release, {}).get("vulns", ())
     ]
@@ -83,7 +85,16 @@ def ask(releases: Sequence[tuple[str, str]], command: Sequence[str]) -> dict[tup
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "requirements.txt"
         file.write_text("".join(f"{name}=={version}\n" for name, version in releases))
-        options = ("--requirement", str(file), "--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off")
+        options = (
+            "--requirement",
+            str(file),
+            "--no-deps",
+            "--disable-pip",
+            "--format",
+            "json",
+            "--progress-spinner",
+            "off",
+        )
         try:
             done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -101,7 +112,9 @@ def table(findings: Sequence[Finding]) -> str:
     rows = [("package", "version", "vulnerability", "mended in", "pinned in")]
     rows += [(*finding[:4], " ".join(finding.locks)) for finding in findings]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def main(options: Sequence[str]) -> int:
@@ -112,7 +125,9 @@ def main(options: Sequence[str]) -> int:
         print(f"NOT AUDITED: {reason}")
         return 2
     if found.unknown:
-        print(f"NOT AUDITED: the database does not know {len(found.unknown)} of the releases: {', '.join(found.unknown)}")
+        print(
+            f"NOT AUDITED: the database does not know {len(found.unknown)} of the releases: {', '.join(found.unknown)}"
+        )
     if found.findings:
         print(table(found.findings))
         return 1

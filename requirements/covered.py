@@ -7,7 +7,7 @@ import platform
 import sys
 import sysconfig
 from pathlib import Path
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 # `make lock` proves every pin of every file on each of these: a wheel is there, and its sha256 is in the file.
@@ -27,7 +27,7 @@ class Machine(NamedTuple):
     implementation: str
     python: str
     platform: str
-    library: Optional[Tuple[int, ...]]  # noqa: UP006, UP045 (a Python too old to install us reads this file to be told so)
+    library: "tuple[int, ...] | None"  # in quotes: a Python too old to install us reads this file to be told so
 
 
 def here() -> Machine:

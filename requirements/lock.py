@@ -24,14 +24,15 @@ UV_PLATFORM = {
 
 
 class Lock(NamedTuple):
-    """What one file is made of: extras of ours with or without what we always need, and the file whose versions it shares."""
+    """What one file is made of: extras, `base` (what we always need) beside them, the file whose versions it shares."""
 
     extras: tuple[str, ...] = ()
     base: bool = False
     like: str = ""
 
 
-# In order: what is served has the versions that the tests ran with. The GPU's CUDA is not torch's: it follows serve-cpu.
+# In order: what is served has the versions that the tests ran with. Its CUDA is not torch's, so serve-gpu follows
+# serve-cpu.
 LOCKS = {
     "build": Lock(),
     "dev": Lock(("cpu", "training", "dev"), base=True),
@@ -72,7 +73,15 @@ def make(lock: str, upgrade: bool) -> None:
         uv(
             "compile",
             *("-", "--output-file", out, "--universal", "--python-version", covered.PYTHONS[0]),
-            *("--generate-hashes", "--only-binary", ":all:", "--fork-strategy", "fewest", "--no-header", "--no-annotate"),
+            *(
+                "--generate-hashes",
+                "--only-binary",
+                ":all:",
+                "--fork-strategy",
+                "fewest",
+                "--no-header",
+                "--no-annotate",
+            ),
             *(("--constraints", str(pins.FOLDER / f"{like}.txt")) if like else ()),
             *(("--upgrade",) if upgrade else ()),
             text="\n".join(wanted(lock, project())),
@@ -84,7 +93,7 @@ def make(lock: str, upgrade: bool) -> None:
 
 
 def prove(lock: str) -> None:
-    """Resolves a lock file, hashes and wheels only, on every Python and platform it is for; nothing is downloaded whole."""
+    """Resolves a lock file, hashes and wheels only, on every Python and platform it is for; downloads no package."""
     with tempfile.TemporaryDirectory() as folder:
         for place in covered.ONLY.get(lock, covered.PLATFORMS):
             for python in covered.PYTHONS:
@@ -120,8 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for lock in LOCKS:
         make(lock, upgrade)
         prove(lock)
-        places = covered.ONLY.get(lock, covered.PLATFORMS)
-        print(f"requirements/{lock}.txt: {len(pins.read(lock))} packages; {', '.join(places)}; Python {', '.join(covered.PYTHONS)}")
+        places = ", ".join(covered.ONLY.get(lock, covered.PLATFORMS))
+        print(f"requirements/{lock}.txt: {len(pins.read(lock))} packages; {places}; {', '.join(covered.PYTHONS)}")
 
 
 if __name__ == "__main__":

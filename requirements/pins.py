@@ -43,7 +43,9 @@ def parse(text: str, file: str) -> list[Pin]:
             continue
         found = _PIN.fullmatch(line)
         if not found:
-            raise ValueError(f"{file}: {line[:80]!r} is no `name==version --hash=sha256:…`; `make lock` writes these files")
+            raise ValueError(
+                f"{file}: {line[:80]!r} is no `name==version --hash=sha256:…`; `make lock` writes these files"
+            )
         pins.append(
             Pin(found["name"], found["version"], found["marker"] or "", frozenset(_HASH.findall(found["hashes"])))
         )

@@ -1,8 +1,9 @@
-"""docker-compose.yml against the Compose specification, what systemd and Kubernetes are told, who may come in."""
+"""What the ways to deploy say: compose against its specification, systemd, Kubernetes; who may come in; hashes."""
 
 import configparser
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -129,3 +130,34 @@ def service_unit() -> configparser.ConfigParser:
 
 def kubernetes() -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
+
+
+def assert_by_hash(lines: list[str]) -> None:
+    """Every `pip install` takes wheels whose hash a lock file names, or ours alone, without asking an index."""
+    hashed = [line for line in lines if "--require-hashes" in line and "--only-binary :all:" in line]
+    ours = [line for line in lines if "--no-deps --no-build-isolation" in line]
+    assert len(hashed) >= 2
+    assert len(ours) == 1
+    assert len(hashed) + len(ours) == len(lines), lines
+    assert "requirements/build.txt" in hashed[0]  # pip itself, and the setuptools that builds ours
+
+
+def test_the_image_is_installed_by_hash() -> None:
+    assert_by_hash(re.findall(r"pip install .*", (ROOT / "Dockerfile").read_text()))
+    kept = (ROOT / ".dockerignore").read_text().split()
+    assert "!requirements" in kept
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_installs_by_hash_and_only_lock_without_a_value_does_not() -> None:
+    def installs(*arguments: str) -> list[str]:
+        make = ["make", "--dry-run", "--always-make", "EXTRAS=heic,dicom", *arguments]
+        said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return re.findall(r".*pip install .*", said)
+
+    serving = installs("serve")
+    assert_by_hash(serving)
+    assert all(f"-r requirements/{name}.txt" in serving[1] for name in ("heic", "dicom"))
+    assert_by_hash(installs("test"))
+    for target in ("serve", "test"):
+        assert all("-unlocked/" in line and "--require-hashes" not in line for line in installs(target, "LOCK="))
