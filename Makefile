@@ -116,7 +116,7 @@ lock: $(TOOLS)/.ready
 
 # Exit 1: something is known, in a table; 2: NOT AUDITED. (make itself ends with 2 for both.) AUDIT= has options for pip-audit.
 audit:
-	@$(MAKE) --no-print-directory $(TOOLS)/.ready || { echo "NOT AUDITED: pip-audit could not be installed"; exit 2; }
+	@$(MAKE) --silent $(TOOLS)/.ready || { echo "NOT AUDITED: pip-audit could not be installed"; exit 2; }
 	@$(TOOLS)/bin/python -m requirements.audit $(AUDIT)
 
 clean:
