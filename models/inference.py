@@ -9,6 +9,7 @@ import numpy as np
 
 from models import assign
 from models.bundle import Bundle, BundleError
+from models.native import bindings
 from models.preprocess import Fit, fit
 from models.types import Array
 
@@ -32,7 +33,10 @@ class Predictor(Protocol):
 
 def finite(prediction: Prediction) -> bool:
     """Whether all that a network said is numbers: of NaN and infinity no label can be made."""
-    return all(np.isfinite(array).all() for array in prediction if array is not None)
+    for array in prediction:
+        if array is not None and not (np.isfinite(array).all() if (sure := bindings.finite(array)) is None else sure):
+            return False
+    return True
 
 
 def segment(bundle: Bundle, encode: Predictor, image: Array) -> Array:

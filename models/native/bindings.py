@@ -1,8 +1,8 @@
-"""The compiled kernels (`kernels.c`, `guided.c`, `histogram.c`), where this installation has them.
+"""The compiled kernels (`kernels.c`, `guided.c`, `histogram.c`, `finite.c`), where this installation has them.
 
 Each function answers what the numpy code of its caller would, or None where only that code can: no compiler was there
 when the package was installed, or the values are not for the kernel. The interpreter's lock is free while a kernel
-runs. Arrays are checked and made contiguous here; results are new arrays.
+runs, but for a few microseconds' work. Arrays are checked and made contiguous here; results are new arrays.
 
 Knows nothing of files, networks or requests.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from models.types import Array
 
-_VERSION = 5  # of the functions in the C files: a library built from others is left alone
+_VERSION = 6  # of the functions in the C files: a library built from others is left alone
 _TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64}  # an array, a number
 _SIGNATURES = {
     "tessera_labels": "annn" + "aaan" + "aaan" + "a",
@@ -25,7 +25,9 @@ _SIGNATURES = {
     "tessera_guided_labels": "annn" + "aaan" + "aaan" + "aa",
     "tessera_histogram16": "ana",
     "tessera_lookup16": "anaa",
+    "tessera_finite": "an",
 }
+_BRIEF = 2**17  # floats that are looked through in less time than giving the interpreter's lock away and back may take
 
 
 class Axis(NamedTuple):
@@ -159,6 +161,26 @@ def lookup16(values: Array, table: Array, out: Array) -> bool:
         return False
     library.tessera_lookup16(_at(values), values.size, _at(table), _at(out))
     return True
+
+
+def finite(values: Array) -> bool | None:
+    """Whether none of float32 of any shape is NaN or infinite."""
+    library = _library() if values.size > _BRIEF else _with_lock()
+    if library is None or values.dtype != np.float32 or not values.flags.c_contiguous:
+        return None
+    at = values.__array_interface__["data"][0]  # a quarter of the time of _at, which here is half of the work
+    return bool(library.tessera_finite(at, values.size))
+
+
+@lru_cache(maxsize=1)
+def _with_lock() -> ctypes.CDLL | None:
+    """The library once more, for calls that keep the interpreter's lock, which a busy thread gives back after 5 ms."""
+    library = _library()
+    if library is None:
+        return None
+    keeps = ctypes.PyDLL(library._name)
+    keeps.tessera_finite.argtypes = library.tessera_finite.argtypes
+    return keeps
 
 
 def _axis(axis: Axis) -> tuple[int, int, int, int]:

@@ -8,9 +8,8 @@ Knows nothing of queues, of bundles, of what becomes of a model whose engine is 
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from models.inference import Prediction
 from models.types import Array
@@ -22,6 +21,7 @@ from service.scheduling.fair_lock import FairLock
 
 log = logging.getLogger("tessera")
 
+T = TypeVar("T")
 COLD = 10  # times as long may a first run take on a device that chooses, or compiles, kernels for each new shape
 _SIZES = 5  # of batches that a device is warmed at
 _REMEMBERED_SHAPES = 256
@@ -55,9 +55,10 @@ class WatchedEngine:
 
     def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
         """As the engine answers. Raises NetworkFailed where it was given up, besides what the engine raises."""
+        if self.engine.provider == "cpu":  # a GPU that fails leaves the CPU
+            return self._in_turn(self._cpu, len(pixels), lambda: self.engine(pixels, code=code))
         known = pixels.shape in self._met
-        with self._turn(len(pixels) if self._on_cpu else 1 if known else COLD):
-            prediction = self.engine(pixels, code=code)
+        prediction = self._in_turn(self._own, 1 if known else COLD, lambda: self.engine(pixels, code=code))
         if not known and len(self._met) < _REMEMBERED_SHAPES:
             self._met.add(pixels.shape)
         return prediction
@@ -65,8 +66,9 @@ class WatchedEngine:
     def warm(self, shapes: Iterable[Shape]) -> None:
         """Engine.warm, in its turn."""
         wanted = list(shapes)
-        with self._turn(len(wanted) * (1 if self._on_cpu else COLD * _SIZES)):
-            self.engine.warm(wanted)
+        on_cpu = self.engine.provider == "cpu"
+        lock, each = (self._cpu, 1) if on_cpu else (self._own, COLD * _SIZES)
+        self._in_turn(lock, max(1, len(wanted)) * each, lambda: self.engine.warm(wanted))
 
     def look(self, elapsed_s: float) -> bool:
         """Whether a run hangs.
@@ -94,22 +96,17 @@ class WatchedEngine:
         except Exception:
             log.exception("the engine %s could not be closed", self.engine.name)
 
-    def _close_if_lost(self) -> None:
-        if self.lost:
-            self.close()
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self.engine.provider == "cpu"  # a GPU that fails leaves the CPU
-
-    @contextmanager
-    def _turn(self, times: int) -> Iterator[None]:
-        with self._cpu if self._on_cpu else self._own as lock:
+    def _in_turn(self, lock: FairLock, times: int, work: Callable[[], T]) -> T:
+        with lock:
             if self.lost:
                 raise NetworkFailed("this engine hung and was given up")
-            self._run = _Run(threading.get_ident(), lock, max(1, times) * self._longest_s)
+            self._run = _Run(threading.get_ident(), lock, times * self._longest_s)
             try:
-                yield
+                return work()
             finally:
                 self._run = None
                 self._close_if_lost()  # it came back, too late: nobody else has it
+
+    def _close_if_lost(self) -> None:
+        if self.lost:
+            self.close()

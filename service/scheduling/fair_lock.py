@@ -9,7 +9,6 @@ Knows nothing of networks, queues or devices.
 
 from collections import deque
 from threading import Lock, get_ident
-from typing import Self
 
 
 class FairLock:
@@ -20,7 +19,7 @@ class FairLock:
         self._holder: int | None = None  # the thread that is inside
         self._waiting: deque[tuple[int, Lock]] = deque()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> None:
         me = get_ident()
         with self._guard:
             turn = None
@@ -32,7 +31,6 @@ class FairLock:
                 self._waiting.append((me, turn))
         if turn is not None:
             turn.acquire()  # released by whoever held it before
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._hand_on(get_ident())

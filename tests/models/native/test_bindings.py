@@ -95,3 +95,22 @@ def test_without_a_compiler_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) 
 def test_a_library_of_another_version_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bindings, "_VERSION", -1)
     assert bindings._library.__wrapped__() is None
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [0, 1, 31, 4096, 4097, 2**17 + 5])
+def test_one_value_that_is_no_number_is_found_wherever_it_is(size: int) -> None:
+    values = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    values[: size // 2] = np.finfo(np.float32).max
+    assert bindings.finite(values) is True
+    for at in {0, size // 3, size - 1} if size else ():
+        for wrong in (np.nan, np.inf, -np.inf, -np.nan):
+            changed = values.copy()
+            changed[at] = wrong
+            assert bindings.finite(changed) is False
+
+
+def test_what_the_kernel_cannot_look_through_is_numpys() -> None:
+    values = np.ones((8, 8), np.float32)
+    for other in (values.astype(np.float64), values[:, ::2]):
+        assert bindings.finite(other) is None
