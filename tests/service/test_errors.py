@@ -5,7 +5,7 @@ import pytest
 from models.errors import TesseraError
 from models.io.samples import ImageError, ImageTooLarge, UnsupportedImage
 from service.api.problems import STATUS, problem_of, status_of
-from service.errors import BadOption, Busy, NotFound, explain, nearest
+from service.errors import BadOption, Busy, NetworkFailed, NetworkNotFinite, NotFound, explain, nearest
 
 
 class Narrower(ImageTooLarge):
@@ -40,7 +40,9 @@ def test_what_no_client_causes_is_not_told_to_clients() -> None:
     document = problem_of(TesseraError("/secret/path"), "id")
     assert document["status"] == 500
     assert "secret" not in str(document)
-    assert 500 not in STATUS.values()
+    told = problem_of(NetworkNotFinite("tiny@1: its network answers NaN"), "id")
+    assert (told["type"], told["status"]) == ("urn:tessera:network-not-finite", 500)
+    assert [kind for kind, status in STATUS.items() if status == 500] == [NetworkFailed]
 
 
 def test_nearest() -> None:
