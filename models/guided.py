@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from models import assign
-from models.deadline import check_time
+from models.deadline import Until, check_time
 from models.native import bindings
 from models.native.bindings import Axis
 from models.parallel import ThreadTeam
@@ -34,7 +34,7 @@ def refine(
     radius: int = RADIUS,
     epsilon: float = EPSILON,
     threads: int = 1,
-    deadline: float | None = None,
+    deadline: Until = None,
 ) -> Array:
     """The best cluster of every pixel of a photo, along its edges.
 
@@ -116,7 +116,7 @@ def plain_labels(models: Array, photo: Array, box: Box = WHOLE) -> Array:
 
 
 def _compiled_labels(
-    models: Array, photo: Array, box: Box, threads: int = 1, deadline: float | None = None
+    models: Array, photo: Array, box: Box, threads: int = 1, deadline: Until = None
 ) -> Array | None:
     """The same from the kernel, strips of the photo on so many threads; None where there is none."""
     if not bindings.compiled():

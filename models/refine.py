@@ -14,6 +14,7 @@ from models import assign, guided
 from models.crf import dense, reference, tiled
 from models.crf.params import PUBLISHED, CRFParams, Refined
 from models.crf.tiled import Span
+from models.deadline import Until
 from models.manifest import CodeSpec
 from models.preprocess import Fit, resize
 from models.types import Array
@@ -36,7 +37,7 @@ def refine(
     photo: Array | None = None,
     params: CRFParams = PUBLISHED,
     threads: int = 1,
-    deadline: float | None = None,
+    deadline: Until = None,
 ) -> Array:
     """The best cluster of every pixel once the photo's edges have been heard.
 

@@ -23,7 +23,7 @@ from models.crf.params import (
     check_arrays,
     check_range,
 )
-from models.deadline import check_time
+from models.deadline import Until, check_time
 
 
 def refine(
@@ -32,7 +32,7 @@ def refine(
     params: CRFParams = PUBLISHED,
     *,
     threads: int = 1,
-    deadline: float | None = None,
+    deadline: Until = None,
     return_marginals: bool = False,
 ) -> Refined:
     """The most probable label of every pixel once neighbors and pixels of like color have been heard.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.crf.params import PUBLISHED, TOO_FINE, CRFError, CRFParams, Probabilities, Refined, check_arrays
-from models.deadline import check_time
+from models.deadline import Until, check_time
 from models.errors import TesseraError
 
 _STEPS = 32_000  # its lattice counts steps in 16 bits, and does not say so when they are too few
@@ -43,7 +43,7 @@ def refine(
     image: NDArray[np.uint8],
     params: CRFParams = PUBLISHED,
     *,
-    deadline: float | None = None,
+    deadline: Until = None,
 ) -> Refined:
     """What models.crf.dense.refine answers with the same arguments: on one thread, and always with the marginals.
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from models.crf.params import CRFParams, Refined
-from models.deadline import check_time
+from models.deadline import Until, check_time
 from models.types import Array
 
 Span = tuple[int, int]  # first pixel and the one after the last
@@ -30,7 +30,7 @@ def refine(
     *,
     window: int = WINDOW,
     overlap: int = OVERLAP,
-    deadline: float | None = None,
+    deadline: Until = None,
 ) -> Array:
     """The most probable label of every pixel.
 

@@ -32,6 +32,8 @@ from models.io.tiff_directory import Contents, Directory, Picture
 from models.io.tiff_segments import Sample, Segments
 from models.types import Array
 
+_MOST_CHANNELS = 256  # that are pages of their own
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -107,6 +109,8 @@ def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) 
     orientation = first.number(tiff_directory.ORIENTATION, 1)
     orientation = orientation if 1 <= orientation <= 8 else 1
     chosen, size = _level(picture, contents, limits, choice, orientation, warnings)
+    if len(chosen) > _MOST_CHANNELS:
+        raise UnsupportedImage(f"TIFF of {len(chosen)} pages that make one picture is not opened; send fewer channels")
     parts = [Segments(d, limits) for d in chosen]
     part = parts[0]
     if any((other.rows, other.columns, other.dtype) != (part.rows, part.columns, part.dtype) for other in parts):
@@ -281,9 +285,9 @@ def _as_rgb(image: Array) -> Array:
 
 def _context(part: Segments) -> Context:
     directory = part.directory
-    palette = directory.numbers(tiff_directory.COLOR_MAP).astype(np.uint16)
-    luma = directory.numbers(tiff_directory.LUMA).tolist()
-    reference = directory.numbers(tiff_directory.REFERENCE).tolist()
+    palette = directory.numbers(tiff_directory.COLOR_MAP, 3 * 2**16).astype(np.uint16)
+    luma = directory.numbers(tiff_directory.LUMA, 4).tolist()
+    reference = directory.numbers(tiff_directory.REFERENCE, 7).tolist()
     return Context(
         part.sample.bits,
         palette if palette.size else None,
@@ -295,7 +299,7 @@ def _context(part: Segments) -> Context:
 
 def _nodata(directory: Directory) -> float | None:
     """The number in GDAL's tag, which is text, an int where it is whole: of 64 bits all count. None without one."""
-    text = directory.text(tiff_directory.GDAL_NODATA).replace(",", ".").lower()
+    text = directory.text(tiff_directory.GDAL_NODATA)[:64].replace(",", ".").lower()
     try:
         if re.fullmatch(r"[+-]?\d{1,20}", text):
             return int(text)

@@ -77,7 +77,8 @@ def _by_file(candidates: list[int], row: Meaning, named: dict[int, str]) -> tupl
 
 def _named_bands(metadata: str) -> dict[int, str]:
     """GDAL's color interpretation of each band from 0, in small letters."""
-    items = re.findall(r'<Item\b([^>]*\brole="colorinterp"[^>]*)>\s*(\w+)\s*<', metadata)
+    items = re.findall(r"<Item\b([^<>]*)>\s*(\w+)\s*<", metadata)
+    items = [(attributes, name) for attributes, name in items if 'role="colorinterp"' in attributes]
     found = ((re.search(r'\bsample="(\d{1,5})"', attributes), name.lower()) for attributes, name in items)
     return {int(sample[1]): name for sample, name in found if sample and name != "undefined"}
 

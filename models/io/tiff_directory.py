@@ -9,6 +9,7 @@ import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -28,8 +29,11 @@ _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4"
     16: "u8", 17: "i8", 18: "u8"
 }  # fmt: skip
 _RATIONALS = {5: "u4", 10: "i4"}
-_MOST_DIRECTORIES = 65536
+_MOST_DIRECTORIES = 4096
 _MOST_ENTRIES = 4096
+_MOST_ENTRIES_IN_ALL = 32 * _MOST_DIRECTORIES
+_MOST_TEXT = 2**20  # bytes of a tag that are looked at as text
+_NEAR = 8  # pictures before a directory whose smaller version it may be, unless it says so itself
 _REDUCED, _MASK = 1, 4
 _RAW = (32803, 34892)  # color filter array, linear raw
 
@@ -57,6 +61,9 @@ class Directory:
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def count(self, tag: int) -> int:
         """How many values a tag claims to have."""
@@ -86,10 +93,10 @@ class Directory:
         return self.numbers(tag).tobytes()
 
     def text(self, tag: int) -> str:
-        """A tag's text, up to its end mark."""
-        return self.raw(tag).split(b"\0")[0].decode("utf-8", "replace").strip()
+        """A tag's text, up to its end mark; of a long one the beginning."""
+        return self.numbers(tag, _MOST_TEXT).tobytes().partition(b"\0")[0].decode("utf-8", "replace").strip()
 
-    @property
+    @cached_property
     def size(self) -> Size:
         """(H, W) in pixels."""
         return self.number(LENGTH, 0), self.number(WIDTH, 0)
@@ -118,7 +125,7 @@ class Directory:
         """Whether it says which pixels of another image hold data."""
         return bool(self.subfile & _MASK) or self.photometric == 4
 
-    @property
+    @cached_property
     def layout(self) -> tuple[object, ...]:
         """What a smaller version of an image shares with it."""
         return self.photometric, self.number(SAMPLES, 1), self.numbers(BITS, 1).tolist(), self.number(SAMPLE_FORMAT, 1)
@@ -161,6 +168,7 @@ class Contents:
         except struct.error:
             raise ImageError("the TIFF is truncated: it ends within its header") from None
         self._seen: set[int] = set()
+        self._entries = 0
         chain = list(self._chain(data, order, big, first))
         below = [[d for at in one.numbers(SUB_DIRECTORIES, 64) for d in self._chain(data, order, big, int(at))]
                  for one in chain]  # fmt: skip
@@ -183,6 +191,9 @@ class Contents:
                 if len(self._seen) == 1:
                     raise
                 return  # what follows a picture cannot take it away
+            self._entries += len(directory)
+            if self._entries > _MOST_ENTRIES_IN_ALL:
+                raise ImageError(f"the TIFF's directories have more than {_MOST_ENTRIES_IN_ALL} entries: send fewer pages")
             yield directory
             at = directory.next
 
@@ -194,11 +205,11 @@ def _pictures(chain: Sequence[Directory], below: Sequence[Sequence[Directory]]) 
         full = [directory] if not directory.reduced and not directory.mask else []
         if not full:  # the full image of a preview may lie below it
             full = [d for d in inside if not d.reduced and not d.mask and min(d.size) > 0]
-        owner = next((p for p in reversed(pictures) if full and _is_level(full[0], p)), None)
+        owner = next((p for p in reversed(pictures[-_NEAR:]) if full and _is_level(full[0], p)), None)
         rest = [directory, *inside]
         if full and owner is None:
             pictures += [Picture([d]) for d in full]
-            rest = [d for d in inside if d not in full]
+            rest = [d for d in inside if d.reduced or d.mask or min(d.size) <= 0]
         if pictures:
             owner = owner or pictures[-1]
             owner.levels += [[d] for d in rest if not d.mask and _smaller(d, owner.channels[0])]
@@ -229,18 +240,16 @@ def _is_level(one: Directory, picture: Picture) -> bool:
 
 def _grouped(pictures: list[Picture], description: str) -> tuple[str, list[Picture]]:
     """Pictures whose directories are the channels of one, as OME's and ImageJ's descriptions tell."""
-    if "<OME" in description[:4096] and (pixels := re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", description)):
-        facts = dict(re.findall(r'(\w+)="([^"]*)"', pixels[1]))
-        sizes = {
-            axis: int(facts.get(f"Size{axis}", "1")) for axis in "CZT" if facts.get(f"Size{axis}", "1").isdecimal()
-        }
+    if "<OME" in description[:4096] and (pixels := re.search(r"<(?:\w+:)?Pixels\b([^<>]*)>", description)):
+        facts = dict(re.findall(r'\b(\w+)="([^"]*)"', pixels[1]))
+        sizes = {axis: int(found) for axis in "CZT" if re.fullmatch(r"\d{1,9}", found := facts.get(f"Size{axis}", "1"))}
         order = facts.get("DimensionOrder", "XYCZT")[2:]
         # RGB planes count their samples as channels
         interleaved = max((int(n) for n in re.findall(r'SamplesPerPixel="(\d{1,3})"', description)), default=1)
         sizes["C"] = sizes.get("C", 1) // max(1, interleaved)
         return "OME", _by_channel(pictures, [(axis, sizes.get(axis, 1)) for axis in order if axis in "CZT"])
     if description.startswith("ImageJ="):
-        facts = dict(re.findall(r"^(\w+)=(\d+)\s*$", description, re.MULTILINE))
+        facts = dict(re.findall(r"^(\w+)=(\d{1,9})\s*$", description, re.MULTILINE))
         axes = (("C", "channels"), ("Z", "slices"), ("T", "frames"))
         return "ImageJ", _by_channel(pictures, [(axis, int(facts.get(name, "1"))) for axis, name in axes])
     return "", pictures

@@ -9,6 +9,7 @@ import math
 import re
 import struct
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,9 +37,12 @@ from models.io.tiff_directory import (
 from models.types import Array
 
 _FILL_ORDER, _T4_OPTIONS, _JPEG_TABLES, _LERC_PARAMETERS = 266, 292, 347, 50674
+_MOST_TABLES = 2**16  # bytes: quantization and Huffman tables have two thousand
 _LERC_EXTRA = 2**16  # bytes beside the samples: headers and a mask
 _MOST_SEGMENTS, _MOST_BANDS = 65536, 65535
-_TILE_PX = 1024**2  # a tile may have so many pixels whatever the image's size
+_FEW_SEGMENTS, _SEGMENT_PX = 4096, 1024  # an image may be cut into so many, and one more for each so many pixels
+_TILE_PX, _SEGMENT_BYTES = 1024**2, 8 * 2**20  # that a segment may have whatever the image's size
+_TIMES_READ = 4  # the bytes of a file, at most, by segments that share them
 _YCBCR = 6
 
 # Which codec of imagecodecs undoes a compression. They write at most as many bytes as they are told.
@@ -139,11 +143,22 @@ class Segments:
 
     def check(self, planes: int) -> None:
         """Raises ImageTooLarge or ImageError where reading so many planes takes more than may be spent."""
-        count = self.down * self.across * planes
-        if count > _MOST_SEGMENTS:
+        count, pixels = self.down * self.across * planes, planes * self.size[0] * self.size[1]
+        most = min(_MOST_SEGMENTS, _FEW_SEGMENTS + pixels // _SEGMENT_PX)
+        if count > most:
             raise ImageTooLarge(
-                f"the TIFF is cut into {count} pieces, and at most {_MOST_SEGMENTS} are read: write it with larger"
+                f"the TIFF is cut into {count} pieces, and of its size at most {most} are read: write it with larger"
                 " strips or tiles"
+            )
+        image = pixels * self.samples * self.dtype.itemsize
+        if self.nbytes > max(_SEGMENT_BYTES, 2 * image) or self.nbytes * count > 4 * (_SEGMENT_BYTES + image):
+            raise ImageTooLarge(
+                f"the TIFF's pieces of {self.columns}×{self.rows} pixels are far larger than its {self.size[1]}×"
+                f"{self.size[0]}: write it with smaller strips or tiles"
+            )
+        if self._bytes_read() > _TIMES_READ * len(self.directory.data) + 2**16:
+            raise ImageError(
+                f"the TIFF's pieces share their data: together they have more than {_TIMES_READ} times the file's bytes"
             )
         if self.nbytes * self.down * self.across * planes > self._limits.max_held_bytes:
             raise ImageTooLarge(
@@ -151,6 +166,15 @@ class Segments:
                 f" limit of 8 bytes a pixel at {self._limits.max_mpx:g} Mpx (TESSERA_MAX_MPX): send fewer bands or a"
                 " smaller image"
             )
+
+    def _bytes_read(self) -> float:
+        """Of the file by all segments together, as often as they read them."""
+        offsets = self._offsets.astype(np.float64)
+        counts = np.zeros(len(offsets))
+        counts[: len(self._counts)] = self._counts[: len(offsets)]
+        if self.compression != 1:  # what says no length is read to the file's end
+            counts = np.where(counts == 0, np.maximum(len(self.directory.data) - offsets, 0), counts)
+        return float(counts[offsets > 0].sum())
 
     def read(self, plane: int, row: int, column: int) -> Array | None:
         """One segment's samples inside the image: [rows, columns, samples] of `dtype`; None where none are stored.
@@ -215,20 +239,21 @@ class Segments:
             )
         if codec == "lerc":
             data = self._lerc(data)
-        height, width = _size_within(codec, bytes(data), self._limits)
+        height, width, samples = _size_within(codec, bytes(data), self._limits)
         if height > self.rows or width > self.columns:
             raise ImageError(
                 f"the TIFF is damaged: a piece of {self.columns}×{self.rows} pixels says that it has {width}×{height}"
             )
+        if samples not in (None, self.samples):
+            raise ImageError("the TIFF is damaged: a piece holds other samples than its directory says")
+        shape = (height, width, self.samples) if self.samples > 1 else (height, width)
+        out = np.empty(shape, self.dtype)  # the codec writes into it, or nothing
         if self.compression in _JPEG:
-            found = self._jpeg(data)
+            found = self._jpeg(data, out)
         else:
             extra = {"hasalpha": True} if self.compression == 50001 and self.samples == 4 else {}
-            found = getattr(imagecodecs, f"{_IMAGES[self.compression]}_decode")(bytes(data), **extra)
-        found = found.reshape(*found.shape[:2], -1)
-        if found.dtype != self.dtype or found.shape[2] != self.samples:
-            raise ImageError("the TIFF is damaged: a piece holds other samples than its directory says")
-        return np.asarray(found)
+            found = getattr(imagecodecs, f"{_IMAGES[self.compression]}_decode")(bytes(data), out=out, **extra)
+        return np.asarray(found).reshape(height, width, self.samples)
 
     def _lerc(self, data: memoryview) -> memoryview:
         """LERC's own bytes, where a second codec packed them. Source: GDAL's LERC in TIFF, LercParameters."""
@@ -241,7 +266,7 @@ class Segments:
         room = np.empty(self.nbytes + _LERC_EXTRA, np.uint8)  # LERC stores plainly what it cannot pack
         return memoryview(getattr(imagecodecs, f"{codec}_decode")(data, out=room)).cast("B")
 
-    def _jpeg(self, data: memoryview) -> Array:
+    def _jpeg(self, data: memoryview, out: Array) -> Array:
         """JPEG as Technical Note 2 has it: tables apart, colors as the directory says."""
         import imagecodecs
 
@@ -254,11 +279,18 @@ class Segments:
                 options["colorspace"] = "RGB"
         elif photometric == 5:
             options["outcolorspace"] = "CMYK"
-        tables = self.directory.raw(_JPEG_TABLES) or None
+        found: Array = imagecodecs.jpeg_decode(
+            bytes(data), bitspersample=self.sample.bits, tables=self._tables, out=out, **options
+        )
+        return found
+
+    @cached_property
+    def _tables(self) -> bytes | None:
+        """JPEG's, which all segments share."""
+        tables = self.directory.numbers(_JPEG_TABLES, _MOST_TABLES).tobytes() or None
         if tables and _has_picture(tables):
             raise ImageError("the TIFF is damaged: its JPEG tables hold a picture")
-        found: Array = imagecodecs.jpeg_decode(bytes(data), bitspersample=self.sample.bits, tables=tables, **options)
-        return found
+        return tables
 
     def _bytes(self, data: memoryview) -> Array:
         """The segment as it was packed, uint8; in memory of its own where a codec wrote it."""
@@ -348,23 +380,26 @@ def _has_picture(tables: bytes) -> bool:
         return False
 
 
-def _size_within(codec: str, data: bytes, limits: Limits) -> Size:
-    """(H, W) that a segment's own header states. Raises ImageError, UnsupportedImage."""
+def _size_within(codec: str, data: bytes, limits: Limits) -> tuple[int, int, int | None]:
+    """(H, W) that a segment's own header states, and its samples where it says them.
+
+    Raises ImageError, UnsupportedImage.
+    """
     if codec == "jpeg":
         frame = jpeg_header.read(data)
-        return frame.height, frame.width
+        return frame.height, frame.width, frame.parts
     if codec == "jpeg2k":
         header = jpeg2000_header.read(data)
         if jpeg2000.table_bytes(header) > limits.max_held_bytes:
             raise ImageTooLarge("a piece of this TIFF's JPEG 2000 is cut too fine; write it with Deflate")
-        return header.height, header.width
-    return webp.size(data) if codec == "webp" else _lerc_size(data)
+        return header.height, header.width, header.parts
+    return (*webp.size(data), None) if codec == "webp" else _lerc_size(data)
 
 
-def _lerc_size(data: bytes) -> Size:
-    """Source: Esri, LERC2's header: version, then from version 3 on a checksum, rows, columns."""
+def _lerc_size(data: bytes) -> tuple[int, int, int | None]:
+    """Source: Esri, LERC2's header: version, then from version 3 on a checksum, rows, columns, and from 4 on depth."""
     if not (found := re.match(rb"Lerc2 (.{4})", data, re.DOTALL)):
         raise ImageError("the TIFF is damaged: a piece of LERC has no header")
     (version,) = struct.unpack("<i", found[1])
     height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
-    return height, width
+    return height, width, struct.unpack_from("<i", data, 22)[0] if version >= 4 else None
