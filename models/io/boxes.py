@@ -5,10 +5,21 @@ Knows nothing of what is in them. Source: ISO/IEC 15444-1, I.4; ISO/IEC 14496-12
 
 from collections.abc import Iterator
 
+from models.io.samples import ImageError
+
+_MOST_BOXES = 16384  # beside each other; a picture of many tiles has one for each of them
+
 
 def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The name of each box between two offsets, and where its content begins and ends, never behind `end`."""
+    """The name of each box between two offsets, and where its content begins and ends, never behind `end`.
+
+    Raises ImageError where there are too many.
+    """
+    count = 0
     while at + 8 <= end:
+        count += 1
+        if count > _MOST_BOXES:
+            raise ImageError(f"the file has more than {_MOST_BOXES} boxes beside each other: save it again")
         length, name, head = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], 8
         if length == 1:
             length, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16

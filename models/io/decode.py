@@ -4,6 +4,7 @@ Knows nothing of clusters, of networks, of HTTP. Sizes are (H, W) everywhere. Ev
 before a pixel is decoded.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _READERS: dict[str, Callable[[bytes, Limits, Choice], Encoded]] = {
     "heic": lambda data, *how: heif.inspect(data, "HEIC", *how),
     "dicom": dicom.inspect,
 }
+_BOUNDED = ("jpeg", "png", "webp")  # their readers know how long they take
+_OTHERS_HEADERS = ("dicom", "gif", "bmp")  # that are not read by this package
 _WITH_PAGES = ("tiff", "dicom")
 
 
@@ -41,7 +44,16 @@ def inspect(data: bytes, *, limits: Limits | None = None, choice: Choice | None 
         raise NoSuchPart(f"page {choice.page}: only TIFF and DICOM files have pages; leave `page` out")
     if choice.level and reader != "tiff":
         raise NoSuchPart(f"pyramid {choice.level}: only TIFF files have pyramids; leave `pyramid` out")
-    return _READERS[reader](data, limits, choice)
+    found = _READERS[reader](data, limits, choice)
+    return found if reader in _BOUNDED else found._replace(seconds=math.inf)
+
+
+def header_is_bounded(data: bytes) -> bool:
+    """Whether `inspect` takes some hundredths of a second at most, whatever the bytes say; else it may take long."""
+    try:
+        return kinds.kind_of(data).reader not in _OTHERS_HEADERS
+    except ImageError:  # which `inspect` raises at once
+        return True
 
 
 def decode(

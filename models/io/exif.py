@@ -8,13 +8,14 @@ import struct
 
 _ORIENTATION = 0x0112
 _KINDS = {1: "B", 3: "H", 4: "I"}
+_MOST_ENTRIES, _MOST_XMP = 4096, 2**20  # that are looked through; the rest is silent
 _XMP = re.compile(rb"tiff:Orientation(?:\s*=\s*[\"']|>)\s*([1-8])\s*[\"'<]")
 
 
 def orientation(exif: bytes | None, xmp: bytes | None = None) -> int:
     """1..8 of an EXIF block, with or without its `Exif` mark, or else of an XMP packet; 1 where neither says it."""
     stated = _of_exif(exif) if exif else None
-    if stated is None and xmp and (found := _XMP.search(xmp)):
+    if stated is None and xmp and (found := _XMP.search(xmp, 0, _MOST_XMP)):
         stated = int(found[1])
     return stated or 1
 
@@ -28,7 +29,7 @@ def _of_exif(exif: bytes) -> int | None:
     try:
         (first,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, first)
-        for entry in range(first + 2, first + 2 + 12 * count, 12):
+        for entry in range(first + 2, first + 2 + 12 * min(count, _MOST_ENTRIES), 12):
             tag, kind, values = struct.unpack_from(order + "HHI", tiff, entry)
             if tag == _ORIENTATION and kind in _KINDS and values == 1:
                 (turn,) = struct.unpack_from(order + _KINDS[kind], tiff, entry + 8)

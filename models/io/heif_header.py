@@ -13,6 +13,9 @@ from models.io.boxes import boxes, inside
 from models.io.samples import ImageError, UnsupportedImage, upright
 
 
+_MOST_ITEMS = 16384  # each tile of a picture is one
+
+
 class Header(NamedTuple):
     """What a file says of its primary picture.
 
@@ -67,6 +70,8 @@ def _associated(body: bytes, item: int) -> list[int]:
     """The numbers of an item's properties, from 1, of an ipma box."""
     item_code, code, mask = ">I" if body[0] else ">H", *(("H", 0x7FFF) if body[3] & 1 else ("B", 0x7F))
     (count,) = struct.unpack_from(">I", body, 4)
+    if count > _MOST_ITEMS:
+        raise ImageError(f"the file has {count} items, and at most {_MOST_ITEMS} are read: save it again")
     at = 8
     for _ in range(count):
         (number,) = struct.unpack_from(item_code, body, at)

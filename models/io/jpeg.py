@@ -3,12 +3,14 @@
 The decoder writes into an array of the header's size, or the file is refused. Knows nothing of other formats.
 """
 
+import math
+
 import numpy as np
 
 from models.io import apart, jpeg_header
 from models.io.color import converter
 from models.io.jpeg_header import Header
-from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, all_of_a_byte, check_bands, show
+from models.io.picture import PROFILE_NS, RESIZING_BYTES, RGB_BYTES, Channels, all_of_a_byte, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
 from models.types import Array
 
@@ -23,6 +25,7 @@ _NAMES = {
 }
 _PLAIN = (jpeg_header.BASELINE, jpeg_header.EXTENDED, jpeg_header.PROGRESSIVE)
 _EOI = b"\xff\xd9"
+_NS, _SCAN_NS, _INKS_NS = 10, 5, 40  # of a core, for a pixel: to decode it, for each scan of a progressive one, for CMYK
 _ALWAYS_BYTES = 32 * 2**20  # that a process for CharLS is granted for any picture
 _JPEG_LS_SPEED = 16_000_000  # samples a second; CharLS does 50 million
 
@@ -54,7 +57,17 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     working = max((1 + beside) * samples + max(coefficients, RGB_BYTES), RESIZING_BYTES)
     turned = header.orientation >= 5
     size = (header.width, header.height) if turned else (header.height, header.width)
-    return Encoded(size, working * header.height * header.width, lambda: _decode(data, header, choice))
+    pixels = header.height * header.width
+    return Encoded(size, working * pixels, lambda: _decode(data, header, choice), 1e-9 * pixels * _pixel_ns(header))
+
+
+def _pixel_ns(header: Header) -> float:
+    """Nanoseconds of a core that a pixel takes, about; infinite for what is not plain: its codes bound no time."""
+    if header.process not in _PLAIN or header.bits > 8 or not header.ended:
+        return math.inf
+    scans = _SCAN_NS * header.scans if header.holds_coefficients else 0
+    inks = _INKS_NS if header.parts == 4 else 0
+    return _NS + scans + inks + (PROFILE_NS if header.profile else 0)
 
 
 def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:

@@ -14,6 +14,7 @@ from models.io.samples import ImageError, UnsupportedImage
 SRGB, GRAY, SYCC, CMYK = 16, 17, 18, 12  # enumerated color spaces
 _SIZ, _COD, _COC, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
 _MAX_PARTS = 16
+_MOST_MARKERS = 16384  # of the file's header and of its tiles' parts, all together
 
 
 @dataclass
@@ -83,7 +84,7 @@ def _read_boxes(data: bytes, start: int, end: int, header: Header) -> None:
 
 
 def _read_codestream(data: bytes, header: Header) -> None:
-    tile, worst, at = (0, 0), 0, 2
+    tile, worst, at, count = (0, 0), 0, 2, 0
     for marker, body, behind in _markers(data, at):
         at = behind
         if marker == _SIZ:
@@ -91,8 +92,11 @@ def _read_codestream(data: bytes, header: Header) -> None:
         worst = max(worst, _coding(marker, body, tile))
     while data[at : at + 2] == b"\xff\x90":  # each part of a tile: what it has of its own, and where the next begins
         length = int.from_bytes(data[at + 6 : at + 10], "big")
+        count += 1
         for marker, body, _ in _markers(data, at + 12):
-            worst = max(worst, _coding(marker, body, tile))
+            worst, count = max(worst, _coding(marker, body, tile)), count + 1
+        if count > _MOST_MARKERS:
+            raise _too_many()
         if length < 14:  # 0: to the end
             break
         at += length
@@ -110,12 +114,17 @@ def _coding(marker: int, body: bytes, tile: tuple[int, int]) -> int:
 
 def _markers(data: bytes, at: int) -> Iterator[tuple[int, bytes, int]]:
     """Each marker of a header, its segment, and where the next one is; up to a tile or its data."""
-    while True:
+    for _ in range(_MOST_MARKERS):
         marker, length = struct.unpack_from(">HH", data, at)
         if marker in (_SOT, _SOD) or length < 2 or marker < 0xFF00:
             return
         yield marker, data[at + 4 : at + 2 + length], at + 2 + length
         at += 2 + length
+    raise _too_many()
+
+
+def _too_many() -> ImageError:
+    return ImageError(f"the JPEG 2000 has more than {_MOST_MARKERS} markers: save it again in fewer tiles")
 
 
 def _read_size(body: bytes, header: Header) -> tuple[int, int]:

@@ -24,6 +24,8 @@ _ALONE = (0x01, *range(0xD0, 0xD8))  # TEM and RST0..7 have no segment
 _MARKER = re.compile(rb"\xff[^\0\xff]")  # what stops a reader between segments
 _SCAN_END = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")  # and inside a scan
 _MAX_SCANS = 100  # writers make about ten; each costs a pass over all coefficients, however few bytes it has
+_MOST_MARKERS = 4096  # cameras write dozens; metadata of all that a file may have fill 512 segments
+_AT_ONCE = 2**18  # bytes that are searched at once: other threads run in between
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC = b"ICC_PROFILE\0"
 
@@ -109,14 +111,17 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
 
     Raises ImageError where a second picture begins inside the first.
     """
-    at = 2
+    at, count = 2, 0
     while True:
         if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"", b"\0", b"\xff"):
             marker, at = data[at + 1], at + 2  # where it stands in nearly all files
-        elif found := _MARKER.search(data, at):
-            marker, at = data[found.start() + 1], found.end()
+        elif (found := _search(_MARKER, data, at)) is not None:
+            marker, at = data[found + 1], found + 2
         else:
             return
+        count += 1
+        if count > _MOST_MARKERS:
+            raise ImageError(f"the JPEG has more than {_MOST_MARKERS} segments: save it again, without its metadata")
         if marker == _SOI:
             raise ImageError("the JPEG is damaged: a second one begins inside it")
         if marker == _EOI:
@@ -130,9 +135,17 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         body, at = data[at + 2 : at + length], at + length
         yield marker, body, at
         if marker == _SOS:
-            end = _SCAN_END.search(data, at)
-            at = end.start() if end else len(data)
+            end = _search(_SCAN_END, data, at)
+            at = len(data) if end is None else end
             yield _SCANNED, b"", at
+
+
+def _search(pair: re.Pattern[bytes], data: bytes, at: int) -> int | None:
+    """Where two bytes of this pattern begin, from an offset on."""
+    for start in range(at, len(data), _AT_ONCE):
+        if found := pair.search(data, start, start + _AT_ONCE + 1):
+            return found.start()
+    return None
 
 
 def _frame(marker: int, body: bytes) -> Header:

@@ -85,7 +85,7 @@ def _codestream(data: bytes) -> bytes:
             for name, start, end in boxes(data, 0, len(data))
             if name in (b"jxlc", b"jxlp")
         ]
-        found = b"".join(parts[:16])
+        found = b"".join(parts[:16])[:_HEAD]
     if found[:2] != b"\xff\x0a":
         raise ImageError("the JPEG XL file is damaged: there is no picture in it; send it again")
     return found

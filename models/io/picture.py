@@ -15,6 +15,7 @@ from models.types import Array
 
 # Bytes for each pixel of the RGB image, of Pillow's copy of it while it is resized, and of its validity.
 RGB_BYTES, RESIZING_BYTES = 3, 3 + 4 + 1
+PROFILE_NS = 40  # of a core, for a pixel whose colors a profile states
 _STRIP = 2**17  # pixels whose colors are converted at once
 
 

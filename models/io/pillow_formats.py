@@ -5,6 +5,7 @@ other formats.
 """
 
 import io
+import math
 import struct
 import warnings
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from models.io import exif
 from models.io.picture import RESIZING_BYTES, Channels, check_bands, show
-from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
+from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, Size, UnsupportedImage
 from models.types import Array
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit stands before every decode, and is lower
@@ -31,10 +32,16 @@ def inspect(data: bytes, name: str, limits: Limits, choice: Choice) -> Encoded:
         check_bands(choice.bands, 1 if image.mode in _GRAY else 3)
         turn = exif.orientation(image.info.get("exif"), image.info.get("xmp"))
         size = (image.width, image.height) if turn >= 5 else (image.height, image.width)
-    return Encoded(size, size[0] * size[1] * max(_DECODING_BYTES, RESIZING_BYTES), lambda: _decode(data, name, choice))
+    return first_frame(data, name, size, choice)
 
 
-def _decode(data: bytes, name: str, choice: Choice) -> Decoded:
+def first_frame(data: bytes, name: str, size: Size, choice: Choice) -> Encoded:
+    """The same of a file whose size (H, W), as it is shown, is known, and within the limits."""
+    working, seconds = size[0] * size[1] * max(_DECODING_BYTES, RESIZING_BYTES), math.inf
+    return Encoded(size, working, lambda: _decode(data, name, size, choice), seconds)
+
+
+def _decode(data: bytes, name: str, size: Size, choice: Choice) -> Decoded:
     if name == "BMP" and (grays := _gray_palette(data)) is not None:
         first = bytes([data[_BMP_PALETTE] ^ 1])  # one gray is none now: Pillow hands out the indices
         with _opened(data[:_BMP_PALETTE] + first + data[_BMP_PALETTE + 1 :], name) as image:
@@ -43,6 +50,8 @@ def _decode(data: bytes, name: str, choice: Choice) -> Decoded:
         profile = image.info.get("icc_profile")
         turn = exif.orientation(image.info.get("exif"), image.info.get("xmp"))
         image.load()
+        if image.size not in (size, size[::-1]):  # what the header said was judged
+            raise ImageError(f"the {name} file is damaged: it states two sizes")
         if "transparency" in image.info:
             image = image.convert("RGBA")
         elif image.mode not in ("L", "LA", "RGB", "RGBA"):

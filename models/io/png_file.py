@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from models.io import color_profile, exif
-from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
+from models.io.picture import PROFILE_NS, RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits, UnsupportedImage
 from models.types import Array
 
@@ -24,6 +24,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 _MAX_PROFILE = 4 * 2**20  # bytes of a color profile once inflated
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # of a color type; a palette's are looked up
+_MOST_CHUNKS = 65536  # an animation of 10,000 frames has 20,000
+_NS, _BYTE_NS, _ALPHA_NS = 10, 8, 25  # of a core, for a pixel, each byte of its samples, and its transparency
 _COLORS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
@@ -67,6 +69,7 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
         size,
         pixels * max(samples + RGB_BYTES + (4 if channels in (2, 4) else 0), RESIZING_BYTES),
         lambda: _decode(file, choice),
+        1e-9 * pixels * (_NS + _BYTE_NS * samples + _ALPHA_NS * (channels in (2, 4)) + PROFILE_NS * bool(file.profile)),
     )
 
 
@@ -114,8 +117,11 @@ def _read(data: bytes) -> _File:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     """Each chunk's name, its data, and all of it; up to where the file ends. A cut chunk of pixels is handed on."""
-    view, at = memoryview(data), len(_SIGNATURE)
+    view, at, count = memoryview(data), len(_SIGNATURE), 0
     while at + 12 <= len(data):
+        count += 1
+        if count > _MOST_CHUNKS:
+            raise ImageError(f"the PNG has more than {_MOST_CHUNKS} chunks: save it again")
         length = int.from_bytes(view[at : at + 4], "big")
         tag, end = bytes(view[at + 4 : at + 8]), at + 12 + length
         if end > len(data) and tag != b"IDAT":

@@ -121,11 +121,13 @@ class Encoded(NamedTuple):
     size           (H, W) as it will be shown
     working_bytes  that decoding it, and bringing it to a network's size, holds at most
     decode         does it: raises ImageError and its kin
+    seconds        of a core that it takes, about, where the header bounds that; infinite where it does not
     """
 
     size: Size
     working_bytes: int
     decode: Callable[[], Decoded]
+    seconds: float = 0.0
 
 
 def upright(image: Array, orientation: int) -> Array:

@@ -9,31 +9,34 @@ from collections.abc import Iterator
 import numpy as np
 
 from models.io import exif, pillow_formats
-from models.io.picture import RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
+from models.io.picture import PROFILE_NS, RESIZING_BYTES, RGB_BYTES, Channels, check_bands, show
 from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits
 from models.types import Array
 
 _ANIMATED, _ALPHA = 0x02, 0x10  # flags of VP8X
+_MOST_CHUNKS = 65536  # an animation has one for each frame
+_NS, _ALPHA_NS = 30, 25  # of a core, for a pixel
 
 
 def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     """A file that begins as a WebP, as `models.io.decode.inspect` has it."""
-    parts = dict(reversed(list(_chunks(data))))  # of two of a name the first one counts
+    parts = _first_chunks(data)
     size, alpha = _picture(parts)
     limits.check_size(*size)
-    extended = parts.get(b"VP8X", b"")
-    if extended[:1] and extended[0] & _ANIMATED:
-        return pillow_formats.inspect(data, "WEBP", limits, choice)
     check_bands(choice.bands, 3)
     turn = exif.orientation(parts.get(b"EXIF"), parts.get(b"XMP "))
     shown = size[::-1] if turn >= 5 else size
+    extended = parts.get(b"VP8X", b"")
+    if extended[:1] and extended[0] & _ANIMATED:
+        return pillow_formats.first_frame(data, "WEBP", (shown[0], shown[1]), choice)
     # libwebp holds a lossless picture as 4 bytes a pixel, a lossy one as 1.5, beside ours
     working = size[0] * size[1] * max((4 + alpha) + 4 + RGB_BYTES, RESIZING_BYTES)
 
     def decode() -> Decoded:
         return show(Channels(_samples(data, size, alpha), parts.get(b"ICCP"), turn), choice)
 
-    return Encoded((shown[0], shown[1]), working, decode)
+    seconds = 1e-9 * size[0] * size[1] * (_NS + _ALPHA_NS * alpha + PROFILE_NS * (b"ICCP" in parts))
+    return Encoded((shown[0], shown[1]), working, decode, seconds)
 
 
 def _samples(data: bytes, size: tuple[int, int], alpha: bool) -> Array:
@@ -49,7 +52,17 @@ def _samples(data: bytes, size: tuple[int, int], alpha: bool) -> Array:
 
 def size(data: bytes) -> tuple[int, int]:
     """(H, W) of a file that begins as WebP. Raises ImageError where it does not say it."""
-    return _picture(dict(_chunks(data)))[0]
+    return _picture(_first_chunks(data))[0]
+
+
+def _first_chunks(data: bytes) -> dict[bytes, bytes]:
+    """Of two of a name the first one counts, as decoders have it."""
+    found: dict[bytes, bytes] = {}
+    for count, (name, body) in enumerate(_chunks(data)):
+        if count >= _MOST_CHUNKS:
+            raise ImageError(f"the WebP has more than {_MOST_CHUNKS} chunks: save it again")
+        found.setdefault(name, body)
+    return found
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
