@@ -115,9 +115,7 @@ def plain_labels(models: Array, photo: Array, box: Box = WHOLE) -> Array:
     return labels
 
 
-def _compiled_labels(
-    models: Array, photo: Array, box: Box, threads: int = 1, deadline: Until = None
-) -> Array | None:
+def _compiled_labels(models: Array, photo: Array, box: Box, threads: int = 1, deadline: Until = None) -> Array | None:
     """The same from the kernel, strips of the photo on so many threads; None where there is none."""
     if not bindings.compiled():
         return None

@@ -6,6 +6,8 @@ that process ends, and this one does not.
 Knows nothing of headers, of what is shown. The process costs about 0.15 s.
 """
 
+import contextlib
+import ctypes
 import io
 import logging
 import os
@@ -24,6 +26,7 @@ Codec = Callable[[bytes], Array]
 HERE_BYTES = 8  # of a pixel, that this process holds for it beside what was granted: the answer, twice while it arrives
 _CPU_S = 30  # seconds of one core, where less is not said
 _FAILED, _DAMAGED, _TOO_LARGE = 1, 3, 4  # exit codes; the first is Python's own
+_PDEATHSIG = 1  # of prctl
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +39,7 @@ def decode(data: bytes, codec: str, granted_bytes: int, granted_s: int = _CPU_S,
     in the same way for both: where more may be needed than was granted, that is taken to be the reason.
     """
     code = f"import sys; sys.path[:] = {sys.path!r}; from models.io.apart import main; main()"
-    command = [sys.executable, "-c", code, codec, str(granted_bytes), str(granted_s)]
+    command = [sys.executable, "-c", code, codec, str(granted_bytes), str(granted_s), str(os.getpid())]
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     try:
         done = subprocess.run(command, input=data, capture_output=True, timeout=10 + 2 * granted_s, env=environment)
@@ -110,9 +113,10 @@ _CODECS: dict[str, Callable[[], Codec]] = {"JPEG XL": _jpegxl, "AVIF": _avif, "H
 
 
 def main() -> None:
-    """The other process: the codec's name and its bytes as arguments, the file on stdin, the samples on stdout."""
+    """The other process: codec, bytes, seconds and who asks as arguments, the file on stdin, the samples on stdout."""
+    end_with(int(sys.argv[4]))
     codec, data = _CODECS[sys.argv[1]](), sys.stdin.buffer.read()
-    _limit(int(sys.argv[2]), int(sys.argv[3]))  # what loading the codec took is not counted
+    limit(int(sys.argv[2]), int(sys.argv[3]))  # what loading the codec took is not counted
     try:
         samples = np.ascontiguousarray(codec(data))
     except MemoryError:
@@ -123,15 +127,25 @@ def main() -> None:
     sys.stdout.buffer.write(samples.data)
 
 
-def _limit(granted_bytes: int, granted_s: int) -> None:
-    """Bounds address space and processor time of this process, where the system can."""
+def end_with(parent: int) -> None:
+    """Has the system end this process when the one with this id is gone, however it ends (Linux)."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before
+        os._exit(_FAILED)
+
+
+def limit(granted_bytes: int, granted_s: int) -> None:
+    """So much more address space and time of a core than this process has taken, where the system can."""
     try:
         import resource
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (granted_s, granted_s))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + 1 + granted_s
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
     if os.path.exists("/proc/self/statm"):
         with open("/proc/self/statm") as pages:
             held = int(pages.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + granted_bytes, held + granted_bytes))
+        resource.setrlimit(resource.RLIMIT_AS, (held + granted_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -12,7 +12,6 @@ import numpy as np
 from models.io.boxes import boxes, inside
 from models.io.samples import ImageError, UnsupportedImage, upright
 
-
 _MOST_ITEMS = 16384  # each tile of a picture is one
 
 

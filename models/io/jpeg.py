@@ -25,7 +25,11 @@ _NAMES = {
 }
 _PLAIN = (jpeg_header.BASELINE, jpeg_header.EXTENDED, jpeg_header.PROGRESSIVE)
 _EOI = b"\xff\xd9"
-_NS, _SCAN_NS, _INKS_NS = 10, 5, 40  # of a core, for a pixel: to decode it, for each scan of a progressive one, for CMYK
+_NS, _SCAN_NS, _INKS_NS = (
+    10,
+    5,
+    40,
+)  # of a core, for a pixel: to decode it, for each scan of a progressive one, for CMYK
 _ALWAYS_BYTES = 32 * 2**20  # that a process for CharLS is granted for any picture
 _JPEG_LS_SPEED = 16_000_000  # samples a second; CharLS does 50 million
 

@@ -193,7 +193,9 @@ class Contents:
                 return  # what follows a picture cannot take it away
             self._entries += len(directory)
             if self._entries > _MOST_ENTRIES_IN_ALL:
-                raise ImageError(f"the TIFF's directories have more than {_MOST_ENTRIES_IN_ALL} entries: send fewer pages")
+                raise ImageError(
+                    f"the TIFF's directories have more than {_MOST_ENTRIES_IN_ALL} entries: send fewer pages"
+                )
             yield directory
             at = directory.next
 

@@ -54,6 +54,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
 
         def finish() -> bytes:
             image = task.photo if renderer.photo else None
+            task.until.check()
             with task.timings.measure("assign"):
                 labels = _labels(task, output) if refined is None else refined
                 margin = _margin(task, output, full=options.confidence) if wants_margin else None
@@ -88,6 +89,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
                 timings=task.timings,
                 options=chosen,
             )
+            task.until.check()
             with task.timings.measure("encode"):
                 body = renderer.render(result)
             runtime.metrics.segmented(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from models import refine as refinement
-from models.deadline import DeadlineExceeded
+from models.deadline import Deadline, DeadlineExceeded
 from models.errors import TesseraError
 from models.types import Array
 from service.errors import BadOption, Busy, DeadlinePassed
@@ -45,8 +45,14 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
     compiling = runtime.warmup.note if dense else None
     pool = runtime.crf_workers if dense else runtime.large if output.large else runtime.workers
 
+    until = Deadline(late)
+
     async def run(work: Any) -> Array:
-        done = await pool.submit(work, key=task.caller, priority=options.priority, deadline=late)
+        try:
+            done = await pool.submit(work, key=task.caller, priority=options.priority, deadline=late)
+        except asyncio.CancelledError:
+            until.cancel()
+            raise
         labels: Array = done.answer
         return labels
 
@@ -63,7 +69,7 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
                 log.warning("%s; ours refines this image", error)
         if dense:
             await runtime.warmup.wait()
-        return await run(lambda: _on_this_thread(task, output, runtime.cores if pool.alone else 1, late))
+        return await run(lambda: _on_this_thread(task, output, runtime.cores if pool.alone else 1, until))
 
     key = None if task.key is None else (*task.key, options.refine, options.crf_size, options.crf_params)
     try:
@@ -119,7 +125,7 @@ def _in_a_process(task: ImageTask[Options], output: NetworkOutput, processes: Pr
         )
 
 
-def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: int, late: float) -> Array:
+def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: int, until: Deadline) -> Array:
     options, fitted = task.options, task.fitted
     photo = task.photo if options.crf_size == "source" else None
     with task.timings.measure("crf"), _as_bad_option():
@@ -133,7 +139,7 @@ def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: in
             photo=photo,
             params=options.crf_params,
             threads=threads,
-            deadline=late,
+            deadline=until,
         )
 
 

@@ -81,7 +81,10 @@ class Facts:
 @dataclass(frozen=True)
 class NetworkOutput:
     """What one pass of the network leaves of an image: scores [K, h, w], code [D, h, w] where asked for, what is
-    needed to find the way back to the image's own size, and what its file says."""
+    needed to find the way back to the image's own size, and what its file says.
+
+    large  answers of this size have threads of their own;  slow  its pixels are not decoded by whoever needs them
+    """
 
     scores: Array
     code: Array | None
@@ -89,6 +92,7 @@ class NetworkOutput:
     box: Box
     facts: Facts
     large: bool = False
+    slow: bool = False
 
     @property
     def nbytes(self) -> int:

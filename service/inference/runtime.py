@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from models import hardware
+from models.io.decoder_pool import DecoderPool
 from models.io.samples import Limits
 from models.types import Array
 from service.inference.results import NetworkOutput
@@ -24,6 +25,7 @@ from service.settings import Settings
 
 _AHEAD = 2  # images of a key, for each thread of the CRF, that may be between their network and their CRF's end
 _HANGS = 2  # times as long as a request may take, and a job hangs: its request has long been answered
+_LEAST_DECODERS = 2  # one file that takes long is not in everybody's way
 _SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
 
 
@@ -33,6 +35,7 @@ class Runtime:
 
     workers      decode images and encode answers
     large        does the same for large images, half as many at once as there are cores: no small one waits behind them
+    decoding     waits for decoder processes (`decoders`), which read what no header bounds: one thread for each of them
     crf_workers  refine: the CRF takes a second where the rest takes milliseconds, and must not stand in front of it
     before_crf   who may pass the network meanwhile: a flood's that ran ahead would slow down the CRFs of everybody
     cores        for the CRF of an image that is alone
@@ -47,12 +50,14 @@ class Runtime:
     refined_labels: SingleFlightCache[Array]
     workers: Batcher[Callable[[], Any], Any]
     large: Batcher[Callable[[], Any], Any]
+    decoding: Batcher[Callable[[], Any], Any]
     crf_workers: Batcher[Callable[[], Any], Any]
     before_crf: Backpressure
     cores: int
     crf_timeout_s: float
     gpu: GpuBatcher | None
     processes: ProcessPoolRefiner | None
+    decoders: DecoderPool = field(default_factory=DecoderPool)
     warmup: JitWarmup = field(default_factory=JitWarmup)
     _count: Iterator[int] = field(default_factory=itertools.count)
 
@@ -76,6 +81,7 @@ class Runtime:
             SingleFlightCache(settings.cache_bytes // 4),
             thread_pool("worker", workers, longest_s),
             thread_pool("large", max(1, cores // 2), longest_s),
+            thread_pool("decoding", max(_LEAST_DECODERS, cores), longest_s),
             thread_pool("crf", workers, longest_s),
             Backpressure(_AHEAD * workers),
             cores,
@@ -90,13 +96,21 @@ class Runtime:
 
     def tend(self, elapsed_s: float) -> None:
         """Replace what hangs or has died of the threads; `elapsed_s` since the last call."""
-        for pool in (self.workers, self.large, self.crf_workers):
+        for pool in (self.workers, self.large, self.decoding, self.crf_workers):
             pool.tend(elapsed_s)
         if self.gpu is not None:
             self.gpu.tend(elapsed_s)
 
     def close(self) -> None:
         """Let the threads go; what has not begun never does."""
-        for part in (self.workers, self.large, self.crf_workers, self.gpu, self.processes):
+        for part in (
+            self.workers,
+            self.large,
+            self.decoding,
+            self.crf_workers,
+            self.gpu,
+            self.processes,
+            self.decoders,
+        ):
             if part is not None:
                 part.close()

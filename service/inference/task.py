@@ -4,15 +4,18 @@ Knows nothing of HTTP, of clusters, of answers. Decoding runs as a job in a thre
 the network says of an image is kept for a while (`result_cache.py`): other options for the same image begin after it.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from models.io.decode import inspect
+from models.deadline import Deadline, DeadlineExceeded
+from models.io.decode import header_is_bounded, inspect
+from models.io.decoder_pool import Reading
 from models.io.samples import Choice, Decoded, Encoded, NoSuchPart
 from models.manifest import Manifest
 from models.preprocess import Fit, fit
@@ -23,6 +26,7 @@ from service.inference.results import Facts, NetworkOutput
 from service.inference.runtime import Runtime
 from service.repository.served_model import Served
 from service.scheduling.admission import Ticket
+from service.scheduling.batcher import Batcher
 from service.timings import Timings
 
 O = TypeVar("O", bound=ImageOptions)  # noqa: E741
@@ -31,6 +35,8 @@ _INLINE_BYTES = 2**18  # hashing more than this is worth a thread
 _LARGE_BYTES = (
     64 * 2**20
 )  # an image whose work holds more is large: it claims them, and goes where small ones do not wait
+_SHORT_S = 0.1  # of decoding: what takes longer goes where small images do not wait
+_STOPPABLE_S = 0.5  # what takes longer goes where it can be ended
 _REFINED_BYTES_PER_PX = 4  # of the answer, that refining holds: labels, and the guide of the fast way
 _BYTES_PER_PX = 7  # that a decoder holds at least: the pixels, and a copy that a network's input is made from
 
@@ -40,7 +46,7 @@ class ImageTask(Generic[O]):
     """One image, and what is asked of it. Raises ImageError and its kin for the bytes, Busy, DeadlinePassed.
 
     caller    whose share of the server the image takes
-    deadline  of time.monotonic(); nothing is begun later
+    deadline  of time.monotonic(); nothing is begun later, and what takes long is ended then
     timings, warnings  what is told besides the answer
     key       of the image in this model, where answers are kept
     held_s    seconds for which the CRF's backpressure held it
@@ -65,6 +71,9 @@ class ImageTask(Generic[O]):
     _ticket: Ticket | None = None
     _before_crf: bool = False
 
+    def __post_init__(self) -> None:
+        self.until = Deadline(self.deadline)
+
     @property
     def manifest(self) -> Manifest:
         """Of the model that is asked."""
@@ -86,10 +95,16 @@ class ImageTask(Generic[O]):
         assert self._ticket is not None
         self._ticket.set_megapixels(source[0] * source[1] / 1e6)
 
-    async def run(self, work: Callable[[], T], *, large: bool = False) -> T:
-        """Work done in a thread, of those for large images where the image is `large`."""
-        pool = self.runtime.large if large else self.runtime.workers
-        done = await pool.submit(work, key=self.caller, priority=self.options.priority, deadline=self.deadline)
+    async def run(self, work: Callable[[], T], pool: Batcher[Callable[[], Any], Any] | None = None) -> T:
+        """Work done in a thread of a pool, the workers' where none is named. Cancelled, what has begun ends soon."""
+        pool = pool or self.runtime.workers
+        try:
+            done = await pool.submit(work, key=self.caller, priority=self.options.priority, deadline=self.deadline)
+        except asyncio.CancelledError:
+            self.until.cancel()
+            raise
+        except DeadlineExceeded as error:
+            raise DeadlinePassed(str(error)) from None
         answer: T = done.answer
         return answer
 
@@ -165,21 +180,21 @@ class ImageTask(Generic[O]):
         if not (photo or fitted):
             return
         self.claim(output.source)
-        if not output.large:
+        if not (output.large or output.slow):
             return
         if fitted and self._fitted is None:
-            encoded = await self.run(lambda: self.encoded)
-            await self._large(encoded, lambda: self._prepare(encoded, photo))
+            encoded = await self._header(lambda: self.encoded)
+            await self._elsewhere(encoded, lambda: self._prepare(encoded, photo))
         if photo and self._photo is None:
-            whole = await self.run(lambda: self._inspect(self._whole))
-            await self._large(whole, lambda: self.photo)
+            whole = await self._header(lambda: self._inspect(self._whole))
+            await self._elsewhere(whole, lambda: self.photo)
         self._claim_bytes(_REFINED_BYTES_PER_PX * output.source[0] * output.source[1] if fitted else 0)
 
     async def finish(self, output: NetworkOutput, work: Callable[[], T], bytes_per_px: int) -> T:
         """The image's last job, in a thread: it holds so many bytes for each pixel of the answer."""
         if output.large:
             self._claim_bytes(bytes_per_px * output.source[0] * output.source[1])
-        return await self.run(work, large=output.large)
+        return await self.run(work, self.runtime.large if output.large else None)
 
     async def _hold_back(self) -> None:
         began = time.monotonic()
@@ -191,11 +206,12 @@ class ImageTask(Generic[O]):
     async def _predict(self, code: bool, photo: bool) -> NetworkOutput:
         def begin() -> tuple[Encoded, tuple[Fit, Facts] | None]:
             encoded = self.encoded
-            return encoded, None if encoded.working_bytes > _LARGE_BYTES else self._prepare(encoded, photo)
+            at_once = encoded.working_bytes <= _LARGE_BYTES and encoded.seconds <= _SHORT_S
+            return encoded, self._prepare(encoded, photo) if at_once else None
 
-        encoded, prepared = await self.run(begin)
+        encoded, prepared = await self._header(begin)
         if prepared is None:
-            prepared = await self._large(encoded, lambda: self._prepare(encoded, photo))
+            prepared = await self._elsewhere(encoded, lambda: self._prepare(encoded, photo))
         fitted, facts = prepared
         large = max(encoded.working_bytes, _BYTES_PER_PX * fitted.source[0] * fitted.source[1]) > _LARGE_BYTES
         self.claim(fitted.source)
@@ -209,27 +225,40 @@ class ImageTask(Generic[O]):
         self.timings.add({"queue": (self.held_s + done.queue_s) * 1000, "encoder": done.run_s * 1000})
         scores, codes = done.answer
         kept = None if codes is None else _alone(codes)
-        return NetworkOutput(_alone(scores), kept, fitted.source, fitted.box, facts, large)
+        slow = encoded.seconds > _SHORT_S
+        return NetworkOutput(_alone(scores), kept, fitted.source, fitted.box, facts, large, slow)
 
     def _prepare(self, encoded: Encoded, photo: bool) -> tuple[Fit, Facts]:
         """The network's input, and what the file says; of the pixels only what is still needed is kept."""
+        self.until.check()
         with self.timings.measure("decode"):
-            decoded = encoded.decode()
-            fitted = fit(decoded.image, self.manifest.input, decoded.size)
+            if encoded.seconds > _STOPPABLE_S:
+                choice, spec = self.options.choice(self.manifest.input), self.manifest.input
+                decoded, ready = self._read_apart(encoded, choice, spec=spec, photo=photo)
+            else:
+                decoded, ready = encoded.decode(), None
+            fitted = ready or fit(decoded.image, self.manifest.input, decoded.size)
             facts = Facts.of(decoded)
         self._fitted = fitted
         if photo and decoded.image.shape[:2] == decoded.size:
             self._photo = decoded.image
         return fitted, facts
 
-    async def _large(self, encoded: Encoded, work: Callable[[], T]) -> T:
-        """Work that decodes a large image, once there is room for the bytes it holds; those of a photo that is kept
-        stay claimed."""
+    async def _header(self, work: Callable[[], T]) -> T:
+        """Work that begins with the file's header, where it may take as long as it does."""
+        return await self.run(work, None if header_is_bounded(self.data) else self.runtime.decoding)
+
+    async def _elsewhere(self, encoded: Encoded, work: Callable[[], T]) -> T:
+        """Work that decodes a large image, or one that takes long, once there is room for the bytes it holds; those of
+        a photo that is kept stay claimed."""
         self.claim(encoded.size)
         self._claim_bytes(encoded.working_bytes)
-        done = await self.run(work, large=True)
+        done = await self.run(work, self.runtime.decoding if encoded.seconds > _STOPPABLE_S else self.runtime.large)
         self._claim_bytes(0)
         return done
+
+    def _read_apart(self, encoded: Encoded, choice: Choice, **wanted: Any) -> Reading:
+        return self.runtime.decoders.read(self.data, self.runtime.limits, choice, encoded, self.until, **wanted)
 
     def _claim_bytes(self, count: int) -> None:
         """So many are needed, besides those of a photo that is kept. Raises Busy where they do not fit."""
@@ -244,7 +273,12 @@ class ImageTask(Generic[O]):
     def _inspect(self, choice: Choice) -> Encoded:
         try:
             with self.timings.measure("decode"):
-                return inspect(self.data, limits=self.runtime.limits, choice=choice)
+                if not header_is_bounded(self.data):
+                    return self.runtime.decoders.inspect(self.data, self.runtime.limits, choice, self.until)
+                found = inspect(self.data, limits=self.runtime.limits, choice=choice)
+            if found.seconds <= _STOPPABLE_S:
+                return found
+            return found._replace(decode=lambda: self._read_apart(found, choice).decoded)
         except NoSuchPart as error:
             if choice.bands and self.options.bands is None:
                 name = self.served.bundle.ref
