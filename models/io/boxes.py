@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from models.io.samples import ImageError
 
-_MOST_BOXES = 16384  # beside each other; a picture of many tiles has one for each of them
+_MOST_BOXES = 8192  # beside each other; a picture of many tiles has one for each of them
 
 
 def boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:

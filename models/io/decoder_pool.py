@@ -43,7 +43,7 @@ class _Gone(Exception):
 
 
 class Reading(NamedTuple):
-    """What a decoder process makes of a file: the picture, without a pixel where it was not asked for, and the network's
+    """What a decoder process makes of a file: the picture, without a pixel where it was not wanted, and the network's
     input, where that was."""
 
     decoded: Decoded

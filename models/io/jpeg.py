@@ -25,11 +25,9 @@ _NAMES = {
 }
 _PLAIN = (jpeg_header.BASELINE, jpeg_header.EXTENDED, jpeg_header.PROGRESSIVE)
 _EOI = b"\xff\xd9"
-_NS, _SCAN_NS, _INKS_NS = (
-    10,
-    5,
-    40,
-)  # of a core, for a pixel: to decode it, for each scan of a progressive one, for CMYK
+# Of a core, for a pixel: to decode it, for each scan of a progressive one, for more than writers make, for CMYK
+_NS, _SCAN_NS, _MORE_NS, _INKS_NS = 10, 3, 9, 40
+_USUAL_SCANS = 12
 _ALWAYS_BYTES = 32 * 2**20  # that a process for CharLS is granted for any picture
 _JPEG_LS_SPEED = 16_000_000  # samples a second; CharLS does 50 million
 
@@ -69,9 +67,10 @@ def _pixel_ns(header: Header) -> float:
     """Nanoseconds of a core that a pixel takes, about; infinite for what is not plain: its codes bound no time."""
     if header.process not in _PLAIN or header.bits > 8 or not header.ended:
         return math.inf
-    scans = _SCAN_NS * header.scans if header.holds_coefficients else 0
+    scans = header.scans if header.holds_coefficients else 0
+    scans_ns = _SCAN_NS * scans + _MORE_NS * max(0, scans - _USUAL_SCANS)
     inks = _INKS_NS if header.parts == 4 else 0
-    return _NS + scans + inks + (PROFILE_NS if header.profile else 0)
+    return _NS + scans_ns + inks + (PROFILE_NS if header.profile else 0)
 
 
 def _decode(data: bytes, header: Header, choice: Choice) -> Decoded:

@@ -24,9 +24,11 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _END = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
 _MAX_PROFILE = 4 * 2**20  # bytes of a color profile once inflated
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}  # of a color type; a palette's are looked up
-_MOST_CHUNKS = 65536  # an animation of 10,000 frames has 20,000
+_MOST_CHUNKS = 32768  # an animation of 10,000 frames has 20,000
 _NS, _BYTE_NS, _ALPHA_NS = 10, 8, 25  # of a core, for a pixel, each byte of its samples, and its transparency
 _COLORS = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
+_READ = (*_COLORS, b"tRNS", b"eXIf", b"CgBI")  # of those that a reader need not know
+_CHUNK_HEAD = struct.Struct(">I4s")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
@@ -116,17 +118,21 @@ def _read(data: bytes) -> _File:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
-    """Each chunk's name, its data, and all of it; up to where the file ends. A cut chunk of pixels is handed on."""
+    """The name of each chunk that is read here, its data, and all of it; up to where the file ends.
+
+    A cut chunk of pixels is handed on. Raises ImageError where there are too many.
+    """
     view, at, count = memoryview(data), len(_SIGNATURE), 0
     while at + 12 <= len(data):
         count += 1
         if count > _MOST_CHUNKS:
             raise ImageError(f"the PNG has more than {_MOST_CHUNKS} chunks: save it again")
-        length = int.from_bytes(view[at : at + 4], "big")
-        tag, end = bytes(view[at + 4 : at + 8]), at + 12 + length
+        length, tag = _CHUNK_HEAD.unpack_from(data, at)
+        end = at + 12 + length
         if end > len(data) and tag != b"IDAT":
             return
-        yield tag, view[at + 8 : end - 4], view[at:end]
+        if tag in _READ or tag[:1].isupper():
+            yield tag, view[at + 8 : end - 4], view[at:end]
         at = end
 
 

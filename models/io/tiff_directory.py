@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
@@ -28,6 +29,7 @@ DEPTH, ICC_PROFILE, GDAL_METADATA, GDAL_NODATA, DNG_VERSION = 32997, 34675, 4211
 _TYPES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4"} | {
     16: "u8", 17: "i8", 18: "u8"
 }  # fmt: skip
+_PLAIN = {3: 2, 4: 4}  # bytes of unsigned integers
 _RATIONALS = {5: "u4", 10: "i4"}
 _MOST_DIRECTORIES = 4096
 _MOST_ENTRIES = 4096
@@ -43,6 +45,7 @@ class Directory:
 
     def __init__(self, data: bytes, order: str, big: bool, at: int) -> None:
         self.data, self.order, self.big, self.at = data, order, big, at
+        self._byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
         head, form, size = ("Q", "HHQ8s", 20) if big else ("H", "HHI4s", 12)
         if at >= len(data):
             raise ImageError("the TIFF is truncated: a directory lies beyond its end")
@@ -55,6 +58,7 @@ class Directory:
             (self.next,) = struct.unpack_from(order + ("Q" if big else "I"), data, first + count * size)
         except struct.error:
             raise ImageError("the TIFF is truncated: a directory lies beyond its end") from None
+        self._length = count
         self._entries: dict[int, tuple[int, int, bytes]] = {}
         for tag, kind, many, value in struct.iter_unpack(order + form, block):
             self._entries.setdefault(tag, (kind, many, value))
@@ -63,7 +67,7 @@ class Directory:
         return tag in self._entries
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._length
 
     def count(self, tag: int) -> int:
         """How many values a tag claims to have."""
@@ -85,6 +89,9 @@ class Directory:
 
     def number(self, tag: int, default: int) -> int:
         """The first value of a tag."""
+        kind, count, inline = self._entries.get(tag, (0, 0, b""))
+        if kind in _PLAIN and 0 < count * _PLAIN[kind] <= len(inline):  # nearly all of them, and ten times as fast
+            return int.from_bytes(inline[: _PLAIN[kind]], self._byte_order)
         found = self.numbers(tag, 1)
         return int(found[0]) if found.size else default
 
@@ -101,26 +108,26 @@ class Directory:
         """(H, W) in pixels."""
         return self.number(LENGTH, 0), self.number(WIDTH, 0)
 
-    @property
+    @cached_property
     def photometric(self) -> int:
         """The photometric interpretation; where the tag is missing, what its samples are most likely."""
         if PHOTOMETRIC in self:
             return self.number(PHOTOMETRIC, 1)
         return 2 if self.number(SAMPLES, 1) >= 3 else 1
 
-    @property
+    @cached_property
     def subfile(self) -> int:
         """NewSubfileType's bits, or what the old tag says in its place."""
         if SUBFILE in self:
             return self.number(SUBFILE, 0)
         return _REDUCED if self.number(OLD_SUBFILE, 1) == 2 else 0
 
-    @property
+    @cached_property
     def reduced(self) -> bool:
         """Whether it is a smaller version of another image in the file."""
         return bool(self.subfile & _REDUCED)
 
-    @property
+    @cached_property
     def mask(self) -> bool:
         """Whether it says which pixels of another image hold data."""
         return bool(self.subfile & _MASK) or self.photometric == 4
@@ -167,6 +174,7 @@ class Contents:
             (first,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
         except struct.error:
             raise ImageError("the TIFF is truncated: it ends within its header") from None
+        _check_chain(data, order, big, first)
         self._seen: set[int] = set()
         self._entries = 0
         chain = list(self._chain(data, order, big, first))
@@ -183,7 +191,7 @@ class Contents:
         """Directories from one to the next; an offset met before ends it."""
         while at and at not in self._seen:
             if len(self._seen) >= _MOST_DIRECTORIES:
-                raise ImageError(f"the TIFF has more than {_MOST_DIRECTORIES} directories: send fewer pages")
+                raise _too_many()
             self._seen.add(at)
             try:
                 directory = Directory(data, order, big, at)
@@ -193,11 +201,31 @@ class Contents:
                 return  # what follows a picture cannot take it away
             self._entries += len(directory)
             if self._entries > _MOST_ENTRIES_IN_ALL:
-                raise ImageError(
-                    f"the TIFF's directories have more than {_MOST_ENTRIES_IN_ALL} entries: send fewer pages"
-                )
+                raise _too_many()
             yield directory
             at = directory.next
+
+
+def _too_many() -> ImageError:
+    return ImageError(
+        f"the TIFF has more than {_MOST_DIRECTORIES} directories, or {_MOST_ENTRIES_IN_ALL} entries: send fewer pages"
+    )
+
+
+def _check_chain(data: bytes, order: str, big: bool, at: int) -> None:
+    """Raises ImageError where directories behind each other are more than are read, before any of them is."""
+    many, following, size = (order + "Q", order + "Q", 20) if big else (order + "H", order + "I", 12)
+    seen, entries = set[int](), 0
+    try:
+        while at and at not in seen:
+            seen.add(at)
+            (count,) = struct.unpack_from(many, data, at)
+            entries += count if count <= _MOST_ENTRIES else 0  # what has more is damaged
+            if len(seen) > _MOST_DIRECTORIES or entries > _MOST_ENTRIES_IN_ALL:
+                raise _too_many()
+            (at,) = struct.unpack_from(following, data, at + struct.calcsize(many) + size * count)
+    except struct.error:  # where a chain is cut is looked at when it is read
+        pass
 
 
 def _pictures(chain: Sequence[Directory], below: Sequence[Sequence[Directory]]) -> list[Picture]:

@@ -4,7 +4,6 @@ Knows nothing of other formats. Source: RFC 9649, 2.7 (the container) and 3.4 (l
 """
 
 import struct
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,7 +13,9 @@ from models.io.samples import Choice, Decoded, Encoded, ImageError, Limits
 from models.types import Array
 
 _ANIMATED, _ALPHA = 0x02, 0x10  # flags of VP8X
-_MOST_CHUNKS = 65536  # an animation has one for each frame
+_MOST_CHUNKS = 32768  # an animation has one for each frame
+_READ = (b"VP8X", b"VP8 ", b"VP8L", b"ICCP", b"EXIF", b"XMP ")
+_CHUNK_HEAD = struct.Struct("<4sI")
 _NS, _ALPHA_NS = 30, 25  # of a core, for a pixel
 
 
@@ -56,22 +57,21 @@ def size(data: bytes) -> tuple[int, int]:
 
 
 def _first_chunks(data: bytes) -> dict[bytes, bytes]:
-    """Of two of a name the first one counts, as decoders have it."""
+    """The name and data of each chunk that is read here, as far as they are there; of the pixels' the beginning.
+
+    Of two of a name the first one counts, as decoders have it.
+    """
     found: dict[bytes, bytes] = {}
-    for count, (name, body) in enumerate(_chunks(data)):
-        if count >= _MOST_CHUNKS:
-            raise ImageError(f"the WebP has more than {_MOST_CHUNKS} chunks: save it again")
-        found.setdefault(name, body)
-    return found
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk's name and data, as far as they are there; of the pixels' the beginning."""
-    at = 12
+    at, count = 12, 0
     while at + 8 <= len(data):
-        name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        yield name, data[at + 8 : at + 8 + (32 if name in (b"VP8 ", b"VP8L", b"ALPH", b"ANMF") else length)]
+        count += 1
+        if count > _MOST_CHUNKS:
+            raise ImageError(f"the WebP has more than {_MOST_CHUNKS} chunks: save it again")
+        name, length = _CHUNK_HEAD.unpack_from(data, at)
+        if name in _READ and name not in found:
+            found[name] = data[at + 8 : at + 8 + (32 if name in (b"VP8 ", b"VP8L") else length)]
         at += 8 + length + length % 2
+    return found
 
 
 def _picture(parts: dict[bytes, bytes]) -> tuple[tuple[int, int], bool]:
