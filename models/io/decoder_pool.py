@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.deadline import Deadline
+from models.deadline import Deadline, DeadlineExceeded
 from models.io import samples
 from models.io.decoder_process import HEAD_BYTES, SMALLER
 from models.io.samples import Choice, Decoded, Encoded, ImageError, ImageTooLarge, Limits, Size
@@ -52,9 +52,13 @@ class Reading(NamedTuple):
 
 class DecoderPool:
     """Decoder processes for the threads that ask. Its methods block, and raise DeadlineExceeded where the answer is no
-    longer wanted, which ends the process."""
+    longer wanted, which ends the process.
 
-    def __init__(self) -> None:
+    idle_s  without a request, after which a process ends by itself
+    """
+
+    def __init__(self, idle_s: float = 60.0) -> None:
+        self._idle_s = idle_s
         self._lock = threading.Lock()  # of all that follows
         self._closed = False
         self._all: set[_Process] = set()
@@ -109,8 +113,11 @@ class DecoderPool:
         """Ends all processes, and what they are doing."""
         with self._lock:
             self._closed = True
-            for process in self._all:
+            for process in self._idle:
+                process.end(kill=True)
+            for process in self._all.difference(self._idle):  # who waits for it lets it go
                 process.kill()
+            self._idle.clear()
 
     def _ask(
         self,
@@ -152,12 +159,17 @@ class DecoderPool:
                 code = self._drop(process, kill=False)
                 if used and code == 0:  # it had waited long enough, and left as it was asked
                     continue
+                if self._closed:
+                    raise DeadlineExceeded("the server is ending") from None
                 raise _ended(code, granted_bytes, granted_s) from None
             except BaseException:
                 self._drop(process, kill=True)
                 raise
             with self._lock:
-                self._idle.append(process)
+                if not self._closed:
+                    self._idle.append(process)
+                    break
+            self._drop(process, kill=True)
             break
         if "failed" in told:
             _log.error("a decoder process failed: %s", told["failed"])
@@ -170,12 +182,13 @@ class DecoderPool:
         """A process, and whether it was used before."""
         with self._lock:
             if self._closed:
-                raise ImageError("the server is ending")
+                raise DeadlineExceeded("the server is ending")
             while self._idle:
                 if (process := self._idle.pop()).alive:
                     return process, True
+                process.end(kill=False)
                 self._all.discard(process)
-            process = _Process()
+            process = _Process(self._idle_s)
             self._all.add(process)
             return process, False
 
@@ -211,11 +224,11 @@ def _ended(code: int, granted_bytes: int, granted_s: int) -> ImageError:
 class _Process:
     """One, starting."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle_s: float) -> None:
         code = f"import sys; sys.path[:] = {sys.path!r}; from models.io.decoder_process import main; main()"
         few = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, str(os.getpid())],
+            [sys.executable, "-c", code, str(os.getpid()), str(idle_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

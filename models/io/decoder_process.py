@@ -22,7 +22,6 @@ from models.io.samples import Choice, Decoded, Encoded, ImageTooLarge, Limits
 from models.preprocess import InputSpec, fit
 from models.types import Array
 
-IDLE_S = 60.0  # without a request, after which it ends by itself
 HEAD_BYTES = 4  # that the length of an answer's JSON has
 NICE = 5  # the server's own work goes first
 SMALLER = "send a smaller image, or a JPEG or PNG"
@@ -30,13 +29,13 @@ _KEPT_BYTES = 64 * 2**20  # work that held more gives its memory back at once
 
 
 def main() -> None:
-    """The process: the id of the one that started it is the argument."""
+    """The process: who started it, by its id, and for how many seconds it waits for a request are the arguments."""
     apart.end_with(int(sys.argv[1]))
     os.nice(NICE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group, and the server finishes its work
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what a codec prints is no answer
-    while select.select([sys.stdin.buffer], [], [], IDLE_S)[0] and (line := sys.stdin.buffer.readline()):
+    while select.select([sys.stdin.buffer], [], [], float(sys.argv[2]))[0] and (line := sys.stdin.buffer.readline()):
         asked = json.loads(line)
         data = _exactly(asked["bytes"])
         apart.limit(asked["granted_bytes"], asked["granted_s"])
