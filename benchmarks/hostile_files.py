@@ -15,14 +15,14 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-Outcome = Literal["answered", "refused"]
+Outcome = Literal["answered", "refused", "damaged"]
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _OFFSETS, _SAMPLES, _ROWS, _BYTES = (
     256, 257, 258, 259, 262, 273, 277, 278, 279,
 )  # fmt: skip
 
 
 class Hostile(NamedTuple):
-    """A kind: how its file is made, and what becomes of it."""
+    """A kind: how its file is made, and what becomes of it: `refused` by its header, `damaged` once it is decoded."""
 
     make: Callable[[], bytes]
     outcome: Outcome
@@ -253,7 +253,7 @@ KINDS: dict[str, Hostile] = {
         lambda: (lambda d, at: d[: at + 5] + b"\0\0" + d[at + 7 :])(d := jpeg_with(b"", 0), d.index(b"\xff\xc0")),
         "refused",
     ),
-    "jpeg: cut": Hostile(lambda: packed(noise(1024), "JPEG")[:-20_000], "refused"),
+    "jpeg: cut": Hostile(lambda: packed(noise(1024), "JPEG")[:-20_000], "damaged"),
     "png: 40,000 chunks": Hostile(lambda: png(64, 64, 8, chunk(b"teXt", b"") * 40_000), "refused"),
     "png: 30,000 chunks": Hostile(lambda: png(64, 64, 8, chunk(b"teXt", b"") * 30_000), "answered"),
     "png: a text of 16 MB": Hostile(

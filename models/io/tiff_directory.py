@@ -58,7 +58,7 @@ class Directory:
             (self.next,) = struct.unpack_from(order + ("Q" if big else "I"), data, first + count * size)
         except struct.error:
             raise ImageError("the TIFF is truncated: a directory lies beyond its end") from None
-        self._length = count
+        self._length: int = count
         self._entries: dict[int, tuple[int, int, bytes]] = {}
         for tag, kind, many, value in struct.iter_unpack(order + form, block):
             self._entries.setdefault(tag, (kind, many, value))

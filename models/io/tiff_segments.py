@@ -6,15 +6,13 @@ Source: TIFF 6.0, Technical Note 2 (JPEG), Technical Note 3 (floating-point pred
 """
 
 import math
-import re
-import struct
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from models.io import jpeg2000, jpeg2000_header, jpeg_header, webp
+from models.io import tiff_embedded
 from models.io.samples import ImageError, ImageTooLarge, Limits, Size, UnsupportedImage
 from models.io.tiff_directory import (
     BITS,
@@ -42,6 +40,7 @@ _LERC_EXTRA = 2**16  # bytes beside the samples: headers and a mask
 _MOST_SEGMENTS, _MOST_BANDS = 65536, 65535
 _FEW_SEGMENTS, _SEGMENT_PX = 4096, 1024  # an image may be cut into so many, and one more for each so many pixels
 _TILE_PX, _SEGMENT_BYTES = 1024**2, 8 * 2**20  # that a segment may have whatever the image's size
+_LOOKED_AT = 4  # segments whose own headers are read before anything is decoded
 _TIMES_READ = 4  # the bytes of a file, at most, by segments that share them
 _YCBCR = 6
 
@@ -49,7 +48,7 @@ _YCBCR = 6
 _PACKED = {1: "", 5: "lzw", 8: "deflate", 32773: "packbits", 32946: "deflate", 34925: "lzma", 50000: "zstd"}
 _FAX = {2: "ccittrle", 3: "ccittfax3", 4: "ccittfax4"}
 _JPEG = (6, 7)
-_IMAGES = {33003: "jpeg2k", 33005: "jpeg2k", 34712: "jpeg2k", 34887: "lerc", 50001: "webp"}
+_IMAGES = {6: "jpeg", 7: "jpeg", 33003: "jpeg2k", 33005: "jpeg2k", 34712: "jpeg2k", 34887: "lerc", 50001: "webp"}
 _REFUSED = {
     32766: "NeXT 2-bit", 32771: "CCITT RLE word-aligned", 32809: "ThunderScan", 32908: "PixarFilm", 32909: "PixarLog",
     32947: "DCS", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log24", 34713: "Nikon NEF", 34718: "MODI",
@@ -160,6 +159,12 @@ class Segments:
             raise ImageError(
                 f"the TIFF's pieces share their data: together they have more than {_TIMES_READ} times the file's bytes"
             )
+        if self.compression in _IMAGES and self.compression not in (6, 34887):  # a few before anything is decoded
+            for at, length in zip(
+                self._offsets[:_LOOKED_AT].tolist(), self._counts[:_LOOKED_AT].tolist(), strict=False
+            ):
+                if 0 < at < at + length <= len(self.directory.data):
+                    self._stated(_IMAGES[self.compression], memoryview(self.directory.data)[at : at + length])
         if self.nbytes * self.down * self.across * planes > self._limits.max_held_bytes:
             raise ImageTooLarge(
                 f"{self.size[1]}×{self.size[0]} with {self.bands} samples of {self.sample.bits} bits is more than the"
@@ -232,28 +237,33 @@ class Segments:
             decode = getattr(imagecodecs, f"{_FAX[self.compression]}_decode")
             found = decode(self._ordered(data), rows, self.columns, **options)
             return np.asarray(found).astype(np.uint8).reshape(-1, self.columns, 1)[:rows]
-        codec = "jpeg" if self.compression in _JPEG else _IMAGES[self.compression]
+        codec = _IMAGES[self.compression]
         if self.compression == 6 and bytes(data[:2]) != b"\xff\xd8":
             raise UnsupportedImage(
                 "TIFF compression JPEG in its first form is not opened; write it with Deflate or JPEG"
             )
         if codec == "lerc":
             data = self._lerc(data)
-        height, width, samples = _size_within(codec, bytes(data), self._limits)
-        if height > self.rows or width > self.columns:
-            raise ImageError(
-                f"the TIFF is damaged: a piece of {self.columns}×{self.rows} pixels says that it has {width}×{height}"
-            )
-        if samples not in (None, self.samples):
-            raise ImageError("the TIFF is damaged: a piece holds other samples than its directory says")
+        height, width = self._stated(codec, data)
         shape = (height, width, self.samples) if self.samples > 1 else (height, width)
         out = np.empty(shape, self.dtype)  # the codec writes into it, or nothing
         if self.compression in _JPEG:
             found = self._jpeg(data, out)
         else:
             extra = {"hasalpha": True} if self.compression == 50001 and self.samples == 4 else {}
-            found = getattr(imagecodecs, f"{_IMAGES[self.compression]}_decode")(bytes(data), out=out, **extra)
+            found = getattr(imagecodecs, f"{codec}_decode")(bytes(data), out=out, **extra)
         return np.asarray(found).reshape(height, width, self.samples)
+
+    def _stated(self, codec: str, data: memoryview) -> Size:
+        """(H, W) by a segment's own header. Raises ImageError where it has more, or others, than its directory says."""
+        height, width, samples = tiff_embedded.stated(codec, bytes(data), self._limits)
+        if height > self.rows or width > self.columns:
+            raise ImageError(
+                f"the TIFF is damaged: a piece of {self.columns}×{self.rows} pixels says that it has {width}×{height}"
+            )
+        if samples not in (None, self.samples):
+            raise ImageError("the TIFF is damaged: a piece holds other samples than its directory says")
+        return height, width
 
     def _lerc(self, data: memoryview) -> memoryview:
         """LERC's own bytes, where a second codec packed them. Source: GDAL's LERC in TIFF, LercParameters."""
@@ -288,7 +298,7 @@ class Segments:
     def _tables(self) -> bytes | None:
         """JPEG's, which all segments share."""
         tables = self.directory.numbers(_JPEG_TABLES, _MOST_TABLES).tobytes() or None
-        if tables and _has_picture(tables):
+        if tables and tiff_embedded.has_picture(tables):
             raise ImageError("the TIFF is damaged: its JPEG tables hold a picture")
         return tables
 
@@ -371,35 +381,3 @@ class Segments:
 
 def _up(length: int, step: int) -> int:
     return -(-length // step) * step
-
-
-def _has_picture(tables: bytes) -> bool:
-    try:
-        return bool(jpeg_header.read(tables))
-    except ImageError:
-        return False
-
-
-def _size_within(codec: str, data: bytes, limits: Limits) -> tuple[int, int, int | None]:
-    """(H, W) that a segment's own header states, and its samples where it says them.
-
-    Raises ImageError, UnsupportedImage.
-    """
-    if codec == "jpeg":
-        frame = jpeg_header.read(data)
-        return frame.height, frame.width, frame.parts
-    if codec == "jpeg2k":
-        header = jpeg2000_header.read(data)
-        if jpeg2000.table_bytes(header) > limits.max_held_bytes:
-            raise ImageTooLarge("a piece of this TIFF's JPEG 2000 is cut too fine; write it with Deflate")
-        return header.height, header.width, header.parts
-    return (*webp.size(data), None) if codec == "webp" else _lerc_size(data)
-
-
-def _lerc_size(data: bytes) -> tuple[int, int, int | None]:
-    """Source: Esri, LERC2's header: version, then from version 3 on a checksum, rows, columns, and from 4 on depth."""
-    if not (found := re.match(rb"Lerc2 (.{4})", data, re.DOTALL)):
-        raise ImageError("the TIFF is damaged: a piece of LERC has no header")
-    (version,) = struct.unpack("<i", found[1])
-    height, width = struct.unpack_from("<ii", data, 14 if version >= 3 else 10)
-    return height, width, struct.unpack_from("<i", data, 22)[0] if version >= 4 else None

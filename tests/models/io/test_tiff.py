@@ -550,3 +550,16 @@ def test_tags_that_claim_anything_are_refused() -> None:
 def test_working_bytes_are_what_is_held() -> None:
     sixteen = inspect(tiff(np.zeros((1000, 1000, 3), np.uint16), photometric="rgb", rowsperstrip=10))
     assert 6e6 < sixteen.working_bytes < 12e6
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_one_nan_leaves_a_white_is_zero_picture_as_it_is(dtype: type) -> None:
+    slope = np.linspace(0, 1, 24 * 36).reshape(24, 36).astype(dtype)
+    slope[3, 4] = np.nan
+    got = decode(tiff(slope, photometric="miniswhite"))
+    assert got.valid is not None
+    assert (got.valid == np.isfinite(slope)).all()
+    assert (got.image[0, 0] == 255).all()
+    assert (got.image[-1, -1] == 0).all()
+    assert (got.image[3, 4] == 0).all()
+    assert "→ 255..0" in (got.depth_rule or "")

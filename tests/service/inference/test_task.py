@@ -1,17 +1,25 @@
 """One image's way: what of its file is shown, what it may hold, where it waits, and what is kept of it."""
 
+import asyncio
+import math
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.hostile_files import bmp_runs, packed, tiff
+from models.crf import dense
+from models.deadline import Deadline, DeadlineExceeded
 from models.io.decode import inspect
 from models.io.encode import encode
 from models.io.samples import Choice, Decoded, NoSuchPart
 from models.preprocess import fitted_size
 from service.inference import task
+from service.inference.options import Options
+from service.inference.task import ImageTask
 from tests.service.answers import PHOTO, PNG, labels, problem
 from tests.service.fakes import Slow, files_show, wait_until
 from tests.service.inference.test_pipeline import metric
@@ -245,3 +253,84 @@ def test_no_image_s_pixels_stay_until_the_request_s_last_one(serve: Any, monkeyp
         assert client.post("/segment?crf=fast&crf_size=source", files=files).status_code == 200
     assert len(seen) == 12
     assert all(each._photo is each._fitted is each._decoded is each._encoded is None for each in seen)
+
+
+# ---- what no header bounds
+
+
+SLOW = bmp_runs(3000)  # some seconds in Pillow
+
+
+def test_other_formats_are_read_in_processes_and_answered_alike(serve: Any) -> None:
+    with serve() as client:
+        want = client.post("/segment?format=npy", content=PNG).content
+        decoders = client.app.state.tessera.runtime.decoders
+        assert not decoders._all  # nothing is started for a PNG
+        for data in (tiff(PHOTO), packed(PHOTO, "BMP")):
+            for more in ("", "&crf=fast"):
+                shown = client.post(f"/segment?format=npy{more}", content=data)
+                assert shown.content == client.post(f"/segment?format=npy{more}", content=PNG).content
+                assert more or shown.content == want
+            overlay = client.post("/segment?format=overlay", content=data)
+            assert overlay.content == client.post("/segment?format=overlay", content=PNG).content
+        assert len(decoders._all) == 1
+    assert not any(process.alive for process in decoders._all)
+
+
+def test_small_photos_do_not_wait_for_one_that_takes_long_and_its_time_ends_it(serve: Any) -> None:
+    with serve(workers=1) as client, ThreadPoolExecutor(3) as pool:
+        runtime = client.app.state.tessera.runtime
+        slow = [pool.submit(client.post, "/segment?timeout_ms=2500", content=SLOW + bytes(n)) for n in range(3)]
+        wait_until(lambda: runtime.decoding.running == runtime.decoding.threads)
+        for photo in SMALL[:4]:
+            assert client.post("/segment", content=photo).status_code == 200
+        assert runtime.decoding.running == runtime.decoding.threads
+        wait_until(lambda: runtime.admission.working_bytes > 0)
+        assert {answer.result().status_code for answer in slow} == {504}
+        wait_until(lambda: not runtime.decoding.running and not runtime.decoders._all, 1)
+        assert runtime.admission.working_bytes == 0
+        assert client.post("/segment", content=tiff(PHOTO)).status_code == 200
+
+
+def test_who_waits_along_is_answered_though_the_first_one_left(serve: Any) -> None:
+    """What is shared goes on until the time of whoever began it."""
+    with serve() as client, ThreadPoolExecutor(2) as pool:
+        runtime, file = client.app.state.tessera.runtime, bmp_runs(500)
+        first = pool.submit(client.post, "/segment?timeout_ms=200", content=file)
+        wait_until(lambda: runtime.decoding.running == 1)
+        second = pool.submit(client.post, "/segment", content=file)
+        assert first.result().status_code == 504
+        assert second.result().status_code == 200
+
+
+def test_work_of_a_cancelled_request_is_told_to_end(serve: Any) -> None:
+    with serve() as client:
+        runtime, served = client.app.state.tessera.runtime, client.app.state.tessera.registry.served[0]
+        begun = threading.Event()
+
+        async def ask() -> ImageTask[Any]:
+            image = ImageTask(PNG, Options(), served, runtime, "", math.inf)
+
+            def work() -> None:
+                begun.set()
+                while True:
+                    image.until.check()
+                    time.sleep(0.001)
+
+            asked = asyncio.create_task(image.run(work))
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            return image
+
+        asyncio.run(ask())
+        wait_until(lambda: not runtime.workers.running, 1)
+
+
+def test_a_crf_whose_client_left_stops() -> None:
+    until = Deadline()
+    until.cancel()
+    with pytest.raises(DeadlineExceeded, match="allow more, or ask for less work"):
+        dense.refine(np.full((3, 8, 8), 1 / 3, np.float32), PHOTO[:8, :8], deadline=until)
