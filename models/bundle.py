@@ -11,17 +11,30 @@ Knows nothing of how a bundle is trained or served, and runs nothing from it: `m
     exemplars/      KKK_N.webp: patch N of cluster KKK, its region outlined
 
 Every file stands in `manifest.files` with its sha256. Refused, each with a sentence: a file that is
-missing or not listed, a digest that differs, a symlink, a path that leaves the folder or is not one of the
-names above, pickled arrays, K > 255, two clusters of one name, fractions that do not sum to 1, a hierarchy
-that does not lead from K to 2.
+missing or not listed, a digest that differs, a symlink, a pipe, a folder but `exemplars`, a path that leaves the folder
+or is not one of the names above, pickled arrays, K > 255, two clusters of one name, fractions that do not sum to 1, a
+hierarchy that does not lead from K to 2, a key that stands twice, a number in quotes.
+
+A bundle may come from anybody. Whatever one asks for has a bound, judged before anything is allocated for it:
+
+    files           at most 8192; manifest.json 2 MiB, encoder.onnx 2 GiB, centroids.npy 8 MiB, golden.npz 40 MiB,
+                    report.json 8 MiB, NOTICE and each exemplar 1 MiB (models/bundle_files.py)
+    the manifest    at most 20,000 lists and objects, every number finite (models/manifest.py)
+    input           sides 1..8192, `multiple` 1..1024 and no more than `max_side_px`; the largest image that can come of
+                    them 2^25 pixels; bands 1..65535; mean -1000..1000, std 1e-6..1000 (models/preprocess.py)
+    code            dim 1..4096, stride 1..1024, temperature 1e-4..1e4; scores and code of the largest image 2 GiB
+    golden image    sides 1..32768, at most 2^23 pixels, types and shapes judged by the arrays' own headers
+                    (models/bundle_arrays.py)
+    hierarchy       k 1..254, heights -1e9..1e9
+    provenance      seed and images of 64 bits; short texts; a recipe of 10,000 values, 16 deep, its texts 4096 characters
+    the network     models/onnx_rules.py says which graphs are taken; serving opens none before it has been proved
 """
 
 import hashlib
 import io
 import json
-import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,18 +42,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from models.errors import TesseraError
+from models import bundle_files, manifest as manifests
+from models.bundle_arrays import read_npy, read_npz
+from models.bundle_files import REQUIRED, BundleError as BundleError, exemplar_of, shown
 from models.io.encode import npy
 from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance
 from models.preprocess import InputSpec, Normalization
 from models.types import Array
 
-_REQUIRED = ("encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE")
-_EXEMPLAR = re.compile(r"^exemplars/(\d{3})_(\d{1,2})\.webp$")
-
-
-class BundleError(TesseraError):
-    """A folder that is not a sound bundle; the message says which file and why."""
+MAX_GOLDEN_SIDE_PX = 32768
+MAX_GOLDEN_PX = 2**23
 
 
 class Golden(NamedTuple):
@@ -65,27 +76,27 @@ class Bundle:
     golden: Golden
 
     @classmethod
-    def load(cls, path: Path | str) -> "Bundle":
-        """The bundle in a folder. Raises BundleError, naming the file and the reason."""
+    def load(cls, path: Path | str, accept: Callable[[str], object] | None = None) -> "Bundle":
+        """The bundle in a folder. Raises BundleError, naming the file and the reason.
+
+        accept  is called with the digest before anything else is looked at, and raises where it does not want it
+        """
         path = Path(path)
         if not path.is_dir():
             raise BundleError(f"{path.name}: no such bundle folder; train one or name another")
-        raw = _read(path, "manifest.json")
+        raw = bundle_files.read(path, "manifest.json")
+        digest = hashlib.sha256(raw).hexdigest()
+        if accept:
+            accept(digest)
         try:
-            manifest = Manifest.model_validate_json(raw)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "manifest"
-            raise BundleError(f"{path.name}/manifest.json: {where}: {first['msg']}") from None
-        _check_files(path, manifest)
-        try:
-            centroids = np.load(io.BytesIO(_read(path, "centroids.npy")), allow_pickle=False)
-            with np.load(io.BytesIO(_read(path, "golden.npz")), allow_pickle=False) as arrays:
-                golden = Golden(arrays["image"], arrays["labels"])
-        except (ValueError, KeyError, OSError) as error:
-            raise BundleError(f"{path.name}: centroids.npy or golden.npz cannot be read: {error}") from None
+            manifest = manifests.parse(raw)
+        except ValueError as error:
+            raise BundleError(f"{path.name}/manifest.json: {shown(str(error), 300)}") from None
+        arrays = _check_files(path, manifest)
+        centroids = read_npy(arrays["centroids.npy"], "centroids.npy", lambda *got: _centroids_judged(manifest, *got))
+        golden = Golden(**read_npz(arrays["golden.npz"], "golden.npz", {"image": _image_judged, "labels": _map_judged}))
         _check_arrays(manifest, centroids, golden)
-        return cls(path, manifest, hashlib.sha256(raw).hexdigest(), centroids, golden)
+        return cls(path, manifest, digest, centroids, golden)
 
     @property
     def ref(self) -> str:
@@ -99,7 +110,7 @@ class Bundle:
 
     def encoder_bytes(self) -> bytes:
         """The network, its digest checked once more: what was verified is what runs."""
-        data = _read(self.path, "encoder.onnx")
+        data = bundle_files.read(self.path, "encoder.onnx")
         if hashlib.sha256(data).hexdigest() != self.manifest.files["encoder.onnx"]:
             raise BundleError(f"{self.path.name}/encoder.onnx changed since the bundle was loaded")
         return data
@@ -111,12 +122,11 @@ class Bundle:
 
     def exemplars(self, cluster: int) -> list[Path]:
         """The patches of one cluster, in order; empty where training kept none."""
-        listed = sorted(name for name in self.manifest.files if _EXEMPLAR.match(name))
-        return [self.path / name for name in listed if name.startswith(f"exemplars/{cluster:03d}_")]
+        return [self.path / name for name in sorted(self.manifest.files) if exemplar_of(name) == cluster]
 
     def report(self) -> dict[str, Any]:
         """report.json as it stands."""
-        report: dict[str, Any] = json.loads(_read(self.path, "report.json"))
+        report: dict[str, Any] = json.loads(bundle_files.read(self.path, "report.json"))
         return report
 
 
@@ -184,45 +194,56 @@ def save(
     return Bundle.load(folder)
 
 
-def _read(path: Path, name: str) -> bytes:
-    file = path / name
-    if file.is_symlink() or not file.is_file():
-        raise BundleError(f"{path.name}/{name} is missing or not a plain file")
-    return file.read_bytes()
-
-
-def _check_files(path: Path, manifest: Manifest) -> None:
-    for name in _REQUIRED:
+def _check_files(path: Path, manifest: Manifest) -> dict[str, bytes]:
+    """What was read of the files of arrays, once every file's digest is the manifest's."""
+    for name in REQUIRED:
         if name not in manifest.files:
             raise BundleError(f"{path.name}/manifest.json: files: {name} is not listed")
     for name in manifest.files:
-        patch = _EXEMPLAR.match(name)
-        if name not in _REQUIRED and not (patch and int(patch[1]) < len(manifest.clusters)):
-            raise BundleError(f"{path.name}/manifest.json: files: {name!r} has no place in a bundle")
-    for found in path.rglob("*"):
-        name = found.relative_to(path).as_posix()
-        if found.is_symlink():
-            raise BundleError(f"{path.name}/{name} is a symlink; bundles hold plain files only")
-        if found.is_file() and name != "manifest.json" and name not in manifest.files:
-            raise BundleError(f"{path.name}/{name} is not listed in the manifest")
+        cluster = exemplar_of(name)
+        if name not in REQUIRED and not (cluster is not None and cluster < len(manifest.clusters)):
+            raise BundleError(f"{path.name}/manifest.json: files: {shown(name)!r} has no place in a bundle")
+    bundle_files.check_listing(path, manifest.files)
+    arrays = {name: bundle_files.read(path, name) for name in ("centroids.npy", "golden.npz")}
     for name, digest in manifest.files.items():
-        if hashlib.sha256(_read(path, name)).hexdigest() != digest:
+        found = hashlib.sha256(arrays[name]).hexdigest() if name in arrays else bundle_files.sha256(path, name)
+        if found != digest:
             raise BundleError(f"{path.name}/{name}: its sha256 is not the manifest's: damaged or changed")
+    return arrays
+
+
+def _centroids_judged(manifest: Manifest, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
+    wanted = (len(manifest.clusters), manifest.code.dim)
+    return None if dtype == np.dtype("<f4") and shape == wanted else f"float32 {wanted} is needed"
+
+
+def _image_judged(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
+    if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
+        return "uint8 [H, W, 3] is needed"
+    return _size_judged(shape)
+
+
+def _map_judged(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
+    if dtype != np.uint8 or len(shape) != 2:
+        return "uint8 [H, W] is needed"
+    return _size_judged(shape)
+
+
+def _size_judged(shape: tuple[int, ...]) -> str | None:
+    sides = shape[:2]
+    if 1 <= min(sides) and max(sides) <= MAX_GOLDEN_SIDE_PX and sides[0] * sides[1] <= MAX_GOLDEN_PX:
+        return None
+    return f"sides of 1 to {MAX_GOLDEN_SIDE_PX} and at most {MAX_GOLDEN_PX} pixels are taken"
 
 
 def _check_arrays(manifest: Manifest, centroids: Array, golden: Golden) -> None:
-    wanted = (len(manifest.clusters), manifest.code.dim)
-    if centroids.dtype != np.dtype("<f4") or centroids.shape != wanted:
-        raise BundleError(f"centroids.npy is {centroids.dtype} {centroids.shape}; float32 {wanted} is needed")
     if not np.isfinite(centroids).all():
         raise BundleError("centroids.npy holds values that are not finite")
     norms = np.linalg.norm(centroids, axis=1)
     if manifest.code.assignment == "cosine" and np.abs(norms - 1).max() > 1e-4:
         raise BundleError("centroids.npy: rows have length 1 where assignment is cosine")
     image, labels = golden
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise BundleError(f"golden.npz: image is {image.dtype} {image.shape}; uint8 [H, W, 3] is needed")
-    if labels.dtype != np.uint8 or labels.shape != image.shape[:2] or labels.max() >= len(manifest.clusters):
+    if labels.shape != image.shape[:2] or labels.max() >= len(manifest.clusters):
         raise BundleError("golden.npz: labels are uint8 [H, W] of cluster ids, of the image's size")
 
 

@@ -3,21 +3,62 @@
 Knows nothing of the bundle's other files; `bundle.py` reads them.
 """
 
+import json
+import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from models import assign
 from models.names import ClusterName
 from models.preprocess import InputSpec, Normalization
+
+MAX_FILES = 8192
+MAX_MAP_BYTES = 2**31  # of scores and code, for the largest image
+_MAX_CONTAINERS = 20_000  # lists and objects of the whole: each takes far more memory than it has bytes
+_MAX_RECIPE_VALUES, _MAX_RECIPE_DEPTH, _MAX_TEXT = 10_000, 16, 4096
+_INT64 = 2**63
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 
 
+def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe of bounded size, of nothing but texts, flags, finite numbers, lists and objects."""
+    level: list[Any] = [recipe]
+    values = 0
+    for _ in range(_MAX_RECIPE_DEPTH):
+        values += len(level)
+        if values > _MAX_RECIPE_VALUES:
+            raise ValueError(f"a recipe holds at most {_MAX_RECIPE_VALUES} values")
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner.extend(part for pair in value.items() for part in pair)
+            elif isinstance(value, list | tuple):
+                inner.extend(value)
+            elif isinstance(value, str):
+                if len(value) > _MAX_TEXT:
+                    raise ValueError(f"a recipe's texts have at most {_MAX_TEXT} characters")
+            elif not (value is None or (isinstance(value, int | float) and _bounded(value))):
+                raise ValueError("a recipe holds texts, flags, finite numbers, whole ones of 64 bits, and lists of them")
+        if not inner:
+            return recipe
+        level = inner
+    raise ValueError(f"a recipe is at most {_MAX_RECIPE_DEPTH} deep")
+
+
+def _bounded(number: float) -> bool:
+    return -_INT64 <= number < _INT64 if isinstance(number, int) else math.isfinite(number)
+
+
+ShortText = Annotated[str, StringConstraints(max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=_MAX_TEXT)]
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CodeSpec(_Frozen):
@@ -26,10 +67,10 @@ class CodeSpec(_Frozen):
     interpolation  how scores get from the grid to pixels; `nearest`: one label a patch
     """
 
-    dim: int = Field(ge=1)
-    stride: int = Field(ge=1)
+    dim: int = Field(ge=1, le=4096)
+    stride: int = Field(ge=1, le=1024)
     assignment: assign.Assignment
-    temperature: float = Field(gt=0)
+    temperature: float = Field(ge=1e-4, le=1e4)
     interpolation: assign.Interpolation = "bilinear"
 
 
@@ -47,21 +88,21 @@ class Merge(_Frozen):
     k: int = Field(ge=1, le=254)
     merge: tuple[int, int]
     into: int
-    height: float
+    height: float = Field(ge=-1e9, le=1e9)
 
 
 class Provenance(_Frozen):
     """Where a bundle comes from, so that it can be made again."""
 
-    tessera: str
-    created: str  # ISO 8601, UTC
-    recipe: dict[str, Any]
+    tessera: ShortText
+    created: ShortText  # ISO 8601, UTC
+    recipe: Annotated[dict[str, Any], AfterValidator(_plain)]
     recipe_sha256: Digest
-    seed: int
-    images: int = Field(ge=0)
-    data: str  # a sentence for people
+    seed: int = Field(ge=-_INT64, lt=_INT64)
+    images: int = Field(ge=0, lt=_INT64)
+    data: Text  # a sentence for people
     data_sha256: Digest
-    licence: str  # of the pretrained weights
+    licence: Text  # of the pretrained weights
 
 
 class Manifest(_Frozen):
@@ -69,14 +110,14 @@ class Manifest(_Frozen):
 
     schema_version: Literal[1] = 1
     name: Name
-    method: str  # for people; no code branches on it
+    method: ShortText  # for people; no code branches on it
     input: InputSpec
     normalization: Normalization | None = None  # which the graph does; absent from bundles of 0.3: ImageNet's
     code: CodeSpec
     clusters: tuple[Cluster, ...] = Field(min_length=2, max_length=255)
-    hierarchy: tuple[Merge, ...]
+    hierarchy: tuple[Merge, ...] = Field(max_length=254)
     provenance: Provenance
-    files: dict[str, Digest]
+    files: dict[str, Digest] = Field(max_length=MAX_FILES)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -96,4 +137,36 @@ class Manifest(_Frozen):
                 raise ValueError(f"hierarchy: k = {merge.k} where {len(alive)} clusters are left")
         if len(alive) > 2:
             raise ValueError(f"the hierarchy stops at {len(alive)} clusters; it has to reach 2")
+        height, width = self.input.largest
+        cells = height * width / self.code.stride**2
+        if (needed := 4 * cells * (len(self.clusters) + self.code.dim)) > MAX_MAP_BYTES:
+            raise ValueError(
+                f"scores and code of an image of {width}×{height}, the largest of this input, take {needed / 2**30:.0f}"
+                f" GiB; {MAX_MAP_BYTES // 2**30} are taken"
+            )
         return self
+
+
+def parse(raw: bytes) -> Manifest:
+    """The manifest that a file holds, types as JSON has them. Raises ValueError with one sentence, naming the place."""
+    if raw.count(b"[") + raw.count(b"{") > _MAX_CONTAINERS:
+        raise ValueError(f"it holds more than {_MAX_CONTAINERS} lists and objects")
+    try:
+        manifest = Manifest.model_validate_json(raw, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part)[:60] for part in first["loc"]) or "manifest"
+        raise ValueError(f"{where}: {first['msg']}") from None
+    json.loads(raw, object_pairs_hook=_once, parse_constant=_no_number)
+    return manifest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    keys = [key for key, _ in pairs]
+    if doubled := len(keys) - len(set(keys)):
+        again = next(key for key in keys if keys.count(key) > 1) if len(keys) < 1000 else f"{doubled} keys"
+        raise ValueError(f"{again[:60]!r} stands twice in one object")
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -4,15 +4,26 @@ Knows nothing of files, clusters or networks. Sizes are (H, W) everywhere.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from models.types import WHOLE, Array, Box
 
-Band = Annotated[int, Field(ge=1)]
+Band = Annotated[int, Field(ge=1, le=65535)]  # as TIFF counts them
+Side = Annotated[int, Field(ge=1, le=8192)]
+Mean = Annotated[float, Field(ge=-1000, le=1000)]
+Std = Annotated[float, Field(ge=1e-6, le=1000)]
+MAX_INPUT_PX = 2**25  # of the largest image a network can be given
 _STRIP_PX = 2**20  # pixels of an image that Pillow gets at once: it copies them, at 4 bytes each
 
 
@@ -21,8 +32,8 @@ class Normalization(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    mean: tuple[float, float, float]
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
 
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -42,11 +53,28 @@ class InputSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     resize: Literal["short_side", "letterbox", "stretch"] = "short_side"
-    multiple: int = Field(8, ge=1)
-    max_side_px: int = Field(2048, ge=1)
+    multiple: int = Field(8, ge=1, le=1024)
+    max_side_px: Side = 2048
     bands: tuple[Band] | tuple[Band, Band, Band] | None = None
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """(H, W) of the largest image that can come of it: a panorama's."""
+        return fitted_size((1, self.max_side_px), self) if self.resize == "short_side" else self.size
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.resize == "short_side" and self.multiple > self.max_side_px:
+            raise ValueError(f"sides that are multiples of {self.multiple} exceed max_side_px = {self.max_side_px}")
+        if (pixels := self.largest[0] * self.largest[1]) > MAX_INPUT_PX:
+            height, width = self.largest
+            raise ValueError(
+                f"size and max_side_px let an image become {width}×{height}, {pixels / 1e6:.1f} Mpx; the limit is"
+                f" {MAX_INPUT_PX / 1e6:.1f}"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

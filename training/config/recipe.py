@@ -69,7 +69,7 @@ class InputSection(Section):
     """Sizes in pixels."""
 
     train_size: int = Field(default=224, ge=32, multiple_of=2)  # side of the training crops
-    size: int = Field(default=320, ge=32, multiple_of=2)  # short side when serving
+    size: int = Field(default=320, ge=32, le=2048, multiple_of=2)  # short side when serving
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # upstream STEGO resizes by "nearest"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models import assign
-from models.bundle import Golden
+from models.bundle import MAX_GOLDEN_PX, MAX_GOLDEN_SIDE_PX, Golden
 from models.preprocess import Fit, InputSpec, fit, resize
 from models.types import Array
 from training.clustering.agreement import stability
@@ -153,10 +153,12 @@ def _similarity(cells: Tensor) -> dict[str, list[float]]:
 
 def _small(image: Array, short_side: int) -> Array:
     """The image with a short side of at most so many pixels: a bundle carries it to every machine."""
-    scale = short_side / min(image.shape[:2])
+    height, width = image.shape[:2]
+    taken = min(MAX_GOLDEN_SIDE_PX / max(height, width), math.sqrt(0.99 * MAX_GOLDEN_PX / (height * width)))
+    scale = min(short_side / min(height, width), taken)
     if scale >= 1:
         return image
-    return resize(image, (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))))
+    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
 
 
 def _enlarged(sure: Array, size: tuple[int, ...]) -> Array:
