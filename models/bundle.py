@@ -239,7 +239,7 @@ def _size_judged(shape: tuple[int, ...]) -> str | None:
 def _check_arrays(manifest: Manifest, centroids: Array, golden: Golden) -> None:
     if not np.isfinite(centroids).all():
         raise BundleError("centroids.npy holds values that are not finite")
-    norms = np.linalg.norm(centroids, axis=1)
+    norms = np.linalg.norm(centroids.astype(np.float64), axis=1)
     if manifest.code.assignment == "cosine" and np.abs(norms - 1).max() > 1e-4:
         raise BundleError("centroids.npy: rows have length 1 where assignment is cosine")
     image, labels = golden

@@ -42,21 +42,21 @@ def exemplar_of(name: str) -> int | None:
 
 def read(folder: Path, name: str) -> bytes:
     """A file's bytes. Raises BundleError where it is missing, no plain file, or larger than such a file may be."""
-    with _opened(folder, name) as (file, most):
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise _too_large(folder, name, most)
+    with _opened(folder, name) as (file, size):
+        data = file.read(size + 1)
+    if len(data) > size:
+        raise BundleError(f"{folder.name}/{shown(name)} grows while it is read")
     return data
 
 
 def sha256(folder: Path, name: str) -> str:
     """A file's digest, its bytes read a megabyte at a time. Raises what `read` does."""
-    digest, size = hashlib.sha256(), 0
-    with _opened(folder, name) as (file, most):
+    digest = hashlib.sha256()
+    with _opened(folder, name) as (file, left):
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-            if (size := size + len(chunk)) > most:
-                raise _too_large(folder, name, most)
+            if (left := left - len(chunk)) < 0:
+                raise BundleError(f"{folder.name}/{shown(name)} grows while it is read")
     return digest.hexdigest()
 
 
@@ -90,7 +90,7 @@ def _entries(folder: Path) -> Iterator[tuple["os.DirEntry[str]", str]]:
 
 @contextmanager
 def _opened(folder: Path, name: str) -> Iterator[tuple[IO[bytes], int]]:
-    """A plain file, and how many bytes it may have."""
+    """A plain file, and how many bytes it has: no more than such a file may have."""
     path, most = folder / name, MAX_BYTES.get(name, MAX_EXEMPLAR_BYTES)
     try:
         plain = stat.S_ISREG(path.lstat().st_mode)
@@ -101,9 +101,7 @@ def _opened(folder: Path, name: str) -> Iterator[tuple[IO[bytes], int]]:
     with open(os.open(path, _FLAGS), "rb") as file:
         held = os.fstat(file.fileno())
         if not stat.S_ISREG(held.st_mode) or held.st_size > most:
-            raise _too_large(folder, name, most)
-        yield file, most
-
-
-def _too_large(folder: Path, name: str, most: int) -> BundleError:
-    return BundleError(f"{folder.name}/{shown(name)} is larger than the {most / 2**20:.0f} MiB such a file may have")
+            raise BundleError(
+                f"{folder.name}/{shown(name)} is larger than the {most / 2**20:.0f} MiB such a file may have"
+            )
+        yield file, held.st_size

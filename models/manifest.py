@@ -5,7 +5,7 @@ Knows nothing of the bundle's other files; `bundle.py` reads them.
 
 import json
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -108,7 +108,7 @@ class Provenance(_Frozen):
 class Manifest(_Frozen):
     """Everything a reader needs to know before it opens another file."""
 
-    schema_version: Literal[1] = 1
+    schema_version: int = Field(1, ge=1, le=1)  # a literal would take `true`
     name: Name
     method: ShortText  # for people; no code branches on it
     input: InputSpec

@@ -71,6 +71,9 @@ class Settings(BaseModel):
     hosts              names the server answers to, separated by commas, besides those of loopback
     origins            whose pages' scripts may ask, separated by commas, besides the server's own
     trusted_proxies    addresses and networks whose X-Forwarded-For says whom they ask for
+    trust              a file of the digests of the bundles that may be served; none: any that is sound
+    proof_s            of one core, that the process which proves a bundle's network may take
+    proof_bytes        that it may hold besides four times the network's file
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -118,6 +121,9 @@ class Settings(BaseModel):
     hosts: str = ""
     origins: str = ""
     trusted_proxies: str = ""
+    trust: Path | None = None
+    proof_s: int = Field(default=120, ge=1, le=_DAY)
+    proof_bytes: int = Field(default=2 * 2**30, ge=2**20, le=_BYTES)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":

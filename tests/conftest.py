@@ -1,6 +1,7 @@
 """What several rooms' tests share: the tiny bundle of `tests/tiny.py`, on disk, and a server of it."""
 
 import gc
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.crf.cpu import jit_cache
+from service.repository import proving
 from tests.service.server import Serve, server_of
 from tests.tiny import write_tiny_bundle
 
@@ -32,6 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _what_is_there_stays() -> None:
     """An engine that opens or closes has the garbage collected, which takes half a second where torch is loaded too."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _proved_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A bundle that one test has had proved is not proved again for another: it takes a process, and a second."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "proofs.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proving, "_file", lambda settings: shared)
+        yield
 
 
 @pytest.fixture(scope="session")

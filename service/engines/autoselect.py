@@ -21,7 +21,7 @@ from models.preprocess import fit
 from models.types import Array
 from service.engines import onnxruntime_cuda
 from service.engines.base import Engine, EngineError, Kind
-from service.engines.selection_cache import SelectionCache
+from service.remembered import Remembered
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -32,27 +32,29 @@ BUDGET_S = 2.0
 
 def fastest(bundle: Bundle, settings: Settings, kinds: Sequence[Kind]) -> Engine:
     """The engine that `auto` takes. Raises EngineError where none is installed, BundleError for a bad network."""
-    installed = _reference_first([kind for kind in kinds if kind.exact and kind.versions])
+    installed = reference_first(kinds)
     if gpu := _gpu(bundle, settings, installed):
         return gpu
     if len(installed) == 1:
         return installed[0].open(bundle, settings)
-    memory = SelectionCache(settings.state / "engines.json")
+    memory = Remembered(
+        settings.state / "engines.json", "the choice of an engine is not remembered, it will be measured again"
+    )
     key = _key(bundle, settings, installed)
-    name, note = memory.get(key)
+    known = memory.get(key)
     for kind in installed:
-        if kind.name == name:
+        if kind.name == known.get("engine"):
             engine = kind.open(bundle, settings)
-            engine.note = note
+            engine.note = known.get("note")
             return engine
     engine = measured(bundle, settings, installed)
-    memory.put(key, engine.name, engine.note or "")
+    memory.put(key, {"engine": engine.name, "note": engine.note or ""})
     return engine
 
 
 def compared(bundle: Bundle, settings: Settings, kind: Kind, kinds: Sequence[Kind]) -> Engine:
     """The engine of a kind that computes less exactly; its note says on how much of the golden image it agrees."""
-    reference = _reference_first([kind for kind in kinds if kind.exact and kind.versions])[0]
+    reference = reference_first(kinds)[0]
     engine = _noted(bundle, settings, reference, kind.open(bundle, settings))
     engine.exact = False
     return engine
@@ -142,7 +144,9 @@ def _agreement(labels: Array, wanted: Array) -> float:
     return float((labels == wanted).mean())
 
 
-def _reference_first(exact: Sequence[Kind]) -> list[Kind]:
+def reference_first(kinds: Sequence[Kind]) -> list[Kind]:
+    """The installed ones that compute in float32, the reference first. Raises EngineError where there is none."""
+    exact = [kind for kind in kinds if kind.exact and kind.versions]
     if not exact:
         raise EngineError("no engine is installed: install the `cpu` extra, or `gpu` where there is one")
     return sorted(exact, key=lambda kind: kind.name != "onnxruntime")

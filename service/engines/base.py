@@ -81,7 +81,7 @@ class Kind:
     @property
     def versions(self) -> str | None:
         """`library version` of each module; None where one is not installed."""
-        found = [_version(module) for module in self.modules]
+        found = [version(module) for module in self.modules]
         return None if None in found else ", ".join(map(str, found))
 
 
@@ -167,7 +167,8 @@ def first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:200] or type(error).__name__
 
 
-def _version(module: str) -> str | None:
+def version(module: str) -> str | None:
+    """`library version` of an importable module; None where it is not installed."""
     if util.find_spec(module) is None:
         return None
     for distribution in (module, f"{module}-gpu"):

@@ -19,7 +19,6 @@ from models.errors import TesseraError
 from models.inference import Prediction, segment
 from models.preprocess import fit
 from models.types import Array
-from service import engines
 from service.engines import Engine
 from service.errors import BadModel, Busy, Conflict, NotFound, NotKept, nearest
 from service.metrics import Metrics
@@ -27,8 +26,10 @@ from service.repository import cluster_matching
 from service.repository.change_store import ChangeStore
 from service.repository.cluster_names import Clusters, TransferReport
 from service.repository.opener import Opener
+from service.repository.proving import Prover
 from service.repository.recovery import Recovery
 from service.repository.served_model import NetworkBatcher, Served
+from service.repository.trust import TrustList
 from service.repository.verification import network_bytes, read
 from service.repository.watched_engine import WatchedEngine
 from service.scheduling.background import in_thread, spawn
@@ -73,14 +74,14 @@ class Registry:
     ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._trust = TrustList(settings.trust)
+        self._prover = Prover(settings)
         self.served: list[Served] = []
         self.leaving: list[Served] = []
         self.loading: str | None = None
         self.failed: dict[str, str] = {}
         self.loaded = False
-        self._opener = Opener(
-            open_engine or (lambda bundle: engines.open_engine(bundle, settings)), FairLock(), settings.engine_timeout_s
-        )
+        self._opener = Opener(open_engine or self._prover.open, FairLock(), settings.engine_timeout_s)
         self.recovery = Recovery(self, self._opener, self._batcher, metrics)
         self._one_load = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -170,6 +171,7 @@ class Registry:
     async def close(self) -> None:
         """Stop the queues, and give the networks' memory back."""
         self.recovery.close()
+        self._prover.close()
         for served in self.served + self.leaving:
             served.idle.set()
         for served in self.served:
@@ -211,7 +213,7 @@ class Registry:
         started = time.perf_counter()
         self.loading = folder.name
         try:
-            bundle = await asyncio.to_thread(read, folder)
+            bundle = await asyncio.to_thread(read, folder, self._trust)
             if (same := self._find(bundle.ref)) is not None:
                 return Added(same, unchanged=True)
             self._afford(bundle)

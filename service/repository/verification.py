@@ -11,6 +11,7 @@ from models.bundle import Bundle, BundleError
 from models.errors import TesseraError
 from models.inference import AGREEMENT, self_test
 from service.engines.base import Engine, first_line
+from service.repository.trust import TrustList
 from service.repository.watched_engine import WatchedEngine
 from service.scheduling.background import as_exception
 
@@ -29,12 +30,17 @@ def network_bytes(bundle: Bundle) -> int:
     return int(bundle.encoder_path.stat().st_size * _BYTES_PER_BYTE) + _BYTES_BESIDES
 
 
-def read(folder: Path) -> Bundle:
-    """The bundle in a folder. Raises BundleError, also for files that cannot be read."""
+def read(folder: Path, trust: TrustList) -> Bundle:
+    """The bundle in a folder. Raises BundleError, whatever goes wrong with its files."""
     try:
-        return Bundle.load(folder)
+        return Bundle.load(folder, lambda digest: trust.check(folder.name, digest))
     except OSError as error:  # its own words would name this machine's paths
         raise BundleError(f"{folder.name}: a file cannot be read: {error.strerror}") from None
+    except TesseraError:
+        raise
+    except Exception as error:  # of a parser, or for lack of memory
+        log.exception("%s failed", folder.name)
+        raise BundleError(f"{folder.name}: it cannot be read: {first_line(error)}") from None
 
 
 def verify(

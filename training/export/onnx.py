@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import load_from_string
+from onnx import checker, load_from_string
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import assign
+from models import assign, onnx_rules
 from models.errors import TesseraError
 from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
@@ -95,7 +95,10 @@ class Check:
 
 
 def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
-    """The network as one ONNX file; batch, height and width free. The same bytes every time."""
+    """The network as one ONNX file; batch, height and width free. The same bytes every time.
+
+    Raises BundleError where the graph holds what no bundle may hold.
+    """
     watched = _Watched(network.cpu()).eval()
     example = torch.zeros(2, 2 * spec.multiple, 3 * spec.multiple, 3, dtype=torch.uint8)
     with torch.inference_mode():
@@ -117,7 +120,10 @@ def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
         )
         model = load_from_string(file.read_bytes())
     del model.graph.output[2:]  # the values keep their names
-    return bytes(model.SerializeToString(deterministic=True))
+    written = bytes(model.SerializeToString(deterministic=True))
+    checker.check_model(written, full_check=True)
+    onnx_rules.check(written)
+    return written
 
 
 def check(network: Deployed, onnx: bytes, images: Sequence[Array], spec: InputSpec) -> Check:
