@@ -26,7 +26,7 @@ A bundle may come from anybody. Whatever one asks for has a bound, judged before
     golden image    sides 1..32768, at most 2^23 pixels, types and shapes judged by the arrays' own headers
                     (models/bundle_arrays.py)
     hierarchy       k 1..254, heights -1e9..1e9
-    provenance      seed and images of 64 bits; short texts; a recipe of 10,000 values, 16 deep, its texts 4096 characters
+    provenance      seed and images of 64 bits; texts of 4096 characters; a recipe of 10,000 values, 16 deep
     the network     models/onnx_rules.py says which graphs are taken; serving opens none before it has been proved
 """
 
@@ -42,9 +42,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from pydantic import ValidationError
 
-from models import bundle_files, manifest as manifests
+from models import bundle_files
+from models import manifest as manifests
 from models.bundle_arrays import read_npy, read_npz
-from models.bundle_files import REQUIRED, BundleError as BundleError, exemplar_of, shown
+from models.bundle_files import REQUIRED, exemplar_of, shown
+from models.bundle_files import BundleError as BundleError
 from models.io.encode import npy
 from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance
 from models.preprocess import InputSpec, Normalization
@@ -231,7 +233,7 @@ def _map_judged(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str | None:
 
 def _size_judged(shape: tuple[int, ...]) -> str | None:
     sides = shape[:2]
-    if 1 <= min(sides) and max(sides) <= MAX_GOLDEN_SIDE_PX and sides[0] * sides[1] <= MAX_GOLDEN_PX:
+    if min(sides) >= 1 and max(sides) <= MAX_GOLDEN_SIDE_PX and sides[0] * sides[1] <= MAX_GOLDEN_PX:
         return None
     return f"sides of 1 to {MAX_GOLDEN_SIDE_PX} and at most {MAX_GOLDEN_PX} pixels are taken"
 

@@ -42,7 +42,9 @@ def _plain(recipe: dict[str, Any]) -> dict[str, Any]:
                 if len(value) > _MAX_TEXT:
                     raise ValueError(f"a recipe's texts have at most {_MAX_TEXT} characters")
             elif not (value is None or (isinstance(value, int | float) and _bounded(value))):
-                raise ValueError("a recipe holds texts, flags, finite numbers, whole ones of 64 bits, and lists of them")
+                raise ValueError(
+                    "a recipe holds texts, flags, finite numbers, whole ones of 64 bits, and lists of them"
+                )
         if not inner:
             return recipe
         level = inner
@@ -108,7 +110,7 @@ class Provenance(_Frozen):
 class Manifest(_Frozen):
     """Everything a reader needs to know before it opens another file."""
 
-    schema_version: int = Field(1, ge=1, le=1)  # a literal would take `true`
+    schema_version: int = Field(default=1, ge=1, le=1)  # a literal would take `true`
     name: Name
     method: ShortText  # for people; no code branches on it
     input: InputSpec

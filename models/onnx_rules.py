@@ -21,25 +21,22 @@ IR_VERSIONS = range(3, 15)
 OPSETS = range(9, 29)
 MAX_NODES = 100_000
 _DOMAINS = ("", "ai.onnx")  # two spellings of the standard's own
-OPERATORS = frozenset(
-    # one value at a time
-    """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu
-    Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf IsNaN
-    LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink
-    Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"""
-    # layout and choice
-    """ Concat Constant ConstantOfShape CumSum DepthToSpace Expand EyeLike Flatten Gather GatherElements GatherND
+_BY_VALUE = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil
+    Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish Identity IsInf
+    IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu
+    Shrink Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Where Xor"""
+_LAYOUT = """Concat Constant ConstantOfShape CumSum DepthToSpace Expand EyeLike Flatten Gather GatherElements GatherND
     NonZero OneHot Pad Range Reshape Resize ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile
     TopK Transpose Trilu Unsqueeze Upsample"""
-    # products, windows, norms and sums
-    """ ArgMax ArgMin Attention AveragePool BatchNormalization Col2Im Conv ConvTranspose DeformConv Einsum Gemm
-    GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNormalization Hardmax InstanceNormalization LRN
+_WINDOWS_AND_SUMS = """
+    ArgMax ArgMin Attention AveragePool BatchNormalization Col2Im Conv ConvTranspose DeformConv Einsum
+    Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNormalization Hardmax InstanceNormalization LRN
     LayerNormalization LogSoftmax LpNormalization LpPool MatMul MaxPool MeanVarianceNormalization RMSNormalization
     ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
     RotaryEmbedding Softmax"""
-    # in whole numbers of few bits
-    """ ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul QuantizeLinear""".split()
-)
+_FEW_BITS = "ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul QuantizeLinear"
+OPERATORS = frozenset(" ".join([_BY_VALUE, _LAYOUT, _WINDOWS_AND_SUMS, _FEW_BITS]).split())
 # Inputs whose values, not only their shapes, decide which shape the answer has.
 _SHAPING = {
     "Col2Im": (1, 2), "ConstantOfShape": (0,), "Expand": (1,), "NonZero": (0,), "OneHot": (1,), "Pad": (1, 3),

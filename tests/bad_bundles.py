@@ -19,7 +19,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-FILES = ("manifest.json", "encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE", "exemplars/000_0.webp")
+FILES = (
+    "manifest.json",
+    "encoder.onnx",
+    "centroids.npy",
+    "golden.npz",
+    "report.json",
+    "NOTICE",
+    "exemplars/000_0.webp",
+)
 _MARK = "\x00number\x00"
 _EXTREMES = ["NaN", "Infinity", "-Infinity", "1e400", "1" + 30 * "0", "-1" + 30 * "0", '"1"', "true", "null", "[]"]
 
@@ -59,9 +67,7 @@ def put_right(folder: Path) -> None:
     """The manifest's digests are those of the files as they are now."""
     file = folder / "manifest.json"
     manifest = json.loads(file.read_text())
-    manifest["files"] = {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]
-    }
+    manifest["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["files"]}
     file.write_text(json.dumps(manifest))
 
 
@@ -81,14 +87,14 @@ def _damaged() -> Iterator[BadBundle]:
         yield BadBundle(f"shortened-{plain}", to(name, lambda data: data[:-2]))
         yield BadBundle(f"longer-{plain}", to(name, lambda data: data + b"\x00"))
         for part in range(4):
-            yield BadBundle(f"flipped-{plain}-{part}", to(name, lambda data, part=part: _flipped(data, part)))  # type: ignore[misc]
-        yield BadBundle(f"missing-{plain}", lambda folder, name=name: (folder / name).unlink())  # type: ignore[misc]
+            yield BadBundle(f"flipped-{plain}-{part}", to(name, lambda data, part=part: _flipped(data, part)))
+        yield BadBundle(f"missing-{plain}", lambda folder, name=name: (folder / name).unlink())
         yield BadBundle(f"link-{plain}", instead(name, lambda path: path.symlink_to("/dev/zero")))
         yield BadBundle(f"pipe-{plain}", instead(name, os.mkfifo))
         yield BadBundle(f"folder-{plain}", instead(name, Path.mkdir))
     for name in ("more.py", "exemplars/more.webp", ".hidden", "\udcff"):
         plain = name.replace("/", "-").replace("\udcff", "no-text")
-        yield BadBundle(f"unlisted-{plain}", lambda folder, name=name: (folder / name).write_bytes(b"x"))  # type: ignore[misc]
+        yield BadBundle(f"unlisted-{plain}", lambda folder, name=name: (folder / name).write_bytes(b"x"))
     yield BadBundle("unlisted-pipe", lambda folder: os.mkfifo(folder / "pipe"))
     yield BadBundle("unlisted-folder", lambda folder: (folder / "more").mkdir())
     yield BadBundle("exemplars-elsewhere", lambda folder: _moved_away(folder / "exemplars"))
@@ -178,20 +184,25 @@ def _manifests() -> Iterator[BadBundle]:
         return BadBundle(f"spelled-{name}", spoil)
 
     for key in ("name", "method", "input", "code", "clusters", "hierarchy", "provenance", "files"):
-        yield rewritten(f"without-{key}", lambda manifest, key=key: manifest.pop(key))  # type: ignore[misc]
+        yield rewritten(f"without-{key}", lambda manifest, key=key: manifest.pop(key))
         for i, value in enumerate((None, [], {}, 0, "x" * 5000)):
-            yield rewritten(f"{key}-{i}", lambda manifest, key=key, value=value: manifest.update({key: value}))  # type: ignore[misc]
+            yield rewritten(f"{key}-{i}", lambda manifest, key=key, value=value: manifest.update({key: value}))
     deep: list[Any] = []
     for _ in range(20):
         deep = [deep]
     recipes = {"deep": {"a": deep}, "wide": {"a": [0] * 10_001}, "long": {"a": "x" * 5000}, "huge": {"a": 2**64}}
     for name, recipe in recipes.items():
-        yield rewritten(f"recipe-{name}", lambda m, recipe=recipe: m["provenance"].update(recipe=recipe))  # type: ignore[misc]
+        yield rewritten(f"recipe-{name}", lambda m, recipe=recipe: m["provenance"].update(recipe=recipe))
     yield rewritten("unknown-key", lambda m: m["code"].update(surprise=1))
-    yield rewritten("many-files", lambda m: m["files"].update({f"exemplars/000_{i}.webp": "0" * 64 for i in range(9000)}))
+    yield rewritten(
+        "many-files", lambda m: m["files"].update({f"exemplars/000_{i}.webp": "0" * 64 for i in range(9000)})
+    )
     for i, name in enumerate(("../out", "/etc/passwd", "exemplars/../x.webp", "exemplars/000_0.webp\n", "x" * 3000)):
-        yield rewritten(f"file-name-{i}", lambda m, name=name: m["files"].update({name: "0" * 64}))  # type: ignore[misc]
-    yield rewritten("map-too-large", lambda m: (m["input"].update(size=[2048, 2048], max_side_px=8192), m["code"].update(stride=1, dim=4096)))
+        yield rewritten(f"file-name-{i}", lambda m, name=name: m["files"].update({name: "0" * 64}))
+    yield rewritten(
+        "map-too-large",
+        lambda m: (m["input"].update(size=[2048, 2048], max_side_px=8192), m["code"].update(stride=1, dim=4096)),
+    )
     yield rewritten("area-too-large", lambda m: m["input"].update(size=[8192, 8192], max_side_px=8192))
     yield spelled("twice", lambda text: text.replace("{", '{"name": "tiny",', 1))
     yield spelled("twice-inside", lambda text: text.replace('"multiple"', '"multiple": 8, "multiple"', 1))
@@ -199,7 +210,9 @@ def _manifests() -> Iterator[BadBundle]:
     yield spelled("nan-in-recipe", lambda text: text.replace('"recipe": {', '"recipe": {"a": NaN', 1))
     yield spelled("inf-in-recipe", lambda text: text.replace('"recipe": {', '"recipe": {"a": 1e999', 1))
     yield spelled("digits-in-recipe", lambda text: text.replace('"recipe": {', '"recipe": {"a": 1' + "0" * 6000, 1))
-    yield spelled("nested", lambda text: text.replace('"recipe": {', '"recipe": {"a": ' + "[" * 15_000 + "]" * 15_000, 1))
+    yield spelled(
+        "nested", lambda text: text.replace('"recipe": {', '"recipe": {"a": ' + "[" * 15_000 + "]" * 15_000, 1)
+    )
     yield spelled("brackets", lambda text: text.replace('"recipe": {', '"recipe": {"a": [' + "[]," * 30_000 + "0]", 1))
     yield spelled("too-long", lambda text: text + " " * (2 * 2**20))
     yield spelled("utf-16", lambda text: text.encode("utf-16"))
@@ -218,14 +231,16 @@ def _arrays(sound: Path) -> Iterator[BadBundle]:
         data = (sound / name).read_bytes()
         for part in range(8):
             yield put(name, f"right-cut-{name}-{part}", data[: len(data) * part // 8])
-        yield put(name, f"right-longer-{name}", data + bytes(4)) if name == "centroids.npy" else put(
-            name, f"right-flipped-{name}", _flipped(data, 0)
+        yield (
+            put(name, f"right-longer-{name}", data + bytes(4))
+            if name == "centroids.npy"
+            else put(name, f"right-flipped-{name}", _flipped(data, 0))
         )
     centroids = np.load(sound / "centroids.npy")
     for label, array in {
         "float64": centroids.astype("<f8"), "big-endian": centroids.astype(">f4"), "one-row-less": centroids[:-1],
-        "infinite": centroids * np.float32(np.inf), "nan": centroids * np.nan, "zero": centroids * 0, "huge": centroids * 1e38,
-        "flat": centroids.ravel(), "scalar": np.float32(1), "empty": centroids[:0],
+        "infinite": centroids * np.float32(np.inf), "nan": centroids * np.nan, "zero": centroids * 0,
+        "huge": centroids * np.float32(1e38), "flat": centroids.ravel(), "scalar": np.float32(1), "empty": centroids[:0],
     }.items():  # fmt: skip
         yield put("centroids.npy", f"centroids-{label}", npy(np.asarray(array)))
     yield put("centroids.npy", "centroids-pickled", npy(np.array([{"a": 1}], object)))
@@ -308,17 +323,27 @@ def _graphs(sound: Path) -> Iterator[BadBundle]:
     yield changed("domain-node", lambda m: setattr(m.graph.node[0], "domain", "com.example"))
     for kind in ("Loop", "If", "Scan", "RandomNormalLike", "Bernoulli", "Multinomial", "SequenceConstruct", "Optional",
                  "StringNormalizer", "LSTM", "Dropout", "NonMaxSuppression", "Compress", "Unique", "Made-up", ""):  # fmt: skip
-        yield changed(f"operator-{kind or 'none'}", lambda m, kind=kind: setattr(m.graph.node[0], "op_type", kind))  # type: ignore[misc]
+        yield changed(f"operator-{kind or 'none'}", lambda m, kind=kind: setattr(m.graph.node[0], "op_type", kind))
     yield changed("no-nodes", lambda m: m.graph.ClearField("node"))
-    yield changed("functions", lambda m: m.functions.append(
-        helper.make_function("f", "f", ["a"], ["b"], [helper.make_node("Abs", ["a"], ["b"])], [helper.make_opsetid("", 17)])
-    ))  # fmt: skip
+    absolute = helper.make_node("Abs", ["a"], ["b"])
+    function = helper.make_function("f", "f", ["a"], ["b"], [absolute], [helper.make_opsetid("", 17)])
+    yield changed("functions", lambda m: m.functions.append(function))
     yield changed("training", lambda m: m.training_info.add())
-    yield changed("subgraph", lambda m: m.graph.node[0].attribute.append(helper.make_attribute("body", helper.make_graph([], "g", [], []))))
+    yield changed(
+        "subgraph",
+        lambda m: m.graph.node[0].attribute.append(helper.make_attribute("body", helper.make_graph([], "g", [], []))),
+    )
     yield changed("sparse", lambda m: m.graph.sparse_initializer.add())
-    yield changed("text-constant", lambda m: m.graph.node.insert(0, helper.make_node("Constant", [], ["t"], value_string="x")))
-    yield changed("text-weights", lambda m: m.graph.initializer.append(helper.make_tensor("t", TensorProto.STRING, [1], [b"x"])))
-    yield changed("complex-weights", lambda m: m.graph.initializer.append(helper.make_tensor("t", TensorProto.COMPLEX64, [1], [1j])))
+    yield changed(
+        "text-constant", lambda m: m.graph.node.insert(0, helper.make_node("Constant", [], ["t"], value_string="x"))
+    )
+    yield changed(
+        "text-weights", lambda m: m.graph.initializer.append(helper.make_tensor("t", TensorProto.STRING, [1], [b"x"]))
+    )
+    yield changed(
+        "complex-weights",
+        lambda m: m.graph.initializer.append(helper.make_tensor("t", TensorProto.COMPLEX64, [1], [1j])),
+    )
     yield changed("unsorted", lambda m: m.graph.node.append(_taken_out(m.graph.node, 0)))
     yield changed("two-of-a-name", lambda m: m.graph.node.append(m.graph.node[0]))
     yield changed("external", lambda m: _external(m.graph.initializer[2]))
@@ -328,8 +353,14 @@ def _graphs(sound: Path) -> Iterator[BadBundle]:
     yield changed("weights-fewer", lambda m: setattr(m.graph.initializer[2], "raw_data", b"1234"))
     yield changed("shape-of-values", lambda m: _sized_by_pixels(m.graph))
     yield changed("no-code", lambda m: m.graph.output.pop(), "proof")
-    yield changed("five-inputs", lambda m: m.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1])), "proof")
-    yield changed("float-input", lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.FLOAT), "proof")
+    yield changed(
+        "five-inputs",
+        lambda m: m.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1])),
+        "proof",
+    )
+    yield changed(
+        "float-input", lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.FLOAT), "proof"
+    )
     yield changed("six-clusters", lambda m: _weights(m, np.zeros((6, 3, 1, 1), np.float32)), "proof")
     yield changed("nan", lambda m: _weights(m, np.full((5, 3, 1, 1), np.nan, np.float32)), "proof")
     yield changed("infinite", lambda m: _weights(m, np.full((5, 3, 1, 1), np.inf, np.float32)), "proof")

@@ -23,7 +23,7 @@ from service.engines import Engine
 from service.engines.base import version
 from service.metrics import tessera_version
 from service.remembered import Remembered
-from service.repository import proving_process
+from service.repository.proving_process import ENVIRONMENT, NO_MEMORY, PROVED, REFUSED
 from service.settings import Settings
 
 log = logging.getLogger("tessera")
@@ -33,6 +33,8 @@ log = logging.getLogger("tessera")
 _NICE = 10
 _PATIENCE = 3
 _FILE_COPIES = 4  # of the network's bytes: read, parsed, laid out, and once more while that is done
+_TIME_IS_UP = getattr(signal, "SIGXCPU", 24)
+_PROCESS = "service.repository.proving_process"
 _LIBRARIES = ("onnx", "onnxruntime", "openvino")
 
 
@@ -44,7 +46,7 @@ class Prover:
         self._known = Remembered(_file(settings), "the proof of a bundle is not remembered, it will be made again")
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
 
     def open(self, bundle: Bundle) -> Engine:
         """The engine that the settings name, of a network that is proved. Raises BundleError, EngineError."""
@@ -64,7 +66,7 @@ class Prover:
     def close(self) -> None:
         """Ends what runs; nothing is proved any more."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             for process in self._running:
                 process.kill()
 
@@ -74,11 +76,11 @@ class Prover:
         granted = self._settings.proof_bytes + _FILE_COPIES * bundle.encoder_path.stat().st_size
         script = (
             f"import gc, os, sys; gc.disable(); getattr(os, 'nice', id)({_NICE}); sys.path[:] = {sys.path!r};"
-            f" from {proving_process.__name__} import main; main()"
+            f" from {_PROCESS} import main; main()"
         )
         command = [sys.executable, "-c", script, str(bundle.path.resolve()), bundle.digest, str(granted), str(seconds)]
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 return "the server stops"
             process = subprocess.Popen(
                 command,
@@ -87,31 +89,32 @@ class Prover:
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
                 errors="replace",
-                env={**os.environ, **proving_process.ENVIRONMENT},
+                env={**os.environ, **ENVIRONMENT},
             )
             self._running.add(process)
         try:
             verdict, errors = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
             return f"its network has not repeated the golden image within {patience} s (TESSERA_PROOF_S={seconds})"
         finally:
             with self._lock:
                 self._running.discard(process)
-                process.kill()
-            process.communicate()
         ended = process.returncode
-        if ended == 0 and verdict == proving_process.PROVED:
+        last = verdict.rpartition("\n")[2]  # a library may have printed before
+        if ended == 0 and last == PROVED:
             return None
-        if ended == proving_process.REFUSED:
-            return shown(verdict.strip(), 400).removeprefix(f"{bundle.ref}: ")
-        if ended == proving_process.NO_MEMORY:
+        if ended == REFUSED:
+            return shown(last, 400).removeprefix(f"{bundle.ref}: ")
+        if ended == NO_MEMORY:
             return (
                 f"its network takes more memory than the {granted / 2**20:.0f} MB granted to prove it"
                 f" (TESSERA_PROOF_BYTES={self._settings.proof_bytes})"
             )
-        if ended == -signal.SIGXCPU:
+        if ended == -_TIME_IS_UP:
             return f"its network takes longer than {seconds} s of a core for the golden image (TESSERA_PROOF_S)"
-        if self._closed:
+        if self._closed.is_set():
             return "the server stops"
         log.error("%s: the process that proves it ended with %s: %s", bundle.ref, ended, errors[-1000:])
         return f"its network ended the process that was to prove it (exit status {ended})"

@@ -8,6 +8,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,26 +39,41 @@ def main() -> None:
     folder, digest, granted_bytes, granted_s = sys.argv[1:5]
     _ends_first()
     try:
-        from models import onnx_rules
-
         kinds = reference_first(list(engines.kinds().values()))
         for kind in kinds:
             for module in kind.modules:
                 __import__(module)
         _limit(int(granted_bytes), int(granted_s))  # what loading the libraries took is not counted
-        bundle = Bundle.load(folder)
-        if bundle.digest != digest:
-            raise BundleError("it changed while it was loaded")
-        onnx_rules.check(bundle.encoder_bytes())
-        for kind in kinds:
-            _prove(bundle, kind, needed=kind is kinds[0])
+        prove(folder, digest, kinds)
     except Exception as error:
         if isinstance(error, MemoryError) or "alloc" in str(error):
             sys.exit(NO_MEMORY)
-        sys.stdout.buffer.write(_sentence(error).encode(errors="replace"))
+        sys.stdout.buffer.write(" ".join(_sentence(error).split()).encode(errors="replace"))
         sys.stdout.flush()
         sys.exit(REFUSED)
     print(PROVED, end="", flush=True)
+
+
+def prove(folder: Path | str, digest: str, kinds: Sequence[Kind]) -> None:
+    """Raises whatever is wrong with the bundle of this digest on the first of these engines.
+
+    The others may refuse it, and are then not taken for it; here they only show that they end no process.
+    """
+    from models import onnx_rules
+
+    bundle = Bundle.load(folder)
+    if bundle.digest != digest:
+        raise BundleError("it changed while it was loaded")
+    onnx_rules.check(bundle.encoder_bytes())
+    for kind in kinds:
+        try:
+            engine = kind.open(bundle, Settings(threads=1))
+            self_test(bundle, checked(bundle, engine))
+            engine.warm([bundle.manifest.input.size])
+            engine.close()
+        except Exception:
+            if kind is kinds[0]:
+                raise
 
 
 def checked(bundle: Bundle, predict: Predictor) -> Predictor:
@@ -84,18 +100,6 @@ def checked(bundle: Bundle, predict: Predictor) -> Predictor:
     return run
 
 
-def _prove(bundle: Bundle, kind: Kind, *, needed: bool) -> None:
-    """Raises where a kind of engine that is needed cannot run the bundle; the others may refuse, and are not taken."""
-    try:
-        engine = kind.open(bundle, Settings(threads=1))
-        self_test(bundle, checked(bundle, engine))
-        engine.warm([bundle.manifest.input.size])
-        engine.close()
-    except Exception:
-        if needed:
-            raise
-
-
 def _sentence(error: Exception) -> str:
     if isinstance(error, TesseraError):
         return str(error)
@@ -118,9 +122,16 @@ def _limit(granted_bytes: int, granted_s: int) -> None:
         import resource
     except ImportError:
         return
+
+    def bound(what: int, soft: int, hard: int) -> None:
+        already = resource.getrlimit(what)[1]
+        if already != resource.RLIM_INFINITY:
+            soft, hard = min(soft, already), min(hard, already)
+        resource.setrlimit(what, (soft, hard))
+
     used = int(sum(os.times()[:2]))
-    resource.setrlimit(resource.RLIMIT_CPU, (used + granted_s, used + granted_s + 5))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    bound(resource.RLIMIT_CPU, used + granted_s, used + granted_s + 5)  # told at the first, ended at the second
+    bound(resource.RLIMIT_CORE, 0, 0)
     with suppress(OSError):
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (held + granted_bytes, held + granted_bytes))
+        bound(resource.RLIMIT_AS, held + granted_bytes, held + granted_bytes)

@@ -49,7 +49,9 @@ class TrustList:
         except UnicodeDecodeError:
             raise SettingsError(f"{_SETTING}: {path} is no text; it lists digests, one a line") from None
         if len(text) > _MAX_BYTES:
-            raise SettingsError(f"{_SETTING}: {path} is larger than {_MAX_BYTES // 2**20} MiB; it lists digests, one a line")
+            raise SettingsError(
+                f"{_SETTING}: {path} is larger than {_MAX_BYTES // 2**20} MiB; it lists digests, one a line"
+            )
         digests = set()
         for number, line in enumerate(map(str.strip, text.splitlines()), 1):
             if not line or line.startswith("#"):

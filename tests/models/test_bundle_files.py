@@ -66,7 +66,9 @@ def test_pipes_and_folders_that_are_not_listed_are_refused(saved: Path, name: st
         Bundle.load(saved)
 
 
-@pytest.mark.parametrize(("name", "says"), [("\udcff", r"\\udcff is not"), ("a\nb", r"a\\nb is not"), ("x" * 250, "x{100} is")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("\udcff", r"\\udcff is not"), ("a\nb", r"a\\nb is not"), ("x" * 250, "x{100} is")]
+)
 def test_every_name_can_be_told(saved: Path, name: str, says: str) -> None:
     (saved / name).touch()
     with pytest.raises(BundleError, match=says) as error:

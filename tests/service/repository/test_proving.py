@@ -2,11 +2,12 @@
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -15,12 +16,15 @@ from onnx import helper, numpy_helper
 
 from models.bundle import Bundle, BundleError
 from models.inference import Prediction
+from service import engines
+from service.engines.autoselect import reference_first
 from service.errors import BadModel
 from service.repository import proving, proving_process
 from service.repository.proving import Prover
 from service.repository.registry import Registry
 from service.settings import Settings
-from tests.bad_bundles import bad_bundles
+from tests.bad_bundles import BadBundle, bad_bundles
+from tests.service.fakes import wait_until
 from tests.service.registries import settings_of, within
 from tests.service.repository import proving_doubles
 from tests.tiny import MeanColor, mean_color_onnx
@@ -33,49 +37,65 @@ def prover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pro
     return lambda **settings: Prover(Settings(state=tmp_path, **settings))
 
 
-def processes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The processes that are started from now on."""
-    started: list[Any] = []
-    popen = proving.subprocess.Popen
-    monkeypatch.setattr(proving.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    return started
+def cases(tiny_bundle: Path, found: str) -> dict[str, BadBundle]:
+    return {case.name: case for case in bad_bundles(tiny_bundle) if case.found == found}
 
 
 def test_a_sound_bundle_is_proved_once(
     prover: Callable[..., Prover], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle, started = Bundle.load(tiny_bundle), processes(monkeypatch)
+    bundle, runs = Bundle.load(tiny_bundle), []
+    run = Prover._run
+    monkeypatch.setattr(
+        Prover, "_run", lambda self, bundle: runs.append(bundle.ref) or (run(self, bundle) if not runs[1:] else None)
+    )
     prover().prove(bundle)
     prover().prove(bundle)
-    assert len(started) == 1
-    monkeypatch.setattr(proving, "tessera_version", lambda: "another")
-    prover().prove(bundle)
-    assert len(started) == 2
-
-
-@pytest.mark.parametrize("name", ["network-external", "network-nan", "network-finer-than-said", "golden-of-another"])
-def test_a_bad_network_is_refused_with_its_reason_and_not_remembered(
-    prover: Callable[..., Prover], tiny_bundle: Path, tmp_path: Path, name: str
-) -> None:
-    says = {
-        "network-external": "in another file",
-        "network-nan": "not finite",
-        "network-finer-than-said": "one every 8 pixels",
-        "golden-of-another": "golden image",
-    }[name]
-    (case,) = [case for case in bad_bundles(tiny_bundle) if case.name == name]
-    bundle = Bundle.load(case.write(tiny_bundle, tmp_path / name))
-    with pytest.raises(BundleError, match=f"tiny@.*{says}") as error:
+    assert len(runs) == 1
+    for name, another in (
+        ("tessera_version", lambda: "another"),
+        ("version", lambda library: f"{library} of tomorrow"),
+    ):
+        monkeypatch.setattr(proving, name, another)
         prover().prove(bundle)
-    assert "\n" not in str(error.value)
+        prover().prove(bundle)
+    monkeypatch.setattr(proving.hardware, "processor", lambda: "another")
+    prover().prove(bundle)
+    assert len(runs) == 4
+
+
+def test_a_bad_network_is_refused_with_its_reason_and_not_remembered(
+    prover: Callable[..., Prover], tiny_bundle: Path, tmp_path: Path
+) -> None:
+    case = cases(tiny_bundle, "rules")["network-external"]
+    bundle = Bundle.load(case.write(tiny_bundle, tmp_path / "bad"))
+    with pytest.raises(BundleError, match=r"tiny@.*encoder\.onnx: the values of centroids are in another file"):
+        prover().prove(bundle)
     assert not (tmp_path / "proofs.json").exists()
+
+
+def test_every_network_that_is_not_the_manifests_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    kinds = reference_first(list(engines.kinds().values()))[:1]
+    bad = cases(tiny_bundle, "proof")
+    assert len(bad) > 8
+    for name, case in bad.items():
+        folder = case.write(tiny_bundle, tmp_path / name)
+        with np.errstate(all="ignore"), pytest.raises(Exception, match=r".") as error:
+            proving_process.prove(folder, Bundle.load(folder).digest, kinds)
+        assert not isinstance(error.value, AssertionError | ImportError), name
+    with pytest.raises(BundleError, match="changed while it was loaded"):
+        proving_process.prove(tiny_bundle, "0" * 64, kinds)
+    proving_process.prove(tiny_bundle, Bundle.load(tiny_bundle).digest, kinds)
 
 
 def test_a_network_that_takes_too_much_memory_ends_its_own_process(
     prover: Callable[..., Prover], make_bundle: Callable[..., Path]
 ) -> None:
     model = onnx.load_from_string(mean_color_onnx())
-    held = [helper.make_node("ConstantOfShape", ["large"], ["zeros"]), helper.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0)]
+    held = [
+        helper.make_node("ConstantOfShape", ["large"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["most"], keepdims=0),
+    ]
     held.append(helper.make_node("Add", ["half_", "most"], ["half"]))
     model.graph.initializer[0].name = "half_"
     model.graph.initializer.append(numpy_helper.from_array(np.array([2**27]), "large"))  # 512 MB
@@ -84,7 +104,6 @@ def test_a_network_that_takes_too_much_memory_ends_its_own_process(
     bundle = Bundle.load(make_bundle(encoder_onnx=model.SerializeToString()))
     with pytest.raises(BundleError, match=r"more memory than the 128 MB.*TESSERA_PROOF_BYTES=134217728"):
         prover(proof_bytes=2**27).prove(bundle)
-    prover().prove(bundle)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +112,6 @@ def test_a_network_that_takes_too_much_memory_ends_its_own_process(
         ("crash", "ended the process"),
         ("hang", r"within \d+ s .*TESSERA_PROOF_S"),
         ("spin", "longer than 1 s of a core"),
-        ("silence", "ended the process"),
         ("chatter", "ended the process"),
         ("traceback", "ended the process"),
     ],
@@ -107,12 +125,12 @@ def test_however_the_process_ends_there_is_a_sentence(
     says: str,
 ) -> None:
     monkeypatch.setenv("TESSERA_TEST_END", end)
-    monkeypatch.setattr(proving, "proving_process", proving_doubles)
+    monkeypatch.setattr(proving, "_PROCESS", proving_doubles.__name__)
     monkeypatch.setattr(proving, "_PATIENCE", -8 if end == "hang" else 10)
-    started = processes(monkeypatch)
+    one = prover(proof_s=1)
     with caplog.at_level(logging.ERROR), pytest.raises(BundleError, match=says):
-        prover(proof_s=1).prove(Bundle.load(tiny_bundle))
-    assert started[0].poll() is not None
+        one.prove(Bundle.load(tiny_bundle))
+    assert not one._running
     assert ("out of luck" in caplog.text) == (end == "traceback")
 
 
@@ -120,8 +138,8 @@ def test_closing_ends_what_is_being_proved_and_nothing_is_proved_any_more(
     prover: Callable[..., Prover], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TESSERA_TEST_END", "hang")
-    monkeypatch.setattr(proving, "proving_process", proving_doubles)
-    bundle, one, started = Bundle.load(tiny_bundle), prover(), processes(monkeypatch)
+    monkeypatch.setattr(proving, "_PROCESS", proving_doubles.__name__)
+    bundle, one = Bundle.load(tiny_bundle), prover()
     said: list[str] = []
 
     def prove() -> None:
@@ -131,26 +149,32 @@ def test_closing_ends_what_is_being_proved_and_nothing_is_proved_any_more(
 
     thread = threading.Thread(target=prove)
     thread.start()
-    while not one._running:
-        time.sleep(0.01)
+    wait_until(lambda: bool(one._running))
     began = time.monotonic()
     one.close()
     thread.join(10)
     assert time.monotonic() - began < 5
     prove()
     assert [text.partition(": ")[2] for text in said] == ["the server stops"] * 2
-    assert len(started) == 1
 
 
-def test_the_process_gives_way_and_is_the_first_to_go(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command: list[Any] = []
-    monkeypatch.setattr(proving.subprocess, "Popen", lambda given, **_: command.append(given) or 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        Prover(Settings(state=tiny_bundle / "nowhere"))._run(Bundle.load(tiny_bundle))
-    code = command[0][2].partition(" from ")[0] + " from service.repository.proving_process import _ends_first as go; go();"
-    code += " print(os.nice(0), open('/proc/self/oom_score_adj').read().strip())"
-    said = os.popen(f'{command[0][0]} -c "{code}"').read().split()
-    assert [int(number) for number in said] == [os.nice(0) + 10, 1000]
+def test_the_process_gives_way_and_is_the_first_to_go(
+    prover: Callable[..., Prover], tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TESSERA_TEST_END", "hang")
+    monkeypatch.setattr(proving, "_PROCESS", proving_doubles.__name__)
+    one = prover()
+    thread = threading.Thread(target=lambda: one._run(Bundle.load(tiny_bundle)))
+    thread.start()
+    wait_until(lambda: any(os.getpriority(os.PRIO_PROCESS, p.pid) == proving._NICE for p in one._running))
+    one.close()
+    thread.join(10)
+    code = "from service.repository.proving_process import _ends_first, _limit; _ends_first(); _limit(2**28, 7);"
+    code += " import resource as r; print(open('/proc/self/oom_score_adj').read(), r.getrlimit(r.RLIMIT_CPU)[0] >= 7);"
+    code += " bytes(2**29)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.stdout.split() == ["1000", "True"]
+    assert "MemoryError" in ended.stderr
 
 
 def test_an_answer_is_held_against_the_manifest(tiny_bundle: Path) -> None:
@@ -168,15 +192,12 @@ def test_an_answer_is_held_against_the_manifest(tiny_bundle: Path) -> None:
         (sound.scores, sound.code * np.inf, "code of the golden image"),
     ):
         with np.errstate(invalid="ignore"), pytest.raises(BundleError, match=says):
-            proving_process.checked(bundle, lambda *_, s=scores, c=code, **__: Prediction(s, c))(pixels)  # type: ignore[misc]
+            proving_process.checked(bundle, lambda *_, s=scores, c=code, **__: Prediction(s, c))(pixels)
 
 
-def test_a_bundle_that_is_not_proved_changes_nothing(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bundle_that_is_not_proved_changes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     bundle = Bundle.load(tiny_bundle)
-    (case,) = [case for case in bad_bundles(tiny_bundle) if case.name == "network-operator-Loop"]
-    folder = case.write(tiny_bundle, tmp_path / "bad")
+    folder = cases(tiny_bundle, "rules")["network-operator-Loop"].write(tiny_bundle, tmp_path / "bad")
 
     async def work(registry: Registry) -> None:
         before = registry.get(None)

@@ -41,7 +41,9 @@ def test_a_listed_digest_passes_and_another_does_not(tmp_path: Path, line: str) 
         trust.check("street", "0" * 64)
 
 
-@pytest.mark.parametrize("text", ["street", DIGEST[:-1], DIGEST + "0", f"sha256:{DIGEST}", f"{DIGEST},{DIGEST}", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["street", DIGEST[:-1], DIGEST + "0", f"sha256:{DIGEST}", f"{DIGEST},{DIGEST}", "\x00"]
+)
 def test_a_list_that_cannot_be_read_stops_the_start(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError, match=r"TESSERA_TRUST: .*line 1 begins with no digest"):
         listed(tmp_path, text)
