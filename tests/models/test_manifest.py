@@ -1,11 +1,14 @@
 """What a manifest may say, rule by rule. What its files hold is in test_bundle.py."""
 
+import math
+import re
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from models.manifest import Cluster, Manifest, Merge
+from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance, parse
+from models.preprocess import InputSpec
 from tests.models.stripes import parts
 
 
@@ -43,3 +46,97 @@ def test_what_is_not_sound_is_refused_with_its_reason(changed: dict[str, Any], r
 def test_a_clusters_name_is_seen_whole(name: str) -> None:
     with pytest.raises(ValidationError, match="not seen"):
         named(name)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    recipe: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        recipe = {"a": recipe}
+    return recipe
+
+
+def provenance(**changed: Any) -> Provenance:
+    return Provenance(**{**dict(parts()["provenance"]), **changed})
+
+
+def code(**changed: Any) -> CodeSpec:
+    return CodeSpec(**{**dict(parts()["code"]), **changed})
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "taken", "refused"),
+    [
+        (code, "dim", (1, 4096), (0, 4097)),
+        (code, "stride", (1, 1024), (0, 1025)),
+        (code, "temperature", (1e-4, 1e4), (9e-5, 10_001, math.inf, math.nan)),
+        (provenance, "seed", (-(2**63), 2**63 - 1), (-(2**63) - 1, 2**63)),
+        (provenance, "images", (0, 2**63 - 1), (-1, 2**63)),
+        (provenance, "data", ("x" * 4096,), ("x" * 4097,)),
+        (provenance, "licence", ("x" * 4096,), ("x" * 4097,)),
+        (provenance, "tessera", ("x" * 200,), ("x" * 201,)),
+        (provenance, "created", ("x" * 200,), ("x" * 201,)),
+        (manifest, "method", ("x" * 200,), ("x" * 201,)),
+        (provenance, "recipe", ({"a": [0] * 9997},), ({"a": [0] * 9998},)),
+        (provenance, "recipe", (nested(16),), (nested(17),)),
+        (provenance, "recipe", ({"a": "x" * 4096}, {"x" * 4096: 1}), ({"a": "x" * 4097}, {"x" * 4097: 1})),
+        (provenance, "recipe", ({"a": [2**63 - 1, 1e308, True, None, (), {}]},), ({"a": 2**63}, {"a": [math.nan]})),
+        (provenance, "recipe", (), ({"a": b"bytes"}, {"a": object()})),
+        (manifest, "files", ({f"{i}": "0" * 64 for i in range(8192)},), ({f"{i}": "0" * 64 for i in range(8193)},)),
+        (Merge, "height", (-1e9, 1e9), (-1.1e9, 1.1e9, math.inf, math.nan)),
+        (Merge, "k", (1, 254), (0, 255)),
+        (Cluster, "fraction", (0, 1), (-1e-9, 1.0001, math.nan)),
+    ],
+)  # fmt: skip
+def test_every_number_and_text_has_a_bound(make: Any, name: str, taken: Any, refused: Any) -> None:
+    others = {
+        Merge: {"k": 2, "merge": (0, 1), "into": 0, "height": 0},
+        Cluster: {"name": "a", "color": "#000000", "fraction": 0},
+    }
+    for value in taken:
+        make(**{**others.get(make, {}), name: value})
+    for value in refused:
+        with pytest.raises(ValidationError, match=name):
+            make(**{**others.get(make, {}), name: value})
+
+
+def test_scores_and_code_of_the_largest_image_have_a_bound() -> None:
+    large = InputSpec(size=(1024, 1024), multiple=4, max_side_px=4096)
+    manifest(input=large, code=code(stride=4, dim=2045))  # 2048 maps of 2^18 cells: 2 GiB
+    with pytest.raises(ValidationError, match="an image of 4096×1024, the largest of this input, take 2 GiB; 2 are"):
+        manifest(input=large, code=code(stride=4, dim=2046))
+
+
+def written(**changed: str) -> bytes:
+    """A manifest's JSON, with what is written after these keys."""
+    text = manifest().model_dump_json()
+    for key, value in changed.items():
+        found = re.search(rf'"{key}":("[^"]*"|{{}}|[^,}}]*)', text)
+        assert found
+        text = f'{text[: found.start()]}"{key}":{value}{text[found.end() :]}'
+    return text.encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (written(schema_version="true"), "schema_version: Input should be a valid integer"),
+        (written(stride='"4"'), "code.stride: Input should be a valid integer"),
+        (written(stride="4.0"), "code.stride: Input should be a valid integer"),
+        (written(stride="4e0"), "code.stride: Input should be a valid integer"),
+        (written(fraction="true"), r"clusters\.0\.fraction: Input should be a valid number"),
+        (written(fraction="NaN"), "finite"),
+        (written(height="1e999"), "finite"),
+        (written(recipe='{"a": NaN}'), "finite"),
+        (written(recipe='{"a": 1, "a": 1}'), "'a' stands twice"),
+        (written(method='"x", "method": "y"'), "'method' stands twice"),
+        (written(method='"x", "m\\u0065thod": "y"'), "'method' stands twice"),
+        (written(recipe='{"a": [' + "[]," * 20_000 + "0]}"), "more than 20000 lists and objects"),
+        (written(recipe='{"a": ' + "[" * 9000 + "]" * 9000 + "}"), "recursion limit"),
+        (b"\xff\xfe{\x00}\x00", "JSON"),
+        (b"", "JSON"),
+    ],
+)
+def test_a_file_is_read_to_the_letter(raw: bytes, says: str) -> None:
+    assert parse(written()).name == "stripes"
+    with pytest.raises(ValueError, match=says):
+        parse(raw)

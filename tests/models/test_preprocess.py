@@ -1,5 +1,6 @@
 """The way to the network's size and back."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from models import preprocess
-from models.preprocess import InputSpec, fit, fitted_size, resize
+from models.preprocess import InputSpec, Normalization, fit, fitted_size, resize
 
 
 def test_short_side_keeps_the_aspect_and_the_multiple() -> None:
@@ -72,3 +73,41 @@ def test_bands_are_written_only_where_there_are_some() -> None:
     for wrong in ([], [1, 2], [0], [1, 2, 3, 4]):
         with pytest.raises(ValidationError):
             InputSpec.model_validate({"size": (8, 8), "bands": wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [
+        ("size", ((1, 1), (1, 8192)), ((0, 8), (8, -1), (8, 8193))),
+        ("multiple", (1, 1024), (0, 1025)),
+        ("max_side_px", (8, 8192), (0, 7, 8193)),  # 7: less than `multiple`
+        ("bands", ((1,), (65535, 1, 1)), ((0,), (65536,), (1, 2))),
+    ],
+)
+def test_every_number_of_the_input_has_a_bound(name: str, taken: Any, refused: Any) -> None:
+    for value in taken:
+        InputSpec(**{"size": (8, 8), name: value})
+    for value in refused:
+        with pytest.raises(ValidationError):
+            InputSpec(**{"size": (8, 8), name: value})
+
+
+def test_the_largest_image_that_can_come_of_it_has_a_bound() -> None:
+    panorama = InputSpec(size=(240, 320), multiple=16, max_side_px=960)
+    assert panorama.largest == (240, 960)
+    for source in ((9, 5000), (5000, 9), (1, 1), (480, 640)):
+        height, width = fitted_size(source, panorama)
+        assert height * width <= 240 * 960
+    assert InputSpec(size=(64, 100), resize="stretch", max_side_px=8).largest == (64, 100)
+    InputSpec(size=(4096, 4096), max_side_px=8192)
+    for beyond in ({"size": (4104, 4104), "max_side_px": 8192}, {"size": (8192, 4097), "resize": "letterbox"}):
+        with pytest.raises(ValidationError, match=r"Mpx; the limit is 33\.6"):
+            InputSpec(**beyond)
+
+
+def test_normalization_has_bounds() -> None:
+    one = (1.0, 1.0, 1.0)
+    Normalization(mean=(0, -1000, 1000), std=(1e-6, 1000, 1))
+    for given in ({"mean": (0, 0, 1001)}, {"mean": (math.nan, 0, 0)}, {"std": (0, 1, 1)}, {"std": (math.inf, 1, 1)}):
+        with pytest.raises(ValidationError):
+            Normalization(**{"mean": one, "std": one, **given})
