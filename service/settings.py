@@ -122,7 +122,7 @@ class Settings(BaseModel):
     origins: str = ""
     trusted_proxies: str = ""
     trust: Path | None = None
-    proof_s: int = Field(default=120, ge=1, le=_DAY)
+    proof_s: int = Field(default=300, ge=1, le=_DAY)
     proof_bytes: int = Field(default=2 * 2**30, ge=2**20, le=_BYTES)
 
     @classmethod

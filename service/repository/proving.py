@@ -31,7 +31,7 @@ log = logging.getLogger("tessera")
 # The process gives way to whatever is served: where every core is busy it gets a tenth of one. What hangs without
 # using its time is therefore ended later than what spins.
 _NICE = 10
-_PATIENCE = 3
+_PATIENCE = 2
 _FILE_COPIES = 4  # of the network's bytes: read, parsed, laid out, and once more while that is done
 _TIME_IS_UP = getattr(signal, "SIGXCPU", 24)
 _PROCESS = "service.repository.proving_process"

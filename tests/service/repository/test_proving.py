@@ -126,7 +126,7 @@ def test_however_the_process_ends_there_is_a_sentence(
 ) -> None:
     monkeypatch.setenv("TESSERA_TEST_END", end)
     monkeypatch.setattr(proving, "_PROCESS", proving_doubles.__name__)
-    monkeypatch.setattr(proving, "_PATIENCE", -8 if end == "hang" else 10)
+    monkeypatch.setattr(proving, "_PATIENCE", -9 if end == "hang" else 10)
     one = prover(proof_s=1)
     with caplog.at_level(logging.ERROR), pytest.raises(BundleError, match=says):
         one.prove(Bundle.load(tiny_bundle))
