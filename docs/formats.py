@@ -51,17 +51,19 @@ _BOUNDS = """\
 ## Bounds
 
 Judged from the header, before a pixel is decoded: `TESSERA_MAX_BYTES` of a file, `TESSERA_MAX_MPX` and
-`TESSERA_MAX_SIDE_PX` of a picture, and 8 bytes of samples for each of those pixels. A TIFF may be cut into 4,096 strips or
-tiles and one more for each 1,024 pixels (65,536 at most), none larger than twice the image or 8 MiB, whose bytes are read
-four times at most where they are shared; it may have 4,096 directories. A JPEG may have 4,096 segments and 100 scans, PNG
-and WebP 32,768 chunks, the others 8,192 boxes beside each other. What a picture holds while it is worked on counts
-against `TESSERA_MAX_WORKING_BYTES` ([serving.md](serving.md)); `python -m benchmarks.large` measures it.
+`TESSERA_MAX_SIDE_PX` of a picture, and 8 bytes of samples for each of those pixels. A TIFF may be cut into 4,096
+strips or tiles and one more for each 1,024 pixels (65,536 at most), none larger than twice the image or 8 MiB, whose
+bytes are read four times at most where they are shared; it may have 4,096 directories. A JPEG may have 4,096 segments
+and 100 scans, PNG and WebP 32,768 chunks, the others 8,192 boxes beside each other. What a picture holds while it is
+worked on counts against `TESSERA_MAX_WORKING_BYTES` ([serving.md](serving.md)); `python -m benchmarks.large` measures
+it.
 
 JPEG, PNG and WebP are decoded in the server while their headers promise that it takes half a second. Everything else,
-and their odd kinds (animated, many scans, lossless or arithmetic-coded JPEG, one without an end), is decoded in processes
-of its own, one for each core and two at least, which have 2 s of a core and 1 s for each 8 MB they work on (413), and end
-at the request's deadline or when its client leaves. They are started when they are needed and end after a minute without
-work. `python -m benchmarks.hostile` shows what files cost that ask for more than they should, and a neighbor beside them.
+and their odd kinds (animated, many scans, lossless or arithmetic-coded JPEG, one without an end), is decoded in
+processes of its own, one for each core and two at least, which have 2 s of a core and 1 s for each 8 MB they work on
+(413), and end at the request's deadline or when its client leaves. They are started when they are needed and end
+after a minute without work. `python -m benchmarks.hostile` shows what files cost that ask for more than they should,
+and a neighbor beside them.
 
 Some decoders need more for a pixel than others, and what they may take grows with `TESSERA_MAX_MPX`. So at the default
 of {mpx:g} Mpx an intact picture of fewer may be refused with 413:
