@@ -5,8 +5,9 @@
 Every kind of `benchmarks.hostile_files` is sent to a server of our own on loopback, warm, nothing kept for images asked
 again: once while its memory is watched, then again and again, `--together` at a time, while another client asks for a
 small photo, as it does before that beside a photo like it. The neighbor's longest wait is held against twice its lone
-time and 200 ms; what a header refuses has 50 ms and 20 MB. Then a file that takes long is asked for with little time, and its client leaves: in the half second that begins
-half a second later the server may use no more than a tenth of a core. Exit code 1 where a bound is passed.
+time and 200 ms; what a header refuses has 50 ms and 20 MB. Then a file that takes long is asked for with little time,
+and its client leaves: in the half second that begins half a second later the server may use no more than a tenth of a
+core. Exit code 1 where a bound is passed.
 
 Knows nothing of how a server decides.
 """
