@@ -18,18 +18,18 @@ from pathlib import Path
 from benchmarks import machine
 from tests.tiny import write_tiny_bundle
 from tests.torture import bundles, connections, engines, load, pictures, requests, shutdown, state, supply
-from tests.torture.verdict import TESTS, Place, Row, Test, judged, table
+from tests.torture.verdict import TESTS, Place, Row, Trial, judged, table
 
 ROOMS = (bundles, connections, engines, load, pictures, requests, shutdown, state, supply)
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
-def order(test: Test) -> tuple[bool, int, str]:
+def order(test: Trial) -> tuple[bool, int, str]:
     """RELIABILITY's numbers first."""
     return not test.number.isdigit(), int(test.number) if test.number.isdigit() else 0, test.number
 
 
-def run(tests: list[Test], *, quick: bool, soak_s: float) -> list[Row]:
+def run(tests: list[Trial], *, quick: bool, soak_s: float) -> list[Row]:
     """One after the other; a line for each as it ends."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="torture.") as work:

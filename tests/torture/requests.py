@@ -149,7 +149,7 @@ async def multipart(place: Place, found: Found) -> None:
 @torture("8", "file names, model names and paths with line ends, NUL, .., devices: no header, no file, no 500")
 async def names(place: Place, found: Found) -> None:
     models = place.folder("models")
-    async with plain(place.bundle, place.folder("state"), PNG, models=models, admin_key="k", keys="a=k") as (server, _):
+    async with plain(place.bundle, place.folder("state"), PNG, models=models, admin_key="k") as (server, _):
         hostile = [
             "..", "../..", "..%2f..%2fetc", "%2e%2e", "%2e%2e%2f%2e%2e%2fetc%2fpasswd", "%2fetc", "%2fdev%2fzero",
             "/dev/zero", "CON", "%00", "a%00b", "a%0d%0aX-Injected:%20yes", "%0aX-Injected:yes", "%ff%fe", "~", ".",

@@ -69,7 +69,7 @@ class Found:
 Work = Callable[[Place, Found], Awaitable[None]]
 
 
-class Test(NamedTuple):
+class Trial(NamedTuple):
     """One row. `number` is RELIABILITY's, or a letter for what this project adds; `limit_s` ends it."""
 
     number: str
@@ -79,14 +79,14 @@ class Test(NamedTuple):
     work: Work
 
 
-TESTS: list[Test] = []
+TESTS: list[Trial] = []
 
 
 def torture(number: str, title: str, *, limit_s: float = 180.0, long: bool = False) -> Callable[[Work], Work]:
     """Puts a function into the table. `long`: minutes, left out where only the short ones are asked for."""
 
     def add(work: Work) -> Work:
-        TESTS.append(Test(number, title, limit_s, long, work))
+        TESTS.append(Trial(number, title, limit_s, long, work))
         return work
 
     return add
@@ -105,7 +105,7 @@ class Row(NamedTuple):
     seconds: float
 
 
-async def judged(test: Test, place: Place) -> Row:
+async def judged(test: Trial, place: Place) -> Row:
     """What a test found, whatever it raises."""
     found, began = Found(), time.monotonic()
     limit_s = test.limit_s + (place.soak_s if test.long else 0.0)

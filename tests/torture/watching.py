@@ -1,23 +1,23 @@
 """What is sampled while something else goes on: how fast a probe answers, how much memory is held.
 
-Each watcher is a thread of its own, so that it measures the server and not the loop that tortures it.
+Each watcher works apart, so that it measures the server and not the loop that tortures it.
 
 Knows nothing of what goes on meanwhile.
 """
 
-import http.client
+import json
 import statistics
+import subprocess
+import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from subprocess import PIPE
 
 from tests.torture.process import Server
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -53,26 +53,24 @@ def probing(
     every_s: float = 0.05,
     limit_s: float = 30.0,
 ) -> Iterator[Probes]:
-    """Asks again and again on connections of its own while the block runs."""
-    probes, over = Probes(), threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            began = time.perf_counter()
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit_s, source_address=(source, 0))
-            try:
-                connection.request(method, path, body)
-                answer = connection.getresponse()
-                answer.read()
-                probes.statuses[str(answer.status)] += 1
-            except (OSError, http.client.HTTPException) as error:
-                probes.statuses[type(error).__name__] += 1
-            finally:
-                connection.close()
-            probes.seconds.append(time.perf_counter() - began)
-            over.wait(every_s)
-
-    yield from _while(watch, over, probes)
+    """Asks again and again on connections of its own while the block runs; what it was answered is known afterwards."""
+    how = [str(port), method, path, source, str(every_s), str(limit_s)]
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", Path(__file__).with_name("probe.py"), *how], stdin=PIPE, stdout=PIPE
+    ) as asking:
+        assert asking.stdin is not None
+        assert asking.stdout is not None
+        asking.stdin.write(body or b"")
+        asking.stdin.close()
+        asking.stdout.readline()
+        probes = Probes()
+        try:
+            yield probes
+        finally:
+            asking.terminate()
+            for status, seconds in json.loads(asking.stdout.read()):
+                probes.statuses[status] += 1
+                probes.seconds.append(seconds)
 
 
 @dataclass
@@ -105,14 +103,10 @@ def memory(server: Server, every_s: float = 0.1) -> Iterator[Memory]:
             if sample := server.rss_mb():
                 held.samples.append(sample)
 
-    yield from _while(watch, over, held)
-
-
-def _while(watch: Callable[[], None], over: threading.Event, seen: T) -> Iterator[T]:
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield seen
+        yield held
     finally:
         over.set()
         thread.join(40)
