@@ -38,6 +38,15 @@ class Server:
     port: int
     log: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    def _listen(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line.rstrip("\n"))
+
     @property
     def pid(self) -> int:
         """Its process."""
@@ -84,6 +93,9 @@ class Server:
                 os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
+        self._listening.join(5)
+        if self.process.stderr:
+            self.process.stderr.close()
 
 
 def start(
@@ -122,15 +134,7 @@ def start(
         stderr=subprocess.PIPE,
         text=True,
     )
-    server = Server(process, port)
-
-    def listen() -> None:
-        assert process.stderr is not None
-        for line in process.stderr:
-            server.log.append(line.rstrip("\n"))
-
-    threading.Thread(target=listen, daemon=True).start()
-    return server
+    return Server(process, port)
 
 
 async def ready(server: Server, limit_s: float = READY_S) -> float:
