@@ -85,7 +85,7 @@ class _Marks:
 
     def __init__(self, samples: Array, nodata: float | None, valid: Array | None) -> None:
         self._samples, self._given = samples, valid
-        self._nodata = _of_type(nodata, samples.dtype)
+        self._nodata = of_type(nodata, samples.dtype)
         self._plain = samples.dtype.kind != "f" and self._nodata is None
         self.valid: Array | None = valid
         if not self._plain:
@@ -123,7 +123,7 @@ class _Marks:
         return None if good.all() else good
 
 
-def _of_type(nodata: float | None, dtype: np.dtype) -> float | None:
+def of_type(nodata: float | None, dtype: np.dtype) -> float | None:
     """The value as samples of this type can hold it; None where they cannot, or it is not a number."""
     if nodata is None or nodata != nodata:
         return None
@@ -131,7 +131,7 @@ def _of_type(nodata: float | None, dtype: np.dtype) -> float | None:
         with np.errstate(over="ignore"):
             return float(dtype.type(nodata))
     info = np.iinfo(dtype)
-    return int(nodata) if nodata == int(nodata) and info.min <= nodata <= info.max else None
+    return int(nodata) if info.min <= nodata <= info.max and nodata == int(nodata) else None
 
 
 def _range(samples: Array, depth: Depth, bits: int | None, marks: _Marks) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from models.io.samples import (
     UnsupportedImage,
     upright,
 )
-from models.io.stretch import to_8_bit
+from models.io.stretch import of_type, to_8_bit
 from models.io.tiff_bands import Bands
 from models.io.tiff_directory import Contents, Directory, Picture
 from models.io.tiff_segments import Sample, Segments
@@ -248,7 +248,8 @@ def _pixels(plan: _Plan, row: int, column: int, nodata: float | None) -> Array:
         read = [None if whole is None else whole[..., i : i + 1] for i in wanted]
     height = min(part.rows, part.size[0] - row * part.rows)
     width = min(part.columns, part.size[1] - column * part.columns)
-    empty = np.full((height, width, 1), 0 if nodata is None else nodata, part.dtype)
+    fill = nodata if part.dtype.kind == "f" and nodata != nodata else of_type(nodata, part.dtype)
+    empty = np.full((height, width, 1), 0 if fill is None else fill, part.dtype)
     return np.concatenate([empty if one is None else one for one in read], axis=2)
 
 

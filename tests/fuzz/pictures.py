@@ -82,10 +82,10 @@ def spoiled(draw: st.DrawFn, seeds: dict[str, bytes]) -> tuple[str, bytes]:
     """(format, a file of it with a few bytes, numbers or pieces changed)."""
     kind = draw(st.sampled_from(sorted(seeds)))
     data = bytearray(seeds[kind])
-    for _ in range(draw(st.integers(1, 6))):
-        most = max(1, min(len(data) - 1, draw(st.sampled_from((64, 256, 2**20)))))
+    for _ in range(draw(st.sampled_from((1, 1, 1, 2, 2, 5)))):
+        most = max(1, min(len(data) - 1, draw(st.sampled_from((64, 256, 2**20, 2**20)))))
         at = draw(st.integers(0, most))
-        how = draw(st.sampled_from(("byte", "byte", "number", "cut", "insert", "repeat", "swap")))
+        how = draw(st.sampled_from(("byte", "byte", "byte", "number", "number", "cut", "insert", "repeat", "swap")))
         if how == "byte":
             data[at : at + 1] = bytes([draw(st.sampled_from(_VALUES) | st.integers(0, 255))])
         elif how == "number":
@@ -125,19 +125,21 @@ _NEEDED = (256, 257, 258, 259, 262, 277)
 
 @st.composite
 def directories(draw: st.DrawFn) -> tuple[str, bytes]:
-    """("TIFF", one directory of sound or odd numbers over a little data)."""
+    """("TIFF", one directory over a little data): sound, with one to four numbers that may be odd; or odd all over."""
     optional = [tag for tag in _TAGS if tag not in _NEEDED]
-    tags = {
-        tag: draw(_TAGS[tag]) for tag in (*_NEEDED, *draw(st.lists(st.sampled_from(optional), unique=True, max_size=8)))
-    }
-    if draw(st.booleans()):  # near to a sound one
-        tags |= {256: draw(st.integers(1, 40)), 257: draw(st.integers(1, 40)), 262: draw(st.sampled_from((0, 1, 2)))}
-        tags |= {
-            258: draw(st.sampled_from((8, 16))),
-            259: draw(st.sampled_from((1, 5, 8))),
-            277: draw(st.integers(1, 3)),
-        }
+    more = draw(st.lists(st.sampled_from(optional), unique=True, max_size=4))
+    if draw(st.integers(0, 4)) == 0:
+        tags = {tag: draw(_TAGS[tag]) for tag in (*_NEEDED, *more)}
+    else:
+        height, width, bands = draw(st.integers(1, 24)), draw(st.integers(1, 24)), draw(st.sampled_from((1, 1, 3, 4)))
+        tags = {256: width, 257: height, 258: (draw(st.sampled_from((1, 8, 8, 16, 32))),) * bands, 259: 1}
+        tags |= {262: 2 if bands >= 3 else draw(st.sampled_from((0, 1))), 277: bands, 278: height}
+        if draw(st.booleans()):
+            tags |= {322: 16, 323: 16, 324: (8,) * 4, 325: (4096,) * 4}
+            del tags[278]
+        tags |= {tag: draw(_TAGS[tag]) for tag in more[: draw(st.integers(0, 4))]}
     for tag in (273, 279, 324, 325):
-        if draw(st.integers(0, 9)) == 0:
+        if draw(st.integers(0, 19)) == 0:
             tags[tag] = draw(_several)
-    return "TIFF", directory_file(tags, draw(st.binary(max_size=200)), draw(st.booleans()))
+    body = bytes(range(256)) * 36 if draw(st.booleans()) else draw(st.binary(max_size=200))
+    return "TIFF", directory_file(tags, body, draw(st.booleans()))

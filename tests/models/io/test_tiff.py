@@ -388,6 +388,18 @@ def test_floats_by_their_whole_range() -> None:
     assert np.abs(got.image[5:, 5:, 0] - values[5:, 5:] * 255).max() <= 0.51
 
 
+@pytest.mark.parametrize("value", ["-1", "300", "0.5", "nan", "inf", "-1e400", "1e300", "7"])
+@pytest.mark.parametrize(("bits", "sample_format"), [(8, 1), (16, 2), (32, 3), (16, 3)])
+def test_a_strip_that_is_left_out_is_no_data_whatever_that_is(value: str, bits: int, sample_format: int) -> None:
+    body = bytes(range(8 * 2 * bits // 8))
+    tags = {256: 8, 257: 4, 258: bits, 259: 1, 262: 1, 277: 1, 278: 2, 339: sample_format, 42113: value}
+    got = decode(directory_file({**tags, 273: (0, 8), 279: (0, len(body))}, body))
+    assert got.image.shape == (4, 8, 3)
+    if value == "7":
+        assert got.valid is not None
+        assert not got.valid[:2].any()
+
+
 # ---- which image ------------------------------------------------------------------------------------------------
 
 
