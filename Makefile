@@ -4,6 +4,7 @@
 #   make check                                                     format, lint, types, floor plan
 #   make train-demo                                                training, on drawn streets, in a minute or two
 #   make lock [UPGRADE=1]; make audit                              requirements/ made anew; what is known against it
+#   make torture [ONLY=4,12,A]; make fuzz [SECONDS=600]; make api-check    hostile clients, failing machines (docs/reliability.md)
 PYTHON ?= python3
 HOST ?= 127.0.0.1
 PORT ?= 8000
@@ -14,6 +15,9 @@ EXTRAS ?=
 LOCK ?= 1
 UPGRADE ?=
 AUDIT ?=
+ONLY ?=
+SOAK ?= 1800
+SECONDS ?= 600
 
 SERVE := .venv-serve$(if $(LOCK),,-unlocked)
 TRAIN := .venv$(if $(LOCK),,-unlocked)
@@ -22,10 +26,11 @@ comma := ,
 KERNELS := $(wildcard models/native/*.c models/native/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
-.PHONY: help serve test test-all check format train-demo bench peers peer-files compare pictures oracle lock audit clean
+.PHONY: help serve test test-all torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
+	lock audit clean
 
 help:
-	@sed -n '2,6s/^# *//p' Makefile
+	@sed -n '2,7s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $(foreach b,$(BUNDLE),--bundle $(b))
@@ -36,6 +41,17 @@ test: $(TRAIN)/.ready
 test-all: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m 'not timing'
 	$(TRAIN)/bin/python -m pytest -m timing
+
+# Every test of docs/reliability.md against real servers on loopback, one table: an hour, half of it the soak. SOAK=7200 for two.
+torture: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m tests.torture --soak $(SOAK) $(if $(ONLY),--only $(ONLY))
+
+fuzz: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m tests.fuzz --seconds $(SECONDS)
+
+# schemathesis on the live /openapi.json, all checks, stateful: about three minutes.
+api-check: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m tests.api_check
 
 check: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff format --check .

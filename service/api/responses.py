@@ -3,12 +3,17 @@
 Knows nothing of how an answer is made.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from models.manifest import Merge
 from service.inference.options import Frozen, ModelQuery
+
+
+def _numbers(count: int) -> WithJsonSchema:
+    """So many integers, described as every version of OpenAPI can."""
+    return WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": count, "maxItems": count})
 
 
 class ImageBody(BaseModel):
@@ -38,7 +43,7 @@ class Present(Frozen):
     color: str
     pixels: int
     fraction: float = Field(description="of the image's pixels that hold data, 0 to 1; of all clusters they sum to 1")
-    bbox: tuple[int, int, int, int] = Field(description="x, y, width, height in pixels")
+    bbox: Annotated[tuple[int, int, int, int], _numbers(4)] = Field(description="x, y, width, height in pixels")
     confidence: float = Field(
         description="mean margin over its pixels, 0 to 1; taken on the patch grid unless confidence=true"
     )
@@ -152,7 +157,7 @@ class ModelList(Frozen):
 class ModelDetail(ModelInfo):
     """With its manifest, and the (H, W) the network has run at."""
 
-    warm_shapes: list[tuple[int, int]] = Field(default=[])
+    warm_shapes: list[Annotated[tuple[int, int], _numbers(2)]] = Field(default=[])
     drift: float | None = Field(
         default=None, description="distance of the served cluster shares from the training shares, 0 to 1"
     )

@@ -28,9 +28,11 @@ def _quoted(text: str) -> str:
 
 
 _sound = st.sampled_from(
-    [("depth", "minmax"), ("page", "0"), ("bands", "1"), ("bands", "3,2,1"), ("pyramid", "full"), ("timeout_ms", "9000"),
+    [("depth", "minmax"), ("page", "0"), ("bands", "1"), ("bands", "3,2,1"), ("pyramid", "full"),
+     ("timeout_ms", "9000"),
      ("priority", "-3"), ("format", "npy"), ("format", "overlay"), ("format", "json"), ("crf", "fast"), ("crf", "true"),
-     ("crf_size", "source"), ("crf_iterations", "1"), ("k", "3"), ("alpha", "0.25"), ("only", "0,4"), ("nodata", "keep"),
+     ("crf_size", "source"), ("crf_iterations", "1"), ("k", "3"), ("alpha", "0.25"), ("only", "0,4"),
+     ("nodata", "keep"),
      ("confidence", "true"), ("x", "5"), ("y", "7"), ("model", "tiny")]
 )  # fmt: skip
 _any = st.tuples(st.sampled_from(_NAMES), _value)
@@ -168,7 +170,8 @@ def json_sent(draw: st.DrawFn) -> bytes:
             [("POST", "/segment"), ("PATCH", "/clusters/1"), ("PATCH", "/clusters/9"), ("POST", "/models/tiny/load")]
         )
     )
-    return request(method, path, [(b"Content-Type", b"application/json")], draw(documents()))
+    lines = [(b"Content-Type", b"application/json"), (b"X-API-Key", b"admin")]
+    return request(method, path, lines, draw(documents()))
 
 
 @st.composite
