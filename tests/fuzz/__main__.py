@@ -73,7 +73,13 @@ def all_targets() -> Iterator[list[Target]]:
         models.mkdir()
         write_tiny_bundle(models / "tiny")
         server = start(
-            [bundle], work / "state", models=models, header_timeout_s=2, body_timeout_s=2, max_body_bytes=2**20, admin_key="admin"
+            [bundle],
+            work / "state",
+            models=models,
+            header_timeout_s=2,
+            body_timeout_s=2,
+            max_body_bytes=2**20,
+            admin_key="admin",
         )
         stack.callback(server.kill)
         pictures = stack.enter_context(picture_targets())
