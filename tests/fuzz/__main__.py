@@ -72,15 +72,8 @@ def all_targets() -> Iterator[list[Target]]:
         models = work / "models"
         models.mkdir()
         write_tiny_bundle(models / "tiny")
-        server = start(
-            [bundle],
-            work / "state",
-            models=models,
-            header_timeout_s=2,
-            body_timeout_s=2,
-            max_body_bytes=2**20,
-            admin_key="admin",
-        )
+        limits = {"header_timeout_s": 2, "body_timeout_s": 2, "max_body_bytes": 2**20}
+        server = start([bundle], work / "state", models=models, admin_key="admin", **limits)
         stack.callback(server.kill)
         pictures = stack.enter_context(picture_targets())
         deadline = time.monotonic() + 60

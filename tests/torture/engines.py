@@ -55,7 +55,12 @@ async def _until(server: Server, status: int, limit_s: float = _NOTICED_S) -> tu
 async def stuck(place: Place, found: Found) -> None:
     for engine in ("hang", "dies"):
         async with serving(
-            [place.bundle], place.folder("state"), engine=engine, timeout_s=_TIMEOUT_S, drain_s=5
+            [place.bundle],
+            place.folder("state"),
+            engine=engine,
+            timeout_s=_TIMEOUT_S,
+            engine_timeout_s=_TIMEOUT_S,
+            drain_s=5,
         ) as server:
             asking = asyncio.create_task(said(server.port, request("POST", "/segment", CALLED), timeout_s=30))
             off = await _until(server, 503)
