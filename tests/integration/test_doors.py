@@ -90,7 +90,7 @@ class Served:
     """In uvicorn's place: it is only looked at what would be served, and where."""
 
     def __init__(self, config: Any, state: Any, *others: Any, **settings: Any) -> None:
-        self.config = config
+        self.config, self.started = config, True
         state.runtime.close()
 
     def run(self) -> None:

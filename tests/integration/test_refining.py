@@ -10,7 +10,7 @@ import pytest
 from models import refine as refinement
 from models.crf import reference
 from models.crf.params import PUBLISHED, CRFParams
-from models.deadline import DeadlineExceeded
+from models.deadline import Deadline, DeadlineExceeded
 from models.io.encode import encode
 from models.manifest import CodeSpec
 from models.preprocess import InputSpec, fit
@@ -100,9 +100,9 @@ def test_what_no_process_survives_ours_refines(
         assert "exit code -9); ours refines this image" in caplog.text
 
 
-def slow(*args: Any, deadline: float, **more: Any) -> Any:
+def slow(*args: Any, deadline: Deadline, **more: Any) -> Any:
     """A CRF that needs longer than it has."""
-    time.sleep(max(0.0, deadline - time.monotonic()))
+    time.sleep(max(0.0, deadline.at - time.monotonic()))
     raise DeadlineExceeded("too late")
 
 

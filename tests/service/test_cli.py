@@ -20,7 +20,7 @@ import pytest
 from benchmarks import machine
 from models.crf import reference
 from models.io.encode import encode
-from tests.service.fakes import free_port
+from tests.service.fakes import free_port, wait_until
 from tests.tiny import bands
 
 ROOT = Path(__file__).parents[2]
@@ -42,16 +42,18 @@ def process(bundle: Path, state: Path, **environment: str) -> Iterator[tuple[sub
         text=True,
     )
     try:
-        for _ in range(200):
-            try:
-                if ask(port, "GET", "/readyz")[0] == 200:
-                    break
-            except OSError:
-                time.sleep(0.05)
+        wait_until(lambda: ready(port))
         yield running, port
     finally:
         running.kill()
         running.communicate()
+
+
+def ready(port: int) -> bool:
+    try:
+        return ask(port, "GET", "/readyz")[0] == 200
+    except OSError:
+        return False
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
