@@ -56,9 +56,9 @@ def main() -> int:
     tests = sorted(TESTS, key=order)
     if given.only:
         wanted = {number.strip().upper() for number in given.only.split(",")}
-        if unknown := wanted - {test.number for test in tests}:
+        if unknown := wanted - {test.number.upper() for test in tests}:
             parser.error(f"there is no test {min(unknown)}; there are {', '.join(test.number for test in tests)}")
-        tests = [test for test in tests if test.number in wanted]
+        tests = [test for test in tests if test.number.upper() in wanted]
     tests = [test for test in tests if not (given.short and test.long) and not (given.long and not test.long)]
     rows = run(tests, quick=given.quick, soak_s=given.soak)
     print("\n" + table(rows))

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from models.bundle import Bundle
 from models.inference import Prediction
 from service import app, cli
 from tessera.cli import main as tessera
@@ -25,6 +26,7 @@ from tests.service.fakes import FakeEngine
 SIGNAL = 77
 SLOW_S = 0.1
 ROOM = 3  # images that `small` can hold
+REOPEN_S = 1.0  # that a fresh engine takes to open, so that it can be seen that there is none
 
 
 def _called(pixels: Any) -> bool:
@@ -113,7 +115,13 @@ def main() -> None:
     if name == "clock":
         _jumping_clock()
         name = "plain"
-    kind = ENGINES[name]
-    cli.create_app = partial(app.create_app, open_engine=lambda bundle: kind())
+    opened = itertools.count()
+
+    def open_engine(bundle: Bundle) -> FakeEngine:
+        if next(opened):
+            time.sleep(REOPEN_S)
+        return ENGINES[name]()
+
+    cli.create_app = partial(app.create_app, open_engine=open_engine)
     sys.argv[0] = "tessera"
     tessera()
