@@ -120,6 +120,7 @@ def test_a_process_without_work_ends_and_another_takes_its_place() -> None:
     pool.close()
 
 
+@pytest.mark.slow
 def test_what_takes_more_of_a_core_than_its_size_grants_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_pool, "_LEAST_S", 0)
     monkeypatch.setattr(decoder_pool, "_BYTES_A_S", 2**40)
