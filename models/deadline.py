@@ -28,7 +28,9 @@ class Deadline:
     def check(self, ahead_s: float = 0.0) -> None:
         """Raises DeadlineExceeded where the answer will not be wanted in so many seconds."""
         if time.monotonic() + ahead_s >= self.at:
-            raise DeadlineExceeded("the time ran out; allow more, or ask for less work: a smaller image is the surest")
+            raise DeadlineExceeded(
+                "the time ran out; allow more, or ask for less: a smaller image, fewer iterations of a CRF"
+            )
 
 
 Until = float | Deadline | None  # None: the answer is always wanted

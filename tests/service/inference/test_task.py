@@ -332,5 +332,5 @@ def test_work_of_a_cancelled_request_is_told_to_end(serve: Any) -> None:
 def test_a_crf_whose_client_left_stops() -> None:
     until = Deadline()
     until.cancel()
-    with pytest.raises(DeadlineExceeded, match="allow more, or ask for less work"):
+    with pytest.raises(DeadlineExceeded, match="allow more, or ask for less"):
         dense.refine(np.full((3, 8, 8), 1 / 3, np.float32), PHOTO[:8, :8], deadline=until)
