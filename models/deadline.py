@@ -29,7 +29,7 @@ class Deadline:
         """Raises DeadlineExceeded where the answer will not be wanted in so many seconds."""
         if time.monotonic() + ahead_s >= self.at:
             raise DeadlineExceeded(
-                "the time ran out; allow more, or ask for less: a smaller image, fewer iterations of a CRF"
+                "the time ran out; allow more, or ask for less: a smaller image, or fewer iterations"
             )
 
 
