@@ -8,6 +8,7 @@ Knows nothing of what the command does.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -91,8 +92,14 @@ class Supervisor:
 def _end_with_parent() -> Callable[[], object] | None:
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def end_with_parent() -> None:
+        prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        if os.getppid() != parent:  # it has ended before that was said
+            os._exit(1)
+
+    return end_with_parent
 
 
 def _say(what: str) -> None:
