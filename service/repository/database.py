@@ -10,6 +10,7 @@ import logging
 import os
 import sqlite3
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -37,7 +38,7 @@ class Damaged(sqlite3.DatabaseError):
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
-class Database:
+class Database(ABC):
     """The file, worked on by one thread of its own, a piece of work after the other, each with a deadline.
 
     writable  whether the last attempt to write succeeded
@@ -55,17 +56,17 @@ class Database:
         self._opened: tuple[int, int] | None = None  # device and inode of the file it leads to
         self._stand_in: sqlite3.Connection | None = None  # in memory, while the file cannot be opened
 
+    @abstractmethod
     def lay_out(self, connection: sqlite3.Connection) -> None:
         """Within a transaction: make the tables that are not there yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, connection: sqlite3.Connection) -> None:
         """Raises Damaged where the content is not what was written."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rescue(self, damaged: sqlite3.Connection, connection: sqlite3.Connection) -> int:
         """Within a transaction: take over what can be read of a damaged file; how many rows that were."""
-        raise NotImplementedError
 
     async def read(self, work: Callable[[sqlite3.Connection], T], limit_s: float = READ_S) -> T:
         """What `work` finds, at one moment. Raises NotKept where the file is busy for longer than the limit."""

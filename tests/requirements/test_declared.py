@@ -14,7 +14,17 @@ from requirements import lock
 ROOT = Path(__file__).parents[2]
 ROOMS = ("models", "service", "tessera", "training")
 PROJECT = lock.project()["project"]
-DISTRIBUTION = {"PIL": "pillow", "skimage": "scikit-image", "cupy": "cupy-cuda13x", "google": "protobuf"}  # else the module's name
+DISTRIBUTION = {  # else the name of the module
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "cupy": "cupy-cuda13x",
+    "google": "protobuf",
+}
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "cupy": "cupy-cuda13x",
+    "google": "protobuf",
+}  # else the module's name
 
 
 def imported(source: str) -> Iterator[str]:
