@@ -52,7 +52,7 @@ async def slow_clients(place: Place, found: Found) -> None:
             if used:
                 writer.write(PHOTO)
                 await read(reader)
-            writer.write(b"POST /segment HTTP/1.1\r\nHost: x\r\n")
+            writer.write(b"POST /segment HTTP/1.1\r\nHost: 127.0.0.1\r\n")
             trickle = itertools.repeat(b"X") if not of_body else itertools.chain(
                 [b"Content-Length: 1000\r\n\r\n"], itertools.repeat(b"x")
             )  # fmt: skip
@@ -116,7 +116,9 @@ async def endless_heads(place: Place, found: Found) -> None:
                 over = loop.time() + seconds
                 while loop.time() < over:
                     reader, writer = await connect(server.port)
-                    writer.write(b"GET /" if name == "the request line" else b"GET / HTTP/1.1\r\nHost: x\r\nX: ")
+                    writer.write(
+                        b"GET /" if name == "the request line" else b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
+                    )
                     with suppress(*BROKEN, TimeoutError):
                         while loop.time() < over and not reader.at_eof():
                             writer.write(kinds[name])

@@ -25,7 +25,7 @@ async def lengths(place: Place, found: Found) -> None:
     async with plain(
         place.bundle, place.folder("state"), PNG, max_body_bytes=limit, header_timeout_s=3, body_timeout_s=3
     ) as (server, right):
-        post = b"POST /segment HTTP/1.1\r\nHost: x\r\n"
+        post = b"POST /segment HTTP/1.1\r\nHost: 127.0.0.1\r\n"
         bad = {
             "none": (post + b"\r\n" + PNG, (400,)),
             "0 with a body": (post + b"Content-Length: 0\r\n\r\n" + PNG, (400,)),
@@ -97,7 +97,10 @@ async def encodings(place: Place, found: Found) -> None:
 
 def _latin(method: str, path: str, body: bytes, headers: dict[str, str]) -> bytes:
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode("latin-1") + body
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n{lines}\r\n".encode("latin-1")
+        + body
+    )
 
 
 def forms() -> dict[str, tuple[bytes, tuple[int, ...]]]:
@@ -216,11 +219,11 @@ async def ids(place: Place, found: Found) -> None:
         many = "".join(f"X-{i}: y\r\n" for i in range(200))
         below = {
             "no HTTP": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + b"\r\n" * 4, 400),
-            "no method": (b" / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+            "no method": (b" / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
             "a header without a name": (b"GET /livez HTTP/1.1\r\n: x\r\n\r\n", 400),
-            "a request line of 100 kB": (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
-            "a header of 100 kB": (b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", 431),
-            "200 headers": (f"GET /livez HTTP/1.1\r\nHost: x\r\n{many}\r\n".encode(), 431),
+            "a request line of 100 kB": (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 431),
+            "a header of 100 kB": (request("GET", "/livez", headers={"X": "a" * 100_000}), 431),
+            "200 headers": (f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n{many}\r\n".encode(), 431),
         }  # fmt: skip
         for what, (payload, status) in below.items():
             answer = await said(server.port, payload)

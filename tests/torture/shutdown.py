@@ -30,7 +30,7 @@ async def _under_load(server: Server, *, obstinate: bool) -> tuple[float | None,
     stuck = []
     if obstinate:
         _, never_done = await connect(server.port)
-        never_done.write(b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + PNG[:50])
+        never_done.write(b"POST /segment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n" + PNG[:50])
         _, never_reads = await connect(server.port)
         never_reads.transport.pause_reading()  # type: ignore[attr-defined]
         never_reads.write(request("POST", "/segment?format=npy", PNG) * 400)
