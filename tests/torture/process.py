@@ -5,7 +5,9 @@ Knows nothing of what is tested. Only processes that were started here are ended
 
 import asyncio
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,8 +19,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from service.settings import PREFIX, Settings
-from tests.service.fakes import free_port
-from tests.torture.client import BROKEN, Answer, ask
+from tests.torture.client import BROKEN, HOME, Answer, ask
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S, END_S = 60.0, 40.0
@@ -113,7 +114,7 @@ def start(
     options   of the command line;  environment  more variables, as they stand
     through   a command that starts it;  settings  fields of Settings; one that this version does not have is left out
     """
-    port = free_port()
+    port = _free_port()
     given = {name: value for name, value in settings.items() if name in Settings.model_fields}
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
@@ -135,6 +136,15 @@ def start(
         text=True,
     )
     return Server(process, port)
+
+
+def _free_port() -> int:
+    """A port that nobody listens at, and that no client's end of a connection is given meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOME, port))
+            return port
 
 
 async def ready(server: Server, limit_s: float = READY_S) -> float:
