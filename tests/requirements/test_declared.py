@@ -20,11 +20,6 @@ DISTRIBUTION = {  # else the name of the module
     "cupy": "cupy-cuda13x",
     "google": "protobuf",
 }
-    "PIL": "pillow",
-    "skimage": "scikit-image",
-    "cupy": "cupy-cuda13x",
-    "google": "protobuf",
-}  # else the module's name
 
 
 def imported(source: str) -> Iterator[str]:
