@@ -217,10 +217,12 @@ def _check_chain(data: bytes, order: str, big: bool, at: int) -> None:
     many, following, size = (order + "Q", order + "Q", 20) if big else (order + "H", order + "I", 12)
     seen, entries = set[int](), 0
     try:
-        while at and at not in seen:
+        while 0 < at < len(data) and at not in seen:
             seen.add(at)
             (count,) = struct.unpack_from(many, data, at)
-            entries += count if count <= _MOST_ENTRIES else 0  # what has more is damaged
+            if count > _MOST_ENTRIES:  # damaged: nothing behind it is read
+                return
+            entries += count
             if len(seen) > _MOST_DIRECTORIES or entries > _MOST_ENTRIES_IN_ALL:
                 raise _too_many()
             (at,) = struct.unpack_from(following, data, at + struct.calcsize(many) + size * count)

@@ -548,6 +548,21 @@ def test_damage_is_told_in_our_words() -> None:
     assert decode(bytes(looped)).pages == 1
 
 
+@pytest.mark.parametrize("number", [2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("where", ["first directory", "entries", "next directory"])
+def test_a_bigtiff_may_point_anywhere(number: int, where: str) -> None:
+    whole = bytearray(tiff(STREET[..., 0], photometric="minisblack", bigtiff=True))
+    (at,) = struct.unpack_from("<Q", whole, 8)
+    (count,) = struct.unpack_from("<Q", whole, at)
+    place = {"first directory": 8, "entries": at, "next directory": at + 8 + 20 * count}[where]
+    struct.pack_into("<Q", whole, place, number)
+    if where == "next directory":  # what lies beyond the end is no page
+        assert decode(bytes(whole)).pages == 1
+    else:
+        with pytest.raises(ImageError, match=r"truncated|damaged"):
+            decode(bytes(whole))
+
+
 def test_tags_that_claim_anything_are_refused() -> None:
     tags = {256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 8}
     with pytest.raises(ImageError, match="70000 samples"):
