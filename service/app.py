@@ -4,10 +4,12 @@ Knows nothing of pixels: it reads a request, asks a room, and sends what comes b
 """
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -89,13 +91,20 @@ def create_app(
         summary="Unsupervised semantic segmentation",
         version=tessera_version(),
         lifespan=lifespan,
+        openapi_url=None,  # ours is rendered once
         docs_url=None,  # both pages would fetch their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.tessera = state
     describe = app.openapi
-    app.openapi = lambda: openapi.secured(describe())  # type: ignore[method-assign]
+    app.openapi = lru_cache(1)(lambda: openapi.secured(describe(), binding.root_path))  # type: ignore[method-assign]
+    document = lru_cache(1)(lambda: json.dumps(app.openapi()).encode())
+
+    async def described() -> Response:
+        return Response(document(), media_type="application/json")
+
+    app.add_api_route("/openapi.json", described, include_in_schema=False)
     for room in (segment, clusters, models, health):
         app.include_router(room.router)
     for endpoint in (segment.segment, segment.similar):

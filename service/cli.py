@@ -5,7 +5,6 @@ Knows nothing of what is served.
 
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from models import hardware
 from models.errors import TesseraError, UsageError
 from models.native import bindings as kernels
 from service import supervisor
-from service.api import binding
+from service.api import binding, signals
 from service.api.auth import ApiKeys
 from service.api.client_address import TrustedProxies
 from service.api.connections import Connections
@@ -27,6 +26,7 @@ from service.api.protocol import bounded
 from service.api.server import Server
 from service.api.state import Lifecycle
 from service.app import create_app
+from service.engines import check_installed as check_engine
 from service.errors import printable, quoted
 from service.settings import Settings
 
@@ -81,6 +81,7 @@ def run(
     if supervise:  # in this process, which so becomes a small one
         again = [argument for argument in sys.orig_argv[1:] if argument != "--supervise"]
         os.execv(sys.executable, [sys.executable, "-P", supervisor.__file__, sys.executable, *again])
+    signals.hold_hangups()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -89,6 +90,8 @@ def run(
     settings = Settings.from_env(os.environ)
     if bundle:
         settings = settings.model_copy(update={"bundles": tuple(bundle)})
+    check_bundles(settings)
+    check_engine(settings)
     root_path = binding.check_root_path(root_path)
     binding.check_certificate(certfile, keyfile)
     here = binding.Binding(binding.is_loopback(host), certfile is not None, root_path)
@@ -103,8 +106,7 @@ def run(
     binding.check_free(host, port)
     if not (here.loopback or keys.needed):
         log.warning("open: whoever reaches %s port %d may ask and rename without a key", host or "any address", port)
-    if settings.keys_file or settings.admin_key_file:  # else a closed terminal ends the server, as ever
-        signal.signal(signal.SIGHUP, lambda *_: keys.reload())
+    signals.on_hangup(keys.reload if settings.keys_file or settings.admin_key_file else None)
     if not kernels.compiled():
         log.warning("numpy does the work of the C kernels, several times slower: install again where a C compiler is")
     proxies: TrustedProxies = state.proxies
@@ -138,6 +140,16 @@ def run(
     server.run()
     if state.lifecycle is Lifecycle.FAILED or not server.started:
         raise typer.Exit(1)
+
+
+def check_bundles(settings: Settings) -> None:
+    """Raises UsageError for a bundle that is no folder."""
+    for folder in settings.bundles:
+        if not folder.is_dir():
+            what = "is a file; name the folder that holds manifest.json" if folder.exists() else "is no bundle folder"
+            raise UsageError(f"{quoted(str(folder))} {what}; train one, or name another with --bundle")
+        if not (folder / "manifest.json").exists() and (inside := sorted(folder.glob("*/manifest.json"))):
+            raise UsageError(f"{quoted(str(folder))} is no bundle, but holds one: name {quoted(str(inside[0].parent))}")
 
 
 def open_files() -> int:

@@ -49,6 +49,13 @@ def main() -> None:
     """The console script. Exit codes: 0 done, 1 failed with a reason on stderr, 2 wrong usage."""
     # A folder called `models` where the user stands, and PYTHONPATH=., must not stand before ours.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    try:
+        _main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         print(_help())

@@ -10,6 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -21,6 +22,7 @@ from models.types import Array
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit stands before every decode, and is lower
 _BMP_PALETTE = 14 + 40  # where it begins
+_ANIMATED = "the file is animated: its first frame is what was looked at"
 _GRAY = ("1", "L", "LA", "I;16")
 _DECODING_BYTES = 4 + 4 + 4 + 3  # of a pixel: the codec's, Pillow's, numpy's copy, the RGB image
 
@@ -57,7 +59,9 @@ def _decode(data: bytes, name: str, size: Size, choice: Choice) -> Decoded:
         elif image.mode not in ("L", "LA", "RGB", "RGBA"):
             image = image.convert("L" if image.mode in _GRAY else "RGB")
         channels = Channels(np.array(image), profile, turn)
-    return show(channels, choice)
+        moves = bool(getattr(image, "is_animated", False))
+    shown = show(channels, choice)
+    return replace(shown, warnings=(*shown.warnings, _ANIMATED)) if moves else shown
 
 
 def _gray_palette(data: bytes) -> Array | None:

@@ -37,10 +37,18 @@ class ParsedBody(NamedTuple):
     many: bool = False
 
 
-async def read(request: Request, hold: Callable[[int], None], *, max_bytes: int, timeout_s: float) -> bytes:
+async def read(
+    request: Request,
+    hold: Callable[[int], None],
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    too_large: Callable[[int], BodyTooLarge] | None = None,
+) -> bytes:
     """The whole body. Bytes are counted as they come; a Content-Length over the limit is refused unread.
 
-    hold  is told of every byte kept, and may refuse
+    hold       is told of every byte kept, and may refuse
+    too_large  what to say of more than `max_bytes`; None: what is right for images
 
     Raises BodyTooLarge, BodyTooSlow, UnsupportedEncoding, Busy; ClientDisconnect when the client leaves.
     """
@@ -49,7 +57,7 @@ async def read(request: Request, hold: Callable[[int], None], *, max_bytes: int,
         raise UnsupportedEncoding(f"Content-Encoding {quoted(encoding, 40)} is not opened; send the body as it is")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
-        raise _too_large(max_bytes)
+        raise (too_large or _too_large)(max_bytes)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -57,7 +65,7 @@ async def read(request: Request, hold: Callable[[int], None], *, max_bytes: int,
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise (too_large or _too_large)(max_bytes)
                 hold(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:

@@ -26,6 +26,7 @@ EVADED = 64  # connections beyond a limit, which may ask for probes
 PROGRESS = 2**16  # bytes a client has to take of its answer in each TESSERA_WRITE_TIMEOUT_S
 STALLED_S = 1.0  # an answer that leaves by itself is gone sooner
 REST_S = 1.0  # that a connection may rest when the server ends, before it is closed
+FRESH_S = 5.0  # that one may from its beginning, which has asked nothing yet: its request may be on its way
 TELL_S = 1.0
 QUIET_S = 5.0
 _NEVER = math.inf
@@ -37,12 +38,14 @@ class Connection(Protocol):
     address   whose it is, as its limit counts; None: of nobody who is counted
     deadline  of time.monotonic(): when to call `expire`
     over      it came when there was no room: it may ask for probes only
+    fresh     it has asked nothing yet
     unread    bytes that its client has not taken yet
     """
 
     address: str | None
     deadline: float
     over: bool
+    fresh: bool
 
     @property
     def unread(self) -> int: ...
@@ -131,7 +134,9 @@ class Connections:
 
     def rest(self, connection: Connection, longest_s: float) -> None:
         """It waits for its client, and may for so many seconds."""
-        connection.deadline = time.monotonic() + (min(longest_s, REST_S) if self.draining else longest_s)
+        if self.draining:
+            longest_s = min(longest_s, FRESH_S if connection.fresh else REST_S)
+        connection.deadline = time.monotonic() + longest_s
         if not connection.over and connection in self._all:
             self._resting[connection] = None
             if connection.address is not None:
@@ -139,7 +144,7 @@ class Connections:
 
     def work(self, connection: Connection) -> None:
         """A request of it is being answered, which has deadlines of its own."""
-        connection.deadline = _NEVER
+        connection.deadline, connection.fresh = _NEVER, False
         self._resting.pop(connection, None)
         if connection.address is not None:
             self._clients[connection.address].resting.pop(connection, None)
@@ -166,8 +171,11 @@ class Connections:
     def drain(self) -> None:
         """The server ends: whoever rests is closed soon, whoever asks meanwhile is answered."""
         self.draining = True
+        soon = time.monotonic() + REST_S
         for connection in list(self._resting):
-            connection.deadline = min(connection.deadline, time.monotonic() + REST_S)
+            begun = connection.deadline - self.header_timeout_s
+            latest = max(soon, begun + FRESH_S) if connection.fresh else soon
+            connection.deadline = min(connection.deadline, latest)
 
     def end(self) -> None:
         """Close all that are left."""

@@ -79,7 +79,9 @@ def _key(place: str, entry: str, earlier: list[Key]) -> Key:
     if not _NAME.fullmatch(name):
         raise SettingsError(f"{place} needs a name before the '=': up to 64 of A-Z a-z 0-9 . _ -")
     if scopes not in _GIVEN or (colon and not scopes):
-        raise SettingsError(f"{place} has no scope after the ':'; write name:infer=secret, name:edit=… or infer+edit")
+        raise SettingsError(
+            f"{place} has no scope we know after the ':'; name:infer=…, name:edit=… or name:infer+edit=…"
+        )
     if not secret:
         raise SettingsError(f"{place} has no secret after the '='")
     if name == ADMIN:

@@ -93,11 +93,13 @@ def responses(
     return {200: {"description": "OK", "content": ok or {}, "headers": {**_ID, **(headers or {})}}, **problems}
 
 
-def secured(description: dict[str, Any]) -> dict[str, Any]:
+def secured(description: dict[str, Any], root_path: str) -> dict[str, Any]:
     """The description, with how a key travels; where no keys are configured none is needed."""
     description["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
+    if root_path:
+        description["servers"] = [{"url": root_path}]
     description["security"] = [{}, {"bearer": []}, {"header": []}]
     return description

@@ -50,6 +50,7 @@ class BoundedProtocol(HttpToolsProtocol):
     address: str | None = None
     deadline = 0.0
     over = False
+    fresh = True
     _in_head = True
     _begun = False  # a head, and is not at its end
     _heads = 0  # that were read to their end

@@ -22,7 +22,7 @@ from models.io.samples import ImageError
 from service.api import body
 from service.api.dependencies import allowed_caller, state_of
 from service.api.state import AppState
-from service.errors import BadBody, BadOption, DeadlinePassed, explain, quoted
+from service.errors import BadBody, BadOption, BodyTooLarge, DeadlinePassed, explain, quoted
 from service.inference.options import ImageOptions, descriptions
 from service.inference.task import ImageTask
 from service.repository.served_model import Served
@@ -100,7 +100,15 @@ async def read_json(request: Request, model: type[M], *, hint: str, empty: bytes
     """
     state = state_of(request)
     with state.runtime.admission.hold() as hold:
-        data = await body.read(request, hold, max_bytes=_JSON_BYTES, timeout_s=state.settings.body_timeout_s)
+        data = await body.read(
+            request,
+            hold,
+            max_bytes=_JSON_BYTES,
+            timeout_s=state.settings.body_timeout_s,
+            too_large=lambda most: BodyTooLarge(
+                f"the body has more than the {most // 1024} KiB that are read here; {hint}"
+            ),
+        )
     data = data.strip() or empty
     try:
         read = model.model_validate_json(data, strict=True)

@@ -76,9 +76,12 @@ class Server(uvicorn.Server):
             log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM drains; a second signal, or Ctrl-C, closes at once (running requests still finish)."""
-        if sig != signal.SIGTERM or self._told_at is not None:
+        """SIGTERM drains; Ctrl-C does without the lame duck; a second signal ends what is running."""
+        if sig != signal.SIGTERM:
             super().handle_exit(sig, frame)
+            return
+        if self._told_at is not None:
+            self.should_exit = self.force_exit = True
             return
         self._told_at = time.monotonic()
         if self._state.lifecycle is not Lifecycle.FAILED:
@@ -131,25 +134,30 @@ class Server(uvicorn.Server):
         leave_within(_LATE_S if tasks else _APP_S, code)
         self._watching.cancel()
         if tasks:
-            log.warning("%d requests are not finished in time (TESSERA_DRAIN_S) and are ended", len(tasks))
+            why = "told to end at once" if self.force_exit else "the time is up (TESSERA_DRAIN_S)"
+            log.warning("%s: %d requests that are not finished are ended", why, len(tasks))
         self._connections.end()
         if left := list(tasks):  # most of them end by themselves, as their clients seem to be gone
             await asyncio.wait(left, timeout=_LATE_S / 3)
         await self.lifespan.shutdown()
+        log.info("ended")
+        if not self._captured_signals:  # of Ctrl-C the interpreter makes what shells expect
+            leave(code)  # threads that still load a network are not waited for, and not in the way
 
 
 def leave_within(seconds: float, code: int) -> None:
     """Ends this process with a code, unless it has ended by itself: a thread that hangs does not keep it."""
-
-    def leave() -> None:
-        logging.shutdown()
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-        os._exit(code)
-
-    timer = threading.Timer(seconds, leave)
+    timer = threading.Timer(seconds, leave, (code,))
     timer.daemon = True
     timer.start()
+
+
+def leave(code: int) -> None:
+    """Ends this process now."""
+    logging.shutdown()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _same(door: socket.socket) -> socket.socket:

@@ -11,10 +11,10 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from models.bundle import Bundle
-from service.engines.base import Engine, EngineError, Kind
+from service.engines.base import Engine, EngineError, EngineNotInstalled, Kind
 from service.settings import Settings
 
-__all__ = ["Engine", "EngineError", "Kind", "kinds", "open_engine"]
+__all__ = ["Engine", "EngineError", "EngineNotInstalled", "Kind", "check_installed", "kinds", "open_engine"]
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is imported, which is later
 
@@ -23,6 +23,15 @@ def kinds() -> dict[str, Kind]:
     """Every kind of engine there is a file for, by name, installed or not."""
     files = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
     return {kind.name: kind for file in files for kind in getattr(file, "KINDS", ())}
+
+
+def check_installed(settings: Settings) -> None:
+    """Raises EngineNotInstalled, a wrong setting, where the engine that the settings name is not there."""
+    if settings.engine != "auto" and (kind := kinds()[settings.engine]).versions is None:
+        raise EngineNotInstalled(
+            f"TESSERA_ENGINE={kind.name} needs {' and '.join(kind.modules)}: install {kind.install},"
+            " or set TESSERA_ENGINE=auto"
+        )
 
 
 def open_engine(bundle: Bundle, settings: Settings) -> Engine:
@@ -35,10 +44,6 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     known = kinds()
     if settings.engine == "auto":
         return fastest(bundle, settings, list(known.values()))
+    check_installed(settings)
     kind = known[settings.engine]
-    if kind.versions is None:
-        raise EngineError(
-            f"TESSERA_ENGINE={kind.name} needs {' and '.join(kind.modules)}: install {kind.install},"
-            " or set TESSERA_ENGINE=auto"
-        )
     return kind.open(bundle, settings) if kind.exact else compared(bundle, settings, kind, list(known.values()))

@@ -27,6 +27,12 @@ class EngineError(TesseraError):
     """An engine that this machine cannot run; the message says what to install or to name instead."""
 
 
+class EngineNotInstalled(EngineError):
+    """An engine that was named and is not there: a wrong setting."""
+
+    exit_code = 2
+
+
 class Engine(Protocol):
     """A Predictor that says what it is.
 

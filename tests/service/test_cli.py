@@ -28,7 +28,7 @@ PNG = encode(bands(), "png")
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-c", "from service.cli import serve; serve()", *arguments]
+    return [sys.executable, "-P", "-c", "from tessera.cli import main; main()", "serve", *arguments]
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def test_what_is_not_finished_is_ended_when_the_time_is_up(tiny_bundle: Path, tm
         assert time.monotonic() - began >= 1
         assert running.stderr is not None
         said = running.stderr.read()
-        assert "1 requests are not finished in time (TESSERA_DRAIN_S)" in said
+        assert "the time is up (TESSERA_DRAIN_S): 1 requests" in said
         assert "Traceback" not in said
 
 
@@ -234,8 +234,8 @@ def test_a_bad_bundle_ends_the_start_in_one_line(tmp_path: Path) -> None:
         text=True,
         timeout=30,
     )
-    assert ended.returncode == 1
-    assert "cannot serve: absent: no such bundle folder" in ended.stderr
+    assert ended.returncode == 2
+    assert "is no bundle folder; train one, or name another with --bundle" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

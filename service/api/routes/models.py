@@ -109,6 +109,8 @@ def _folder(models: Path | None, name: str) -> Path:
         folder = (home / name).resolve()
         if folder.parent == home and folder.is_dir():
             return folder
+        if folder.is_dir():
+            raise NotFound(f"{quoted(name)} leads out of the folder in TESSERA_MODELS; copy the bundle into it")
         there = sorted(file.parent.name for file in home.glob("*/manifest.json"))[:20]
     except OSError as error:
         raise NotFound(f"the folder in TESSERA_MODELS cannot be read: {error.strerror}; set it right") from None

@@ -17,6 +17,7 @@ class Double:
     address: str | None = None
     deadline = 0.0
     over = False
+    fresh = True
 
     def __init__(self, house: Connections, address: str | None = "10.0.0.1", unread: int = 0) -> None:
         self.house, self.unread = house, unread
@@ -136,13 +137,21 @@ def test_of_answers_that_nobody_reads_the_longest_waiting_goes() -> None:
 
 
 def test_when_the_server_ends_nobody_rests_for_long(house: Connections) -> None:
-    one = Double(house)
+    kept, new = Double(house), Double(house)
+    house.work(kept)
+    house.rest(kept, 75)
+    old = Double(house)
+    old.deadline -= 8  # as one that began eight seconds ago
     house.drain()
-    assert one.deadline <= time.monotonic() + 1
-    house.rest(one, 75)
-    assert one.deadline <= time.monotonic() + 1
+    now = time.monotonic()
+    assert kept.deadline <= now + 1
+    assert old.deadline <= now + 1
+    assert now + 4 < new.deadline <= now + 5  # its first request may be on its way
+    assert now + 4 < Double(house, "10.0.0.2").deadline <= now + 5.1
+    house.rest(kept, 75)
+    assert kept.deadline <= time.monotonic() + 1
     house.end()
-    assert one.ended == ["drain"]
+    assert kept.ended == new.ended == ["drain"]
 
 
 def test_memory_goes_back_once_when_all_rest(house: Connections, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ def test_every_format_shows_a_change_from_the_next_answer_on_and_after_a_restart
         ({"json": {"hidden": 7}}, 422, "hidden"),
         ({"json": {"merged_into": 99}}, 422, "0 to 4"),
         ({"json": {"merged_into": 0}}, 422, "circle"),
-        ({"content": bytes(70_000)}, 413, "MiB"),
+        ({"content": bytes(70_000)}, 413, "64 KiB"),
     ],
 )
 def test_a_bad_change_is_told_what_to_change(client: TestClient, send: dict[str, Any], status: int, says: str) -> None:
