@@ -208,3 +208,32 @@ def test_sighup_reads_keys_again_and_a_bad_file_changes_nothing(tiny_bundle: Pat
         assert running.poll() is None
         for secret in ("red hen", "blue hen", "old fox"):
             assert secret not in log
+
+
+def test_a_hangup_without_files_of_keys_ends_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    with serving(tiny_bundle, tmp_path) as (running, port):
+        running.send_signal(signal.SIGHUP)
+        said(tmp_path, "SIGHUP: there is no file of keys to read again")
+        assert ask(http.client.HTTPConnection("localhost", port, timeout=10), "/livez")[0] == 200
+
+
+def test_a_second_sigterm_does_not_wait_and_is_no_failure(tiny_bundle: Path, tmp_path: Path) -> None:
+    with (
+        serving(tiny_bundle, tmp_path) as (running, port),
+        socket.create_connection(("127.0.0.1", port), timeout=10) as unfinished,
+    ):
+        unfinished.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        assert ask(http.client.HTTPConnection("localhost", port, timeout=10), "/livez")[0] == 200
+        running.send_signal(signal.SIGTERM)
+        said(tmp_path, "draining")
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(5) == 0
+        assert "told to end at once: 1 requests" in (tmp_path / "log").read_text()
+
+
+def test_two_sigterms_while_it_starts_are_no_failure(tiny_bundle: Path, tmp_path: Path) -> None:
+    with serving(tiny_bundle, tmp_path) as (running, _):
+        running.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(5) == 0
