@@ -21,6 +21,7 @@ from models.errors import UsageError
 from service import cli
 from tests.service.certificates import make_pair
 from tests.service.fakes import free_port
+from tests.service.server import proved
 
 ROOT = Path(__file__).parents[2]
 SERVE = [sys.executable, "-P", "-c", "from tessera.cli import main; main()", "serve"]
@@ -39,7 +40,7 @@ def serving(
     bundle: Path, state: Path, *options: str, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     port = free_port()
-    settings = {"TESSERA_STATE": str(state / "state"), "TESSERA_THREADS": "1", **environment}
+    settings = {"TESSERA_STATE": str(proved(bundle, state / "state")), "TESSERA_THREADS": "1", **environment}
     with (state / "log").open("w") as log:
         running = subprocess.Popen(
             [*SERVE, "--bundle", str(bundle), "--port", str(port), *options],

@@ -1,5 +1,6 @@
 """A server in this process, ready."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +12,8 @@ from starlette.testclient import TestClient
 from models.bundle import Bundle
 from service.app import create_app
 from service.engines import Engine
+from service.repository import proving
+from service.repository.proving import Prover
 from service.settings import Settings
 
 Serve = Callable[..., AbstractContextManager[TestClient]]
@@ -30,3 +33,12 @@ def server_of(bundle: Path, state: Path) -> Serve:
             yield client
 
     return start
+
+
+def proved(bundle: Path, state: Path) -> Path:
+    """A state folder that knows the bundle: a server in a process of its own need not prove it, for a second."""
+    Prover(settings := Settings(state=state)).prove(Bundle.load(bundle))
+    state.mkdir(parents=True, exist_ok=True)
+    if not (known := state / "proofs.json").exists():
+        shutil.copyfile(proving._file(settings), known)
+    return state

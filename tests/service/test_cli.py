@@ -21,6 +21,7 @@ from benchmarks import machine
 from models.crf import reference
 from models.io.encode import encode
 from tests.service.fakes import free_port, wait_until
+from tests.service.server import proved
 from tests.tiny import bands
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ def process(bundle: Path, state: Path, **environment: str) -> Iterator[tuple[sub
     running = subprocess.Popen(
         command("--bundle", str(bundle), "--port", str(port)),
         cwd=ROOT,
-        env={**os.environ, "TESSERA_STATE": str(state), "TESSERA_THREADS": "1", **environment},
+        env={**os.environ, "TESSERA_STATE": str(proved(bundle, state)), "TESSERA_THREADS": "1", **environment},
         stderr=subprocess.PIPE,
         text=True,
     )
