@@ -167,7 +167,7 @@ async def bad_starts(place: Place, found: Found) -> None:
         "a setting out of range": (tiny, {"TESSERA_MAX_MPX": "-1"}, (), 2),
         "an option that is none": (tiny, {}, ("--prot", "1"), 2),
         "an option out of range": (tiny, {}, ("--port", "70000"), 2),
-        "a bundle that is not there": (empty / "absent", {}, (), 1),
+        "a bundle that is not there": (empty / "absent", {}, (), 2),
         "an empty bundle": (empty, {}, (), 1),
         "a port that is taken": (tiny, {}, ("--port", port), 1),
         "an address that is not here": (tiny, {"TESSERA_KEYS": "a=b"}, ("--host", "192.0.2.1"), 1),
