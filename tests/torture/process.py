@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import machine
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX
 from tests.torture.client import BROKEN, HOME, Answer, ask
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,16 +112,15 @@ def start(
 
     engine    the name of one of `doubles.ENGINES`, in place of the network's own
     options   of the command line;  environment  more variables, as they stand
-    through   a command that starts it;  settings  fields of Settings; one that this version does not have is left out
+    through   a command that starts it;  settings  fields of Settings
     """
     port = _free_port()
-    given = {name: value for name, value in settings.items() if name in Settings.model_fields}
     variables = {
         **{name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
         "PYTHONPATH": str(ROOT),
         f"{PREFIX}STATE": str(state),
         f"{PREFIX}ACCESS_LOG": "false",
-        **{PREFIX + name.upper(): str(value) for name, value in given.items()},
+        **{PREFIX + name.upper(): str(value) for name, value in settings.items()},
         **({"DOUBLE": engine} if engine else {}),
         **(environment or {}),
     }
