@@ -27,6 +27,7 @@ from models.bundle import Bundle
 from models.errors import UsageError
 from training import methods
 from training.config import recipe as recipes
+from training.config.facts import note
 from training.config.run import Run, begin, require_same, resume_command, write_text
 from training.data import datasets
 from training.data.errors import DataError
@@ -36,6 +37,7 @@ from training.discovery.discover import discover
 from training.discovery.segmenter import Segmenter
 from training.export import provenance
 from training.export.corpus_stats import measure
+from training.export.onnx import Deployed, to_onnx
 from training.export.write_bundle import write_bundle
 from training.methods.base import Method
 from training.pretraining import weights
@@ -45,7 +47,7 @@ from training.trainer import loop
 from training.trainer.seeds import seed_all
 
 _DEFAULT_METHOD = "stego"
-_CHECKED_IMAGES = 8  # on which ONNX is held against torch
+_CHECKED_IMAGES = 4  # on which ONNX is held against torch
 
 
 def train(run: Run) -> Bundle:
@@ -83,11 +85,14 @@ def finish(run: Run, found: Segmenter, seconds: dict[str, float]) -> Bundle:
     """Measures on the training images and writes RUN/bundle."""
     recipe, images = run.recipe, run.images
     spec = input_spec(found.encoder, recipe.input.size).model_copy(update={"bands": images.bands})
+    with timed("exporting", seconds):
+        onnx = to_onnx(Deployed(found.encoder, found.compared.detach().float()), spec)
     with timed("measuring", seconds):
         seen = measure(
             found, spec, images, exemplars=recipe.export.exemplars, device=run.device, console=run.console,
-            seed=recipe.seed, workers=recipe.workers,
+            most=recipe.export.measured_images, onnx=onnx, seed=recipe.seed, workers=recipe.workers,
         )  # fmt: skip
+    note(run, "photos", seen.photos.facts())
     return write_bundle(
         found,
         spec,
@@ -99,6 +104,7 @@ def finish(run: Run, found: Segmenter, seconds: dict[str, float]) -> Bundle:
         report=training_page.facts(images, seen, run.device, loop.read_log(run.log), seconds, found.agreement),
         console=run.console,
         folder=run.folder / "bundle",
+        onnx=onnx,
     )
 
 

@@ -4,7 +4,7 @@ Knows nothing of methods or bundles.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from models.io.samples import Decoded
 from models.nets.backbone import CnnBackbone
@@ -15,6 +15,7 @@ from training.data.images import Images
 from training.data.prefetch import prefetch
 
 _LONGEST_SIDES = 4  # short sides: a panorama beyond 4:1 is squeezed rather than let it take all memory
+_BATCH_BYTES = 2**26  # of decoded images that wait for each other
 
 
 def input_spec(encoder: Encoder, size: int) -> InputSpec:
@@ -42,6 +43,19 @@ def fitted(images: Images, spec: InputSpec, workers: int) -> Iterator[tuple[Deco
         return decoded, fit(decoded.image, spec)
 
     return prefetch(both, range(len(images)), workers)
+
+
+def batched(items: Iterable[tuple[Decoded, Fit]], most: int) -> Iterator[list[tuple[Decoded, Fit]]]:
+    """Neighbors that the encoder gets at one size, together: at most `most` of them, and of bounded bytes."""
+    some: list[tuple[Decoded, Fit]] = []
+    for item in items:
+        full = len(some) == most or sum(decoded.image.nbytes for decoded, _ in some) > _BATCH_BYTES
+        if some and (full or item[1].pixels.shape != some[0][1].pixels.shape):
+            yield some
+            some = []
+        some.append(item)
+    if some:
+        yield some
 
 
 def four_by_three(short_side: int) -> tuple[int, int]:

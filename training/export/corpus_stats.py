@@ -4,7 +4,9 @@ Knows nothing of training or bundles: a segmenter and images in; shares, patches
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,20 +16,26 @@ from torch.nn import functional as F
 
 from models import assign
 from models.bundle import MAX_GOLDEN_PX, MAX_GOLDEN_SIDE_PX, Golden
+from models.inference import Prediction, Predictor
+from models.io.samples import Decoded
 from models.preprocess import Fit, InputSpec, fit, resize
 from models.types import Array
 from training.clustering.agreement import stability
 from training.data import validity
-from training.data.images import Images
+from training.data.images import Images, evenly
 from training.data.label_maps import IGNORED
-from training.data.preprocess import fitted
+from training.data.prefetch import prefetch
+from training.data.preprocess import batched, fitted
 from training.data.synthetic import street
 from training.discovery.segmenter import Segmenter
 from training.evaluation import metrics
+from training.evaluation.exported import Exported
 from training.export.exemplars import ExemplarPicker
+from training.export.photo_stats import PhotoStats, thumbnail
 from training.progress import Progress
 
-_IMAGES = 2000  # drawn evenly from more; shares then move by less than a percent
+_IMAGES = 300  # drawn evenly from more; shares then move by about a percent
+_BATCH = 4
 _GOLDEN_AMONG = 32
 _COMPARED_IMAGES, _CELLS, _BINS = 200, 64, 40
 _SEEDS = (101, 102, 103)
@@ -45,6 +53,8 @@ class CorpusStats:
     similarity  histograms (40 bins, −1..1, sum 1) of the cosine between two cells of one image ("within") and
                 of two images ("between"); a code that has found something is crowded near 0 and near 1
     stability   how alike three k-means of the codes with other seeds are: 1 the same, 0 as by chance
+    second      float64 [K, K], share of a cluster's cells (row) whose second choice is another (column)
+    photos      what was seen of each image
     """
 
     fractions: Array
@@ -55,6 +65,8 @@ class CorpusStats:
     images: int
     similarity: dict[str, list[float]]
     stability: float
+    second: Array
+    photos: PhotoStats
 
     @property
     def entropy(self) -> float:
@@ -63,7 +75,30 @@ class CorpusStats:
         return float(-(used * np.log(used)).sum() / math.log(len(self.fractions)))
 
 
-@torch.inference_mode()
+class _Seen(NamedTuple):
+    """One image and what the network says of it: scores [K, h, w], code [D, h, w]."""
+
+    number: int
+    decoded: Decoded
+    one: Fit
+    scores: Array
+    code: Array
+
+
+class _OnDevice:
+    """A segmenter as a Predictor, on a GPU."""
+
+    def __init__(self, found: Segmenter, device: torch.device) -> None:
+        self._encoder, self._device = found.encoder.eval().to(device), device
+        self._centroids = found.compared.to(device)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
+        codes = self._encoder(torch.tensor(pixels).to(self._device)).float()
+        scores = torch.einsum("kd,bdhw->bkhw", self._centroids, codes)
+        return Prediction(scores.cpu().numpy(), codes.cpu().numpy())
+
+
 def measure(
     found: Segmenter,
     spec: InputSpec,
@@ -72,74 +107,125 @@ def measure(
     exemplars: int,
     device: torch.device,
     console: Console,
+    most: int = _IMAGES,
+    onnx: bytes | None = None,
     seed: int = 0,
     workers: int = 2,
 ) -> CorpusStats:
-    """One pass over the training images, at most about two thousand of them.
+    """One pass over the training images, at most `most` of them, drawn evenly.
 
     exemplars  patches kept per cluster; with 0 nothing in the answer shows a training image: mean patches, a drawn
                golden image
+    onnx       the exported network: on a CPU it is several times faster than torch, and it is what will be served
     """
-    found.encoder.eval().to(device)
-    k = len(found.centroids)
-    every = max(1, math.ceil(len(images) / _IMAGES))
-    images = images.subset(range(0, len(images), every)) if every > 1 else images
-    pixels, holds = np.zeros(k), np.zeros(k)
-    picker = ExemplarPicker(k, exemplars)
-    table = np.zeros((k, len(images.class_names)), np.int64) if images.labelled else None
-    golden: tuple[bool, float, Array] | None = None
-    cells: list[Tensor] = []
-    generator = torch.Generator().manual_seed(seed)
+    exported = onnx is not None and device.type == "cpu"
+    predict = Exported(onnx, threads=torch.get_num_threads()) if onnx and exported else _OnDevice(found, device)
+    places = evenly(len(images), most)
+    if len(places) < len(images):
+        images = images.subset(places)
+    corpus = _Corpus(found, images, places, exemplars, seed)
     with Progress(console, "measuring", len(images)) as bar:
-        for i, (decoded, one) in enumerate(fitted(images, spec, workers)):
-            image, valid = decoded.image, decoded.valid
-            scores, sure, code = _scores(found, one, device)
-            if len(cells) < _COMPARED_IMAGES and len(known := validity.rows(code, valid)):
-                flat = F.normalize(known, dim=1)
-                cells.append(flat[torch.randint(len(flat), (_CELLS,), generator=generator)])
-            size = one.pixels.shape[:2]
-            labels = validity.ignored(assign.labels(scores, (size[0], size[1])), valid)
-            counts = np.bincount(labels[labels != IGNORED], minlength=k)
-            pixels += counts / max(1, counts.sum())  # every image weighs the same, whatever its size
-            holds += counts > 0
-            picker.show(i, image, labels, _enlarged(sure, labels.shape))
-            # The surest image: rounding on another machine moves the fewest of its labels. One without gaps, if any is.
-            worth = valid is None, float(sure.mean())
-            if i < _GOLDEN_AMONG and (golden is None or worth > golden[:2]):
-                golden = *worth, image
-            if table is not None:
-                source = (image.shape[0], image.shape[1])
-                predicted = assign.labels(scores, source, one.box)
-                table += metrics.confusion(predicted, validity.ignored(images.labels(i), valid), k, table.shape[1])
+        # One thread counts while the network runs: in order, so that the same images give the same answer.
+        for _ in prefetch(corpus.add, _predicted(predict, images, spec, workers), min(workers, 1)):
             bar.advance()
-    shown = street() if golden is None or not exemplars else _small(golden[2], min(spec.size))
-    return CorpusStats(
-        fractions=pixels / pixels.sum(),
-        presence=holds / len(images),
-        exemplars=picker.encode(),
-        golden=golden_of(shown, found, spec, device),
-        scores=metrics.score(table) if table is not None else None,
-        images=len(images),
-        similarity=_similarity(torch.stack(cells)),
-        stability=stability(torch.cat(cells), k, seeds=_SEEDS) if len(cells) * _CELLS > k else 1.0,
-    )
+    shown = street() if corpus.golden is None or not exemplars else _small(corpus.golden, min(spec.size))
+    return corpus.stats(_golden(shown, predict, spec))
 
 
-@torch.inference_mode()
 def golden_of(image: Array, found: Segmenter, spec: InputSpec, device: torch.device) -> Golden:
     """An image RGB uint8 [H, W, 3], and what the network says of it."""
+    return _golden(image, _OnDevice(found, device), spec)
+
+
+def _golden(image: Array, predict: Predictor, spec: InputSpec) -> Golden:
     one = fit(image, spec)
-    scores, _, _ = _scores(found, one, device)
-    return Golden(image, assign.labels(scores, one.source, one.box))
+    return Golden(image, assign.labels(predict(one.pixels[None]).scores[0], one.source, one.box))
 
 
-def _scores(found: Segmenter, one: Fit, device: torch.device) -> tuple[Array, Array, Tensor]:
-    """Scores float32 [K, h, w] of one image, by how much the best beats the second [h, w], the code [D, h, w]."""
-    code = found.encoder(torch.tensor(one.pixels)[None].to(device))[0].float()
-    scores = torch.einsum("kd,dhw->khw", found.centroids.to(device), code)
-    similarity = scores / code.norm(dim=0).clamp(min=1e-10) if found.assignment == "cosine" else scores
-    best = similarity.topk(2, dim=0).values
-    return scores.cpu().numpy(), (best[0] - best[1]).cpu().numpy(), code.cpu()
+def _predicted(predict: Predictor, images: Images, spec: InputSpec, workers: int) -> Iterator[_Seen]:
+    number = 0
+    for some in batched(fitted(images, spec, workers), _BATCH):
+        scores, code = predict(np.stack([one.pixels for _, one in some]), code=True)
+        if code is None:
+            raise TypeError("the network answers no code")
+        for (decoded, one), its_scores, its_code in zip(some, scores, code, strict=True):
+            yield _Seen(number, decoded, one, its_scores, its_code)
+            number += 1
+
+
+class _Corpus:
+    """Counts over images, which it is shown one after the other.
+
+    places  their numbers in the folder
+    """
+
+    def __init__(self, found: Segmenter, images: Images, places: list[int], exemplars: int, seed: int) -> None:
+        k = len(found.centroids)
+        self.assignment, self.images, self.places, self.k = found.assignment, images, places, k
+        self.shares, self.presence = np.zeros((len(images), k)), np.zeros(k)
+        self.second = np.zeros((k, k))
+        self.confidence = np.zeros(len(images), np.float32)
+        self.thumbnails: list[Array] = []
+        self.picker = ExemplarPicker(k, exemplars)
+        self.table = np.zeros((k, len(images.class_names)), np.int64) if images.labelled else None
+        self.cells: list[Tensor] = []
+        self.generator = torch.Generator().manual_seed(seed)
+        self.golden: Array | None = None
+        self._worth = (False, -1.0)
+
+    def add(self, seen: _Seen) -> None:
+        """One image."""
+        image, valid = seen.decoded.image, seen.decoded.valid
+        margin = assign.margin(seen.scores, seen.code, seen.scores.shape[1:], assignment=self.assignment)
+        self._count_cells(seen, margin, validity.cells(valid, margin.shape))
+        height, width = seen.one.pixels.shape[:2]
+        labels = validity.ignored(assign.labels(seen.scores, (height, width)), valid)
+        counts = np.bincount(labels[labels != IGNORED], minlength=self.k)
+        self.shares[seen.number] = counts / max(1, counts.sum())  # every image weighs the same, whatever its size
+        self.presence += counts > 0
+        self.thumbnails.append(thumbnail(image))
+        self.picker.show(seen.number, image, labels, margin, seen.code)
+        # The surest image: rounding on another machine moves the fewest of its labels. One without gaps, if any is.
+        worth = valid is None, float(margin.mean())
+        if seen.number < _GOLDEN_AMONG and worth > self._worth:
+            self._worth, self.golden = worth, image
+        if self.table is not None:
+            predicted = assign.labels(seen.scores, (image.shape[0], image.shape[1]), seen.one.box)
+            truth = validity.ignored(self.images.labels(seen.number), valid)
+            self.table += metrics.confusion(predicted, truth, self.k, self.table.shape[1])
+
+    def _count_cells(self, seen: _Seen, margin: Array, known: Array | None) -> None:
+        place = slice(None) if known is None else known.ravel()
+        self.confidence[seen.number] = margin.ravel()[place].mean() if margin.ravel()[place].size else 0.0
+        two = np.argpartition(-seen.scores.reshape(self.k, -1)[:, place], 1, axis=0)[:2]
+        self.second += np.bincount(two[0] * self.k + two[1], minlength=self.k**2).reshape(self.k, self.k)
+        if len(self.cells) < _COMPARED_IMAGES:
+            rows = torch.from_numpy(seen.code.reshape(len(seen.code), -1)[:, place].T)
+            if len(rows):
+                flat = F.normalize(rows, dim=1)
+                self.cells.append(flat[torch.randint(len(flat), (_CELLS,), generator=self.generator)])
+
+    def stats(self, golden: Golden) -> CorpusStats:
+        """What all of them come to."""
+        pixels = self.shares.sum(axis=0)
+        return CorpusStats(
+            fractions=pixels / pixels.sum(),
+            presence=self.presence / len(self.images),
+            exemplars=self.picker.encode(),
+            golden=golden,
+            scores=metrics.score(self.table) if self.table is not None else None,
+            images=len(self.images),
+            similarity=_similarity(torch.stack(self.cells)),
+            stability=stability(torch.cat(self.cells), self.k, seeds=_SEEDS) if self._enough else 1.0,
+            second=self.second / np.maximum(self.second.sum(axis=1, keepdims=True), 1),
+            photos=PhotoStats(
+                np.array(self.places), self.shares.astype(np.float32), self.confidence, np.stack(self.thumbnails)
+            ),
+        )
+
+    @property
+    def _enough(self) -> bool:
+        return len(self.cells) * _CELLS > self.k
 
 
 def _similarity(cells: Tensor) -> dict[str, list[float]]:
@@ -159,10 +245,3 @@ def _small(image: Array, short_side: int) -> Array:
     if scale >= 1:
         return image
     return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
-
-
-def _enlarged(sure: Array, size: tuple[int, ...]) -> Array:
-    rows = np.arange(size[0]) * sure.shape[0] // size[0]
-    columns = np.arange(size[1]) * sure.shape[1] // size[1]
-    grown: Array = sure[rows][:, columns]
-    return grown

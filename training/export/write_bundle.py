@@ -34,18 +34,20 @@ def write_bundle(
     report: Mapping[str, Any],
     console: Console,
     folder: Path,
+    onnx: bytes | None = None,
 ) -> Bundle:
     """Writes the bundle of a segmenter to `folder`, wherever it comes from.
 
     fractions  share of every cluster, summing to 1
     images     RGB uint8 [H, W, 3] on which ONNX is held against torch, besides the golden one
     report     joins what is measured here, as report.json
+    onnx       the network as `to_onnx` wrote it; None: it is written here
 
     Raises TesseraError or BundleError; nothing is written then.
     """
     centroids = found.compared.detach().float().cpu()
     network = Deployed(found.encoder, centroids)
-    onnx = to_onnx(network, spec)
+    onnx = onnx or to_onnx(network, spec)
     checked = check(network, onnx, [*images, golden.image], spec)
     say(
         console,

@@ -7,16 +7,18 @@ from PIL import Image
 
 from training.export.exemplars import ExemplarPicker
 
+CODE = np.ones((3, 12, 16), np.float32)
 
-def photo(seed: int, size: tuple[int, int] = (120, 160)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Noise with a red square that is cluster 1: image, labels, margin."""
+
+def photo(seed: int, size: tuple[int, int] = (120, 160)) -> tuple[np.ndarray, ...]:
+    """Noise with a red square that is cluster 1: image, labels, margin, code."""
     generator = np.random.default_rng(seed)
     image = generator.integers(0, 60, (*size, 3), dtype=np.uint8)
     labels = np.zeros(size, np.uint8)
     top, left = generator.integers(5, 60, 2)
     labels[top : top + 40, left : left + 40] = 1
     image[labels == 1] = [230, 20, 20]
-    return image, labels, np.full(size, 0.5, np.float32)
+    return image, labels, np.full(size, 0.5, np.float32), CODE
 
 
 def pixels(webp: bytes) -> np.ndarray:
@@ -45,11 +47,11 @@ def test_patches_of_one_cluster_come_from_different_images() -> None:
 
 
 def test_a_patch_is_cut_from_the_full_image() -> None:
-    image, labels, margin = photo(0)
+    image, labels, margin, code = photo(0)
     large = image.repeat(4, 0).repeat(4, 1)
     large[::2, ::2] = 255  # too fine for the labels' grid
     gallery = ExemplarPicker(2, keep=1)
-    gallery.show(0, large, labels, margin)
+    gallery.show(0, large, labels, margin, code)
     assert pixels(gallery.encode()[1][0]).std() > 60
 
 
@@ -68,6 +70,8 @@ def test_mean_patches_show_no_single_photo() -> None:
 
 def test_tiny_and_flat_maps_are_no_trouble() -> None:
     gallery = ExemplarPicker(1, keep=3)
-    gallery.show(0, np.zeros((16, 400, 3), np.uint8), np.zeros((16, 400), np.uint8), np.zeros((16, 400), np.float32))
-    gallery.show(1, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.float32))
+    gallery.show(
+        0, np.zeros((16, 400, 3), np.uint8), np.zeros((16, 400), np.uint8), np.zeros((16, 400), np.float32), CODE
+    )
+    gallery.show(1, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.float32), CODE)
     assert 1 <= len(gallery.encode()[0]) <= 2

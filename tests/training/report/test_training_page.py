@@ -7,7 +7,7 @@ import pytest
 
 from training.report import charts
 from training.report.html import PAGE, page
-from training.report.training_page import curves, span
+from training.report.run_sections import curves, span
 
 EVIL = '<b onload="x">&\'"'
 
@@ -72,7 +72,7 @@ def test_a_page_holds_any_title() -> None:
     assert "<title>BODY TITLE &lt;b" in html
 
 
-def testcurves_of_every_stage_apart() -> None:
+def test_curves_of_every_stage_apart() -> None:
     log = [{"stage": EVIL, "step": i, "epoch": 0, "seconds": 1, "loss": 1.0, "log/x": 2.0} for i in (1, 2)]
     page = curves([*log, {"stage": "two", "step": 1, "epoch": 0, "seconds": 2, "loss": 1.0}])
     assert len(drawn(page).findall(".//figure")) == 3
@@ -84,5 +84,5 @@ def test_the_page_asks_for_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.2, "3 s"), (200, "3.3 min"), (9000, "2.5 h")])
-def testspans_are_readable(seconds: float, text: str) -> None:
+def test_spans_are_readable(seconds: float, text: str) -> None:
     assert span(seconds) == text

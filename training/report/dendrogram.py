@@ -1,0 +1,63 @@
+"""A tree of clusters as SVG: which become one when fewer are wanted, and how far apart they were.
+
+Knows nothing of bundles' files or of photos.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+from models.manifest import Cluster, Merge
+
+_ROW, _TOP, _LEFT, _RIGHT, _WIDTH = 22, 26, 190, 24, 640
+_NAME = 24  # characters of a name
+
+
+def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge]) -> str:
+    """Leaves down, joined from the left to the right; across, the height of every merge."""
+    order = _order(len(clusters), hierarchy)
+    top = max((merge.height for merge in hierarchy), default=0.0) or 1.0
+    at = {k: (_TOP + (row + 0.5) * _ROW, 0.0) for row, k in enumerate(order)}  # y, height of what an id stands for
+    body = _axis(top, _TOP + _ROW * len(order))
+    for k, (y, _) in at.items():
+        cluster = clusters[k]
+        name = cluster.name if len(cluster.name) <= _NAME else f"{cluster.name[: _NAME - 1]}…"
+        body += (
+            f'<rect x="2" y="{y - 7:.1f}" width="14" height="14" rx="3" fill="{escape(cluster.color)}"/>'
+            f'<text class="leaf" x="22" y="{y + 4:.1f}">{k} {escape(name)}<title>{escape(cluster.name)}</title></text>'
+        )
+    for merge in hierarchy:
+        (y0, x0), (y1, x1) = (at[k] for k in merge.merge)
+        height = max(merge.height, x0, x1)  # a merge below its parts would cross their lines
+        x = _across(height, top)
+        said = f"{merge.merge[0]} and {merge.merge[1]} become {merge.into}: {merge.k} left, height {merge.height:.2f}"
+        body += (
+            f'<path class="branch" d="M{_across(x0, top):.1f} {y0:.1f}H{x:.1f}V{y1:.1f}H{_across(x1, top):.1f}">'
+            f"<title>{escape(said)}</title></path>"
+        )
+        at[merge.into] = ((y0 + y1) / 2, height)
+    height_px = _TOP + _ROW * len(order) + 6
+    label = f"tree of {len(clusters)} clusters"
+    return f'<svg class="chart" viewBox="0 0 {_WIDTH} {height_px}" role="img" aria-label="{label}">{body}</svg>'
+
+
+def _order(count: int, hierarchy: Sequence[Merge]) -> list[int]:
+    """Leaves so that what becomes one stands together."""
+    groups = {k: [k] for k in range(count)}
+    for merge in hierarchy:
+        a, b = merge.merge
+        gone = b if merge.into == a else a
+        groups[merge.into] = groups[merge.into] + groups.pop(gone)
+    return [k for group in groups.values() for k in group]
+
+
+def _across(height: float, top: float) -> float:
+    return _LEFT + max(0.0, height) / top * (_WIDTH - _LEFT - _RIGHT)
+
+
+def _axis(top: float, bottom: float) -> str:
+    out = ""
+    for i in range(5):
+        x = _across(i / 4 * top, top)
+        out += f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 6}" y2="{bottom:.1f}"/>'
+        out += f'<text x="{x:.1f}" y="{_TOP - 12}" text-anchor="middle">{i / 4 * top:.2g}</text>'
+    return out

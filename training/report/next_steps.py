@@ -1,0 +1,43 @@
+"""What to type next: every command of a finished run, with what it does.
+
+Knows nothing of pages or of what was found.
+"""
+
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from training.config.run import Run, resume_command
+
+
+class Step(NamedTuple):
+    """A sentence, and the command that does it."""
+
+    what: str
+    command: str
+
+
+def next_steps(run: Run, bundle: Path) -> list[Step]:
+    """What people do with a run: serve it, choose K, measure it, begin anew, make the page again."""
+    folder, photos = run.folder, run.images.root
+    anew = ("--recipe", folder / "recipe.toml", "--data", photos, "--out", f"{folder}-2")
+    return [
+        Step("Try it on photos in the browser, and give the clusters names", _command("serve", "--bundle", bundle)),
+        Step(
+            "Let K be chosen, from stored codes: a new bundle without training",
+            _command("recluster", folder, "--k", "auto"),
+        ),
+        Step(
+            "Where you have label maps: mIoU, accuracy, a page",
+            _command("evaluate", folder, "--data", photos, "--labels", "LABEL_MAPS"),
+        ),
+        Step(
+            "Train anew on the same photos with another value; all of them are in the recipe at the end",
+            _command("train", *anew, "--set", f"clusters.k={run.recipe.clusters.k}"),
+        ),
+        Step("Make the bundle and this page again; a stopped run goes on where it was", resume_command(folder)),
+    ]
+
+
+def _command(name: str, *arguments: object) -> str:
+    return shlex.join(("tessera", name, *map(str, arguments)))

@@ -1,0 +1,121 @@
+"""The report's parts about how a run went: its curves, K, the balance, seconds and memory, the machine.
+
+Knows nothing of photos or bundles: log lines and noted facts in, HTML out.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from itertools import groupby
+from typing import Any
+
+from training.report import charts
+
+AXES = ("stage", "step", "epoch", "seconds", "images_per_s")
+
+
+def curves(log: Sequence[Mapping[str, Any]]) -> str:
+    """Every stage's losses, and what else it watched, as charts."""
+    out = ""
+    for stage, group in groupby(log, key=lambda line: line["stage"]):
+        lines = list(group)
+        names = [name for name in lines[-1] if name not in AXES]
+        losses = [name for name in names if not name.startswith("log/")]
+        rest = [name for name in names if name.startswith("log/")]
+        out += f'<div class="charts">{figure(f"{stage}: losses", _lines(lines, losses))}'
+        out += (figure(f"{stage}: watched", _lines(lines, rest)) if rest else "") + "</div>"
+    return out or '<p class="small">no step was logged</p>'
+
+
+def _lines(log: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str:
+    series = {n.removeprefix("log/"): [(line["step"], line[n]) for line in log if n in line] for n in names}
+    return charts.lines(series, x="step")
+
+
+def figure(title: str, chart: str) -> str:
+    """A chart under its title."""
+    return f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>"
+
+
+def number_of_clusters(curve: Mapping[str, Any]) -> str:
+    """What other numbers of clusters came to."""
+    rows = [row for row in curve.get("curve", []) if "k" in row]
+    names = {"stability": "stability", "silhouette": "silhouette", "unused": "unused clusters"}
+    series = {said: [(row["k"], row[name]) for row in rows if name in row] for name, said in names.items()}
+    both = {said: series[said] for said in ("stability", "silhouette")}
+    unused = charts.lines({"unused": series["unused clusters"]}, x="K")
+    sentence = f"<p>{escape(str(curve['sentence']))}</p>" if curve.get("sentence") else ""
+    return (
+        f'{sentence}<div class="charts">{figure("by number of clusters", charts.lines(both, x="K"))}'
+        f"{figure('clusters that nothing falls into', unused)}</div>"
+    )
+
+
+def balance(facts: Mapping[str, Any]) -> str:
+    """How STEGO's shifts were steered, and what came of it."""
+    columns, rows = facts.get("columns", []), facts.get("rows", [])
+    points = {name: [(row[0], row[i]) for row in rows] for i, name in enumerate(columns) if i}
+    shifts = {name.removeprefix("shift_"): p for name, p in points.items() if name.startswith("shift_")}
+    seen = {name.replace("_", " "): p for name, p in points.items() if not name.startswith("shift_")}
+    aims = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in facts.get("aims", {}).items())
+    return (
+        f'<p class="small">Shifts are moved while training so that these are met: {escape(aims)}.</p>'
+        f'<div class="charts">{figure("shifts", charts.lines(shifts, x="step"))}'
+        f"{figure('similarities of codes', charts.lines(seen, x='step'))}</div>"
+    )
+
+
+def similarity(found: Mapping[str, Any]) -> str:
+    """Histograms of the cosine between two places."""
+    names = {"within": "two places of one image", "between": "two images"}
+    series = {names[name]: values for name, values in found["similarity"].items()}
+    return (
+        '<p class="small">Cosine between the codes of two places. A code that has found something has places that'
+        " are alike (near 1) and places that are not (near 0), with little between.</p>"
+        f'<div class="charts"><figure>{charts.histogram(series, -1, 1, x="cosine")}</figure></div>'
+    )
+
+
+def scores(found: Mapping[str, Any]) -> str:
+    """Against label maps, where the data set has any."""
+    scores = found["hungarian"]
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{'–' if value is None else f'{value:.1%}'}</td></tr>"
+        for name, value in scores["iou"].items()
+    )
+    return (
+        f'<p class="small">On {found["measured_on"]} of the training images, each cluster matched to at most one'
+        f" class (Hungarian): mIoU {scores['miou']:.1%}, accuracy {scores['accuracy']:.1%}. No label was used in"
+        " training.</p>"
+        f"<table><tr><th>class</th><th>IoU</th></tr>{rows}</table>"
+    )
+
+
+def costs(seconds: Mapping[str, float], stages: Sequence[Mapping[str, Any]] | None) -> str:
+    """Seconds and, where it was noted, the most memory of every part."""
+    rows = stages or [{"name": name, "seconds": value} for name, value in seconds.items()]
+    total = sum(row["seconds"] for row in rows) or 1.0
+    body = "".join(
+        f"<tr><td>{escape(str(row['name']))}</td><td>{span(row['seconds'])}</td><td>{row['seconds'] / total:.0%}</td>"
+        f"<td>{_memory(row.get('peak_mb'))}</td></tr>"
+        for row in rows
+    )
+    return f"<table><tr><th>part</th><th>time</th><th>share</th><th>most memory</th></tr>{body}</table>"
+
+
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """Names and what they are."""
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    return f"<table>{rows}</table>"
+
+
+def span(seconds: float) -> str:
+    """A time as people say it: 3 s, 3.3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _memory(mb: float | None) -> str:
+    if not mb:
+        return "–"
+    return f"{mb:.0f} MB" if mb < 2000 else f"{mb / 1024:.1f} GB"
