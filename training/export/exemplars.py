@@ -20,6 +20,7 @@ _SIDE_PX = 128  # of a patch as it is shown
 _SHARE = 0.32  # of the image's short side that a patch covers
 _SEARCHED = 80  # rows or columns, whichever are fewer
 _FILLED = 0.75  # a region that fills more of its patch is no better: its outline would be lost
+_ENOUGH = 0.25  # of a patch: of smaller regions it counts less how sure they are than how large
 _POOL = 4  # times as many patches as are kept, of the best: the kept ones are chosen from them for variety
 _LARGEST_POOL = 24  # of a cluster: 64 kB each
 _LEAST_WORTH = 0.5  # of the best one's
@@ -69,7 +70,7 @@ class ExemplarPicker:
             there = (coarse == cluster).astype(np.float32)
             filled = ndimage.uniform_filter(there, reach, mode="constant")
             certain = ndimage.uniform_filter(there * sure, reach, mode="constant") / np.maximum(filled, 1e-6)
-            worth = np.minimum(filled, _FILLED) + 0.5 * certain * (filled > 1e-6)
+            worth = np.minimum(filled, _FILLED) + 0.5 * certain * np.minimum(filled / _ENOUGH, 1.0)
             half = reach // 2
             inner = worth[half : worth.shape[0] - half, half : worth.shape[1] - half]
             if not inner.size:

@@ -46,7 +46,7 @@ def _card(bundle: Bundle, found: Mapping[str, Any], k: int, room: int) -> str:
     )
     none = '<p class="small">no photo shows enough of it</p>'
     return (
-        f"<article><h3>{pictures.swatch(cluster)}{k} · {escape(cluster.name)}</h3>"
+        f"<article><h3>{pictures.swatch(cluster)}{pictures.label(k, bundle.manifest.clusters, 200)}</h3>"
         f'<p class="small">{escape(" · ".join(facts))}{_like(bundle, found, k)}</p>'
         f'<div class="patches">{patches or none}</div></article>'
     )
@@ -59,8 +59,7 @@ def _like(bundle: Bundle, found: Mapping[str, Any], k: int) -> str:
         return ""
     clusters = bundle.manifest.clusters
     named = ", ".join(
-        f'<span class="like">{pictures.swatch(clusters[other])}{other} {escape(pictures.short(clusters[other].name))}'
-        f" ({share:.0%})</span>"
+        f'<span class="like">{pictures.swatch(clusters[other])}{pictures.label(other, clusters)} ({share:.0%})</span>'
         for other, share in rows
     )
     return f"<br>looks like {named}"
@@ -78,5 +77,5 @@ def tree(bundle: Bundle) -> str:
     drawn = dendrogram(bundle.manifest.clusters, bundle.manifest.hierarchy)
     return (
         '<p class="small">What becomes one when fewer clusters are asked for (<code>k=</code> of the service): joined'
-        f' early, on the left, is alike.</p><figure class="wide">{drawn}</figure>'
+        f' early, on the left, is alike.</p><figure class="tree">{drawn}</figure>'
     )

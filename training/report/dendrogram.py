@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from models.manifest import Cluster, Merge
+from training.report.pictures import label
 
 _ROW, _TOP, _LEFT, _RIGHT, _WIDTH = 22, 26, 190, 24, 640
 _NAME = 24  # characters of a name
@@ -19,11 +20,10 @@ def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge]) -> str:
     at = {k: (_TOP + (row + 0.5) * _ROW, 0.0) for row, k in enumerate(order)}  # y, height of what an id stands for
     body = _axis(top, _TOP + _ROW * len(order))
     for k, (y, _) in at.items():
-        cluster = clusters[k]
-        name = cluster.name if len(cluster.name) <= _NAME else f"{cluster.name[: _NAME - 1]}…"
+        name = escape(clusters[k].name)
         body += (
-            f'<rect x="2" y="{y - 7:.1f}" width="14" height="14" rx="3" fill="{escape(cluster.color)}"/>'
-            f'<text class="leaf" x="22" y="{y + 4:.1f}">{k} {escape(name)}<title>{escape(cluster.name)}</title></text>'
+            f'<rect x="2" y="{y - 7:.1f}" width="14" height="14" rx="3" fill="{clusters[k].color}"/>'
+            f'<text class="leaf" x="22" y="{y + 4:.1f}">{label(k, clusters, _NAME)}<title>{name}</title></text>'
         )
     for merge in hierarchy:
         (y0, x0), (y1, x1) = (at[k] for k in merge.merge)
@@ -36,8 +36,8 @@ def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge]) -> str:
         )
         at[merge.into] = ((y0 + y1) / 2, height)
     height_px = _TOP + _ROW * len(order) + 6
-    label = f"tree of {len(clusters)} clusters"
-    return f'<svg class="chart" viewBox="0 0 {_WIDTH} {height_px}" role="img" aria-label="{label}">{body}</svg>'
+    said = f"tree of {len(clusters)} clusters"
+    return f'<svg class="chart" viewBox="0 0 {_WIDTH} {height_px}" role="img" aria-label="{said}">{body}</svg>'
 
 
 def _order(count: int, hierarchy: Sequence[Merge]) -> list[int]:

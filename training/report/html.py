@@ -64,9 +64,12 @@ dd { margin: 0; min-width: 0; }
 dd ul, dd ol { margin: 0; padding-left: 20px; }
 .warned li { margin-bottom: 6px; }
 .warned li::marker { content: "! "; font-weight: 700; color: var(--bad); }
-.steps pre { margin: 4px 0 10px; padding: 8px 12px; }
+.steps pre { margin: 4px 0 10px; padding: 8px 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
+th[scope] { overflow-wrap: normal; font-weight: 400; vertical-align: top; }
+summary { cursor: pointer; margin-bottom: 10px; }
 .photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 520px), 1fr)); gap: 14px; }
 .pair { max-width: none; }
+.tree { max-width: 820px; }
 .pair.wide { grid-column: 1 / -1; }
 .pair div { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; margin-bottom: 8px; }
 .pair.wide div { grid-template-columns: 1fr; }
@@ -97,6 +100,7 @@ td, th { text-align: left; padding: 4px 14px 4px 4px; font-size: 14px; overflow-
 @media (max-width: 560px) {
   body { padding: 20px 14px 48px; }
   dl { grid-template-columns: 1fr; gap: 4px; }
-  dd { margin-bottom: 14px; } }
+  dd { margin-bottom: 14px; }
+  .pair div { grid-template-columns: 1fr; } }
 </style></head><body>BODY</body></html>
 """

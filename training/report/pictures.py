@@ -71,9 +71,7 @@ def legend(labels: Array, clusters: Sequence[Cluster]) -> str:
     """The largest clusters of a map, with their colors and shares."""
     found = shares(labels, len(clusters))
     order = [k for k in np.argsort(-found, kind="stable")[:_LEGEND] if found[k] >= _NAMED_SHARE]
-    keys = "".join(
-        f"<span>{swatch(clusters[k])}{k} {escape(short(clusters[k].name))} {found[k]:.0%}</span>" for k in order
-    )
+    keys = "".join(f"<span>{swatch(clusters[k])}{label(k, clusters)} {found[k]:.0%}</span>" for k in order)
     return f'<p class="legend">{keys}</p>'
 
 
@@ -89,9 +87,12 @@ def swatch(cluster: Cluster) -> str:
     return f'<i style="background:{cluster.color}"></i>'
 
 
-def short(name: str, most: int = 40) -> str:
-    """A name, cut where it is long."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def label(k: int, clusters: Sequence[Cluster], most: int = 40) -> str:
+    """A cluster's id and name, cut where it is long; a name that only repeats the id is enough by itself. Escaped."""
+    name = clusters[k].name
+    if name == f"cluster {k}":
+        return name
+    return escape(f"{k} · {name if len(name) <= most else f'{name[: most - 1]}…'}")
 
 
 def photo(pixels: Array, alt: str, quality: int = 78) -> str:

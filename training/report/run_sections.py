@@ -104,7 +104,9 @@ def costs(seconds: Mapping[str, float], stages: Sequence[Mapping[str, Any]] | No
 
 def facts_table(facts: Mapping[str, Any]) -> str:
     """Names and what they are."""
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>' for name, value in facts.items()
+    )
     return f"<table>{rows}</table>"
 
 

@@ -97,7 +97,7 @@ def page_of(bundle: Bundle, recipe: str, run: Run) -> str:
         section("Left out", left_out(skipped, "skipped.txt")) if skipped else "",
         section("Time and memory", run_sections.costs(found["seconds"], stages)),
         section("Machine and versions", run_sections.facts_table(found.get("machine", {}))),
-        section("Recipe", f"<pre>{escape(recipe)}</pre>"),
+        section("Recipe", f"<details><summary>every value</summary><pre>{escape(recipe)}</pre></details>"),
     ]
     return page(f"{bundle.manifest.name}: what was found", "".join(sections))
 
