@@ -70,10 +70,12 @@ summary { cursor: pointer; margin-bottom: 10px; }
 .photos { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 520px), 1fr)); gap: 14px; }
 .pair { max-width: none; }
 .tree { max-width: 820px; }
-.pair.wide { grid-column: 1 / -1; }
+.pair.flat { grid-column: 1 / -1; }
 .pair div { display: grid; grid-template-columns: 1fr 1fr; gap: 6px; margin-bottom: 8px; }
-.pair.wide div { grid-template-columns: 1fr; }
+.pair.flat div { grid-template-columns: 1fr; }
 .pair img, .thumbs img { width: 100%; height: auto; display: block; border-radius: 5px; }
+.pair img { max-height: 420px; object-fit: contain; }
+.thumbs img { max-height: 160px; object-fit: contain; }
 .pair figcaption { font-weight: 400; font-size: 13px; margin: 0; color: var(--soft); }
 .thumbs { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 10px; margin: 8px 0 18px; }
 .thumbs figure { padding: 8px; }

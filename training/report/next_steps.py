@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from training.config.run import Run, resume_command
 
+_MOST = 255  # clusters
+
 
 class Step(NamedTuple):
     """A sentence, and the command that does it."""
@@ -17,9 +19,13 @@ class Step(NamedTuple):
     command: str
 
 
-def next_steps(run: Run, bundle: Path) -> list[Step]:
-    """What people do with a run: serve it, choose K, measure it, begin anew, make the page again."""
-    folder, photos = run.folder, run.images.root
+def next_steps(run: Run, bundle: Path, option: str = "") -> list[Step]:
+    """What people do with a run: serve it, choose K, measure it, begin anew, make the page again.
+
+    option  of the recipe that would help, as --set takes it; empty: another number of clusters
+    """
+    folder, photos, dataset = run.folder, run.images.root, run.recipe.dataset
+    labels = ("--labels", "LABEL_MAPS") if dataset == "folder" else ("--dataset", dataset)
     anew = ("--recipe", folder / "recipe.toml", "--data", photos, "--out", f"{folder}-2")
     return [
         Step("Try it on photos in the browser, and give the clusters names", _command("serve", "--bundle", bundle)),
@@ -29,11 +35,11 @@ def next_steps(run: Run, bundle: Path) -> list[Step]:
         ),
         Step(
             "Where you have label maps: mIoU, accuracy, a page",
-            _command("evaluate", folder, "--data", photos, "--labels", "LABEL_MAPS"),
+            _command("evaluate", folder, "--data", photos, *labels),
         ),
         Step(
             "Train anew on the same photos with another value; all of them are in the recipe at the end",
-            _command("train", *anew, "--set", f"clusters.k={run.recipe.clusters.k}"),
+            _command("train", *anew, "--set", option or f"clusters.k={min(_MOST, 3 * run.recipe.clusters.k // 2)}"),
         ),
         Step("Make the bundle and this page again; a stopped run goes on where it was", resume_command(folder)),
     ]

@@ -52,9 +52,9 @@ def _figure(bundle: Bundle, network: Exported, images: Images, number: int) -> s
     labels = validity.ignored(labels, decoded.valid)
     shown, clusters = resize(decoded.image, size), bundle.manifest.clusters
     name, over = images.name(number), pictures.map_over(shown, labels, clusters)
-    wide = " wide" if size[1] > 2 * size[0] else ""
+    flat = " flat" if size[1] > 2 * size[0] else ""
     return (
-        f'<figure class="pair{wide}"><div>{pictures.photo(shown, f"photo {name}")}'
+        f'<figure class="pair{flat}"><div>{pictures.photo(shown, f"photo {name}")}'
         f"{pictures.photo(over, f'map of {name}: {pictures.told(labels, clusters)}')}"
         f"</div><figcaption>{escape(name)}</figcaption>{pictures.legend(labels, clusters)}</figure>"
     )

@@ -46,6 +46,7 @@ def map_over(photo: Array, labels: Array, clusters: Sequence[Cluster]) -> Array:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(_NUMBER_PX)
     for k in np.flatnonzero(shares(labels, len(clusters)) >= _NAMED_SHARE):
         x, y = _middle(labels == k)
+        x, y = (min(max(at, _NUMBER_PX), side - _NUMBER_PX) for at, side in zip((x, y), picture.size, strict=True))
         draw.text((x, y), str(k), (255, 255, 255), font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
     return np.asarray(picture)
 

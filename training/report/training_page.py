@@ -131,8 +131,10 @@ def _verdict(bundle: Bundle, found: dict[str, Any], log: list[dict[str, Any]], r
         f"{f': <code>--set {escape(one.option)}</code>' if one.option else '.' if one.help else ''}</li>"
         for one in warned
     )
+    option = next((one.option for one in warned if one.option), "")
     steps = "".join(
-        f"<li>{escape(step.what)}<pre>{escape(step.command)}</pre></li>" for step in next_steps(run, bundle.path)
+        f"<li>{escape(step.what)}<pre>{escape(step.command)}</pre></li>"
+        for step in next_steps(run, bundle.path, option)
     )
     return (
         f"<dl><dt>What was found</dt><dd>{escape(verdict.what_was_found(found))}</dd>"

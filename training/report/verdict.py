@@ -41,7 +41,7 @@ def used(found: Mapping[str, Any]) -> list[int]:
 
 
 def pairs_alike(found: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Clusters that are each other's second choice nearly everywhere: they may well be one thing."""
+    """Clusters that are each other's second choice in most places: they may well be one thing."""
     seconds = found.get("runners_up", [])
     first = {k: rows[0] for k, rows in enumerate(seconds) if rows and rows[0][1] >= _TIED}
     return [(a, b) for a, (b, _) in first.items() if a < b and b in first and first[b][0] == a]
@@ -68,7 +68,7 @@ def is_k_right(found: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str
         said.append(f"K = {k} is more than these photos fill: {k - some} {_are(k - some)} empty, so {some} would do.")
     if alike := pairs_alike(found):
         names = ", ".join(f"{a} and {b}" for a, b in alike[:4])
-        said.append(f"Each the other's second choice nearly everywhere, and perhaps one thing: {names}.")
+        said.append(f"Each the other's second choice in most places, and perhaps one thing: {names}.")
     if found["stability"] < _UNSTABLE:
         said.append(
             f"Clustering the same codes from other seeds gives other clusters (agreement {found['stability']:.2f} of"
@@ -76,8 +76,8 @@ def is_k_right(found: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str
         )
     if not said:
         said.append(
-            f"Nothing speaks against K = {k}: all clusters are in use, no two are mistaken for each other nearly"
-            f" everywhere, and other seeds find the same ones (agreement {found['stability']:.2f} of 1)."
+            f"Nothing speaks against K = {k}: all clusters are in use, no two are each other's second choice in"
+            f" most places, and other seeds find the same ones (agreement {found['stability']:.2f} of 1)."
         )
     if not curve:
         said.append("Other numbers have not been tried; the command below tries them, from stored codes.")
@@ -118,7 +118,7 @@ def _of_clusters(found: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[Tr
         out.append(
             Trouble(f"Cluster {largest} takes {shares[largest]:.0%} of all pixels: little is told apart.", help, option)
         )
-    elif _mean_cosine(found) > _ALIKE:
+    if _mean_cosine(found) > _ALIKE:
         text = "The codes of any two places are nearly the same: training has collapsed, or the photos are all alike."
         out.append(
             Trouble(text, "Train anew with a lower learning rate, or with pretrained weights (backbone.weights)")

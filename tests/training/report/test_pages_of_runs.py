@@ -1,0 +1,120 @@
+"""The whole page of a run: what it shows, what it keeps private, and that it is one file."""
+
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.bundle import Bundle
+from tests.training.small_run import SMALL, draw, settled, small_run
+from tests.training.toy_method import Toy, ToyConfig
+from training.config import recipe as recipes
+from training.config.facts import note
+from training.config.run import Run
+from training.discovery.segmenter import Segmenter
+from training.report import training_page
+from training.report.next_steps import next_steps
+from training.train import finish
+
+
+def finished(folder: Path, *overrides: str) -> tuple[Run, Bundle]:
+    """A run of eight drawn images by an untrained network, measured and exported."""
+    run = small_run(folder, *overrides)
+    toy = Toy(ToyConfig(), run)
+    found = Segmenter(toy.encoder().eval(), toy.centroids(), toy.assignment, toy.temperature)
+    return run, finish(run, found, {"stages": 2.0})
+
+
+def page(run: Run, bundle: Bundle) -> str:
+    return training_page.page_of(bundle, recipes.encode(run.recipe), run)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Bundle]:
+    return finished(tmp_path_factory.mktemp("<b>shown"))
+
+
+def test_every_photo_stands_beside_its_map_with_words_for_who_cannot_see_it(shown: tuple[Run, Bundle]) -> None:
+    html = page(*shown)
+    for i in range(8):
+        assert f'alt="photo {i}.png"' in html
+        assert re.search(rf'alt="map of {i}\.png: cluster \d \d+%', html)
+    assert all('alt="' in tag and 'alt=""' not in tag for tag in re.findall("<img[^>]*>", html))
+    assert not re.search(r"<script|<link|url\(|src=\"(?!data:)", html)
+    assert "<b>shown" not in html
+
+
+def test_what_the_run_noted_is_shown_and_what_it_did_not_is_left_out(shown: tuple[Run, Bundle]) -> None:
+    run, bundle = shown
+    assert "<h2>Balance" not in page(run, bundle)
+    note(run, "k_curve", {"curve": [{"k": 2, "stability": 0.9, "silhouette": 0.1, "unused": 0}], "sentence": "K < 3."})
+    note(run, "balance", {"aims": {"knn": 0.3}, "columns": ["step", "shift_knn", "knn"], "rows": [[0, 0.1, 0.2]]})
+    note(run, "stages", [{"name": "stages", "seconds": 7200.0, "peak_mb": 3000.0}])
+    note(run, "warnings", [{"text": "codes <collapse>", "option": "stego.balance=auto", "stage": "head", "step": 3}])
+    html = page(run, bundle)
+    assert "K &lt; 3." in html
+    assert "<h2>Balance" in html
+    assert "2.0 h</td><td>100%</td><td>2.9 GB" in html
+    assert "Codes &lt;collapse&gt; (noticed in stage head, step 3). May help: <code>--set stego.balance=auto" in html
+    shutil.rmtree(run.cache / "facts")
+    assert "<h2>Clusters" in page(run, bundle)
+
+
+def test_a_bundle_of_the_last_release_has_a_page(shown: tuple[Run, Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its report.json knows nothing of familiarity, second choices or machines."""
+    run, bundle = shown
+    new = {"familiarity", "near_duplicates", "runners_up", "machine"}
+    old = {name: value for name, value in bundle.report().items() if name not in new}
+    monkeypatch.setattr(Bundle, "report", lambda self: dict(old))
+    assert "<h2>Similarity of codes" in page(run, bundle)
+
+
+def test_private_photos_are_in_no_page(tmp_path: Path) -> None:
+    run, bundle = finished(tmp_path, "export.exemplars=0")
+    html = page(run, bundle)
+    assert "none is shown" in html
+    assert html.count("<img") == sum(len(bundle.exemplars(k)) for k in range(3))  # mean patches alone
+    assert "0.png" in html  # of odd photos the name
+    assert "0.png" not in (bundle.path / "report.json").read_text()
+
+
+def test_a_photo_that_is_gone_is_told_of(tmp_path: Path) -> None:
+    run, bundle = finished(tmp_path)
+    (run.images.root / "3.png").unlink()
+    assert "3.png could not be opened again" in page(run, bundle)
+
+
+def test_measured_images_bounds_what_is_measured(tmp_path: Path) -> None:
+    _, bundle = finished(tmp_path, "export.measured_images=3")
+    assert bundle.report()["measured_on"] == 3
+    assert bundle.report()["images"] == 8
+
+
+def test_commands_are_those_of_this_run_quoted_for_a_shell(tmp_path: Path) -> None:
+    images = draw(tmp_path / "my photos", count=4)
+    run = replace(small_run(tmp_path / "a b", images=images), recipe=settled(None, *SMALL, "clusters.k=200"))
+    steps = {shlex.split(step.command)[1]: shlex.split(step.command) for step in next_steps(run, run.folder / "bundle")}
+    assert steps["serve"] == ["tessera", "serve", "--bundle", str(run.folder / "bundle")]
+    assert steps["recluster"][2] == str(run.folder)
+    assert steps["evaluate"][2:5] == [str(run.folder), "--data", str(images.root)]
+    assert steps["train"][-1] == "clusters.k=255"
+    assert next_steps(run, run.folder, "stego.lr=1e-4")[3].command.endswith("--set stego.lr=1e-4")
+
+
+def test_the_page_stays_small_with_very_many_clusters(tmp_path: Path) -> None:
+    run, bundle = finished(tmp_path, "clusters.k=255", "export.exemplars=20")
+    html = page(run, bundle)
+    assert len(html) < 4_000_000
+    assert len(re.findall("<article>", html)) == 255
+    assert np.isfinite(bundle.report()["stability"])
+
+
+def test_unescaped_is_what_a_shell_gets(shown: tuple[Run, Bundle]) -> None:
+    run, bundle = shown
+    commands = [unescape(text) for text in re.findall(r"<li>[^<]*<pre>([^<]*)</pre>", page(run, bundle))]
+    assert [str(run.folder) in " ".join(shlex.split(one)) for one in commands] == [True] * 5
