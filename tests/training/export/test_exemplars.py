@@ -75,3 +75,37 @@ def test_tiny_and_flat_maps_are_no_trouble() -> None:
     )
     gallery.show(1, np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8), np.zeros((2, 2), np.float32), CODE)
     assert 1 <= len(gallery.encode()[0]) <= 2
+
+
+def test_patches_of_a_wide_cluster_show_its_width() -> None:
+    """Of twelve photos one has another code, and is the least sure: it is among the three patches."""
+    gallery = ExemplarPicker(2, keep=3)
+    other = CODE * np.array([1, -1, 0], np.float32)[:, None, None]
+    for i in range(12):
+        image, labels, margin, _ = photo(i)
+        odd = i == 7
+        image[labels == 1] = [20, 230, 20] if odd else [230, 20, 20]
+        gallery.show(i, image, labels, margin * (0.4 if odd else 1), other if odd else CODE)
+    shown = [pixels(webp).reshape(-1, 3).astype(int) for webp in gallery.encode()[1]]
+    green = [bool(((one[:, 1] > 180) & (one[:, 0] < 90)).mean() > 0.3) for one in shown]
+    assert green == [False, True, False]
+
+
+def test_a_thin_cluster_is_shown_where_there_is_most_of_it() -> None:
+    """One cell that is very sure does not make a patch."""
+    image, labels = np.zeros((160, 160, 3), np.uint8), np.zeros((160, 160), np.uint8)
+    labels[10, 10], labels[60:66] = 1, 1
+    image[labels == 1] = 255
+    margin = np.full((160, 160), 0.1, np.float32)
+    margin[10, 10] = 1.0
+    gallery = ExemplarPicker(2, keep=1)
+    gallery.show(0, image, labels, margin, CODE)
+    assert (pixels(gallery.encode()[1][0]) > 200).mean() > 0.08  # 6 of 51 rows
+
+
+def test_mean_patches_keep_no_photo_in_memory() -> None:
+    gallery = ExemplarPicker(2, keep=0)
+    gallery.show(0, *photo(0))
+    kept = gallery._patches[0][0]
+    assert kept.pixels.shape == (16, 16, 3)
+    assert not kept.mask.size
