@@ -25,7 +25,7 @@ _LONGEST_PX = 960
 _ALPHA = 0.62  # of the map over the photo: shapes stay visible
 _NO_DATA = (128, 128, 128)
 _NAMED_SHARE = 0.015  # of a photo's pixels: smaller clusters have no number in the map
-_NUMBER_PX = 15
+_NUMBER_SHARE, _SMALLEST_NUMBER_PX = 1 / 18, 11  # of a map's long side
 _LEGEND = 8
 
 
@@ -43,10 +43,14 @@ def map_over(photo: Array, labels: Array, clusters: Sequence[Cluster]) -> Array:
     colors = np.array([_NO_DATA] * 256, np.uint8)
     colors[: len(clusters)] = [palette.from_hex(cluster.color) for cluster in clusters]
     picture = Image.fromarray(palette.overlay(photo, labels, colors, _ALPHA))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(_NUMBER_PX)
+    number_px = max(_SMALLEST_NUMBER_PX, round(_NUMBER_SHARE * max(picture.size)))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(number_px)
     for k in np.flatnonzero(shares(labels, len(clusters)) >= _NAMED_SHARE):
         x, y = _middle(labels == k)
-        x, y = (min(max(at, _NUMBER_PX), side - _NUMBER_PX) for at, side in zip((x, y), picture.size, strict=True))
+        x, y = (
+            min(max(at, number_px), max(number_px, side - number_px))
+            for at, side in zip((x, y), picture.size, strict=True)
+        )
         draw.text((x, y), str(k), (255, 255, 255), font, anchor="mm", stroke_width=2, stroke_fill=(0, 0, 0))
     return np.asarray(picture)
 
