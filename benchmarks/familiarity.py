@@ -1,9 +1,9 @@
 """How many photos of other kinds fall below the familiarity threshold, and how many of the same kind do.
 
-    python -m benchmarks.familiarity [BUNDLE] [--data ../shared/data/camvid] [--others ../shared/data/photos] [--most 60]
+    python -m benchmarks.familiarity [BUNDLE] [--data ../shared/data/camvid] [--others ../shared/data/photos]
 
-The threshold is the report's: 2 % of the photos it is taken from, frames of CamVid's train, have a smaller mean margin. Of
-CamVid's val and of the other folder it is told how many have. Photos are drawn evenly, no label is read.
+The threshold is the report's: 2 % of the photos it is taken from, frames of CamVid's train, have a smaller mean
+margin. Of CamVid's val and of the other folder it is told how many have. Photos are drawn evenly, no label is read.
 """
 
 import argparse
@@ -51,9 +51,8 @@ def main() -> None:
     print(f"{bundle.ref}: threshold {threshold:.3f} from {len(known)} frames of train, their mean {known.mean():.3f}")
     for name, images in (("val", val), (asked.others.name, others)):
         found = confidence(bundle, network, images, asked.most)
-        print(
-            f"{name:8} {len(found)} photos: mean {found.mean():.3f}, below the threshold {(found < threshold).mean():.1%}"
-        )
+        below = (found < threshold).mean()
+        print(f"{name:8} {len(found)} photos: mean {found.mean():.3f}, below the threshold {below:.1%}")
 
 
 if __name__ == "__main__":
