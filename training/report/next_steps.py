@@ -19,19 +19,21 @@ class Step(NamedTuple):
     command: str
 
 
-def next_steps(run: Run, bundle: Path, option: str = "") -> list[Step]:
+def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int | None = None) -> list[Step]:
     """What people do with a run: serve it, choose K, measure it, begin anew, make the page again.
 
+    folder  of the run, where people have it
     option  of the recipe that would help, as --set takes it; empty: another number of clusters
+    k       the number of clusters that was proposed, if one was
     """
-    folder, photos, dataset = run.folder, run.images.root, run.recipe.dataset
+    photos, dataset = run.images.root, run.recipe.dataset
     labels = ("--labels", "LABEL_MAPS") if dataset == "folder" else ("--dataset", dataset)
     anew = ("--recipe", folder / "recipe.toml", "--data", photos, "--out", f"{folder}-2")
     return [
         Step("Try it on photos in the browser, and give the clusters names", _command("serve", "--bundle", bundle)),
         Step(
-            "Let K be chosen, from stored codes: a new bundle without training",
-            _command("recluster", folder, "--k", "auto"),
+            "Another number of clusters from stored codes, or auto: a new bundle without training",
+            _command("recluster", folder, "--k", k or "auto"),
         ),
         Step(
             "Where you have label maps: mIoU, accuracy, a page",

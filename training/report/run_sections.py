@@ -8,7 +8,7 @@ from html import escape
 from itertools import groupby
 from typing import Any
 
-from training.report import charts
+from training.report import charts, verdict
 
 AXES = ("stage", "step", "epoch", "seconds", "images_per_s")
 
@@ -39,14 +39,28 @@ def figure(title: str, chart: str) -> str:
 def number_of_clusters(curve: Mapping[str, Any]) -> str:
     """What other numbers of clusters came to."""
     rows = [row for row in curve.get("curve", []) if "k" in row]
-    names = {"stability": "stability", "silhouette": "silhouette", "unused": "unused clusters"}
-    series = {said: [(row["k"], row[name]) for row in rows if name in row] for name, said in names.items()}
-    both = {said: series[said] for said in ("stability", "silhouette")}
-    unused = charts.lines({"unused": series["unused clusters"]}, x="K")
-    sentence = f"<p>{escape(str(curve['sentence']))}</p>" if curve.get("sentence") else ""
+
+    def by_k(*names: str) -> str:
+        return charts.lines({name: [(row["k"], row[name]) for row in rows if name in row] for name in names}, x="K")
+
     return (
-        f'{sentence}<div class="charts">{figure("by number of clusters", charts.lines(both, x="K"))}'
-        f"{figure('clusters that nothing falls into', unused)}</div>"
+        f"<p>{escape(verdict.sentence(curve.get('sentence', '')))}</p>"
+        f'<div class="charts">{figure("by number of clusters", by_k("stability", "chance", "silhouette"))}'
+        f"{figure('clusters that nothing falls into', by_k('unused'))}</div>"
+    )
+
+
+def carried_over(facts: Mapping[str, Any]) -> str:
+    """Which clusters keep id, name and color of an earlier bundle's, and what became of the others."""
+    rows = "".join(
+        f"<tr><td>{one['id']}</td><td>{escape(str(one['name']))}</td><td>{one['iou']:.0%}</td></tr>"
+        for one in facts.get("matched", [])
+    )
+    said = "".join(f"<li>{escape(verdict.sentence(one))}</li>" for one in facts.get("said", []))
+    return (
+        f'<p class="small">Held against {escape(str(facts.get("to", "")))} on the same photos.</p>'
+        f"{f'<ul>{said}</ul>' if said else ''}<table><tr><th>id</th><th>kept name</th><th>overlap (IoU)</th></tr>{rows}"
+        "</table>"
     )
 
 

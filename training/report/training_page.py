@@ -7,6 +7,7 @@ one file without scripts; every name in it is escaped. Where the run keeps exemp
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,19 +76,23 @@ def facts(
     return found
 
 
-def page_of(bundle: Bundle, recipe: str, run: Run) -> str:
-    """report.html of a bundle; `recipe` is shown as it stands. What a run did not note is left out."""
+def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None) -> str:
+    """report.html of a bundle; `recipe` is shown as it stands. What a run did not note is left out.
+
+    folder  of the run as commands name it, where that is not `run.folder`
+    """
     found, log, root = bundle.report(), read_log(run.log), run.images.root
     curve, balance, photos = noted(run, "k_curve"), noted(run, "balance"), noted(run, "photos") or {}
-    stages = noted(run, "stages")
+    stages, aligned = noted(run, "stages"), noted(run, "aligned")
     skipped = [(str(one.path.relative_to(root)), one.reason) for one in run.images.skipped]
     found["private"] = not run.recipe.export.exemplars
     sections = [
         _head(bundle, found),
-        section("In short", _verdict(bundle, found, log, run, curve)),
+        section("In short", _verdict(bundle, found, log, run, curve, folder or run.folder)),
         section("Photos and their maps", photo_sections.beside_their_maps(bundle, run, photos.get("varied", []))),
         section("Clusters", cluster_sections.sheet(bundle, found)),
         section("What becomes one", cluster_sections.tree(bundle)),
+        section("Carried over", run_sections.carried_over(aligned)) if aligned else "",
         section("How many clusters", run_sections.number_of_clusters(curve)) if curve else "",
         section("Training", run_sections.curves(log)),
         section("Balance", run_sections.balance(balance)) if balance else "",
@@ -124,7 +129,9 @@ def _head(bundle: Bundle, found: dict[str, Any]) -> str:
     )
 
 
-def _verdict(bundle: Bundle, found: dict[str, Any], log: list[dict[str, Any]], run: Run, curve: Any) -> str:
+def _verdict(
+    bundle: Bundle, found: dict[str, Any], log: list[dict[str, Any]], run: Run, curve: Any, folder: Path
+) -> str:
     warned = verdict.warnings(found, log, recipes.page_of(run.recipe), noted(run, "warnings") or [])
     wrong = "".join(
         f"<li>{escape(one.text)}{f' {escape(one.help)}' if one.help else ''}"
@@ -132,9 +139,10 @@ def _verdict(bundle: Bundle, found: dict[str, Any], log: list[dict[str, Any]], r
         for one in warned
     )
     option = next((one.option for one in warned if one.option), "")
+    proposed = curve.get("proposed") if curve and curve.get("proposed") != len(bundle.manifest.clusters) else None
     steps = "".join(
         f"<li>{escape(step.what)}<pre>{escape(step.command)}</pre></li>"
-        for step in next_steps(run, bundle.path, option)
+        for step in next_steps(run, bundle.path, folder, option=option, k=proposed)
     )
     return (
         f"<dl><dt>What was found</dt><dd>{escape(verdict.what_was_found(found))}</dd>"

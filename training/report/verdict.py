@@ -63,7 +63,9 @@ def is_k_right(found: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str
     k, some = len(found["usage"]["fractions"]), len(used(found))
     said = []
     if curve and curve.get("sentence"):
-        said.append(str(curve["sentence"]))
+        said.append(sentence(curve["sentence"]))
+        if curve.get("proposed", k) != k:
+            said.append(f"This bundle has {k}.")
     if some < k:
         said.append(f"K = {k} is more than these photos fill: {k - some} {_are(k - some)} empty, so {some} would do.")
     if alike := pairs_alike(found):
@@ -97,10 +99,10 @@ def warnings(
 
 def _of_the_run(one: Any) -> Trouble:
     if not isinstance(one, Mapping):
-        return Trouble(str(one), "")
+        return Trouble(sentence(one), "")
     text, option = str(one.get("text", "")), str(one.get("option", ""))
     where = f" (noticed in stage {one['stage']}, step {one['step']})" if "stage" in one and "step" in one else ""
-    return Trouble(f"{text[:1].upper()}{text[1:]}{where}.", "May help", option)
+    return Trouble(sentence(f"{text}{where}"), "May help" if option else "", option)
 
 
 def _of_clusters(found: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[Trouble]:
@@ -174,6 +176,12 @@ def _mean_cosine(found: Mapping[str, Any]) -> float:
     shares = found["similarity"]["between"]
     centers = -1 + (np.arange(len(shares)) + 0.5) * 2 / len(shares)
     return float(np.dot(shares, centers))
+
+
+def sentence(text: object) -> str:
+    """A text as a sentence: a capital first, a stop last."""
+    said = str(text).strip()
+    return f"{said[:1].upper()}{said[1:]}{'' if said.endswith(('.', '!', '?')) else '.'}" if said else ""
 
 
 def _photos(count: int) -> str:

@@ -52,13 +52,20 @@ def test_every_photo_stands_beside_its_map_with_words_for_who_cannot_see_it(show
 def test_what_the_run_noted_is_shown_and_what_it_did_not_is_left_out(shown: tuple[Run, Bundle]) -> None:
     run, bundle = shown
     assert "<h2>Balance" not in page(run, bundle)
-    note(run, "k_curve", {"curve": [{"k": 2, "stability": 0.9, "silhouette": 0.1, "unused": 0}], "sentence": "K < 3."})
+    note(
+        run,
+        "k_curve",
+        {"curve": [{"k": 2, "stability": 0.9, "silhouette": 0.1, "unused": 0}], "sentence": "k < 3", "proposed": 2},
+    )
+    note(run, "aligned", {"to": "old@1", "matched": [{"id": 1, "name": "<sky>", "iou": 0.7}], "said": ["2 is new"]})
     note(run, "balance", {"aims": {"knn": 0.3}, "columns": ["step", "shift_knn", "knn"], "rows": [[0, 0.1, 0.2]]})
     note(run, "stages", [{"name": "stages", "seconds": 7200.0, "peak_mb": 3000.0}])
     note(run, "warnings", [{"text": "codes <collapse>", "option": "stego.balance=auto", "stage": "head", "step": 3}])
     html = page(run, bundle)
     assert "K &lt; 3." in html
     assert "<h2>Balance" in html
+    assert "<td>&lt;sky&gt;</td><td>70%" in html
+    assert "<li>2 is new.</li>" in html
     assert "2.0 h</td><td>100%</td><td>2.9 GB" in html
     assert "Codes &lt;collapse&gt; (noticed in stage head, step 3). May help: <code>--set stego.balance=auto" in html
     shutil.rmtree(run.cache / "facts")
@@ -98,12 +105,15 @@ def test_measured_images_bounds_what_is_measured(tmp_path: Path) -> None:
 def test_commands_are_those_of_this_run_quoted_for_a_shell(tmp_path: Path) -> None:
     images = draw(tmp_path / "my photos", count=4)
     run = replace(small_run(tmp_path / "a b", images=images), recipe=settled(None, *SMALL, "clusters.k=200"))
-    steps = {shlex.split(step.command)[1]: shlex.split(step.command) for step in next_steps(run, run.folder / "bundle")}
+    bundle = run.folder / "bundle"
+    steps = {shlex.split(step.command)[1]: shlex.split(step.command) for step in next_steps(run, bundle, run.folder)}
     assert steps["serve"] == ["tessera", "serve", "--bundle", str(run.folder / "bundle")]
     assert steps["recluster"][2] == str(run.folder)
     assert steps["evaluate"][2:5] == [str(run.folder), "--data", str(images.root)]
     assert steps["train"][-1] == "clusters.k=255"
-    assert next_steps(run, run.folder, "stego.lr=1e-4")[3].command.endswith("--set stego.lr=1e-4")
+    told = next_steps(run, bundle, tmp_path / "c", option="stego.lr=1e-4", k=7)
+    assert told[3].command.endswith("--set stego.lr=1e-4")
+    assert told[1].command == shlex.join(["tessera", "recluster", str(tmp_path / "c"), "--k", "7"])
 
 
 def test_the_page_stays_small_with_very_many_clusters(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_what_the_run_itself_warned_of_is_repeated() -> None:
     ]
     told = verdict.warnings(facts(EVEN), [], {"method": "stego"}, noted)
     assert told[0] == ("Codes are all alike (noticed in stage head, step 30).", "May help", "stego.balance=auto")
-    assert told[1].text == "disk is slow"
+    assert told[1] == ("Disk is slow.", "", "")
 
 
 def test_second_choices_of_each_other_may_be_one_thing() -> None:
@@ -105,3 +105,5 @@ def test_second_choices_of_each_other_may_be_one_thing() -> None:
 def test_a_curve_speaks_first() -> None:
     said = verdict.is_k_right(facts(EVEN), {"sentence": "K = 7 is the most stable.", "curve": []})
     assert said == "K = 7 is the most stable."
+    said = verdict.is_k_right(facts(EVEN), {"sentence": "K = 7 is the most stable", "curve": [], "proposed": 7})
+    assert said == "K = 7 is the most stable. This bundle has 5."
