@@ -1,5 +1,6 @@
 """The whole page of a run: what it shows, what it keeps private, and that it is one file."""
 
+import importlib
 import re
 import shlex
 import shutil
@@ -9,29 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from models.bundle import Bundle
+from tessera.cli import COMMANDS
+from tests.training.finished_run import finished, page
 from tests.training.small_run import SMALL, draw, settled, small_run
-from tests.training.toy_method import Toy, ToyConfig
-from training.config import recipe as recipes
 from training.config.facts import note
 from training.config.run import Run
-from training.discovery.segmenter import Segmenter
-from training.report import training_page
 from training.report.next_steps import next_steps
-from training.train import finish
-
-
-def finished(folder: Path, *overrides: str) -> tuple[Run, Bundle]:
-    """A run of eight drawn images by an untrained network, measured and exported."""
-    run = small_run(folder, *overrides)
-    toy = Toy(ToyConfig(), run)
-    found = Segmenter(toy.encoder().eval(), toy.centroids(), toy.assignment, toy.temperature)
-    return run, finish(run, found, {"stages": 2.0})
-
-
-def page(run: Run, bundle: Bundle) -> str:
-    return training_page.page_of(bundle, recipes.encode(run.recipe), run)
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +115,17 @@ def test_unescaped_is_what_a_shell_gets(shown: tuple[Run, Bundle]) -> None:
     run, bundle = shown
     commands = [unescape(text) for text in re.findall(r"<li>[^<]*<pre>([^<]*)</pre>", page(run, bundle))]
     assert [str(run.folder) in " ".join(shlex.split(one)) for one in commands] == [True] * 5
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_every_command_is_one_that_tessera_understands(number: int, shown: tuple[Run, Bundle]) -> None:
+    run, bundle = shown
+    words = shlex.split(next_steps(run, bundle.path, run.folder)[number].command)
+    name, arguments = ("train", words[2:]) if words[0] == "python" else (words[1], words[2:])
+    if name == "recluster":
+        pytest.importorskip("training.recluster")
+    owner = importlib.import_module(COMMANDS[name].owner.partition(":")[0])
+    app = owner.serve if name == "serve" else typer.Typer()
+    if name != "serve":
+        app.command()(owner.command)
+    typer.main.get_command(app).make_context(name, arguments)  # raises where a word is not understood

@@ -1,0 +1,28 @@
+"""A run of eight drawn images by an untrained network, measured and exported, and its page.
+
+Knows nothing of any published method.
+"""
+
+from pathlib import Path
+
+from models.bundle import Bundle
+from tests.training.small_run import small_run
+from tests.training.toy_method import Toy, ToyConfig
+from training.config import recipe as recipes
+from training.config.run import Run
+from training.discovery.segmenter import Segmenter
+from training.report import training_page
+from training.train import finish
+
+
+def finished(folder: Path, *overrides: str) -> tuple[Run, Bundle]:
+    """The run and its bundle."""
+    run = small_run(folder, *overrides)
+    toy = Toy(ToyConfig(), run)
+    found = Segmenter(toy.encoder().eval(), toy.centroids(), toy.assignment, toy.temperature)
+    return run, finish(run, found, {"stages": 2.0})
+
+
+def page(run: Run, bundle: Bundle) -> str:
+    """report.html of it."""
+    return training_page.page_of(bundle, recipes.encode(run.recipe), run)
