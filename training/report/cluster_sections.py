@@ -20,17 +20,18 @@ def order(bundle: Bundle) -> list[int]:
     return sorted(range(len(bundle.manifest.clusters)), key=lambda k: -bundle.manifest.clusters[k].fraction)
 
 
-def sheet(bundle: Bundle, found: Mapping[str, Any]) -> str:
-    """One bar of all shares, and a card for every cluster."""
+def sheet(bundle: Bundle, found: Mapping[str, Any], *, private: bool) -> str:
+    """One bar of all shares, and a card for every cluster. private: patches are means, and show no photo."""
     clusters, room = bundle.manifest.clusters, _patches_each(bundle)
     bar = charts.stack([(f"{k} {clusters[k].name}", clusters[k].color, clusters[k].fraction) for k in order(bundle)])
-    shown = (
-        '<p class="small">Patches are of different photos: first the surest, then those least like it, so that the row'
-        " shows how wide the cluster is. The cluster is what is bright and outlined.</p>"
-        if found.get("private") is False
-        else ""
+    said = (
+        "A patch is the mean of many, so that it shows no photo."
+        if private
+        else "Patches are of different photos: first the surest, then those least like it: the row shows how wide"
+        " the cluster is. The cluster is what is bright and outlined."
     )
-    return f'{bar}{shown}<div class="sheet">{"".join(_card(bundle, found, k, room) for k in order(bundle))}</div>'
+    cards = "".join(_card(bundle, found, k, room) for k in order(bundle))
+    return f'{bar}<p class="small">{said}</p><div class="sheet">{cards}</div>'
 
 
 def _card(bundle: Bundle, found: Mapping[str, Any], k: int, room: int) -> str:

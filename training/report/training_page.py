@@ -85,12 +85,11 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
     curve, balance, photos = noted(run, "k_curve"), noted(run, "balance"), noted(run, "photos") or {}
     stages, aligned = noted(run, "stages"), noted(run, "aligned")
     skipped = [(str(one.path.relative_to(root)), one.reason) for one in run.images.skipped]
-    found["private"] = not run.recipe.export.exemplars
     sections = [
         _head(bundle, found),
         section("In short", _verdict(bundle, found, log, run, curve, folder or run.folder)),
         section("Photos and their maps", photo_sections.beside_their_maps(bundle, run, photos.get("varied", []))),
-        section("Clusters", cluster_sections.sheet(bundle, found)),
+        section("Clusters", cluster_sections.sheet(bundle, found, private=not run.recipe.export.exemplars)),
         section("What becomes one", cluster_sections.tree(bundle)),
         section("Carried over", run_sections.carried_over(aligned)) if aligned else "",
         section("How many clusters", run_sections.number_of_clusters(curve)) if curve else "",
