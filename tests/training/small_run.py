@@ -17,6 +17,7 @@ from training.config import recipe
 from training.config.recipe import Recipe
 from training.config.run import Run
 from training.data.images import Images
+from training.data.synthetic import street
 from training.methods.base import Method
 
 
@@ -36,6 +37,22 @@ def draw(folder: Path, count: int = 8, side: int = 64) -> Images:
         image = np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8)
         paths.append(folder / f"{i}.png")
         Image.fromarray(image).save(paths[-1])
+    return Images(folder, paths)
+
+
+def several_kinds(folder: Path, count: int) -> Images:
+    """`count` images of 160 × 214 pixels of four kinds: streets, their negatives, meadows, those recolored."""
+    meadows = draw(folder.with_name(f"{folder.name}-meadows"), count=count, side=160)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i in range(count):
+        image = street((160, 214), i) if i % 4 < 2 else meadows[i]
+        if i % 4 == 1:
+            image = 255 - image
+        if i % 4 == 3:
+            image = np.roll(image, 1, axis=2)[::-1]
+        paths.append(folder / f"{i:03d}.png")
+        Image.fromarray(np.ascontiguousarray(image)).save(paths[-1])
     return Images(folder, paths)
 
 

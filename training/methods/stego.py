@@ -7,7 +7,8 @@ learn.
 Where paper and published code disagree, the defaults follow the code, whose numbers were published, and
 options reach the paper's side: `centering`, `batch_size` 32. Three things are ours. Negatives are true
 derangements (`negatives_drawn_by = "upstream"` for the other). No dropout while neighbors are found. And
-`shifts = "auto"`: b is read off the features instead of tuned by hand, see `Stego.shifts_for`. Two terms of the
+`shifts = "auto"`: b is read off the features instead of tuned by hand, see `Stego.shifts_for`; `balance = "auto"`
+steers it on from there, see training/losses/balance.py. Two terms of the
 published code whose weight is 0 in every published run are there as options: `weight_crf`, on the colors of the
 feature grid's cells, and `weight_reconstruction`.
 
@@ -23,6 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.nets.heads import ProjectionHead
+from training.config import facts
 from training.config.recipe import Section
 from training.config.run import Run
 from training.data import validity
@@ -30,6 +32,7 @@ from training.features.frozen import frozen_network
 from training.features.store import FeatureOptions, open_features, thumbnails
 from training.losses import correspondence
 from training.losses.affinity import affinity_loss, draw_cells, pairs_of
+from training.losses.balance import TERMS, Balance
 from training.losses.correspondence import Centering
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
@@ -37,7 +40,6 @@ from training.progress import say
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 
-TERMS = ("self", "knn", "rand")
 _PUBLISHED_STEPS = 5000
 _SHIFT_CROPS = 64  # a million pairs of points: their quantiles no longer move
 
@@ -72,6 +74,9 @@ class StegoConfig(Section):
     attract_self: float = Field(0.5, gt=0, lt=1)
     attract_knn: float = Field(0.5, gt=0, lt=1)
     attract_rand: float = Field(0.1, gt=0, lt=1)
+    # auto: the shifts move while the codes are learned, from where `shifts` says, until similarities are what the paper
+    # tunes for by hand
+    balance: Literal["fixed", "auto"] = "fixed"
     centering: Centering = "code"
     zero_clamp: bool = True
     stabilize: bool = False
@@ -101,6 +106,7 @@ class Stego(Method[StegoConfig]):
             self.decoder = nn.Conv2d(config.code_dim, channels, 1) if decoding else None
         fixed = [config.shift_self, config.shift_knn, config.shift_rand]
         self.register_buffer("shifts", torch.tensor(fixed))
+        self.balance = Balance() if config.balance == "auto" else None
         self.to(run.device)
         self.train()
 
@@ -117,22 +123,36 @@ class Stego(Method[StegoConfig]):
         if self.config.weight_crf:
             self.colors = thumbnails(self.features.maps.shape[-1], options, self.run)
         self.train()
+        shares = [self.config.attract_self, self.config.attract_knn, self.config.attract_rand]
         if self.config.shifts == "auto":
-            found = self.shifts_for([self.config.attract_self, self.config.attract_knn, self.config.attract_rand])
+            found = self.shifts_for(shares)
             self.shifts.copy_(torch.tensor(found))
             said = ", ".join(f"{term} {shift:.3f}" for term, shift in zip(TERMS, found, strict=True))
             say(self.run.console, f"shifts read off the features: {said}")
+        if self.balance is not None:
+            self.balance.begin(
+                self._similarities(), shares, None if self.config.shifts == "auto" else self.shifts.tolist()
+            )
+            self.shifts.copy_(self.balance.shifts)
 
     def stages(self) -> list[Stage]:
         """One: head and cluster probe together."""
         per_epoch = sum(1 for _ in self._batches(0))
         steps = self.config.steps or min(_PUBLISHED_STEPS, max(300, 60 * per_epoch))
+
+        def after_step() -> None:
+            if self.balance is not None:
+                grown = self.balance.follow(self.seen, steps)
+                self.shifts.copy_(self.balance.shifts)
+                if grown:
+                    facts.note(self.run, "balance", self.balance.facts())
+
         decoder = [] if self.decoder is None else self.decoder.parameters()
         groups = [
             {"params": [*self.network.head.parameters(), *decoder], "lr": self.config.lr},
             {"params": list(self.probe.parameters()), "lr": self.config.probe_lr},
         ]
-        return [Stage("distill", steps, groups, self._batches, self._loss)]
+        return [Stage("distill", steps, groups, self._batches, self._loss, after_step=after_step)]
 
     def centroids(self) -> Tensor | None:
         """The probe's centers, float32 [K, D] at length 1; None when the codes are to be clustered instead."""
@@ -143,6 +163,10 @@ class Stego(Method[StegoConfig]):
 
         Ours, not the paper's: there, b is tuned per data set and backbone until code similarities look right.
         """
+        return [_quantile(found, 1 - share) for found, share in zip(self._similarities(), shares, strict=True)]
+
+    def _similarities(self) -> Iterator[Tensor]:
+        """Of each term (self, knn, rand) the centered similarities of a sample of pairs."""
         features, device = self.features, self.run.device
         generator = torch.Generator().manual_seed(mixed(self.run.recipe.seed, -1))
         anchor = torch.randperm(len(features), generator=generator)[:_SHIFT_CROPS]
@@ -157,11 +181,9 @@ class Stego(Method[StegoConfig]):
             at = at if known is None else correspondence.onto_valid(at, known, generator)
             return correspondence.normalize(correspondence.sample(features.batch(which.tolist(), device), at))
 
-        found = []
-        for partner, share, at in zip(partners, shares, (here, there, there), strict=True):
+        for partner, at in zip(partners, (here, there, there), strict=True):
             similarity = correspondence.correlation(sampled(anchor, here), sampled(partner, at))
-            found.append(_quantile(correspondence.center(similarity, self.config.centering), 1 - share))
-        return found
+            yield correspondence.center(similarity, self.config.centering)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """Every crop once, each with one of its neighbors, in an order the seed and the epoch decide.
@@ -221,6 +243,9 @@ class Stego(Method[StegoConfig]):
             own = terms["self"].similarity  # should become bimodal: most pairs near 0 or near 1
             losses["log/self_near_0"] = (own.abs() < 0.2).float().mean()
             losses["log/self_near_1"] = (own > 0.8).float().mean()
+            if self.balance is not None:
+                losses |= {f"log/shift_{term}": shift.clone() for term, shift in zip(TERMS, self.shifts, strict=True)}
+        self.seen = losses
         return losses
 
     def _colors(self, crops: Tensor) -> Tensor:

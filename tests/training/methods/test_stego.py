@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from tests.training.small_run import draw, make, small_run
+from tests.training.methods.test_methods import fitted
+from tests.training.small_run import draw, make, several_kinds, small_run
+from training.config import facts
 from training.data.crops import five, square
 from training.features.store import digest
 from training.losses.correspondence import center, correlation, draw_points, normalize, sample
@@ -149,3 +151,44 @@ def test_steps_scale_with_the_folder(tmp_path):
     assert method.stages()[0].steps == 300
     method = make(small_run(tmp_path, *SMALL, "stego.steps=7"))
     assert method.stages()[0].steps == 7
+
+
+AUTO = [*SMALL, "stego.balance=auto", "stego.steps=40"]
+
+
+def test_a_balance_begins_at_the_shifts_given_and_leaves_a_trace(tmp_path):
+    fixed = make(small_run(tmp_path, *AUTO, "stego.shift_self=0.9", "stego.shift_knn=-0.5"))
+    assert fixed.shifts.tolist()[1] == pytest.approx(float(fixed.balance.low[1]))  # as far down as there are pairs
+    run = small_run(tmp_path, *AUTO, "stego.shifts=auto")
+    method = make(run)
+    begun = method.shifts.tolist()
+    assert begun == pytest.approx(method.shifts_for([0.5, 0.5, 0.1]), abs=1e-3)
+    loop.fit(method, method.stages(), run)
+    assert method.shifts.tolist() != begun
+    found = facts.noted(run, "balance")
+    assert [row[0] for row in found["rows"]] == list(range(1, 41))
+    last = loop.read_log(run.log)[-1]
+    assert found["rows"][-1][1] == pytest.approx(float(method.shifts[0]), abs=1e-4)
+    assert {"log/shift_self", "log/shift_knn", "log/shift_rand"} <= last.keys()
+
+
+def test_a_balance_resumes_to_the_same_bits(tmp_path):
+    images = draw(tmp_path / "photos")
+    whole = fitted(tmp_path / "whole", AUTO, images)
+    again = fitted(tmp_path / "stopped", AUTO, images, stop_after=27)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in whole.state_dict().items())
+    assert again.balance.facts() == whole.balance.facts()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [(3, 3, 3), (-0.5, -0.5, -0.5), (0.9, -0.5, -0.5)])
+def test_a_balance_recovers_from_bad_shifts_on_drawn_photos(tmp_path, start):
+    kinds = several_kinds(tmp_path / "photos", 24)
+    shifts = [f"stego.shift_{term}={b}" for term, b in zip(("self", "knn", "rand"), start, strict=True)]
+    own = ["method=stego", "backbone.name=resnet10t", "input.train_size=160", "stego.points=6", "stego.steps=300"]
+    run = small_run(tmp_path, *own, "stego.balance=auto", *shifts, images=kinds)
+    method = make(run)
+    loop.fit(method, method.stages(), run)
+    _, knn, rand, _, _ = method.balance.seen.tolist()
+    assert 0.2 < knn < 0.4
+    assert -0.05 < rand < 0.1
