@@ -48,7 +48,7 @@ class Toy(Method):
         super().__init__(config, run)
         self.config, self.run = config, run
         self.network = Encoder(MeanColor(), nn.Conv2d(3, config.code_dim, 1))
-        self.means = nn.Parameter(torch.randn(run.recipe.clusters.k, config.code_dim))
+        self.means = nn.Parameter(torch.randn(run.recipe.clusters.count, config.code_dim))
         self.color = nn.Conv2d(config.code_dim, 3, 1)
         self.to(run.device)
 

@@ -13,14 +13,16 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from models.errors import UsageError
 from models.preprocess import Band
 
 M = TypeVar("M", bound=BaseModel)
+
+MOST_OFTEN = 27  # clusters: what most published figures are of
 
 
 class Section(BaseModel):
@@ -73,10 +75,17 @@ class InputSection(Section):
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # upstream STEGO resizes by "nearest"
 
 
+def _some_clusters(k: Any) -> Any:
+    if k != "auto" and not (isinstance(k, int) and 2 <= k <= 255):
+        raise ValueError("write 2 to 255 clusters, or auto")
+    return k
+
+
 class ClusterSection(Section):
     """How codes become clusters, when the method leaves that to the pipeline, and the hierarchy above them."""
 
-    k: int = Field(default=27, ge=2, le=255)
+    # "auto": as many as training/discovery/choose_k.py proposes; what a method learned itself is then clustered anew
+    k: Annotated[int | Literal["auto"], BeforeValidator(_some_clusters)] = MOST_OFTEN
     unit: Literal["pixel", "region"] = "pixel"  # region: every Felzenszwalb region weighs the same
     region_scales: tuple[float, ...] = (250.0,)
     position: float = Field(default=0.0, ge=0.0)  # weight of two position columns appended to the code
@@ -84,6 +93,11 @@ class ClusterSection(Section):
     runs: int = Field(default=1, ge=1)  # over 1: consensus of that many clusterings
     distill_steps: int = Field(default=0, ge=0)  # over 0: one network learns the consensus
     distill_lr: float = Field(default=1e-3, gt=0)
+
+    @property
+    def count(self) -> int:
+        """K where nobody has looked at the codes yet: a method that needs one learns so many under `auto`."""
+        return MOST_OFTEN if self.k == "auto" else self.k
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:

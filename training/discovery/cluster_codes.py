@@ -47,7 +47,7 @@ def cluster(encoder: Encoder, spec: InputSpec, run: Run) -> Tensor:
     """
     section = run.recipe.clusters
     points = coded_regions(encoder, run)[1].codes if section.unit == "region" else sample(encoder, spec, run)
-    centroids, _ = kmeans(points, section.k, seed=run.recipe.seed, restarts=section.restarts, metric="cosine")
+    centroids, _ = kmeans(points, section.count, seed=run.recipe.seed, restarts=section.restarts, metric="cosine")
     return centroids
 
 

@@ -71,9 +71,9 @@ def distill(encoder: Encoder, temperature: float, run: Run) -> Segmenter:
     with Progress(run.console, "clusterings", section.runs) as progress:
         for i in range(section.runs):
             rows, how = codes.at(i % len(section.region_scales)), {"seed": seed + i, "restarts": section.restarts}
-            clusterings.append(cluster_regions(rows, cache, section.k, grid, position=section.position, **how))
+            clusterings.append(cluster_regions(rows, cache, section.count, grid, position=section.position, **how))
             progress.advance()
-    found = consensus(clusterings, section.k)
+    found = consensus(clusterings, section.count)
     say(run.console, f"{section.runs} clusterings agree on {found.agreement:.1%} of the pixels")
 
     network = copy.deepcopy(encoder)
@@ -81,7 +81,7 @@ def distill(encoder: Encoder, temperature: float, run: Run) -> Segmenter:
     network.flip_average = False  # views are mirrored while it learns; averaging would double the time of serving
     network.position = section.position
     with seeded(seed):
-        student = Student(network, section.k).to(run.device)
+        student = Student(network, section.count).to(run.device)
     # Views a fifth smaller each way than the image: at their mean area of 0.75 nothing changes its size much.
     smaller = (height * 4 // 5 // 16 * 16, width * 4 // 5 // 16 * 16)
     views = DistillOptions().views.model_copy(update={"size": smaller})

@@ -3,25 +3,63 @@
 Knows nothing of bundles.
 """
 
+from dataclasses import replace
 from typing import Any
 
+from models.errors import TesseraError
+from models.nets.encoder import Encoder
+from training.config import facts
 from training.config.run import Run
 from training.data.preprocess import input_spec
+from training.discovery import choose_k, code_sample
 from training.discovery.cluster_codes import cluster
 from training.discovery.consensus import distill
 from training.discovery.segmenter import Segmenter
 from training.methods.base import Method
+from training.progress import say
 
 
 def discover(run: Run, method: Method[Any]) -> Segmenter:
-    """The method's own clusters, or the pipeline's, where the method has none or [clusters] asks for more."""
+    """The method's own clusters, or the pipeline's, where the method has none or [clusters] asks for more.
+
+    What the codes say of the number of clusters is told and noted; where it is left to them (`clusters.k = "auto"`),
+    that many are made of the codes, and the method's own are not used. A sample of the codes stays in the run.
+    """
     section = run.recipe.clusters
-    own = method.centroids() if section.unit == "pixel" and not section.distill_steps else None
     encoder = method.encoder().eval()
+    own = method.centroids() if section.unit == "pixel" and not section.distill_steps and section.k != "auto" else None
+    if own is None and not section.distill_steps:
+        encoder.position = section.position
+    if section.k == "auto":
+        if (proposal := _propose(encoder, run)) is None:
+            raise TesseraError(
+                "there are too few codes to tell how many clusters they have: set clusters.k to a number"
+            )
+        run = _settled(run, proposal.k)
     if own is not None:
-        return Segmenter(encoder, own, method.assignment, method.temperature)
-    if section.distill_steps:
-        return distill(encoder, method.temperature, run)
-    encoder.position = section.position
-    found = cluster(encoder, input_spec(encoder, run.recipe.input.size), run)
-    return Segmenter(encoder, found, "cosine", method.temperature)
+        found = Segmenter(encoder, own, method.assignment, method.temperature)
+    elif section.distill_steps:
+        found = distill(encoder, method.temperature, run)
+    else:
+        spec = input_spec(encoder, run.recipe.input.size)
+        found = Segmenter(encoder, cluster(encoder, spec, run), "cosine", method.temperature)
+    if section.k != "auto" or section.distill_steps:
+        _propose(found.encoder, run)
+    return found
+
+
+def _propose(encoder: Encoder, run: Run) -> choose_k.Proposal | None:
+    """What the codes say of K, told and noted; they stay in the run. None: they are too few."""
+    codes = code_sample.of_run(encoder, input_spec(encoder, run.recipe.input.size), run)
+    found = choose_k.propose(codes.views, codes.of, seed=run.recipe.seed)
+    if found is None:
+        return None
+    say(run.console, f"how many clusters: {found.sentence}")
+    facts.note(run, "k_curve", found.facts())
+    return found
+
+
+def _settled(run: Run, k: int) -> Run:
+    """The run with that many clusters."""
+    recipe = run.recipe
+    return replace(run, recipe=recipe.model_copy(update={"clusters": recipe.clusters.model_copy(update={"k": k})}))

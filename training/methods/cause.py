@@ -109,7 +109,7 @@ class Cause(Method[CauseConfig]):
             self.backbone = self.network.backbone
             self.codebook = nn.Parameter(torch.empty(config.concepts, self.backbone.channels))
             self.projection = nn.Conv2d(config.code_dim, config.projection_dim, 1)
-            self.probe = ClusterProbe(run.recipe.clusters.k, config.code_dim)
+            self.probe = ClusterProbe(run.recipe.clusters.count, config.code_dim)
             for rows in (self.codebook, self.probe.centers):
                 nn.init.uniform_(rows, -1 / len(rows), 1 / len(rows))
         self.mean_projection = copy.deepcopy(self.projection).requires_grad_(False)

@@ -78,7 +78,7 @@ class San(Method[SanConfig]):
 
     def __init__(self, config: SanConfig, run: Run) -> None:
         super().__init__(config, run)
-        k, dim, section = run.recipe.clusters.k, config.code_dim, run.recipe.backbone
+        k, dim, section = run.recipe.clusters.count, config.code_dim, run.recipe.backbone
         with seeded(run.recipe.seed):
             backbone = build(**section.model_dump(), levels=_LEVELS)
             if not isinstance(backbone, CnnBackbone):

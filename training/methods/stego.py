@@ -101,7 +101,7 @@ class Stego(Method[StegoConfig]):
                 lambda backbone: ProjectionHead(backbone.channels, config.code_dim, nonlinear=config.nonlinear),
                 flip_average=config.flip_average,
             )
-            self.probe = ClusterProbe(run.recipe.clusters.k, config.code_dim)
+            self.probe = ClusterProbe(run.recipe.clusters.count, config.code_dim)
             channels, decoding = self.network.backbone.channels, config.weight_reconstruction > 0
             self.decoder = nn.Conv2d(config.code_dim, channels, 1) if decoding else None
         fixed = [config.shift_self, config.shift_knn, config.shift_rand]

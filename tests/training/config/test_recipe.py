@@ -42,7 +42,7 @@ def test_a_written_recipe_is_read_back(name: str, tmp_path: Path) -> None:
         ({"stego": {"code_dims": 70}}, r"stego\.code_dims: unknown key; did you mean stego\.code_dim\?"),
         ({"stegos": {}}, r"stegos: unknown key; did you mean stego\?"),
         ({"xyzzy": 1}, r"xyzzy: unknown key; there are method, seed"),
-        ({"clusters": {"k": 1}}, r"clusters\.k: input should be greater than or equal to 2 \(it is 1\)"),
+        ({"clusters": {"k": 1}}, r"clusters\.k: write 2 to 255 clusters, or auto \(it is 1\)"),
         ({"clusters": {"k": "many"}}, r"clusters\.k: .*it is 'many'"),
         ({"clusters": {"runs": 3}}, r"clusters: runs over 1 needs distill_steps over 0"),
         ({"options": {"code_dim": 3}}, r"belong in a table \[stego\]"),
@@ -58,7 +58,8 @@ def test_a_typo_is_named(page: dict[str, object], message: str) -> None:
     ("override", "found"),
     [
         ("seed=5", lambda r: r.seed == 5),
-        ("clusters.k=12", lambda r: r.clusters.k == 12),
+        ("clusters.k=12", lambda r: r.clusters.k == r.clusters.count == 12),
+        ("clusters.k=auto", lambda r: (r.clusters.k, r.clusters.count) == ("auto", 27)),
         ("clusters.region_scales=[100.0, 250]", lambda r: r.clusters.region_scales == (100.0, 250.0)),
         ("backbone.name=resnet18", lambda r: r.backbone.name == "resnet18"),
         ('export.name="a-b"', lambda r: r.export.name == "a-b"),

@@ -95,7 +95,7 @@ class Picie(Method[PicieConfig]):
     def __init__(self, config: PicieConfig, run: Run) -> None:
         super().__init__(config, run)
         self.seed, self.size = run.recipe.seed, run.recipe.input.train_size
-        self.ks = [run.recipe.clusters.k, *([config.overcluster] if config.overcluster else [])]
+        self.ks = [run.recipe.clusters.count, *([config.overcluster] if config.overcluster else [])]
         count = len(run.images)
         batch_size = min(config.batch_size, max(_SMALLEST_BATCH, count // _STEPS_PER_EPOCH), count)
         self.loader = ViewLoader(run, config.augment, batch_size)

@@ -1,0 +1,148 @@
+"""A bounded sample of a run's images as their codes, kept on disk: what K is chosen by, and a bundle reclustered from.
+
+Knows nothing of clusters or methods: an encoder and images in, codes out.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.errors import TesseraError
+from models.nets.encoder import Encoder
+from models.preprocess import InputSpec, fit
+from models.types import Array
+from training.config.run import Run
+from training.data import validity
+from training.data.images import evenly
+from training.data.preprocess import fitted
+from training.features.store import digest
+from training.progress import Progress
+from training.trainer import checkpoint
+
+MOST_IMAGES = 200
+_FEWEST_IMAGES, _MOST_BYTES = 8, 2**27  # of the maps: the number of images follows from what one takes
+_CELLS = 500  # drawn from each image, for clustering
+_VIEWED_IMAGES, _VIEWED_CELLS = 32, 80  # that are seen mirrored and cropped as well
+_CROP = 0.7  # of each side
+
+
+@dataclass(frozen=True)
+class CodeSample:
+    """Codes of some images.
+
+    images  int64 [m], which of the run's
+    maps    float16 [D, h, w] of each, under the sha256 of the pixels the encoder got
+    points  float16 [n, D], cells with data drawn evenly from all of them
+    views   float16 [3, v, D], cells as they are, in the mirrored, and in the cropped image
+    of      int64 [v], which image each of these cells is of
+    """
+
+    images: Tensor
+    maps: dict[str, Tensor]
+    points: Tensor
+    views: Tensor
+    of: Tensor
+
+    def save(self, path: Path, facts: dict[str, str]) -> None:
+        """One safetensors file."""
+        rest = {"images": self.images, "points": self.points, "views": self.views, "of": self.of}
+        checkpoint.save(path, {**rest, **{f"map/{name}": found for name, found in self.maps.items()}}, facts)
+
+    @classmethod
+    def load(cls, path: Path, facts: dict[str, str]) -> "CodeSample | None":
+        """What `save` wrote under the same facts; None where there is no such file, or a damaged one."""
+        try:
+            tensors, said = checkpoint.load(path)
+            if any(said.get(name) != value for name, value in facts.items()):
+                return None
+            maps = {name.removeprefix("map/"): found for name, found in tensors.items() if name.startswith("map/")}
+            return cls(tensors["images"], maps, *(tensors[name] for name in ("points", "views", "of")))
+        except (TesseraError, KeyError):
+            return None
+
+
+def path_of(run: Run) -> Path:
+    """Where a run keeps it."""
+    return run.cache / "codes.safetensors"
+
+
+def of_run(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
+    """The codes that this encoder gives the run's images, from disk where they are there."""
+    facts = {"images": run.images.digest, "weights": digest(encoder), "input": spec.model_dump_json()}
+    facts["code"] = str((encoder.normalize, encoder.position, encoder.flip_average))
+    if (kept := CodeSample.load(path_of(run), facts)) is not None:
+        return kept
+    found = sample(encoder, spec, run)
+    found.save(path_of(run), facts)
+    return found
+
+
+def name_of(pixels: Array) -> str:
+    """sha256 of what an encoder gets: uint8 [H, W, 3]."""
+    return hashlib.sha256(f"{pixels.shape}".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+@torch.inference_mode()
+def sample(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
+    """The codes of images drawn evenly from the run's: as many as fit, at most two hundred."""
+    generator = torch.Generator().manual_seed(run.recipe.seed)
+    encoder.eval().to(run.device)
+
+    def code(pixels: Array) -> Tensor:
+        found: Tensor = encoder(torch.tensor(np.ascontiguousarray(pixels))[None].to(run.device))
+        return found[0].float().cpu()
+
+    each = code(fit(run.images[0], spec).pixels).numel() * 2
+    chosen = evenly(len(run.images), min(MOST_IMAGES, max(_FEWEST_IMAGES, _MOST_BYTES // each)))
+    maps, points, views, of = dict[str, Tensor](), list[Tensor](), list[Tensor](), list[int]()
+    averaging = encoder.flip_average
+    with Progress(run.console, "codes", len(chosen)) as bar:
+        for i, (decoded, one) in zip(chosen, fitted(run.images.subset(chosen), spec, run.recipe.workers), strict=True):
+            found = code(one.pixels)
+            maps[name_of(one.pixels)] = found.half()
+            known = validity.rows(found, decoded.valid)
+            points.append(known[torch.randperm(len(known), generator=generator)[:_CELLS]].half())
+            if len(points) <= _VIEWED_IMAGES:
+                encoder.flip_average = False  # an average agrees with its mirror image whatever the network sees
+                seen = _views(one.pixels, code, encoder, spec.multiple, decoded.valid, generator)
+                encoder.flip_average = averaging
+                views.append(seen.half())
+                of += [i] * seen.shape[1]
+            bar.advance()
+    return CodeSample(torch.tensor(chosen), maps, torch.cat(points), torch.cat(views, 1), torch.tensor(of))
+
+
+def _views(
+    pixels: Array,
+    code: Callable[[Array], Tensor],
+    encoder: Encoder,
+    multiple: int,
+    valid: Array | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Codes [3, v, D] of cells with data in the middle of an image: seen in the whole, in its mirror image, alone."""
+    whole, mirrored = code(pixels), code(pixels[:, ::-1]).flip(-1)
+    (top, height), (left, width) = (_middle(length, multiple) for length in pixels.shape[:2])
+    cut = code(pixels[top : top + height, left : left + width])
+    rows, columns = (
+        slice(at // encoder.stride, at // encoder.stride + n) for at, n in zip((top, left), cut.shape[1:], strict=True)
+    )
+    seen = torch.stack([whole[:, rows, columns], mirrored[:, rows, columns], cut])
+    if encoder.position:
+        seen[1:, -2:] = seen[0, -2:]  # where a cell lies is not what it shows
+    known = torch.ones(whole.shape[1:], dtype=torch.bool)
+    if (cells := validity.cells(valid, whole.shape[1:])) is not None:
+        known = torch.from_numpy(cells)
+    at = known[rows, columns].flatten().nonzero()[:, 0]
+    return seen.flatten(2).transpose(1, 2)[:, at[torch.randperm(len(at), generator=generator)[:_VIEWED_CELLS]]]
+
+
+def _middle(length: int, multiple: int) -> tuple[int, int]:
+    """Where the middle part of a side begins and how long it is, in whole multiples."""
+    kept = max(multiple, int(_CROP * length) // multiple * multiple)
+    return (length - kept) // 2 // multiple * multiple, kept
