@@ -32,6 +32,11 @@ COMMANDS = {
         "a folder of unlabelled images → a bundle and a report",
         "tessera train --data photos --out runs/photos",
     ),
+    "recluster": Command(
+        "training.recluster:main",
+        "another number of clusters for a run that is done, in less than a minute",
+        "tessera recluster runs/photos --k auto",
+    ),
     "evaluate": Command(
         "training.evaluate:main",
         "a bundle against label maps: mIoU, accuracy, a page",

@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import json
 import shlex
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from training.data.preprocess import input_spec
 from training.discovery.discover import discover
 from training.discovery.segmenter import Segmenter
 from training.export import provenance
+from training.export.carry_over import carried_over
 from training.export.corpus_stats import measure
 from training.export.onnx import Deployed, to_onnx
 from training.export.write_bundle import write_bundle
@@ -85,6 +87,10 @@ def finish(run: Run, found: Segmenter, seconds: dict[str, float]) -> Bundle:
     """Measures on the training images and writes RUN/bundle."""
     recipe, images = run.recipe, run.images
     spec = input_spec(found.encoder, recipe.input.size).model_copy(update={"bands": images.bands})
+    named: tuple[tuple[str, str], ...] = ()
+    if recipe.export.align_to:
+        with timed("aligning", seconds):
+            found, named = carried_over(found, spec, run)
     with timed("exporting", seconds):
         onnx = to_onnx(Deployed(found.encoder, found.compared.detach().float()), spec)
     with timed("measuring", seconds):
@@ -105,6 +111,7 @@ def finish(run: Run, found: Segmenter, seconds: dict[str, float]) -> Bundle:
         console=run.console,
         folder=run.folder / "bundle",
         onnx=onnx,
+        named=named,
     )
 
 
@@ -131,6 +138,9 @@ def command(
         str | None,
         typer.Option(help=f"One of: {', '.join(datasets.names())}; its split is the recipe's (--set split=val)."),
     ] = None,
+    align_to: Annotated[
+        Path | None, typer.Option(help="Bundle whose ids, names and colors are kept where clusters are the same.")
+    ] = None,
     no_exemplars: Annotated[
         bool, typer.Option("--no-exemplars", help="Private images: no photo and no part of one leaves the run.")
     ] = False,
@@ -141,6 +151,9 @@ def command(
         where = _device(device)
         begun = begin(out, resume=resume)
         overrides = [*(override or []), *(["export.exemplars=0"] if no_exemplars else [])]
+        if align_to is not None:
+            Bundle.load(align_to)  # what is wrong with it is said before hours of training
+            overrides.append(f"export.align_to={json.dumps(str(align_to.resolve()), ensure_ascii=False)}")
         before = recipes.parse(begun["recipe"], config_of=methods.config) if begun else None
         if before and recipe is None and method is None and dataset is None and not overrides:
             settled = before

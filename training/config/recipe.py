@@ -112,6 +112,7 @@ class ExportSection(Section):
     name: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$")  # empty: the data folder's name
     exemplars: int = Field(default=5, ge=0, le=20)  # patches per cluster; 0 for private data
     measured_images: int = Field(default=300, ge=1)  # that shares, patches and the report are taken from, drawn evenly
+    align_to: str = ""  # a bundle whose ids, names and colors are kept where clusters are the same
     licence: str = "unknown"  # of the pretrained weights, copied to NOTICE
 
 

@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.errors import TesseraError
+from models.inference import Prediction, Predictor
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec, fit
 from models.types import Array
@@ -29,6 +31,17 @@ _FEWEST_IMAGES, _MOST_BYTES = 8, 2**27  # of the maps: the number of images foll
 _CELLS = 500  # drawn from each image, for clustering
 _VIEWED_IMAGES, _VIEWED_CELLS = 32, 80  # that are seen mirrored and cropped as well
 _CROP = 0.7  # of each side
+
+
+Code = Callable[[Array], Tensor]
+"""Pixels uint8 [H, W, 3] → code float32 [D, h, w] on the CPU."""
+
+
+class Grid(NamedTuple):
+    """Pixels per cell of the codes' grid; whether the last two numbers of a code are its place."""
+
+    stride: int
+    placed: bool
 
 
 @dataclass(frozen=True)
@@ -73,13 +86,55 @@ def path_of(run: Run) -> Path:
 
 def of_run(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
     """The codes that this encoder gives the run's images, from disk where they are there."""
-    facts = {"images": run.images.digest, "weights": digest(encoder), "input": spec.model_dump_json()}
+    facts = {
+        "images": run.images.digest,
+        "weights": digest(encoder),
+        "input": f"{spec.size} {spec.multiple} {spec.max_side_px}",
+    }
     facts["code"] = str((encoder.normalize, encoder.position, encoder.flip_average))
     if (kept := CodeSample.load(path_of(run), facts)) is not None:
         return kept
-    found = sample(encoder, spec, run)
+    averaging = encoder.flip_average
+    encoder.eval().to(run.device)
+
+    @torch.inference_mode()
+    def code(pixels: Array) -> Tensor:
+        found: Tensor = encoder(torch.tensor(np.ascontiguousarray(pixels))[None].to(run.device))
+        return found[0].float().cpu()
+
+    def once(pixels: Array) -> Tensor:
+        encoder.flip_average = False  # an average agrees with its mirror image whatever the network sees
+        found = code(pixels)
+        encoder.flip_average = averaging
+        return found
+
+    found = sample(code, once, spec, run, Grid(encoder.stride, encoder.position > 0))
     found.save(path_of(run), facts)
     return found
+
+
+class Remembered:
+    """A Predictor (models.inference) that computes nothing for images whose codes are kept.
+
+    centroids  float32 [K, D];  otherwise  answers for all other images, with a code
+    """
+
+    def __init__(self, codes: CodeSample, centroids: Array, otherwise: Predictor) -> None:
+        self._maps, self._centroids, self._otherwise = codes.maps, centroids, otherwise
+
+    def __call__(self, pixels: Array, *, code: bool = False) -> Prediction:
+        """See models.inference.Predictor."""
+        found = np.stack([self._code(one) for one in pixels])
+        scores = np.einsum("kd,bdhw->bkhw", self._centroids, found, optimize=True)
+        return Prediction(scores.astype(np.float32), found if code else None)
+
+    def _code(self, pixels: Array) -> Array:
+        kept = self._maps.get(name_of(pixels))
+        if kept is not None:
+            return np.asarray(kept.float())
+        answered = self._otherwise(pixels[None], code=True).code
+        assert answered is not None  # it was asked for
+        return np.asarray(answered[0])
 
 
 def name_of(pixels: Array) -> str:
@@ -87,20 +142,15 @@ def name_of(pixels: Array) -> str:
     return hashlib.sha256(f"{pixels.shape}".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-@torch.inference_mode()
-def sample(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
-    """The codes of images drawn evenly from the run's: as many as fit, at most two hundred."""
+def sample(code: Code, once: Code, spec: InputSpec, run: Run, grid: Grid) -> CodeSample:
+    """The codes of images drawn evenly from the run's: as many as fit, at most two hundred.
+
+    once  the network without the average over the mirrored image, where it has one
+    """
     generator = torch.Generator().manual_seed(run.recipe.seed)
-    encoder.eval().to(run.device)
-
-    def code(pixels: Array) -> Tensor:
-        found: Tensor = encoder(torch.tensor(np.ascontiguousarray(pixels))[None].to(run.device))
-        return found[0].float().cpu()
-
     each = code(fit(run.images[0], spec).pixels).numel() * 2
     chosen = evenly(len(run.images), min(MOST_IMAGES, max(_FEWEST_IMAGES, _MOST_BYTES // each)))
     maps, points, views, of = dict[str, Tensor](), list[Tensor](), list[Tensor](), list[int]()
-    averaging = encoder.flip_average
     with Progress(run.console, "codes", len(chosen)) as bar:
         for i, (decoded, one) in zip(chosen, fitted(run.images.subset(chosen), spec, run.recipe.workers), strict=True):
             found = code(one.pixels)
@@ -108,9 +158,7 @@ def sample(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
             known = validity.rows(found, decoded.valid)
             points.append(known[torch.randperm(len(known), generator=generator)[:_CELLS]].half())
             if len(points) <= _VIEWED_IMAGES:
-                encoder.flip_average = False  # an average agrees with its mirror image whatever the network sees
-                seen = _views(one.pixels, code, encoder, spec.multiple, decoded.valid, generator)
-                encoder.flip_average = averaging
+                seen = _views(one.pixels, once, spec.multiple, grid, decoded.valid, generator)
                 views.append(seen.half())
                 of += [i] * seen.shape[1]
             bar.advance()
@@ -118,26 +166,19 @@ def sample(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
 
 
 def _views(
-    pixels: Array,
-    code: Callable[[Array], Tensor],
-    encoder: Encoder,
-    multiple: int,
-    valid: Array | None,
-    generator: torch.Generator,
+    pixels: Array, code: Code, multiple: int, grid: Grid, valid: Array | None, generator: torch.Generator
 ) -> Tensor:
     """Codes [3, v, D] of cells with data in the middle of an image: seen in the whole, in its mirror image, alone."""
-    whole, mirrored = code(pixels), code(pixels[:, ::-1]).flip(-1)
+    whole, mirrored = code(pixels), code(np.ascontiguousarray(pixels[:, ::-1])).flip(-1)
     (top, height), (left, width) = (_middle(length, multiple) for length in pixels.shape[:2])
     cut = code(pixels[top : top + height, left : left + width])
-    rows, columns = (
-        slice(at // encoder.stride, at // encoder.stride + n) for at, n in zip((top, left), cut.shape[1:], strict=True)
-    )
+    rows = slice(top // grid.stride, top // grid.stride + cut.shape[1])
+    columns = slice(left // grid.stride, left // grid.stride + cut.shape[2])
     seen = torch.stack([whole[:, rows, columns], mirrored[:, rows, columns], cut])
-    if encoder.position:
+    if grid.placed:
         seen[1:, -2:] = seen[0, -2:]  # where a cell lies is not what it shows
-    known = torch.ones(whole.shape[1:], dtype=torch.bool)
-    if (cells := validity.cells(valid, whole.shape[1:])) is not None:
-        known = torch.from_numpy(cells)
+    cells = validity.cells(valid, whole.shape[1:])
+    known = torch.ones(whole.shape[1:], dtype=torch.bool) if cells is None else torch.from_numpy(cells)
     at = known[rows, columns].flatten().nonzero()[:, 0]
     return seen.flatten(2).transpose(1, 2)[:, at[torch.randperm(len(at), generator=generator)[:_VIEWED_CELLS]]]
 

@@ -4,12 +4,20 @@ Knows nothing of how either was found, or of bundles.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from models.assign import Assignment
 from models.nets.encoder import Encoder
+
+
+class Clustering(NamedTuple):
+    """Centroids float32 [K, D], and how codes are compared with them."""
+
+    centroids: Tensor
+    assignment: Assignment
 
 
 @dataclass(frozen=True)

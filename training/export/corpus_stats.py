@@ -27,7 +27,7 @@ from training.data.label_maps import IGNORED
 from training.data.prefetch import prefetch
 from training.data.preprocess import batched, fitted
 from training.data.synthetic import street
-from training.discovery.segmenter import Segmenter
+from training.discovery.segmenter import Clustering, Segmenter
 from training.evaluation import metrics
 from training.evaluation.exported import Exported
 from training.export.exemplars import ExemplarPicker
@@ -85,7 +85,7 @@ class _Seen(NamedTuple):
     code: Array
 
 
-class _OnDevice:
+class OnDevice:
     """A segmenter as a Predictor, on a GPU."""
 
     def __init__(self, found: Segmenter, device: torch.device) -> None:
@@ -100,7 +100,7 @@ class _OnDevice:
 
 
 def measure(
-    found: Segmenter,
+    found: Segmenter | Clustering,
     spec: InputSpec,
     images: Images,
     *,
@@ -109,6 +109,7 @@ def measure(
     console: Console,
     most: int = _IMAGES,
     onnx: bytes | None = None,
+    predict: Predictor | None = None,
     seed: int = 0,
     workers: int = 2,
 ) -> CorpusStats:
@@ -116,10 +117,15 @@ def measure(
 
     exemplars  patches kept per cluster; with 0 nothing in the answer shows a training image: mean patches, a drawn
                golden image
+    predict    answers in the segmenter's place
     onnx       the exported network: on a CPU it is several times faster than torch, and it is what will be served
     """
-    exported = onnx is not None and device.type == "cpu"
-    predict = Exported(onnx, threads=torch.get_num_threads()) if onnx and exported else _OnDevice(found, device)
+    if predict is None and onnx is not None and device.type == "cpu":
+        predict = Exported(onnx, threads=torch.get_num_threads())
+    if predict is None:
+        if not isinstance(found, Segmenter):
+            raise TypeError("a clustering alone answers nothing: give predict")
+        predict = OnDevice(found, device)
     places = evenly(len(images), most)
     if len(places) < len(images):
         images = images.subset(places)
@@ -129,15 +135,15 @@ def measure(
         for _ in prefetch(corpus.add, _predicted(predict, images, spec, workers), min(workers, 1)):
             bar.advance()
     shown = street() if corpus.golden is None or not exemplars else _small(corpus.golden, min(spec.size))
-    return corpus.stats(_golden(shown, predict, spec))
+    return corpus.stats(golden_by(shown, predict, spec))
 
 
 def golden_of(image: Array, found: Segmenter, spec: InputSpec, device: torch.device) -> Golden:
     """An image RGB uint8 [H, W, 3], and what the network says of it."""
-    return _golden(image, _OnDevice(found, device), spec)
+    return golden_by(image, OnDevice(found, device), spec)
 
 
-def _golden(image: Array, predict: Predictor, spec: InputSpec) -> Golden:
+def golden_by(image: Array, predict: Predictor, spec: InputSpec) -> Golden:
     one = fit(image, spec)
     return Golden(image, assign.labels(predict(one.pixels[None]).scores[0], one.source, one.box))
 
@@ -159,7 +165,9 @@ class _Corpus:
     places  their numbers in the folder
     """
 
-    def __init__(self, found: Segmenter, images: Images, places: list[int], exemplars: int, seed: int) -> None:
+    def __init__(
+        self, found: Segmenter | Clustering, images: Images, places: list[int], exemplars: int, seed: int
+    ) -> None:
         k = len(found.centroids)
         self.assignment, self.images, self.places, self.k = found.assignment, images, places, k
         self.shares, self.presence = np.zeros((len(images), k)), np.zeros(k)

@@ -72,7 +72,9 @@ def provenance(run: Run) -> Provenance:
     """Where the bundle comes from. Paths of this machine are left out."""
     backbone = run.recipe.backbone
     backbone = backbone.model_copy(update={"weights": Path(backbone.weights).name})
-    recipe = run.recipe.model_copy(update={"backbone": backbone})
+    export = run.recipe.export
+    export = export.model_copy(update={"align_to": Path(export.align_to).name})
+    recipe = run.recipe.model_copy(update={"backbone": backbone, "export": export})
     skipped = f", {len(run.images.skipped)} unreadable ones skipped" if run.images.skipped else ""
     return Provenance(
         tessera=tessera_version(),

@@ -35,12 +35,14 @@ def write_bundle(
     console: Console,
     folder: Path,
     onnx: bytes | None = None,
+    named: Sequence[tuple[str, str]] = (),
 ) -> Bundle:
     """Writes the bundle of a segmenter to `folder`, wherever it comes from.
 
     fractions  share of every cluster, summing to 1
     images     RGB uint8 [H, W, 3] on which ONNX is held against torch, besides the golden one
     report     joins what is measured here, as report.json
+    named      name and color of every cluster; none: "cluster 0" and so on
     onnx       the network as `to_onnx` wrote it; None: it is written here
 
     Raises TesseraError or BundleError; nothing is written then.
@@ -68,7 +70,7 @@ def write_bundle(
         input=spec,
         normalization=found.encoder.backbone.normalization,
         code=code,
-        clusters=clusters(fractions),
+        clusters=clusters(fractions, named),
         hierarchy=hierarchy(centroids, fractions),
         provenance=origin.provenance,
         encoder_onnx=onnx,
@@ -83,10 +85,11 @@ def write_bundle(
     return written
 
 
-def clusters(fractions: Sequence[float]) -> list[Cluster]:
-    """Unnamed clusters in colors far apart."""
+def clusters(fractions: Sequence[float], named: Sequence[tuple[str, str]] = ()) -> list[Cluster]:
+    """Clusters by name and color; unnamed ones in colors far apart where none are given."""
     colors = palette.distinct(len(fractions))
+    named = named or [(f"cluster {i}", palette.to_hex(color)) for i, color in enumerate(colors)]
     return [
-        Cluster(name=f"cluster {i}", color=palette.to_hex(color), fraction=min(1.0, fraction))
-        for i, (color, fraction) in enumerate(zip(colors, fractions, strict=True))
+        Cluster(name=name, color=color, fraction=min(1.0, fraction))
+        for (name, color), fraction in zip(named, fractions, strict=True)
     ]

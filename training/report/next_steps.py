@@ -41,7 +41,7 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
         ),
         Step(
             "Train anew on the same photos with another value; all of them are in the recipe at the end",
-            _command("train", *anew, "--set", option or f"clusters.k={min(_MOST, 3 * run.recipe.clusters.k // 2)}"),
+            _command("train", *anew, "--set", option or f"clusters.k={min(_MOST, 3 * run.recipe.clusters.count // 2)}"),
         ),
         Step("Make the bundle and this page again; a stopped run goes on where it was", resume_command(folder)),
     ]
