@@ -37,6 +37,7 @@ from training.data import validity
 from training.data.preprocess import input_spec
 from training.features.frozen import frozen_network
 from training.features.store import FeatureOptions, open_features
+from training.losses.collapse import signs
 from training.losses.concepts import ConceptBank, concept_contrast, ema_update
 from training.losses.modularity import draw_picks, modularity_loss, places, take
 from training.losses.probes import ClusterProbe
@@ -182,7 +183,15 @@ class Cause(Method[CauseConfig]):
                 after_step=self._follow,
                 clip=config.clip or _CLIP[config.head],
             ),
-            Stage("probe", steps[2], [groups[2]], partial(self._batches, 2), self._probe_loss, before_epoch=begin),
+            Stage(
+                "probe",
+                steps[2],
+                [groups[2]],
+                partial(self._batches, 2),
+                self._probe_loss,
+                before_epoch=begin,
+                remedy="cause.center=true",
+            ),
         ]
 
     def centroids(self) -> Tensor | None:
@@ -258,10 +267,11 @@ class Cause(Method[CauseConfig]):
     def _probe_loss(self, batch: Batch) -> dict[str, Tensor]:
         code = self._code(batch)
         with torch.no_grad():
-            used = self.probe(code).argmax(1).flatten().bincount(minlength=len(self.probe.centers))
+            labels = self.probe(code).argmax(1)
+            used = labels.flatten().bincount(minlength=len(self.probe.centers))
             entropy = torch.special.entr(used / used.sum()).sum() / math.log(len(used))
         loss = modularity_loss(flat(code), self.probe.centers, self.config.temperature)
-        return {"modularity": loss, "log/usage_entropy": entropy}
+        return {"modularity": loss, "log/usage_entropy": entropy, **signs(code, labels)}
 
     @torch.no_grad()
     def _start_probe(self) -> None:

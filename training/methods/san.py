@@ -35,6 +35,7 @@ from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.preprocess import four_by_three
 from training.data.regions import RegionOptions, signed
 from training.features.region_codes import pool
+from training.losses.collapse import signs
 from training.losses.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 from training.methods.base import Method
 from training.trainer.seeds import mixed, seeded
@@ -120,7 +121,9 @@ class San(Method[SanConfig]):
             fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done / steps)))
             group["lr"] = self.config.lr * min(1.0, (done + 1) / _WARM_UP) * fall
 
-        return [Stage("match", steps, [group], self._batches, self._loss, after_step=after_step)]
+        return [
+            Stage("match", steps, [group], self._batches, self._loss, after_step=after_step, remedy="san.balance=1")
+        ]
 
     def centroids(self) -> Tensor:
         """float32 [K, D], rows of length 1: the moving average of the batches' semantics."""
@@ -194,6 +197,7 @@ class San(Method[SanConfig]):
             losses["log/agreement"] = (wanted[0].argmax(1) == wanted[1].argmax(1)).float().mean()
             shares, inside = assigned.exp(), ids >= 0
             usage = shares.mean((0, 2, 3)) if inside.all() else shares.movedim(1, -1)[inside].mean(0)
+            losses |= signs(code, assigned.argmax(1))
             losses["log/entropy"] = -(usage * usage.log()).sum() / math.log(len(usage))
         return losses
 

@@ -33,6 +33,7 @@ from training.features.store import FeatureOptions, open_features, thumbnails
 from training.losses import correspondence
 from training.losses.affinity import affinity_loss, draw_cells, pairs_of
 from training.losses.balance import TERMS, Balance
+from training.losses.collapse import signs
 from training.losses.correspondence import Centering
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
@@ -140,6 +141,8 @@ class Stego(Method[StegoConfig]):
         per_epoch = sum(1 for _ in self._batches(0))
         steps = self.config.steps or min(_PUBLISHED_STEPS, max(300, 60 * per_epoch))
 
+        remedy = "stego.balance=auto" if self.balance is None else "backbone.features=keys"
+
         def after_step() -> None:
             if self.balance is not None:
                 grown = self.balance.follow(self.seen, steps)
@@ -152,7 +155,7 @@ class Stego(Method[StegoConfig]):
             {"params": [*self.network.head.parameters(), *decoder], "lr": self.config.lr},
             {"params": list(self.probe.parameters()), "lr": self.config.probe_lr},
         ]
-        return [Stage("distill", steps, groups, self._batches, self._loss, after_step=after_step)]
+        return [Stage("distill", steps, groups, self._batches, self._loss, after_step=after_step, remedy=remedy)]
 
     def centroids(self) -> Tensor | None:
         """The probe's centers, float32 [K, D] at length 1; None when the codes are to be clustered instead."""
@@ -243,6 +246,7 @@ class Stego(Method[StegoConfig]):
             own = terms["self"].similarity  # should become bimodal: most pairs near 0 or near 1
             losses["log/self_near_0"] = (own.abs() < 0.2).float().mean()
             losses["log/self_near_1"] = (own > 0.8).float().mean()
+            losses |= signs(codes[0], self.probe(codes[0]).argmax(1), valid[0])
             if self.balance is not None:
                 losses |= {f"log/shift_{term}": shift.clone() for term, shift in zip(TERMS, self.shifts, strict=True)}
         self.seen = losses

@@ -12,7 +12,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,9 +27,9 @@ from torch.optim import Optimizer
 from models.errors import TesseraError
 from training.config.run import Run, resume_command, write_text
 from training.progress import Progress, say
-from training.trainer import checkpoint
+from training.trainer import checkpoint, collapse
 from training.trainer.seeds import seed_all
-from training.trainer.stage import Batch, Stage
+from training.trainer.stage import Batch, Stage, nothing
 
 _LEAST_SECONDS_BETWEEN_SAVES = 5.0
 _LARGEST_SHARE_OF_SAVES = 0.025  # of all time: a big model on a slow disk is saved less often
@@ -63,6 +63,7 @@ class Workspace:
     checkpoint      written as it goes; where there is one, the training goes on from it
     log             a line holds stage, step, epoch, seconds, images_per_s and the mean of every loss since the last
     resume_command  what goes on with it, for people
+    watch           is told every step's stage, number and losses
     identity        what decides the result, as a digest: a checkpoint of another one is refused
     """
 
@@ -72,12 +73,15 @@ class Workspace:
     console: Console
     resume_command: str
     identity: str = ""
+    watch: Callable[[Stage, int, Mapping[str, Tensor]], object] = nothing
 
 
 def fit(module: nn.Module, stages: Sequence[Stage], run: Run, *, name: str = "checkpoint") -> float:
     """Trains `module` within a run, from RUN/<name>.safetensors where there is one; see `train`."""
     path = run.folder / f"{name}.safetensors"
-    return train(module, stages, Workspace(path, run.log, run.recipe.seed, run.console, resume_command(run.folder)))
+    again = resume_command(run.folder)
+    place = Workspace(path, run.log, run.recipe.seed, run.console, again, watch=collapse.Watch(run))
+    return train(module, stages, place)
 
 
 def train(module: nn.Module, stages: Sequence[Stage], place: Workspace) -> float:
@@ -167,6 +171,7 @@ class _Training:
         self.step += 1
         self.batch += 1
         self.meter.add(losses, total, batch)
+        self.place.watch(self.stage, self.step, losses)
         note = self.meter.flush(self.step, self.epoch, self._seconds()) if self.meter.due(self.step) else None
         bar.advance(1, note)
 

@@ -30,6 +30,7 @@ class Stage:
     before_epoch  called with the epoch number before its first batch (PiCIE re-clusters here)
     after_step    called after every optimiser step (CAUSE's moving averages)
     clip          largest norm of all gradients together; longer ones are shortened to it
+    remedy        option of the recipe that helps where everything becomes one cluster, as --set takes it
     optimizer     parameter groups → what takes the steps: Adam, or AdamW
     """
 
@@ -41,4 +42,5 @@ class Stage:
     before_epoch: Callable[[int], None] = nothing
     after_step: Callable[[], None] = nothing
     clip: float = math.inf
+    remedy: str = ""
     optimizer: Callable[[list[dict[str, Any]]], Optimizer] = Adam

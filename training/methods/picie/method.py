@@ -42,6 +42,7 @@ from training.config.recipe import Section
 from training.config.run import Run
 from training.data import validity
 from training.data.label_maps import IGNORED
+from training.losses.collapse import signs
 from training.methods.base import Method
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection
@@ -122,7 +123,9 @@ class Picie(Method[PicieConfig]):
         steps = self.config.epochs * len(self.loader.order(0))
         parameters = [*self.network.parameters(), *self.classifiers.parameters()]
         groups = [{"params": parameters, "lr": self.config.lr}]
-        return [Stage("cluster", steps, groups, self._batches, self._loss, before_epoch=self._cluster)]
+        published = self.config.class_weights == "proportional"  # which make large clusters larger
+        remedy = "picie.class_weights=none" if published else f"picie.lr={self.config.lr / 3:.1g}"
+        return [Stage("cluster", steps, groups, self._batches, self._loss, before_epoch=self._cluster, remedy=remedy)]
 
     @torch.no_grad()
     def centroids(self) -> Tensor:
@@ -294,6 +297,7 @@ class Picie(Method[PicieConfig]):
                 found = {"within": within / 2, "across": across / 2}
             for name, value in found.items():
                 losses[name] = losses.get(name, torch.zeros_like(value)) + share * value
+        losses |= signs(codes[0], labels[:, 0, 0], labels[:, 0, 0] != IGNORED)
         return losses | {f"log/kmeans_{view + 1}": loss for view, loss in enumerate(self.kmeans_loss)}
 
 
