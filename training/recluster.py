@@ -193,7 +193,7 @@ def _codes(exported: Exported, network: bytes, bundle: Bundle, run: Run) -> Code
     alone = exported if once is None else Exported(once, threads=torch.get_num_threads())
     grid = Grid(bundle.manifest.code.stride, run.recipe.clusters.position > 0)
     found = code_sample.sample(code, lambda pixels: code(pixels, alone), spec, run, grid)
-    found.save(path, known)
+    code_sample.keep(found, run, known)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from models.errors import TesseraError
@@ -23,7 +24,7 @@ from training.data import validity
 from training.data.images import evenly
 from training.data.preprocess import fitted
 from training.features.store import digest
-from training.progress import Progress
+from training.progress import Progress, say
 from training.trainer import checkpoint
 
 MOST_IMAGES = 200
@@ -109,8 +110,16 @@ def of_run(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
         return found
 
     found = sample(code, once, spec, run, Grid(encoder.stride, encoder.position > 0))
-    found.save(path_of(run), facts)
+    keep(found, run, facts)
     return found
+
+
+def keep(found: CodeSample, run: Run, facts: dict[str, str]) -> None:
+    """Puts it where a run keeps it; a full disk costs the sample, not the run."""
+    try:
+        found.save(path_of(run), facts)
+    except (OSError, SafetensorError) as error:
+        say(run.console, f"the sample of codes is not kept ({error}): tessera recluster will compute it anew")
 
 
 class Remembered:
