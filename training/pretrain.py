@@ -26,7 +26,7 @@ from models.errors import UsageError
 from models.io.decode import SUFFIXES
 from training.data.errors import DataError
 from training.data.images import Bands
-from training.data.regions import RegionOptions, open_regions
+from training.data.regions import RegionOptions, open_regions, thinned
 from training.pretraining.contrastive import PretrainOptions, pretrain
 from training.progress import exit_code, say
 from training.trainer.loop import Workspace
@@ -76,11 +76,12 @@ def main(
         )
         paths = find_images(data)
         out.parent.mkdir(parents=True, exist_ok=True)
-        regions = open_regions(paths, chosen.regions, cache or out.parent / "cache", console)
+        used = thinned(paths, chosen.most_images)
+        regions = open_regions(used, chosen.regions, cache or out.parent / "cache", console)
         began = time.perf_counter()
         partial, log = (out.with_name(f"{out.name}.{end}") for end in ("partial", "log.jsonl"))
         pretrain(regions, chosen, torch.device(device), Workspace(partial, log, seed, console, _AGAIN), out)
-    say(console, f"{out}: {len(paths)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
+    say(console, f"{out}: {len(used)} of {len(paths)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

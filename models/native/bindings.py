@@ -1,4 +1,4 @@
-"""The compiled kernels (`kernels.c`, `guided.c`, `histogram.c`, `finite.c`), where this installation has them.
+"""The compiled kernels (the C files beside this one), where this installation has them.
 
 Each function answers what the numpy code of its caller would, or None where only that code can: no compiler was there
 when the package was installed, or the values are not for the kernel. The interpreter's lock is free while a kernel
@@ -16,8 +16,8 @@ import numpy as np
 
 from models.types import Array
 
-_VERSION = 6  # of the functions in the C files: a library built from others is left alone
-_TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64}  # an array, a number
+_VERSION = 7  # of the functions in the C files: a library built from others is left alone
+_TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64, "d": ctypes.c_double}  # an array, numbers
 _SIGNATURES = {
     "tessera_labels": "annn" + "aaan" + "aaan" + "a",
     "tessera_count": "ann" + "ann" + "aaa",
@@ -26,6 +26,8 @@ _SIGNATURES = {
     "tessera_histogram16": "ana",
     "tessera_lookup16": "anaa",
     "tessera_finite": "an",
+    "tessera_felzenszwalb": "ann" + "an" + "aan" + "a",
+    "tessera_clahe": "annda",
 }
 _BRIEF = 2**17  # floats that are looked through in less time than giving the interpreter's lock away and back may take
 
@@ -169,6 +171,33 @@ def finite(values: Array) -> bool | None:
     if library is None or values.dtype != np.float32 or not values.flags.c_contiguous:
         return None
     return bool(library.tessera_finite(_at(values), values.size))
+
+
+def felzenszwalb(image: Array, kernel: Array, scales: Array, smallest: Array) -> Array | None:
+    """Regions of even color at every scale; None also where one scale has more than 65,535.
+
+    image    uint8 [H, W, 3];  kernel  float64 [2 r + 1] that smooths it along both axes
+    scales   float64 [S], in units of a channel's full range;  smallest  int64 [S], pixels of a region
+    returns  uint16 [S, H, W], ids in the order of the regions' first pixels
+    """
+    library = _library()
+    if library is None or image.dtype != np.uint8 or not image.size or image.shape[2:] != (3,):
+        return None
+    image = np.ascontiguousarray(image)
+    out = np.empty((len(scales), *image.shape[:2]), np.uint16)
+    places = _at(kernel), len(kernel) // 2, _at(scales), _at(smallest), len(scales)
+    failed = library.tessera_felzenszwalb(_at(image), *image.shape[:2], *places, _at(out))
+    return None if failed else out
+
+
+def clahe(image: Array, clip_limit: float) -> Array | None:
+    """uint8 [H, W, 3] of the same: the local histograms of its value made even, up to a limit of 0..1."""
+    library = _library()
+    if library is None or image.dtype != np.uint8 or not image.size or image.shape[2:] != (3,):
+        return None
+    image = np.ascontiguousarray(image)
+    out = np.empty_like(image)
+    return None if library.tessera_clahe(_at(image), *image.shape[:2], clip_limit, _at(out)) else out
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,6 @@ Knows nothing of methods. What a method may ask of its surroundings is here and 
 """
 
 import json
-import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from models.files import write_atomically
 from training.config import recipe as recipes
 from training.config.recipe import Recipe
 from training.data.images import Images
-from training.data.regions import RegionCache, RegionOptions, open_regions
+from training.data.regions import RegionCache, RegionOptions, open_regions, thinned
 
 _EARLIER = {"family": "dino"}  # whose conventions 0.3 took for all weights: what it began goes on as it began
 
@@ -58,8 +57,7 @@ class Run:
 
     def regions(self, options: RegionOptions, *, most: int | None = None) -> RegionCache:
         """Its images cut into regions, from disk where they are there; of more than `most`, that many drawn evenly."""
-        every = math.ceil(len(self.images) / most) if most else 1
-        paths, folder, read = self.images.paths[::every], self.cache / "regions", self.images.read
+        paths, folder, read = thinned(self.images.paths, most), self.cache / "regions", self.images.read
         options = options.model_copy(update={"bands": self.images.bands})
         return open_regions(paths, options, folder, self.console, workers=self.recipe.workers, read=read)
 

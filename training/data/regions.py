@@ -8,14 +8,13 @@ the same weight, and the sky is no longer cut up to make clusters of equal size.
 
 import hashlib
 import json
+import math
 import os
 import shutil
-import tempfile
+import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 
 from models.errors import TesseraError
+from models.files import write_atomically
 from models.io.samples import ImageError
+from models.native import bindings
+from training.data import arrays
 from training.data.errors import DataError
 from training.data.images import Bands, Reader, read_image
+from training.data.prefetch import prefetch
 from training.progress import Progress
 
 NO_REGION = np.iinfo(np.uint16).max  # the id of pixels that hold no data
 _VERSION = 1  # of what is on disk: raise it when the same files and options would be cut otherwise
-_FEW = 8  # images are cut before a process has started
+_SECONDS_BETWEEN_FLUSHES = 2.0  # what a killed process has to do again
 
 
 class RegionOptions(BaseModel):
@@ -72,17 +75,37 @@ class RegionCache:
 
 
 def segment(image: NDArray[np.uint8], *, scale: float, min_size_px: int, sigma: float = 0.8) -> NDArray[np.uint16]:
-    """Region ids 0..R-1 of every pixel.
+    """Region ids 0..R-1 of every pixel, numbered by the regions' first pixels.
 
     image    uint8  [H, W, 3]
     returns  uint16 [H, W]
 
     Source: Felzenszwalb and Huttenlocher, Efficient Graph-Based Image Segmentation (2004).
     """
-    from skimage.segmentation import felzenszwalb  # half a second to import, and only training cuts regions
+    (found,) = segment_at(image, scales=(scale,), min_sizes_px=(min_size_px,), sigma=sigma)
+    return np.asarray(found)
 
-    ids = felzenszwalb(image, scale=scale, sigma=sigma, min_size=min_size_px)
-    return np.asarray(ids, dtype=np.uint16)
+
+def segment_at(
+    image: NDArray[np.uint8], *, scales: Sequence[float], min_sizes_px: Sequence[int], sigma: float = 0.8
+) -> NDArray[np.uint16]:
+    """`segment` at several scales, uint16 [S, H, W]: compiled, the pixels' differences are sorted once for all of them.
+
+    Without the kernels scikit-image answers: the same regions, but where differences are equal to the last bit, which
+    only pixels of the same color are.
+    """
+    units = np.array(scales, np.float64) / 255
+    found = bindings.felzenszwalb(image, _gaussian(sigma), units, np.array(min_sizes_px, np.int64))
+    if found is None:
+        from skimage.segmentation import felzenszwalb  # half a second to import
+
+        found = np.stack(
+            [
+                felzenszwalb(image, scale=scale, sigma=sigma, min_size=least).astype(np.uint16)
+                for scale, least in zip(scales, min_sizes_px, strict=True)
+            ]
+        )
+    return np.asarray(found, np.uint16)
 
 
 def signed(regions: NDArray[np.uint16]) -> NDArray[np.int32]:
@@ -103,9 +126,12 @@ def equalize(image: NDArray[np.uint8], clip_limit: float) -> NDArray[np.uint8]:
 
     Source: CLAHE (Zuiderveld, Graphics Gems IV, 1994).
     """
-    from skimage.exposure import equalize_adapthist
+    found = bindings.clahe(image, clip_limit)
+    if found is None:
+        from skimage.exposure import equalize_adapthist
 
-    return np.asarray(255 * equalize_adapthist(image, clip_limit=clip_limit), dtype=np.uint8)
+        found = np.asarray(255 * equalize_adapthist(image, clip_limit=clip_limit), dtype=np.uint8)
+    return found
 
 
 def open_regions(
@@ -119,25 +145,34 @@ def open_regions(
 ) -> RegionCache:
     """The images at one size and their regions, from `folder` where they were made before, else made now.
 
-    read  a path and its bands → what it shows; a function of a module, as it is sent to processes
+    read  a path and its bands → what it shows; called in `workers` threads, 0: one for every core
 
     The folder's name is a digest of the files (path, bytes, time of change) and of the options, so another
-    folder of photos or another scale never meets old regions. An interrupted run leaves nothing behind.
+    folder of photos or another scale never meets old regions. A process that is killed goes on where it was;
+    of two processes one cuts and the other waits.
 
-    Raises TesseraError without images, DataError for one that cannot be read.
+    Raises TesseraError without images or room on the disk, DataError for an image that cannot be read.
     """
     if not paths:
         raise TesseraError("no images to cut into regions: check the folder given with --data")
     ordered = tuple(sorted(Path(path) for path in paths))
     home = folder / f"regions-{_digest(ordered, options)}"
-    if not (home / "counts.npy").exists():
-        _make(ordered, options, home, workers or os.cpu_count() or 1, console, read)
+    # Without `done` it is whole and of 0.3, which moved it to its name when it was.
+    if not (home / "counts.npy").exists() or (home / "done").exists():
+        home.mkdir(parents=True, exist_ok=True)
+        with arrays.locked(home):
+            _fill(ordered, options, home, workers or os.cpu_count() or 1, console, read)
     return RegionCache(
         paths=ordered,
         images=np.load(home / "images.npy", mmap_mode="r"),
         regions=np.load(home / "regions.npy", mmap_mode="r"),
         counts=np.load(home / "counts.npy"),
     )
+
+
+def thinned(paths: Sequence[Path], most: int | None) -> Sequence[Path]:
+    """At most so many of the paths, in equal steps; None: all of them."""
+    return paths[:: math.ceil(len(paths) / most)] if most else paths
 
 
 def cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -150,8 +185,23 @@ def cover(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(scaled.crop((left, top, left + size[1], top + size[0])))
 
 
+def _gaussian(sigma: float) -> NDArray[np.float64]:
+    """A kernel of sum 1 over four deviations to each side, as scipy's; sigma 0: one weight."""
+    radius = int(4 * sigma + 0.5)
+    if not radius:
+        return np.ones(1)
+    kernel = np.exp(-0.5 / sigma**2 * np.arange(-radius, radius + 1) ** 2)
+    return np.asarray(kernel / kernel.sum())
+
+
 def _digest(paths: Sequence[Path], options: RegionOptions) -> str:
-    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    facts = []
+    for path in paths:
+        try:
+            seen = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: {error.strerror}") from None
+        facts.append((str(path.resolve()), seen.st_size, seen.st_mtime_ns))
     asked = options.model_dump(exclude_none=True)
     return hashlib.sha256(json.dumps([_VERSION, facts, asked]).encode()).hexdigest()[:16]
 
@@ -161,10 +211,12 @@ def _cut(path: Path, options: RegionOptions, read: Reader) -> tuple[NDArray[np.u
         decoded = read(path, options.bands)
     except ImageError as error:
         raise DataError(f"{path}: {error}") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
     image = cover(decoded.image, options.size)
     even = equalize(image, options.contrast) if options.contrast else image
-    maps = [segment(even, scale=s, min_size_px=smallest(s), sigma=options.sigma) for s in options.scales]
-    regions = np.stack(maps)
+    least = [smallest(scale) for scale in options.scales]
+    regions = segment_at(even, scales=options.scales, min_sizes_px=least, sigma=options.sigma)
     if decoded.valid is not None:
         regions[:, cover(decoded.valid.astype(np.uint8) * 255, options.size) < 128] = NO_REGION
     return image, regions
@@ -176,35 +228,43 @@ def _count(regions: NDArray[np.uint16]) -> NDArray[np.int64]:
     return largest.astype(np.int64) + 1
 
 
-def _make(
+def _fill(
     paths: Sequence[Path], options: RegionOptions, home: Path, workers: int, console: Console, read: Reader
 ) -> None:
-    home.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{home.name}-", dir=home.parent))
-    height, width = options.size
-    shape = (len(paths), len(options.scales), height, width)
+    """Cuts what is missing, in order; `done` holds how many images are safely on disk."""
+    n, (height, width) = len(paths), options.size
+    done = home / "done"
+    first = int(done.read_text()) if done.exists() else 0
+    if first >= n:
+        return
+    shapes: arrays.Shapes = {
+        "images": ((n, height, width, 3), np.uint8),
+        "regions": ((n, len(options.scales), height, width), np.uint16),
+        "counts": ((n, len(options.scales)), np.int64),
+    }
+    _keep(done, first)  # before the arrays: without it they count as whole
     try:
-        pixels = (len(paths), height, width, 3)
-        images = np.lib.format.open_memmap(draft / "images.npy", "w+", np.uint8, pixels)
-        regions = np.lib.format.open_memmap(draft / "regions.npy", "w+", np.uint16, shape)
-        counts = np.empty(shape[:2], np.int64)
-        # Processes, as felzenszwalb holds Python's lock; "spawn", as a fork would copy torch's threads.
-        with (
-            ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes,
-            Progress(console, "cutting regions", len(paths)) as progress,
-        ):
-            cut = partial(_cut, options=options, read=read)
-            made = processes.map(cut, paths, chunksize=4) if len(paths) > _FEW else map(cut, paths)
-            for i, (image, ids) in enumerate(made):
-                images[i], regions[i], counts[i] = image, ids, _count(ids)
-                progress.advance()
-        images.flush()
-        regions.flush()
-        np.save(draft / "counts.npy", counts)
+        kept = arrays.open_arrays(home, shapes, what="regions", advice="choose another --out, or fewer images")
+    except TesseraError:
+        shutil.rmtree(home)
+        raise
+    cut = partial(_cut, options=options, read=read)
+    with Progress(console, "cutting regions", n, done=first) as progress:
+        saved = time.monotonic()
         try:
-            draft.rename(home)
-        except OSError:  # another run finished the same regions first; its files are the same
-            if not home.exists():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            for i, (image, ids) in enumerate(prefetch(cut, paths[first:], workers), first):
+                kept["images"][i], kept["regions"][i], kept["counts"][i] = image, ids, _count(ids)
+                if i + 1 == n or time.monotonic() - saved > _SECONDS_BETWEEN_FLUSHES:
+                    for array in kept.values():
+                        array.flush()  # type: ignore[attr-defined]
+                    _keep(done, i + 1)
+                    saved = time.monotonic()
+                progress.advance()
+        except DataError as error:
+            if isinstance(error.__context__, ImageError):  # mended or left out, it makes other regions than these
+                shutil.rmtree(home)
+            raise
+
+
+def _keep(done: Path, count: int) -> None:
+    write_atomically(done, lambda file: file.write(str(count).encode()))

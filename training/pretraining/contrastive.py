@@ -57,6 +57,11 @@ class PretrainOptions(Section):
     views: ViewOptions = ViewOptions()
     regions: RegionOptions = RegionOptions()
 
+    @property
+    def most_images(self) -> int:
+        """How many images its steps draw, if each is drawn once: more are not cut into regions."""
+        return self.steps * self.batch_size
+
 
 class Network(nn.Module):
     """Backbone with its neck, and the projection that only the loss sees."""

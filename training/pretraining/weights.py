@@ -40,7 +40,7 @@ def settle(run: Run) -> BackboneSection:
             f" your images first, {options.steps} steps (--set backbone.weights=FILE to use other weights)",
         )
         place = Workspace(file.with_suffix(".partial"), run.log, options.seed, run.console, resume_command(run.folder))
-        pretrain(run.regions(options.regions), options, run.device, place, file)
+        pretrain(run.regions(options.regions, most=options.most_images), options, run.device, place, file)
     return asked.model_copy(update={"name": options.backbone, "weights": str(file.resolve())})
 
 

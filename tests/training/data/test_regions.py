@@ -1,6 +1,12 @@
 """training/data/regions.py: cutting, caching, averaging."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +15,11 @@ from PIL import Image
 from rich.console import Console
 
 from models.errors import TesseraError
-from training.data.regions import RegionOptions, cover, equalize, open_regions, segment
+from models.native import bindings
+from training.data import arrays
+from training.data.errors import DataError
+from training.data.images import read_image
+from training.data.regions import RegionOptions, cover, equalize, open_regions, segment, segment_at, thinned
 from training.features.region_codes import coarse, pool, region_codes
 
 OPTIONS = RegionOptions(size=(32, 48), scales=(50.0,))
@@ -98,6 +108,101 @@ def test_other_scales_are_other_regions(folder: Path, tmp_path: Path) -> None:
     other = OPTIONS.model_copy(update={"scales": (60.0,)})
     open_regions(paths[:1], other, tmp_path / "cache", QUIET, workers=1)
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.skipif(not bindings.compiled(), reason="no compiler was there when this was installed")
+@pytest.mark.parametrize("sigma", [0.0, 0.8, 2.0])
+def test_compiled_regions_are_scikit_images(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (60, 83, 3), np.uint8)
+    soft = np.asarray(Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize((83, 60)))
+    flat = np.full((1, 40, 3), 9, np.uint8)
+    for image in (noise, soft, flat):
+        cut = {"scales": (50.0, 300.0), "min_sizes_px": (1, 40), "sigma": sigma}
+        mine, even = segment_at(image, **cut), [equalize(image, limit) for limit in (0.01, 0.03, 1.0)]
+        with monkeypatch.context() as without:
+            without.setattr(bindings, "_library", lambda: None)
+            assert np.array_equal(mine, segment_at(image, **cut))
+            if image is not flat:  # scikit-image cannot pad a line
+                assert np.array_equal(even, [equalize(image, limit) for limit in (0.01, 0.03, 1.0)])
+
+
+def test_what_one_release_earlier_cut_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
+    paths = sorted(folder.glob("*.png"))
+    first = open_regions(paths, OPTIONS, tmp_path / "cache", QUIET)
+    (home,) = (tmp_path / "cache").iterdir()
+    for name in ("done", "lock"):
+        (home / name).unlink()
+    stamp = (home / "regions.npy").stat().st_mtime_ns
+    assert np.array_equal(open_regions(paths, OPTIONS, tmp_path / "cache", QUIET).regions, first.regions)
+    assert (home / "regions.npy").stat().st_mtime_ns == stamp
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from rich.console import Console
+from training.data import regions
+from training.data.images import read_image
+
+def slow(path, bands):
+    if path.name == "2.png":
+        print("two are cut", flush=True)
+        time.sleep(60)
+    return read_image(path, bands)
+
+regions._SECONDS_BETWEEN_FLUSHES = 0
+folder = Path(sys.argv[1])
+options = regions.RegionOptions(size=(32, 48), scales=(50.0,))
+regions.open_regions(sorted(folder.glob("*.png")), options, folder / "cache", Console(quiet=True), workers=1, read=slow)
+"""
+
+
+def test_a_killed_cutting_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    with child.stdout as said:
+        said.readline()
+    done = next((tmp_path / "cache").iterdir()) / "done"
+    until = time.monotonic() + 10
+    while done.read_text() != "2" and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    read = list[str]()
+
+    def remembered(path: Path, bands: tuple[int, ...] | None) -> object:
+        read.append(path.name)
+        return read_image(path, bands)
+
+    paths = sorted(folder.glob("*.png"))
+    found = open_regions(paths, OPTIONS, tmp_path / "cache", QUIET, read=remembered)
+    assert read == ["2.png"]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    whole = open_regions(paths, OPTIONS, tmp_path / "other", QUIET)
+    assert np.array_equal(found.regions, whole.regions)
+    assert np.array_equal(found.images, whole.images)
+    assert found.counts.tolist() == whole.counts.tolist()
+
+
+def test_a_disk_without_room_is_told_before_anything_is_cut(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
+    with pytest.raises(TesseraError, match=r"regions take 0\.0 GB .* --out"):
+        open_regions(sorted(folder.glob("*.png")), OPTIONS, tmp_path / "cache", QUIET)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_an_image_that_vanished_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.png: No such file"):
+        open_regions([*folder.glob("*.png"), folder / "gone.png"], OPTIONS, tmp_path / "cache", QUIET)
+
+
+def test_of_more_images_than_are_drawn_some_are_cut_evenly() -> None:
+    paths = [Path(f"{i}.png") for i in range(100)]
+    assert [path.name for path in thinned(paths, 30)] == [f"{i}.png" for i in range(0, 100, 4)]
+    assert thinned(paths, 100) == thinned(paths, None) == paths
 
 
 def test_a_broken_image_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
