@@ -71,6 +71,12 @@ def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     return distances, labels
 
 
+def _closest(points: Tensor, centroids: Tensor) -> Tensor:
+    """Which centroid is nearest to every point, int64 [n]: `nearest` without distances, in a third of its time."""
+    half = centroids.square().sum(1) / 2
+    return torch.cat([(points[rows] @ centroids.T - half).max(1).indices for rows in _chunks(len(points))])
+
+
 def _seeds(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """k-means++: each next seed is drawn with odds that grow with its squared distance to the others."""
     if len(points) > _SEEDING:
@@ -94,13 +100,14 @@ def _seeds(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
 def _lloyd(points: Tensor, centroids: Tensor, iterations: int, metric: Metric) -> Tensor:
     previous: Tensor | None = None
     for _ in range(iterations):
-        distances, labels = nearest(points, centroids)
+        labels, before = _closest(points, centroids), centroids
         if previous is not None and torch.equal(labels, previous):
             break
         previous = labels
         sums, masses = cluster_sums(points, labels, len(centroids))
         empty = masses <= 0
         centroids = torch.where(empty[:, None], centroids, sums / masses.clamp(min=1e-12)[:, None])
+        distances = nearest(points, before)[0] if empty.any() else masses
         for k in empty.nonzero()[:, 0].tolist():  # nobody is nearest to it: it starts again where the fit is worst
             centroids[k] = points[distances.argmax()]
             distances = torch.minimum(distances, (points - centroids[k]).square().sum(1))

@@ -58,7 +58,7 @@ class MiniBatchKMeans:
         return sum(self._losses) / max(1, len(self._losses))
 
     def _absorb(self) -> None:
-        points, self._waiting, self._wanted = torch.cat(self._waiting), [], self._later
+        points, self._wanted = _together(self._waiting), self._later
         if self._centroids is None:
             self._centroids, labels = kmeans(
                 points,
@@ -79,3 +79,13 @@ class MiniBatchKMeans:
         rate = (given / (self._counts + 1e-6))[:, None]
         means = sums / given.clamp(min=1)[:, None]
         self._centroids = torch.where(given[:, None] > 0, (1 - rate) * self._centroids + rate * means, self._centroids)
+
+
+def _together(parts: list[Tensor]) -> Tensor:
+    """The parts joined; each is let go of as it is copied, so that a start of 2 GB does not hold 4."""
+    whole, start = parts[0].new_empty(sum(len(part) for part in parts), parts[0].shape[1]), 0
+    while parts:
+        part = parts.pop(0)
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole

@@ -21,6 +21,7 @@ from models.errors import UsageError
 from models.preprocess import Band
 
 M = TypeVar("M", bound=BaseModel)
+Precision = Literal["auto", "float32", "bfloat16"]
 
 MOST_OFTEN = 27  # clusters: what most published figures are of
 
@@ -65,6 +66,13 @@ class DataSection(Section):
         if len(self.bands) not in (0, 1, 3):
             raise ValueError("bands are one number, for gray, or three, for R, G, B, from 1; none: as each file says")
         return self
+
+
+class ComputeSection(Section):
+    """How it is computed."""
+
+    # of the networks' products; auto: bfloat16 where the processor or GPU has it. SAN and pretraining always take that
+    precision: Precision = "float32"
 
 
 class InputSection(Section):
@@ -124,6 +132,7 @@ class Recipe(Section):
     dataset: str = "folder"
     split: str = "train"  # of a data set that has splits
     workers: int = Field(default=2, ge=0)
+    compute: ComputeSection = ComputeSection()
     data: DataSection = DataSection()
     backbone: BackboneSection = BackboneSection()
     input: InputSection = InputSection()

@@ -23,6 +23,7 @@ from models.files import write_atomically
 from models.nets.backbone import Backbone, VitBackbone
 from models.nets.encoder import Encoder
 from models.types import Array
+from training.config import precision
 from training.config.run import Run, write_text
 from training.data import crops, validity
 from training.data.images import FEWEST_IMAGES, LEAST_VALID
@@ -183,6 +184,8 @@ def _key(backbone: Backbone, options: FeatureOptions, run: Run) -> str:
         "precision": options.precision,
         "conventions": [backbone.normalization.model_dump(), vit.resampling if vit else None],
     }
+    if precision.reduced(run.recipe.compute.precision, run.device):
+        facts["compute"] = "bfloat16"
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -217,11 +220,12 @@ def _fill(
     with torch.inference_mode(), Progress(run.console, "features", len(run.images), done=todo.start) as bar:
         for start, pixels, masks in _batches(loaded, todo.start, options.batch_size):
             x = torch.from_numpy(pixels).to(run.device).permute(0, 3, 1, 2).float()
-            found = encoder.backbone((x - encoder.mean) / encoder.std)
+            with precision.autocast(run.recipe.compute.precision, run.device):
+                found = encoder.backbone((x - encoder.mean) / encoder.std)
             rows = slice(start * per_image, start * per_image + len(pixels))
             grid = maps.shape[2:]
             known = validity.stacked([validity.cells(mask, grid) for mask in masks], (grid[0], grid[1]))
-            means[rows] = _means(found, known).float().cpu().numpy()
+            means[rows] = _means(found.float(), known).cpu().numpy()
             maps[rows] = found.to(getattr(torch, options.precision)).cpu().numpy()
             valid[rows] = True if known is None else known.numpy()
             for array in (maps, means, valid):

@@ -31,6 +31,7 @@ from models.nets.codebook import CodebookDecoder, quantize
 from models.nets.heads import ProjectionHead
 from models.nets.tokens import TokenBackbone
 from training.clustering.kmeans import kmeans
+from training.config import precision
 from training.config.recipe import Section
 from training.config.run import Run
 from training.data import validity
@@ -293,8 +294,9 @@ class Cause(Method[CauseConfig]):
 
     def _thinned_code(self, head: nn.Module, maps: Tensor, thinned: Thinner, *dropout: object) -> Tensor:
         """A head's answer for the picked tokens; attention needs the others as well, and is thinned after it."""
-        code: Tensor = thinned(head(maps, *dropout)) if self.config.head == "tr" else head(thinned(maps), *dropout)
-        return code
+        with precision.autocast(self.run.recipe.compute.precision, self.run.device):
+            code: Tensor = thinned(head(maps, *dropout)) if self.config.head == "tr" else head(thinned(maps), *dropout)
+        return code.float()
 
     def _maps(self, batch: Batch) -> Tensor:
         """Features of the batch's crops, centered: float32 [B, C, h, w]."""

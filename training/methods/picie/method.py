@@ -38,6 +38,7 @@ from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
 from training.clustering.kmeans import nearest
 from training.clustering.minibatch_kmeans import MiniBatchKMeans
+from training.config import precision
 from training.config.recipe import Section
 from training.config.run import Run
 from training.data import validity
@@ -116,6 +117,8 @@ class Picie(Method[PicieConfig]):
             self.register_buffer(f"weights_{level}", torch.ones(config.views, k))
         self.register_buffer("kmeans_loss", torch.zeros(config.views))
         self.classifiers = nn.ModuleList([nn.Linear(config.code_dim, k) for k in self.ks] if config.views == 1 else [])
+        self.format = precision.memory_format(run.recipe.compute.precision, run.device)
+        self.network.to(memory_format=self.format)
         self.to(run.device)
 
     def stages(self) -> list[Stage]:
@@ -265,7 +268,9 @@ class Picie(Method[PicieConfig]):
     def _code(self, items: list[Item], which: int, *, cropped: bool) -> Tensor:
         """One view's codes; the second view is cropped here, after the network: that is the equivariance."""
         pixels = torch.stack([item.views[which] for item in items]).to(self.run.device)
-        code = self.network.code((pixels - self.network.mean) / self.network.std)
+        pixels = ((pixels - self.network.mean) / self.network.std).contiguous(memory_format=self.format)
+        with precision.autocast(self.run.recipe.compute.precision, self.run.device):
+            code = self.network.code(pixels).float()
         if cropped:
             code = augment.resized_crop(code, [item.crop for item in items], self.side)
         return F.normalize(code, dim=1)
