@@ -4,8 +4,11 @@ Knows nothing of networks or methods.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
+from torch.optim import Adam
 
 from models import hardware
 from training.config.recipe import Precision
@@ -31,3 +34,9 @@ def autocast(asked: Precision, device: torch.device) -> AbstractContextManager[N
 def memory_format(asked: Precision, device: torch.device) -> torch.memory_format:
     """How images lie in memory for convolutions: bfloat16's are made for channels last; float32 stays as it was."""
     return torch.channels_last if reduced(asked, device) else torch.contiguous_format
+
+
+def adam(asked: Precision, device: torch.device) -> "partial[Adam]":
+    """Adam, which rounds otherwise in one pass over all weights than in eight; float32 stays as it was."""
+    options: dict[str, Any] = {"fused": True} if reduced(asked, device) else {}
+    return partial(Adam, **options)

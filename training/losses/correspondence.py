@@ -115,11 +115,15 @@ def correspondence(
 
     def sampled(which: int, at: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
         maps, code, known = features[which], codes[which], valid[which]
-        if order is not None:
-            maps, code, known = maps[order], code[order], None if known is None else known[order]
         if known is not None:
-            at = onto_valid(at, known, generator)
-        return sample(maps, at), sample(code, at)
+            at = onto_valid(at, known if order is None else known[order], generator)
+        if order is None:
+            return sample(maps, at), sample(code, at)
+        turned = order.argsort()
+        if torch.equal(order[turned], torch.arange(len(order), device=order.device)):
+            # A permutation: maps are sampled where their images are partners, and samples change places, not maps.
+            return sample(maps, at[turned])[order], sample(code, at[turned])[order]
+        return sample(maps[order], at), sample(code[order], at)
 
     def term(other: tuple[Tensor, Tensor], shift: float | Tensor) -> Pair:
         f, s = (own[0], other[0]), (own[1], other[1])

@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.nets.heads import ProjectionHead
-from training.config import facts
+from training.config import facts, precision
 from training.config.recipe import Section
 from training.config.run import Run
 from training.data import validity
@@ -60,6 +60,8 @@ class StegoConfig(Section):
     negatives_drawn_by: Literal["derangement", "upstream"] = "derangement"
     neighbors: int = Field(7, ge=1, le=30)
     dropout: float = Field(0.1, ge=0, lt=1)
+    # finer features are averaged to cells of so many pixels: a CNN's at stride 4 cost four times a ViT's; 0: all
+    least_stride: int = Field(0, ge=0)
     weight_self: float = 0.67
     weight_knn: float = 0.25
     weight_rand: float = 0.63
@@ -101,6 +103,7 @@ class Stego(Method[StegoConfig]):
                 run.recipe.backbone,
                 lambda backbone: ProjectionHead(backbone.channels, config.code_dim, nonlinear=config.nonlinear),
                 flip_average=config.flip_average,
+                least_stride=config.least_stride or None,
             )
             self.probe = ClusterProbe(run.recipe.clusters.count, config.code_dim)
             channels, decoding = self.network.backbone.channels, config.weight_reconstruction > 0
@@ -213,7 +216,9 @@ class Stego(Method[StegoConfig]):
         crops = [batch[name].tolist() for name in ("anchor", "neighbor")]
         both = [self.features.batch(which, device) for which in crops]
         valid = self.features.valid_cells(crops[0], device), self.features.valid_cells(crops[1], device)
-        codes = [self.network.head(maps, dropout) for maps in both]
+        with precision.autocast(self.run.recipe.compute.precision, device):
+            codes = [self.network.head(maps, dropout) for maps in both]
+        codes = [code.float() for code in codes]
         count = len(batch["anchor"])
         points = [correspondence.draw_points(count, config.points, generator).to(device) for _ in range(2)]
         noisy = dropout(both[0]), dropout(both[1])  # a third draw each: what supervises is noisy as well

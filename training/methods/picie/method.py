@@ -128,7 +128,19 @@ class Picie(Method[PicieConfig]):
         groups = [{"params": parameters, "lr": self.config.lr}]
         published = self.config.class_weights == "proportional"  # which make large clusters larger
         remedy = "picie.class_weights=none" if published else f"picie.lr={self.config.lr / 3:.1g}"
-        return [Stage("cluster", steps, groups, self._batches, self._loss, before_epoch=self._cluster, remedy=remedy)]
+        optimizer = precision.adam(self.run.recipe.compute.precision, self.run.device)
+        return [
+            Stage(
+                "cluster",
+                steps,
+                groups,
+                self._batches,
+                self._loss,
+                before_epoch=self._cluster,
+                optimizer=optimizer,
+                remedy=remedy,
+            )
+        ]
 
     @torch.no_grad()
     def centroids(self) -> Tensor:
