@@ -84,6 +84,22 @@ def test_samples_lie_where_the_points_say():
     assert torch.allclose(sample(ramp, points)[0, 0], points[0, ..., 0].T, atol=1e-6)
 
 
+@pytest.mark.parametrize("others", [[3, 2, 0, 1], [1, 2, 3, 1]])
+def test_a_partner_is_the_other_image_at_the_points_of_its_own(others, generator):
+    """Once by changing places of samples, once, as no permutation can be turned round, of maps."""
+    features = maps(generator, count=4, side=5)
+    code = torch.randn(4, 3, 5, 5, generator=generator, requires_grad=True)
+    here, there = (draw_points(4, 2, generator) for _ in range(2))
+    found = correspondence((features, features), (code, code), (here, there), [torch.tensor(others)], [0.1, 0.2, 0.3])[
+        "rand"
+    ]
+    partner = sample(features[others], there), sample(code[others], there)
+    wanted = pair_loss((sample(features, here), partner[0]), (sample(code, here), partner[1]), 0.3)
+    assert torch.equal(found.loss, wanted.loss)
+    gradients = [torch.autograd.grad(pair.loss.sum(), code, retain_graph=True)[0] for pair in (found, wanted)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_an_image_alone_has_no_random_term(generator):
     f, s = maps(generator), maps(generator)
     points = draw_points(3, 2, generator), draw_points(3, 2, generator)

@@ -79,6 +79,13 @@ def test_trains_to_finite_weights_and_resumes_to_the_same_bits(small, tmp_path):
         assert (found is None and wanted is None) or torch.equal(found, wanted)
 
 
+def test_resumes_to_the_same_bits_in_bfloat16_too(small, tmp_path):
+    images, small = draw(tmp_path / "images"), [*small, "compute.precision=bfloat16"]
+    whole = fitted(tmp_path / "whole", small, images)
+    resumed = fitted(tmp_path / "stopped", small, images, sum(stage.steps for stage in whole.stages()) - 1)
+    assert all(torch.equal(resumed.state_dict()[key], wanted) for key, wanted in whole.state_dict().items())
+
+
 def test_exports_a_bundle_that_loads_and_answers(small, tmp_path):
     run = small_run(tmp_path, *small, "export.exemplars=0")
     train.train(run)

@@ -146,6 +146,13 @@ def test_centroids_can_be_left_to_the_pipeline(tmp_path):
     assert make(small_run(tmp_path, *SMALL, "stego.centroids=kmeans")).centroids() is None
 
 
+@pytest.mark.parametrize(("asked", "side"), [(0, 4), (8, 4), (32, 2)])
+def test_finer_cells_than_asked_for_are_averaged(tmp_path, asked, side):
+    method = make(small_run(tmp_path, *SMALL, f"stego.least_stride={asked}"))
+    assert method.features.maps.shape[2:] == (side, side)
+    assert method.network.stride == 64 // side
+
+
 def test_steps_scale_with_the_folder(tmp_path):
     method = make(small_run(tmp_path, *SMALL))
     assert method.stages()[0].steps == 300
