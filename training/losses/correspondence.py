@@ -82,7 +82,21 @@ def pair_loss(
     Source: §3, eq. 4.
     """
     with torch.no_grad():
-        wanted = center(correlation(*map(normalize, features)), centering)
+        units = normalize(features[0]), normalize(features[1])
+    return _pair_loss(units, codes, shift, centering, zero_clamp, stabilize)
+
+
+def _pair_loss(
+    units: tuple[Tensor, Tensor],
+    codes: tuple[Tensor, Tensor],
+    shift: float | Tensor,
+    centering: Centering,
+    zero_clamp: bool,
+    stabilize: bool,
+) -> Pair:
+    """`pair_loss` of features of length 1: an image's own take part in every term, and are brought there once."""
+    with torch.no_grad():
+        wanted = center(correlation(*units), centering)
     similarity = correlation(*map(normalize, codes))
     clamped = similarity.clamp(min=0.0 if zero_clamp else -9999.0, max=0.8 if stabilize else None)
     return Pair(-clamped * (wanted - shift), similarity)
@@ -113,21 +127,24 @@ def correspondence(
     returns          self, knn and (unless `others` is empty) rand; rand holds [len(others) · B, S, S, S, S]
     """
 
+    def unit(maps: Tensor, at: Tensor) -> Tensor:
+        with torch.no_grad():
+            return normalize(sample(maps, at))
+
     def sampled(which: int, at: Tensor, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
         maps, code, known = features[which], codes[which], valid[which]
         if known is not None:
             at = onto_valid(at, known if order is None else known[order], generator)
         if order is None:
-            return sample(maps, at), sample(code, at)
+            return unit(maps, at), sample(code, at)
         turned = order.argsort()
         if torch.equal(order[turned], torch.arange(len(order), device=order.device)):
             # A permutation: maps are sampled where their images are partners, and samples change places, not maps.
-            return sample(maps, at[turned])[order], sample(code, at[turned])[order]
-        return sample(maps[order], at), sample(code[order], at)
+            return unit(maps, at[turned])[order], sample(code, at[turned])[order]
+        return unit(maps[order], at), sample(code[order], at)
 
     def term(other: tuple[Tensor, Tensor], shift: float | Tensor) -> Pair:
-        f, s = (own[0], other[0]), (own[1], other[1])
-        return pair_loss(f, s, shift, centering=centering, zero_clamp=zero_clamp, stabilize=stabilize)
+        return _pair_loss((own[0], other[0]), (own[1], other[1]), shift, centering, zero_clamp, stabilize)
 
     here, there = points
     own = sampled(0, here)
