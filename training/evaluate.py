@@ -25,7 +25,9 @@ from training.config.run import write_text
 from training.data import datasets
 from training.data.class_table import FORMATS
 from training.data.errors import DataError
-from training.data.images import Bands, Images, Skipped, evenly
+from training.data.images import Bands, Images, evenly
+from training.data.left_out import sentences
+from training.data.paths import Skipped
 from training.evaluation.exported import Device
 from training.evaluation.label_maps import Edges, Protocol, enlarged
 from training.evaluation.label_options import classified
@@ -45,23 +47,30 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def open_images(
-    data: Path, dataset: str | None, split: str, labels: Path | None, *, bands: Bands = None, limit: int = 0
+    data: Path | Sequence[Path],
+    dataset: str | None,
+    split: str,
+    labels: Path | None,
+    *,
+    bands: Bands = None,
+    limit: int = 0,
 ) -> tuple[Images, list[Skipped], tuple[str, ...]]:
-    """Labelled images, those without a label map, and what the data set wants known.
+    """Labelled images, those without a label map, and what whoever asked should know.
 
+    data   folders that are joined
     bands  which samples of a file with many are read; None: as the file says
     limit  this many of them at most, drawn evenly; 0: all
 
-    No image is opened: one that cannot be read is found when its turn comes. Raises DataError.
+    No image is opened but those that `labels` has no map of: the others are when their turn comes. Raises DataError.
     """
     if labels is None and dataset is None:
         known = ", ".join(name for name in datasets.names() if name != "folder")
         raise UsageError(f"nothing to measure against: --labels names a folder of label maps, --dataset one of {known}")
-    if not data.is_dir():
-        raise DataError(f"{data} is not a folder; --data names the folder that holds the images")
-    folder = data.resolve()
-    found = replace(datasets.find(dataset or "folder", folder, split), bands=bands)
-    paths = list(found.paths)
+    folders = datasets.resolved(data)
+    without = [labels] if labels is not None and labels.resolve() not in folders else []
+    found = replace(datasets.find(dataset or "folder", folders, split, without=without), bands=bands)
+    notes = (*found.notes, *sentences(found.left_out))
+    paths: Sequence[Path] = found.paths
     skipped = []
     if labels is None:
         skipped = [Skipped(path, "it has no label map") for path in paths if path not in found.labels]
@@ -72,16 +81,20 @@ def open_images(
                 " --labels DIR"
             )
     if not paths:
-        raise DataError(f"{data} holds no image of {dataset or 'any known format'}; is --data the right folder?")
+        where = " and ".join(map(str, folders))
+        raise DataError(f"no image of {dataset or 'any known format'} below {where}; is --data the right folder?")
     if limit:
         paths = [paths[i] for i in evenly(len(paths), limit)]
-    images = Images(folder, paths, found)
-    return (images if labels is None else datasets.with_labels(images, labels)), skipped, found.notes
+    images = Images(folders, paths, found)
+    if labels is not None:
+        images = datasets.with_labels(images, labels)
+        notes += tuple(f"skipped {images.names.of(one.path)}: {one.reason}" for one in images.skipped)
+    return images, skipped, notes
 
 
 def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle's folder, or the run that made one.")],
-    data: Annotated[Path, typer.Option(help="Folder of the images, or of the data set.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of the images, or of the data set; repeatable.")],
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -116,7 +129,9 @@ def command(
     linear_probe: Annotated[
         bool, typer.Option("--linear-probe", help="Train a linear layer on labelled codes, for measuring only.")
     ] = False,
-    probe_data: Annotated[Path | None, typer.Option(help="What it learns from; default: --data.")] = None,
+    probe_data: Annotated[
+        list[Path] | None, typer.Option(help="What it learns from; repeatable; default: --data.")
+    ] = None,
     probe_labels: Annotated[Path | None, typer.Option(help="Its label maps, where --labels is used.")] = None,
     probe_split: Annotated[str | None, typer.Option(help="Its split; default: train.")] = None,
     probe_steps: Annotated[int, typer.Option(min=1, help="Its steps.")] = 400,
@@ -163,7 +178,7 @@ def command(
             notes += overlap(other, images, told=told)
         folder = writable(out or default_out(model.path))
         options = Options(edges, flip, curves, probe_steps, seed, workers or default_workers(edges), device)  # type: ignore[arg-type]
-        what = f"{dataset} {split}" if labels is None else f"{images.root.name} with {labels.name}"
+        what = f"{dataset} {split}" if labels is None else f"{images.title} with {labels.name}"
         found = evaluate(model, labelled, what, options, console, learning)
         found.tally.skipped[:0] = failed
         found.notes[:0] = notes

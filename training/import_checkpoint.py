@@ -47,7 +47,7 @@ def import_checkpoints(
     out: Path,
     options: Options,
     *,
-    data: Path | None = None,
+    data: Sequence[Path] = (),
     name: str = "",
     size: int = 320,
     kind: str = "",
@@ -57,7 +57,7 @@ def import_checkpoints(
     """The bundle of one published model, written to `out`.
 
     paths      its files; for CAUSE several
-    data       photos that the clusters are shown and measured on
+    data       folders of photos that the clusters are shown and measured on
     kind       the format; empty: what the tensors' names say
     exemplars  patches per cluster; 0: nothing of a photo is shown
 
@@ -69,7 +69,7 @@ def import_checkpoints(
     segmenter = found.segmenter
     segmenter.encoder.eval()
     spec = input_spec(segmenter.encoder, size)
-    images = None if data is None else datasets.open("folder", data, console=console)
+    images = datasets.open("folder", data, console=console) if data else None
     origin = origin_of(found, kind, paths, options, images, name, exemplars)
     for note in found.notes:
         say(console, f"note: {note}")
@@ -134,7 +134,7 @@ def origin_of(
     page: Mapping[str, Any] = {
         "import": {"format": kind, "files": digests, "backbone": found.backbone, "classifier": options.classifier or 0}
     }
-    measured = f"{len(images)} images of {images.root.name}" if images else "no image: nothing was measured"
+    measured = f"{len(images)} images of {images.title}" if images else "no image: nothing was measured"
     provenance = Provenance(
         tessera=tessera_version(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -171,7 +171,7 @@ def command(
         str, typer.Option(help="CAUSE's: DINO's file, or a timm name. Of STEGO only where it is not in the file.")
     ] = "",
     data: Annotated[
-        Path | None, typer.Option(help="Folder of photos to measure the clusters on and show them.")
+        list[Path] | None, typer.Option(help="Folder of photos to measure the clusters on; repeatable.")
     ] = None,
     name: Annotated[str, typer.Option(help="What the bundle is called; default: after the file.")] = "",
     size: Annotated[int, typer.Option(help="Short side when serving, in pixels; the papers' is 320.")] = 320,
@@ -197,7 +197,7 @@ def command(
             checkpoints,
             out.resolve(),
             Options(backbone, heads, classifier),
-            data=data,
+            data=data or (),
             name=name,
             size=size,
             kind=kind,

@@ -15,7 +15,6 @@ if __name__ == "__main__":  # the script's own folder comes first on the path, a
 
 import re
 import time
-from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -23,8 +22,8 @@ import typer
 from rich.console import Console
 
 from models.errors import UsageError
-from models.io.decode import SUFFIXES
-from training.data.errors import DataError
+from training.data import datasets
+from training.data.errors import reason_of
 from training.data.images import Bands
 from training.data.regions import RegionOptions, open_regions, thinned
 from training.pretraining.contrastive import PretrainOptions, pretrain
@@ -32,17 +31,19 @@ from training.progress import exit_code, say
 from training.trainer.loop import Workspace
 
 _AGAIN = "the same command"
+_FEWEST = 2  # images: a region is told from those of others
 
 
-def find_images(folders: Sequence[Path]) -> list[Path]:
-    """Every image below the folders, sorted."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder} is no folder: --data takes folders of images")
-    found = {path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
-    if len(found) < 2:
-        raise DataError(f"{len(found)} images under {', '.join(map(str, folders))}: at least 2 are needed")
-    return sorted(found)
+def make_place(out: Path, *, overwrite: bool) -> None:
+    """The folder of the weights to write. Raises UsageError where there are such, or no folder can be."""
+    if out.is_dir():
+        raise UsageError(f"--out {out}: a folder; name the file of weights to write in it")
+    if out.exists() and not overwrite:
+        raise UsageError(f"--out {out}: it is there already; name another file, or add --overwrite")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {out}: its folder cannot be made: {reason_of(error)}; name another") from None
 
 
 def bands_of(text: str) -> Bands:
@@ -66,6 +67,7 @@ def main(
     seed: int = 0,
     device: str = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Where regions are kept; default: beside --out.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the weights that --out names.")] = False,
 ) -> None:
     """Train a backbone from scratch, without labels. Interrupted, the same command goes on."""
     console = Console()
@@ -74,14 +76,18 @@ def main(
         chosen = PretrainOptions(
             backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed, regions=cut
         )
-        paths = find_images(data)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        used = thinned(paths, chosen.most_images)
-        regions = open_regions(used, chosen.regions, cache or out.parent / "cache", console)
+        make_place(out, overwrite=overwrite)
+        kept = cache or out.parent / "cache"
+        index = kept / "images.sqlite3"
+        images = datasets.open(
+            "folder", data, bands=cut.bands, console=console, without=[kept], index=index, fewest=_FEWEST
+        )
+        used = thinned(images.paths, chosen.most_images)
+        regions = open_regions(used, chosen.regions, kept, console, read=images.read)
         began = time.perf_counter()
         partial, log = (out.with_name(f"{out.name}.{end}") for end in ("partial", "log.jsonl"))
         pretrain(regions, chosen, torch.device(device), Workspace(partial, log, seed, console, _AGAIN), out)
-    say(console, f"{out}: {len(used)} of {len(paths)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
+    say(console, f"{out}: {len(used)} of {len(images)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

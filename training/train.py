@@ -29,7 +29,7 @@ from models.errors import UsageError
 from training import methods
 from training.config import recipe as recipes
 from training.config.facts import note
-from training.config.run import Run, begin, require_same, resume_command, write_text
+from training.config.run import Run, begin, folders_of, require_same, resume_command, write_text
 from training.data import datasets
 from training.data.errors import DataError
 from training.data.images import evenly
@@ -125,7 +125,8 @@ def default_recipe(method: str | None) -> dict[str, Any]:
 def command(
     out: Annotated[Path, typer.Option(help="Folder of the run; new, or with --resume one that was begun.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of images, searched to the bottom; of a data set, its own folder.")
+        list[Path] | None,
+        typer.Option(help="Folder of images, searched to the bottom; repeatable; of a data set, its own folder."),
     ] = None,
     method: Annotated[str | None, typer.Option(help=f"One of: {', '.join(methods.names())}.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe; without it one for a folder of photos.")] = None,
@@ -160,11 +161,14 @@ def command(
         else:
             page = recipes.read(recipe) if recipe else default_recipe(method or (before.method if before else None))
             settled = recipes.parse(page, config_of=methods.config, overrides=overrides, method=method, dataset=dataset)
-        folder = data or (Path(begun["data"]["folder"]) if begun else None)
-        if folder is None:
+        folders = data or (folders_of(begun["data"]) if begun else None)
+        if not folders:
             raise DataError("--data is missing: the folder that holds your images")
         bands = settled.data.bands or None
-        images = datasets.open(settled.dataset, folder, split=settled.split, bands=bands, console=console)
+        images = datasets.open(
+            settled.dataset, folders, split=settled.split, bands=bands, console=console, without=[out],
+            index=out / "cache" / "images.sqlite3",
+        )  # fmt: skip
         run = Run(settled, images, out, where, console)
         if begun and before:
             require_same(begun["data"], before, run)

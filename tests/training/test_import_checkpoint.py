@@ -156,7 +156,7 @@ def test_only_dinos_vit_s_of_cause_gets_twelve_heads(
 def test_photos_give_shares_patches_and_a_golden_image(tmp_path: Path) -> None:
     images = draw(tmp_path / "photos")
     path = files.save(files.lightning(files.stego(files.dino())), tmp_path / "s.ckpt")
-    bundle = imported([path], tmp_path / "bundle", data=images.root)
+    bundle = imported([path], tmp_path / "bundle", data=[images.root])
     fractions = [cluster.fraction for cluster in bundle.manifest.clusters]
     assert sum(fractions) == pytest.approx(1)
     assert max(fractions) > min(fractions)

@@ -24,9 +24,8 @@ from models.errors import TesseraError
 from models.nets.backbone import build
 from models.preprocess import IMAGENET, Normalization
 from training.data.augment import ViewOptions, crop, draw_crops, relight
-from training.data.errors import DataError
 from training.data.regions import RegionCache, RegionOptions
-from training.pretrain import find_images, main
+from training.pretrain import main
 from training.pretraining import contrastive
 from training.pretraining.contrastive import Pretraining, PretrainOptions, contrast, draw, pretrain, rate, save, train
 from training.trainer import loop
@@ -182,13 +181,6 @@ def test_a_checkpoint_of_before_the_loop_begins_anew(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.safetensors", "log.jsonl"]
 
 
-def test_folders_without_images_say_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="at least 2"):
-        find_images([tmp_path])
-    with pytest.raises(DataError, match="no folder"):
-        find_images([tmp_path / "absent"])
-
-
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
@@ -211,9 +203,15 @@ def test_the_command_writes_a_backbone(photos: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "3 images, 1 steps" in done.output
     assert sorted(path.name for path in out.parent.iterdir()) == ["b.safetensors", "b.safetensors.log.jsonl", "cache"]
-    wrong = CliRunner().invoke(app, ["--data", str(tmp_path / "no"), *few])
-    assert wrong.exit_code == 2
-    assert "no folder" in wrong.output
+    again = CliRunner().invoke(app, ["--data", str(photos), *few])
+    assert again.exit_code == 2
+    assert "it is there already; name another file, or add --overwrite" in again.output
+    assert CliRunner().invoke(app, ["--data", str(photos), *few, "--overwrite"]).exit_code == 0
+    few[-1] += "2"
+    for folder, said in ((tmp_path / "no", "is not a folder"), (tmp_path / "runs", "0 readable images")):
+        wrong = CliRunner().invoke(app, ["--data", str(folder), *few])
+        assert wrong.exit_code == 2
+        assert said in wrong.output
 
 
 @pytest.mark.slow

@@ -64,10 +64,14 @@ class Run:
     def write_facts(self) -> None:
         """run.json, recipe.toml and skipped.txt. Done once, before the first step."""
         facts = {
-            "data": {"folder": str(self.images.root), "digest": self.images.digest, "images": len(self.images)},
+            "data": {
+                "folders": [str(root) for root in self.images.names.roots],
+                "digest": self.images.digest,
+                "images": len(self.images),
+            },
             "recipe": recipes.page_of(self.recipe),
         }
-        lines = [f"{s.path.relative_to(self.images.root)}\t{s.reason}\n" for s in self.images.skipped]
+        lines = [f"{self.images.names.of(s.path)}\t{s.reason}\n" for s in self.images.skipped]
         write_text(self.folder / "recipe.toml", recipes.encode(self.recipe))
         write_text(self.folder / "skipped.txt", "".join(lines))
         write_text(self.folder / "run.json", json.dumps(facts, indent=1))  # last: its presence says the run began
@@ -103,6 +107,11 @@ def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     return None
 
 
+def folders_of(data: dict[str, Any]) -> list[Path]:
+    """The folders of images that a run began with, of "data" of its facts; until 0.3 there was one."""
+    return [Path(folder) for folder in data.get("folders") or [data["folder"]]]
+
+
 def require_same(data: dict[str, Any], before: Recipe, run: Run) -> None:
     """Raises UsageError when a run would go on with another recipe or other images; names what differs.
 
@@ -115,8 +124,8 @@ def require_same(data: dict[str, Any], before: Recipe, run: Run) -> None:
         )
     images = run.images
     if data["digest"] != images.digest:
-        where = f"{data['folder']} with {data['images']} images"
+        where = f"{' and '.join(map(str, folders_of(data)))} with {data['images']} images"
         raise UsageError(
-            f"the run was started on {where}; {images.root} now has {len(images)} images of other names or sizes:"
-            " a run goes on with the images it began with"
+            f"the run was started on {where}; of {images.names} there are now {len(images)} images of other names or"
+            " sizes: a run goes on with the images it began with"
         )

@@ -1,6 +1,6 @@
-"""The images of a run: read, checked, skipped with a reason, never altered.
+"""The images of a run, each read when it is asked for, never altered.
 
-Knows nothing of data sets or methods.
+Knows nothing of data sets or methods, nor of how images are found and checked (files, check).
 """
 
 import hashlib
@@ -8,10 +8,9 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,14 @@ from models.errors import TesseraError
 from models.io.decode import inspect
 from models.io.samples import Choice, Decoded
 from training.data.class_table import PLAIN, ClassTable, pixels_by_value
-from training.data.errors import DataError
+from training.data.errors import DataError, UnreadableImage, reason_of
 from training.data.label_maps import LabelReader, Values, read_labels
 from training.data.limits import LIMITS
+from training.data.paths import Names, Paths, Skipped
 from training.data.prefetch import prefetch
-from training.progress import Progress, say
+from training.progress import Progress
 
 FEWEST_IMAGES = 4  # k-means of a few hundred patches still runs; below that nothing can be learned
-SMALLEST_SIDE_PX = 16
 LEAST_VALID = 0.01  # share of an image, or of a crop, that holds data: below it there is nothing to learn from
 
 Bands = tuple[int, ...] | None
@@ -37,7 +36,6 @@ Reader = Callable[[Path, Bands], Decoded]
 
 _LARGE_BYTES = 2**29  # to decode one image: such are decoded one at a time, however many threads read
 _LARGE = threading.Lock()
-_REMARKS = 8  # kinds of them that are told
 
 
 def read_image(path: Path, bands: Bands = None) -> Decoded:
@@ -61,9 +59,11 @@ class Found:
     read_labels  a file of `labels`, and what its colors mean → its values, integers [H, W]
     notes        what whoever asked should know, a sentence each
     bands        which samples of a file with many are read; None: as the file says
+    left_out     how many files of other kinds lie there, by suffix
+    unusable     what looks like an image and is no file, and folders that cannot be entered
     """
 
-    paths: Sequence[Path]
+    paths: Sequence[Path] = ()
     labels: Mapping[Path, Path] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     table: ClassTable = PLAIN
@@ -71,14 +71,23 @@ class Found:
     read_labels: LabelReader = read_labels
     notes: tuple[str, ...] = ()
     bands: Bands = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    unusable: Sequence[Skipped] = ()
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """An image that could not be read, and why."""
+class NamedReader:
+    """A reader whose errors name the file below its folder; it can be sent to processes. Raises UnreadableImage."""
 
-    path: Path
-    reason: str
+    read: Reader
+    names: Names
+
+    def __call__(self, path: Path, bands: Bands = None) -> Decoded:
+        """What the file shows."""
+        try:
+            return self.read(path, bands)
+        except (TesseraError, OSError) as error:
+            raise UnreadableImage(self.names.of(path), reason_of(error, str(path))) from None
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -92,17 +101,26 @@ class Images:
 
     `images.load(i)` says besides where it holds data: what does not is in nothing that is learned or measured.
 
-    root     the folder names are relative to
+    roots    folders the names are relative to
     paths    one file per image
     found    what is known of them beside: label maps, class names, how both are read
     skipped  what was found and could not be read
+    sizes    int64 [n], the files' bytes where they are known; None: they are asked for
     """
 
     def __init__(
-        self, root: Path, paths: Sequence[Path], found: Found | None = None, *, skipped: Sequence[Skipped] = ()
+        self,
+        roots: Path | Sequence[Path],
+        paths: Sequence[Path],
+        found: Found | None = None,
+        *,
+        skipped: Sequence[Skipped] = (),
+        sizes: NDArray[np.int64] | None = None,
     ) -> None:
-        self.root, self.paths, self.skipped = root, tuple(paths), tuple(skipped)
-        self._found = found or Found(self.paths)
+        self.names = Names((roots,) if isinstance(roots, Path) else tuple(roots))
+        self.paths = paths if isinstance(paths, Paths) else Paths(paths)
+        self.skipped = tuple(skipped)
+        self._found, self._sizes = replace(found or Found(), paths=(), unusable=()), sizes
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -113,18 +131,28 @@ class Images:
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[i] for i in range(len(self)))
 
+    @property
+    def root(self) -> Path:
+        """The folder they are in, the first of several."""
+        return self.names.roots[0]
+
+    @property
+    def title(self) -> str:
+        """What the folders are called: "photos", "photos and more"."""
+        return " and ".join(root.name for root in self.names.roots)
+
     def load(self, i: int) -> Decoded:
-        """Image i, and where it holds data."""
+        """Image i, and where it holds data. Raises UnreadableImage."""
         return self.read(self.paths[i], self.bands)
 
     def name(self, i: int) -> str:
-        """Path below the root, with forward slashes."""
-        return self.paths[i].relative_to(self.root).as_posix()
+        """Path below the root, with forward slashes; of several roots behind the name of its own."""
+        return self.names.of(self.paths[i])
 
     @property
     def read(self) -> Reader:
         """How one of `paths` is read; for whoever reads them in processes of its own."""
-        return self._found.read
+        return NamedReader(self._found.read, self.names)
 
     @property
     def bands(self) -> Bands:
@@ -194,65 +222,42 @@ class Images:
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
 
-    def subset(self, indices: Iterable[int]) -> "Images":
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many files of other kinds lie beside them, by suffix."""
+        return self._found.left_out
+
+    def subset(self, indices: Iterable[int], *, skipped: Sequence[Skipped] = ()) -> "Images":
         """Some of them, in the given order."""
-        return Images(self.root, [self.paths[i] for i in indices], self._found)
+        return Images(self.names.roots, [self.paths[i] for i in indices], self._found, skipped=skipped)
 
     def classified(self, class_names: tuple[str, ...], table: ClassTable) -> "Images":
         """The same images and label maps, whose values mean other classes."""
         found = replace(self._found, class_names=class_names, table=table)
-        return Images(self.root, self.paths, found, skipped=self.skipped)
+        return Images(self.names.roots, self.paths, found, skipped=self.skipped, sizes=self._sizes)
 
     def paired(self, labels: Mapping[Path, Path]) -> "Images":
         """The same images with other label maps, whose values are the classes until `classified` says otherwise."""
-        found = Found(self.paths, labels, read=self.read, bands=self.bands)
-        return Images(self.root, self.paths, found, skipped=self.skipped)
+        found = Found(labels=labels, read=self._found.read, bands=self.bands)
+        return Images(self.names.roots, self.paths, found, skipped=self.skipped, sizes=self._sizes)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """The files' bytes, int64 [n]. Raises UnreadableImage."""
+        if self._sizes is not None:
+            return self._sizes
+        return np.array([self._size(path) for path in self.paths], np.int64)
+
+    def _size(self, path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise UnreadableImage(self.names.of(path), reason_of(error)) from None
 
     @cached_property
     def digest(self) -> str:
         """sha256 over names and byte sizes: changes when a file is added, removed or rewritten."""
         seen = hashlib.sha256()
-        for i, path in enumerate(self.paths):
-            seen.update(f"{self.name(i)}\0{path.stat().st_size}\n".encode(errors="surrogateescape"))
+        for text, size in zip(self.paths.texts, self.sizes.tolist(), strict=True):
+            seen.update(f"{self.names.of_text(text)}\0{size}\n".encode(errors="surrogateescape"))
         return seen.hexdigest()
-
-
-def check(found: Found, console: Console) -> tuple[list[Path], list[Skipped]]:
-    """Decodes every file once, in threads: (the readable ones, the others with the reason).
-
-    What the decoder remarks of the readable ones is told once for all of them.
-    """
-    good: list[Path] = []
-    skipped: list[Skipped] = []
-    remarks: Counter[str] = Counter()
-    look = partial(_look, found.read, found.bands)
-    with (
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        Progress(console, "reading", len(found.paths)) as bar,
-    ):
-        for path, (reason, warnings) in zip(found.paths, pool.map(look, found.paths), strict=True):
-            if reason is None:
-                good.append(path)
-                remarks.update(set(warnings))
-            else:
-                skipped.append(Skipped(path, reason))
-            bar.advance(note=f"{len(skipped)} unreadable" if skipped else "")
-    for remark, count in remarks.most_common(_REMARKS):
-        say(console, f"{count} image{'s' * (count != 1)}: {remark}")
-    if len(remarks) > _REMARKS:
-        say(console, f"and {len(remarks) - _REMARKS} other remarks, each of fewer images")
-    return good, skipped
-
-
-def _look(read: Reader, bands: Bands, path: Path) -> tuple[str | None, tuple[str, ...]]:
-    """Why an image cannot be used, None if it can; what was remarked while it was decoded."""
-    try:
-        decoded = read(path, bands)
-    except (TesseraError, OSError) as error:
-        return str(error).replace(f"{path}: ", ""), ()
-    height, width = decoded.image.shape[:2]
-    if min(height, width) < SMALLEST_SIDE_PX:
-        return f"{width}×{height} pixels; the shorter side must have {SMALLEST_SIDE_PX}", ()
-    if decoded.valid is not None and (share := float(decoded.valid.mean())) < LEAST_VALID:
-        return f"{share:.2%} of its pixels hold data; {LEAST_VALID:.0%} must", ()
-    return None, decoded.warnings

@@ -12,7 +12,7 @@ from rich.console import Console
 from models.bundle import Bundle
 from models.crf.cpu import jit_cache, warmup
 from models.inference import self_test
-from training.data.images import Skipped
+from training.data.paths import Skipped
 from training.evaluation import metrics, scoring
 from training.evaluation.correspondence_curve import Curve
 from training.evaluation.exported import open_networks
@@ -74,8 +74,7 @@ class Evaluation:
 
     def name(self, one: Skipped) -> str:
         """A failed file below its folder, where it lies there."""
-        root = self.labelled.images.root
-        return (one.path.relative_to(root) if one.path.is_relative_to(root) else one.path).as_posix()
+        return self.labelled.images.names.of(one.path)
 
     def _row(self, row: Row) -> dict[str, Any]:
         scores, names, edges = row.scores, self.class_names, row.way.edges

@@ -14,9 +14,10 @@ from models.errors import TesseraError
 from models.preprocess import fit
 from models.types import Array
 from training.data import validity
-from training.data.errors import DataError
-from training.data.images import Images, Skipped
+from training.data.errors import DataError, reason_of
+from training.data.images import Images
 from training.data.label_maps import IGNORED
+from training.data.paths import Skipped
 from training.data.prefetch import prefetch
 from training.evaluation import linear_probe, metrics
 from training.evaluation.correspondence_curve import IMAGES, Curve, Places, curves, places
@@ -114,7 +115,8 @@ class Labelled:
 
     def trouble(self, i: int, error: Exception) -> Skipped:
         """What stands in the list of images that could not be used."""
-        return Skipped(self.images.paths[i], str(error).replace(f"{self.images.paths[i]}: ", ""))
+        path = self.images.paths[i]
+        return Skipped(path, reason_of(error, str(path)))
 
 
 def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console) -> Tally:

@@ -83,7 +83,7 @@ def provenance(run: Run) -> Provenance:
         recipe_sha256=recipe.sha256,
         seed=run.recipe.seed,
         images=len(run.images),
-        data=f"{len(run.images)} images of {run.images.root.name}{skipped}",
+        data=f"{len(run.images)} images of {run.images.title}{skipped}",
         data_sha256=run.images.digest,
         licence=licence(run),
     )
@@ -95,6 +95,6 @@ def notice(run: Run) -> str:
     return (
         f"Segmentation bundle {bundle_name(run)}, made by Tessera with the method {run.recipe.method}.\n\n"
         f"Pretrained weights: {run.recipe.backbone.name}, licence: {licence(run)}.\n"
-        f"Training images: {len(run.images)} of {run.images.root.name}, licence: whatever their owner gave."
+        f"Training images: {len(run.images)} of {run.images.title}, licence: whatever their owner gave."
         f" The bundle holds {shown}.\n"
     )

@@ -81,10 +81,10 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
 
     folder  of the run as commands name it, where that is not `run.folder`
     """
-    found, log, root = bundle.report(), read_log(run.log), run.images.root
+    found, log, names = bundle.report(), read_log(run.log), run.images.names
     curve, balance, photos = noted(run, "k_curve"), noted(run, "balance"), noted(run, "photos") or {}
     stages, aligned = noted(run, "stages"), noted(run, "aligned")
-    skipped = [(str(one.path.relative_to(root)), one.reason) for one in run.images.skipped]
+    skipped = [(names.of(one.path), one.reason) for one in run.images.skipped]
     sections = [
         _head(bundle, found),
         section("In short", _verdict(bundle, found, log, run, curve, folder or run.folder)),

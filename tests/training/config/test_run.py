@@ -16,7 +16,8 @@ from training import methods
 from training.config import recipe
 from training.config.recipe import Recipe
 from training.config.run import Run, begin, require_same
-from training.data.images import Images, Skipped
+from training.data.images import Images
+from training.data.paths import Skipped
 
 
 @pytest.fixture
@@ -82,5 +83,5 @@ def test_a_run_goes_on_only_as_it_began(tmp_path: Path, images: Images) -> None:
     assert facts is not None
     with pytest.raises(UsageError, match=r"seed: 0, here 1\): --resume without --recipe"):
         require_same(facts["data"], before(facts), replace(run, recipe=settled(None, "seed=1")))
-    with pytest.raises(UsageError, match="now has 1 images of other names"):
+    with pytest.raises(UsageError, match="there are now 1 images of other names"):
         require_same(facts["data"], before(facts), replace(run, images=images.subset([0])))

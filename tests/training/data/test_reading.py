@@ -11,7 +11,8 @@ from rich.console import Console
 
 from models.io.samples import Decoded, Encoded
 from training.data import images
-from training.data.images import Bands, Found, check, read_image
+from training.data.check import check
+from training.data.images import Bands, Found, read_image
 
 PIXELS = np.zeros((32, 32, 3), np.uint8)
 
@@ -47,11 +48,13 @@ def remarked(path: Path, bands: Bands = None) -> Decoded:
     return Decoded(PIXELS, warnings=(*kinds, *kinds))
 
 
-def test_remarks_are_told_once_with_how_many_images_they_are_of() -> None:
-    said = io.StringIO()
-    good, skipped = check(Found([Path(f"{i}.png") for i in range(11)], read=remarked), Console(file=said, width=200))
-    assert len(good) == 11
-    assert not skipped
+def test_remarks_are_told_once_with_how_many_images_they_are_of(tmp_path: Path) -> None:
+    said, paths = io.StringIO(), [tmp_path / f"{i}.png" for i in range(11)]
+    for path in paths:
+        path.touch()
+    checked = check(Found(paths, read=remarked), Console(file=said, width=200))
+    assert len(checked.paths) == 11
+    assert not checked.skipped
     lines = [line for line in said.getvalue().splitlines() if not line.startswith("reading")]
     assert lines == [
         *(f"{10 - i} images: band {i} is left out" for i in range(8)),

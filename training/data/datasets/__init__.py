@@ -9,6 +9,7 @@ scoring: no method reads them, and they may be missing.
 """
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -17,10 +18,13 @@ from pkgutil import iter_modules
 from rich.console import Console
 
 from models.io.decode import SUFFIXES
+from training.data.check import check
+from training.data.datasets import folder as folders_of_images
 from training.data.errors import DataError
 from training.data.files import walk
-from training.data.images import FEWEST_IMAGES, Bands, Found, Images, check
+from training.data.images import FEWEST_IMAGES, Bands, Found, Images
 from training.data.label_maps import LABEL_SUFFIXES, REFUSED_SUFFIXES, refusal
+from training.data.left_out import sentences
 from training.progress import say
 
 
@@ -30,37 +34,58 @@ def names() -> list[str]:
 
 
 def open(
-    name: str, folder: Path, *, split: str = "train", bands: Bands = None, console: Console | None = None
+    name: str,
+    folders: Path | Sequence[Path],
+    *,
+    split: str = "train",
+    bands: Bands = None,
+    console: Console | None = None,
+    without: Collection[Path] = (),
+    index: Path | None = None,
+    fewest: int = FEWEST_IMAGES,
 ) -> Images:
     """The readable images of a data set; each is decoded once, the others are named and skipped.
 
-    name   "voc", or with a class list of its own "cocostuff:15"
-    split  as the data set calls it; "train+val" is both
-    bands  which samples of a file with many are read; None: as the file says
+    name     "voc", or with a class list of its own "cocostuff:15"
+    folders  one, or several that are joined
+    split    as the data set calls it; "train+val" is both
+    bands    which samples of a file with many are read; None: as the file says
+    without  folders that are no data, wherever they lie
+    index    file that remembers which images can be read, for the next time
+    fewest   images that there must be
 
-    Raises DataError when the folder or the data set does not exist or too few images can be read.
+    Raises DataError when a folder or the data set does not exist or too few images can be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; --data names the folder that holds the images")
-    folder = folder.resolve()
-    found = replace(find(name, folder, split), bands=bands)
+    roots = resolved(folders)
     console = console or Console(stderr=True)
-    for note in found.notes:
+    found = replace(find(name, roots, split, without=without), bands=bands)
+    for note in (*found.notes, *sentences(found.left_out)):
         say(console, note)
-    good, skipped = check(found, console)
-    for one in skipped:
-        say(console, f"skipped {one.path.relative_to(folder)}: {one.reason}")
-    if len(good) < FEWEST_IMAGES:
+    checked = check(found, console, index)
+    images = Images(roots, checked.paths, found, skipped=checked.skipped, sizes=checked.sizes)
+    for one in images.skipped:
+        say(console, f"skipped {images.names.of(one.path)}: {one.reason}")
+    if len(images) < fewest:
         raise DataError(
-            f"{folder} holds {len(good)} readable image{'s' * (len(good) != 1)}"
-            f" ({len(skipped)} unreadable); at least {FEWEST_IMAGES} are needed, a few dozen are better."
+            f"{images.names} hold{'s' * (len(roots) == 1)} {len(images)} readable image{'s' * (len(images) != 1)}"
+            f" ({len(images.skipped)} unreadable); at least {fewest} are needed, a few dozen are better."
             f" Known suffixes: {' '.join(SUFFIXES)}"
         )
-    return Images(folder, good, found, skipped=skipped)
+    return images
 
 
-def find(name: str, folder: Path, split: str) -> Found:
-    """What a data set's file finds for a split, or for several joined by "+"; no image is opened."""
+def resolved(folders: Path | Sequence[Path]) -> tuple[Path, ...]:
+    """The folders by their real paths, none twice and none that lies in another. Raises DataError."""
+    asked = [folders] if isinstance(folders, Path) else folders
+    for folder in asked:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder; --data names the folder that holds the images")
+    real = list(dict.fromkeys(folder.resolve() for folder in asked))
+    return tuple(one for one in real if not any(other in one.parents for other in real))
+
+
+def find(name: str, folders: Sequence[Path], split: str, *, without: Collection[Path] = ()) -> Found:
+    """What a data set's file finds in folders for a split, or for several joined by "+"; no image is opened."""
     kind, colon, variant = name.partition(":")
     if kind not in names():
         raise DataError(f"data set {name!r}: there are {', '.join(names())}")
@@ -69,7 +94,10 @@ def find(name: str, folder: Path, split: str) -> Found:
     if colon and variant not in variants:
         known = f"there are {', '.join(f'{kind}:{v}' for v in variants)}" if variants else f"write {kind}"
         raise DataError(f"data set {name!r}: {known}")
-    parts: list[Found] = [module.find(folder, part, *([variant] if variant else [])) for part in split.split("+")]
+    if module is folders_of_images:
+        return folders_of_images.find_all(folders, without=without)
+    more = [variant] if variant else []
+    parts: list[Found] = [module.find(folder, part, *more) for folder in folders for part in split.split("+")]
     return replace(
         parts[0],
         paths=list(dict.fromkeys(path for part in parts for path in part.paths)),
@@ -81,9 +109,10 @@ def find(name: str, folder: Path, split: str) -> Found:
 def with_labels(images: Images, folder: Path) -> Images:
     """The images paired with the label maps of a folder: by path below it without suffix, else by stem alone.
 
-    A stem alone decides only where one image and one label map have it. Values of the maps are classes.
+    A stem alone decides only where one image and one label map have it. Values of the maps are classes. Of images that
+    have no label map those are skipped that cannot be read.
 
-    Raises DataError when an image has no label map, or one in a format that changes values; it names up to three.
+    Raises DataError when another image has no label map, or one in a format that changes values; it names up to three.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; --labels names the folder that holds the label maps")
@@ -101,19 +130,30 @@ def with_labels(images: Images, folder: Path) -> Images:
         if label is None and path.stem in once:
             label = alone[path.stem]
         if label is None:
-            missing.append(images.name(i))
+            missing.append(path)
         elif label == path:
             raise DataError(f"{path} is among the images and the label maps: keep them in two folders")
         else:
             pairs[path] = label
+    images, missing = _without_unreadable(images, missing)
     if missing:
-        stems = {Path(name).stem for name in missing}
+        stems = {path.stem for path in missing}
         for path in walk(folder.resolve(), tuple(REFUSED_SUFFIXES)):
             if path.stem in stems and path not in images.paths:
                 raise DataError(f"{path}: {refusal(REFUSED_SUFFIXES[path.suffix.lower()])}")
         raise DataError(
             f"{len(missing)} of {len(images)} images have no label map in {folder}, for instance"
-            f" {', '.join(missing[:3])}: a label map has the image's name and one of the suffixes"
+            f" {', '.join(map(images.names.of, missing[:3]))}: a label map has the image's name and one of the suffixes"
             f" {' '.join(LABEL_SUFFIXES)}"
         )
     return images.paired(pairs)
+
+
+def _without_unreadable(images: Images, missing: list[Path]) -> tuple[Images, list[Path]]:
+    """The images, and those that miss something, without those of the latter that cannot be read."""
+    if not missing:
+        return images, []
+    skipped = check(Found(missing, read=images.read, bands=images.bands), Console(quiet=True)).skipped
+    unreadable = {one.path for one in skipped}
+    kept = images.subset((i for i, path in enumerate(images.paths) if path not in unreadable), skipped=skipped)
+    return kept, [path for path in missing if path not in unreadable]

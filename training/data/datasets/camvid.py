@@ -29,7 +29,7 @@ def find(folder: Path, split: str) -> Found:
     images = folder / "images" / name
     if not images.is_dir():
         raise DataError(f"{images} is missing; CamVid is laid out as images/{name}/*.jpg and labels/{name}/*.png")
-    paths = walk(images)
+    paths = list(walk(images))
     drives = sorted({drive(path) for path in paths})
     if wanted and wanted.removeprefix("-") not in drives:
         raise DataError(f"CamVid {name} has no drive {wanted.removeprefix('-')!r}: there are {', '.join(drives)}")
