@@ -10,7 +10,6 @@ as evaluation.json and as evaluation.html. Labels are read here, and nowhere in 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -24,6 +23,7 @@ from models.refine import Method, Resolution
 from training.config.run import write_text
 from training.data import datasets
 from training.data.class_table import FORMATS
+from training.data.datasets.folder import LabelMaps
 from training.data.errors import DataError
 from training.data.images import Bands, Images, evenly
 from training.data.left_out import sentences
@@ -53,13 +53,15 @@ def open_images(
     labels: Path | None,
     *,
     bands: Bands = None,
+    label_maps: LabelMaps = "leave_out",
     limit: int = 0,
 ) -> tuple[Images, list[Skipped], tuple[str, ...]]:
     """Labelled images, those without a label map, and what whoever asked should know.
 
-    data   folders that are joined
-    bands  which samples of a file with many are read; None: as the file says
-    limit  this many of them at most, drawn evenly; 0: all
+    data        folders that are joined
+    bands       which samples of a file with many are read; None: as the file says
+    label_maps  what flat files are that are named as the photos beside them
+    limit       this many of them at most, drawn evenly; 0: all
 
     No image is opened but those that `labels` has no map of: the others are when their turn comes. Raises DataError.
     """
@@ -68,7 +70,7 @@ def open_images(
         raise UsageError(f"nothing to measure against: --labels names a folder of label maps, --dataset one of {known}")
     folders = datasets.resolved(data)
     without = [labels] if labels is not None and labels.resolve() not in folders else []
-    found = replace(datasets.find(dataset or "folder", folders, split, without=without), bands=bands)
+    found = datasets.find(dataset or "folder", folders, split, bands=bands, without=without, label_maps=label_maps)
     notes = (*found.notes, *sentences(found.left_out))
     paths: Sequence[Path] = found.paths
     skipped = []
@@ -112,6 +114,9 @@ def command(
     classes: Annotated[
         Path | None, typer.Option(metavar="FILE", help=f"Names of the classes, their values or colors: {FORMATS}.")
     ] = None,
+    label_maps: Annotated[
+        LabelMaps, typer.Option(help="Flat files in --data named as the photos beside them: left out, or photos.")
+    ] = "leave_out",
     dataset: Annotated[str | None, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = None,
     split: Annotated[str, typer.Option(help="Of the data set.")] = "val",
     crf: Annotated[bool, typer.Option("--crf", help="Rows with the dense CRF, too: --refine dense.")] = False,
@@ -159,7 +164,9 @@ def command(
             raise UsageError("--probe-data, --probe-labels and --probe-split belong to --linear-probe: add it")
         model = open_bundle(bundle)
         bands = model.manifest.input.bands
-        images, failed, notes = open_images(data, dataset, split, labels, bands=bands, limit=limit)
+        images, failed, notes = open_images(
+            data, dataset, split, labels, bands=bands, label_maps=label_maps, limit=limit
+        )
         images, noted = classified(images, console, classes, labels_from, ignore or ())
         notes += noted
         labelled = Labelled(images, len(images.class_names), protocol, model.manifest.input.size)  # type: ignore[arg-type]
@@ -171,7 +178,9 @@ def command(
                     "--linear-probe learns from labels that are not the evaluated ones: name them with --probe-data and"
                     " --probe-labels"
                 )
-            other, more, _ = open_images(probe_data or data, dataset, probe_split or "train", probe_labels, bands=bands)
+            other, more, _ = open_images(
+                probe_data or data, dataset, probe_split or "train", probe_labels, bands=bands, label_maps=label_maps
+            )
             failed += more
             other = other.classified(images.class_names, images.table)
             learning = Labelled(other, labelled.classes, labelled.protocol, labelled.size)

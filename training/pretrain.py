@@ -23,6 +23,7 @@ from rich.console import Console
 
 from models.errors import UsageError
 from training.data import datasets
+from training.data.datasets.folder import LabelMaps
 from training.data.errors import reason_of
 from training.data.images import Bands
 from training.data.regions import RegionOptions, open_regions, thinned
@@ -64,6 +65,9 @@ def main(
     bands: Annotated[
         str, typer.Option(metavar="N|R,G,B", help="Bands to read of files with many, from 1; default: as each says.")
     ] = "",
+    label_maps: Annotated[
+        LabelMaps, typer.Option(help="Flat files named as the photos beside them: left out as label maps, or photos.")
+    ] = "leave_out",
     seed: int = 0,
     device: str = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Where regions are kept; default: beside --out.")] = None,
@@ -80,7 +84,14 @@ def main(
         kept = cache or out.parent / "cache"
         index = kept / "images.sqlite3"
         images = datasets.open(
-            "folder", data, bands=cut.bands, console=console, without=[kept], index=index, fewest=_FEWEST
+            "folder",
+            data,
+            bands=cut.bands,
+            console=console,
+            without=[kept],
+            label_maps=label_maps,
+            index=index,
+            fewest=_FEWEST,
         )
         used = thinned(images.paths, chosen.most_images)
         regions = open_regions(used, chosen.regions, kept, console, read=images.read)

@@ -167,7 +167,7 @@ def command(
         bands = settled.data.bands or None
         images = datasets.open(
             settled.dataset, folders, split=settled.split, bands=bands, console=console, without=[out],
-            index=out / "cache" / "images.sqlite3",
+            label_maps=settled.data.label_maps, index=out / "cache" / "images.sqlite3",
         )  # fmt: skip
         run = Run(settled, images, out, where, console)
         if begun and before:

@@ -310,6 +310,28 @@ def test_one_bad_image_is_named_and_skipped(tiny_bundle: Path, tmp_path: Path) -
     assert not (tmp_path / "out2").exists()
 
 
+def test_label_maps_may_lie_among_the_photos_and_unreadable_images_need_none(tiny_bundle: Path, tmp_path: Path) -> None:
+    data, mixed = draw(tmp_path / "d", 3), tmp_path / "mixed"
+    mixed.mkdir()
+    for path in (data / "images/val").iterdir():
+        Image.open(path).save(mixed / f"{path.stem}.bmp")
+        Image.open(data / "labels/val" / path.name).save(mixed / path.name)
+    (mixed / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    apart = ran(tiny_bundle, tmp_path / "1", data=[data / "images/val"], labels=data / "labels/val")
+    together = ran(tiny_bundle, tmp_path / "2", data=[mixed], labels=mixed)
+    (tmp_path / "all").mkdir()
+    for part in ("images", "labels"):
+        (tmp_path / "all" / part).symlink_to(data / part / "val")
+    below = ran(tiny_bundle, tmp_path / "3", data=[tmp_path / "all"], labels=tmp_path / "all" / "labels")
+    assert together["rows"][0]["confusion"] == apart["rows"][0]["confusion"] == below["rows"][0]["confusion"]
+    assert (together["failed"], together["images"]) == ([], 3)
+    assert any(note.startswith("skipped broken.jpg: the JPEG is damaged") for note in together["notes"])
+    (mixed / "broken.jpg").write_bytes((data / "images/val" / path.name).read_bytes())
+    code, told = failing(tiny_bundle, tmp_path / "4", data=mixed, labels=mixed)
+    assert code == 2
+    assert "1 of 4 images have no label map" in told
+
+
 def test_label_maps_of_nothing_or_of_another_photo_are_no_score(tiny_bundle: Path, tmp_path: Path) -> None:
     data = draw(tmp_path / "d", 2)
     first, second = sorted((data / "labels/val").iterdir())

@@ -60,6 +60,8 @@ class DataSection(Section):
 
     # which samples of a file with many are gray (one) or R, G, B (three), from 1; empty: as each file says
     bands: tuple[Band, ...] = ()
+    # flat files named as the photos beside them: label maps, or photos as well
+    label_maps: Literal["leave_out", "as_photos"] = "leave_out"
 
     @model_validator(mode="after")
     def _gray_or_rgb(self) -> Self:

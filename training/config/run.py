@@ -29,6 +29,8 @@ from training.data.regions import RegionCache, RegionOptions, open_regions, thin
 
 _EARLIER = {"family": "dino"}  # whose conventions 0.3 took for all weights: what it began goes on as it began
 
+_EARLIER_DATA = {"label_maps": "as_photos"}  # which 0.3 took them for
+
 
 @dataclass(frozen=True)
 class Run:
@@ -98,6 +100,7 @@ def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
             raise UsageError(f"{folder} holds no run to go on with; leave --resume out to start one")
         found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
         found["recipe"]["backbone"] = _EARLIER | found["recipe"]["backbone"]
+        found["recipe"]["data"] = _EARLIER_DATA | found["recipe"].get("data", {})
         return found
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if facts.is_file():

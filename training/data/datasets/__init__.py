@@ -20,6 +20,7 @@ from rich.console import Console
 from models.io.decode import SUFFIXES
 from training.data.check import check
 from training.data.datasets import folder as folders_of_images
+from training.data.datasets.folder import LabelMaps
 from training.data.errors import DataError
 from training.data.files import walk
 from training.data.images import FEWEST_IMAGES, Bands, Found, Images
@@ -41,6 +42,7 @@ def open(
     bands: Bands = None,
     console: Console | None = None,
     without: Collection[Path] = (),
+    label_maps: LabelMaps = "leave_out",
     index: Path | None = None,
     fewest: int = FEWEST_IMAGES,
 ) -> Images:
@@ -54,11 +56,13 @@ def open(
     index    file that remembers which images can be read, for the next time
     fewest   images that there must be
 
+    Of folders without a data set's layout `label_maps` says what flat files named as the photos beside them are.
+
     Raises DataError when a folder or the data set does not exist or too few images can be read.
     """
     roots = resolved(folders)
     console = console or Console(stderr=True)
-    found = replace(find(name, roots, split, without=without), bands=bands)
+    found = find(name, roots, split, bands=bands, without=without, label_maps=label_maps)
     for note in (*found.notes, *sentences(found.left_out)):
         say(console, note)
     checked = check(found, console, index)
@@ -84,7 +88,15 @@ def resolved(folders: Path | Sequence[Path]) -> tuple[Path, ...]:
     return tuple(one for one in real if not any(other in one.parents for other in real))
 
 
-def find(name: str, folders: Sequence[Path], split: str, *, without: Collection[Path] = ()) -> Found:
+def find(
+    name: str,
+    folders: Sequence[Path],
+    split: str,
+    *,
+    bands: Bands = None,
+    without: Collection[Path] = (),
+    label_maps: LabelMaps = "leave_out",
+) -> Found:
     """What a data set's file finds in folders for a split, or for several joined by "+"; no image is opened."""
     kind, colon, variant = name.partition(":")
     if kind not in names():
@@ -95,7 +107,7 @@ def find(name: str, folders: Sequence[Path], split: str, *, without: Collection[
         known = f"there are {', '.join(f'{kind}:{v}' for v in variants)}" if variants else f"write {kind}"
         raise DataError(f"data set {name!r}: {known}")
     if module is folders_of_images:
-        return folders_of_images.find_all(folders, without=without)
+        return folders_of_images.find_all(folders, without=without, label_maps=label_maps, bands=bands)
     more = [variant] if variant else []
     parts: list[Found] = [module.find(folder, part, *more) for folder in folders for part in split.split("+")]
     return replace(
@@ -103,6 +115,7 @@ def find(name: str, folders: Sequence[Path], split: str, *, without: Collection[
         paths=list(dict.fromkeys(path for part in parts for path in part.paths)),
         labels={path: label for part in parts for path, label in part.labels.items()},
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        bands=bands,
     )
 
 
@@ -116,7 +129,9 @@ def with_labels(images: Images, folder: Path) -> Images:
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; --labels names the folder that holds the label maps")
-    maps = walk(folder.resolve(), LABEL_SUFFIXES)
+    there = walk(folder.resolve(), LABEL_SUFFIXES)
+    photos = set(images.paths.texts)
+    maps = [path for path in there if str(path) not in photos] or there
     below = {path.relative_to(folder.resolve()).with_suffix("").as_posix(): path for path in maps}
     if len(below) < len(maps):
         twice = next(path for path in maps if path not in below.values())

@@ -5,9 +5,14 @@ Knows nothing of labels or splits: every image below the folders is used, whatev
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Literal
 
 from training.data.files import survey
-from training.data.images import Found
+from training.data.images import Bands, Found, read_image
+from training.data.label_map_files import label_maps_among
+from training.data.paths import Names, Paths
+
+LabelMaps = Literal["leave_out", "as_photos"]
 
 
 def find(folder: Path, split: str) -> Found:
@@ -15,8 +20,27 @@ def find(folder: Path, split: str) -> Found:
     return find_all([folder])
 
 
-def find_all(folders: Sequence[Path], *, without: Collection[Path] = ()) -> Found:
-    """Every image below the folders, but for those below `without`."""
-    seen = survey(folders, without=without)
+def find_all(
+    folders: Sequence[Path],
+    *,
+    without: Collection[Path] = (),
+    label_maps: LabelMaps = "leave_out",
+    bands: Bands = None,
+) -> Found:
+    """Every image below the folders, but for those below `without`.
+
+    label_maps  what flat files are that are named as the photos beside them; only a few of them are opened
+    bands       which samples of a file with many are read; None: as the file says
+    """
+    seen, names = survey(folders, without=without), Names(tuple(folders))
     notes = [f"{path}: the folder of a run or a bundle, whose pictures are no data" for path in seen.outputs]
-    return Found(seen.files, notes=tuple(notes), left_out=seen.left_out, unusable=seen.unusable)
+    files = seen.files
+    if label_maps == "leave_out" and (maps := label_maps_among(files, read_image, bands)):
+        first = names.of(files[maps[0]])
+        notes.append(
+            f"left out: {len(maps)} flat files named as the photos beside them, for instance {first}, taken for their"
+            " label maps; photos they are with --set data.label_maps=as_photos (train) or --label-maps as_photos"
+        )
+        dropped = set(maps)
+        files = Paths(text for i, text in enumerate(files.texts) if i not in dropped)
+    return Found(files, notes=tuple(notes), left_out=seen.left_out, unusable=seen.unusable, bands=bands)

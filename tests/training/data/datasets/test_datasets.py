@@ -1,6 +1,7 @@
 """Folders as people have them: nested, mixed, partly broken."""
 
 import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from rich.console import Console
 from training.data import datasets
 from training.data import images as images_module
 from training.data.datasets import camvid
-from training.data.errors import DataError
+from training.data.errors import DataError, UnreadableImage
 
 CAMVID = Path(__file__).parents[4].parent / "shared" / "data" / "camvid"
 
@@ -93,6 +94,71 @@ def test_a_subset_keeps_its_order(folder: Path) -> None:
     with pytest.raises(DataError, match="no label map"):
         some.labels(0)
     assert not some.labelled
+
+
+def test_several_folders_are_joined_and_names_stay_below_them(tmp_path: Path) -> None:
+    one, two = tmp_path / "a" / "photos", tmp_path / "b" / "photos"
+    for i in range(2):
+        picture(one / f"{i}.png")
+        picture(two / "deep" / f"{i}.jfif", format="JPEG")
+    (two / "gone.png").symlink_to("nowhere")
+    images, said = opened([one, two, two / "deep", one])  # type: ignore[arg-type]
+    assert [images.name(i) for i in range(4)] == [
+        "photos/0.png",
+        "photos/1.png",
+        "photos-2/deep/0.jfif",
+        "photos-2/deep/1.jfif",
+    ]
+    assert "skipped photos-2/gone.png: a link to nothing\n" in said
+    assert str(tmp_path) not in said
+    assert images.title == "photos and photos"
+    assert images.digest != opened([two, one])[0].digest  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="absent is not a folder"):
+        opened([one, tmp_path / "absent"])  # type: ignore[arg-type]
+
+
+def test_what_a_run_wrote_below_the_data_is_no_data(folder: Path) -> None:
+    before, _ = opened(folder)
+    for name in ("runs/1/run.json", "served/manifest.json", "served/encoder.onnx"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+        picture((folder / name).parent / "exemplars" / "0.png")
+    images, said = opened(folder)
+    assert images.digest == before.digest
+    assert f"{folder / 'served'}: the folder of a run or a bundle, whose pictures are no data" in said
+    with pytest.raises(DataError, match="holds 0 readable images"):
+        opened(folder / "runs")
+
+
+def test_label_maps_among_the_photos_are_left_out_or_taken(tmp_path: Path) -> None:
+    for name in ("imgs", "labels"):
+        (tmp_path / name).mkdir()
+    for i in range(4):
+        photo = np.random.default_rng(i).integers(0, 255, (20, 30, 3), np.uint8)
+        Image.fromarray(photo).save(tmp_path / "imgs" / f"{i}.png")
+        Image.fromarray(np.eye(20, 30, 9, np.uint8)).save(tmp_path / "labels" / f"{i}.png")
+    images, said = opened(tmp_path)
+    assert [images.name(i) for i in range(len(images))] == [f"imgs/{i}.png" for i in range(4)]
+    assert "left out: 4 flat files named as the photos beside them, for instance labels/0.png" in said
+    assert "photos they are with --set data.label_maps=as_photos (train) or --label-maps as_photos" in said
+    assert len(opened(tmp_path, label_maps="as_photos")[0]) == 8
+
+
+def test_an_image_that_is_lost_later_is_named_below_its_folder(folder: Path) -> None:
+    images, _ = opened(folder)
+    (folder / "frame_9.png").unlink()
+    (folder / "b" / "c" / "deep.JPG").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UnreadableImage) as gone:
+        images.load(3)
+    assert str(gone.value) == (
+        "frame_9.png: no such file or directory. Checkpoints are kept: with the file as it was the run goes on from the"
+        " last one; without it a new run can begin"
+    )
+    assert gone.value.exit_code == 1
+    with pytest.raises(UnreadableImage, match=r"^b/c/deep\.JPG: the JPEG is damaged or truncated"):
+        images[0]
+    again = pickle.loads(pickle.dumps(gone.value))  # as it comes out of a process
+    assert str(again) == str(gone.value)
 
 
 @pytest.fixture
