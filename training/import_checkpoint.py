@@ -20,12 +20,11 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich.console import Console
-from torch import Tensor
 
 from models.bundle import Bundle
 from models.errors import UsageError
 from models.manifest import Provenance
-from models.nets.checkpoints.reader import read_tensors
+from models.nets.checkpoints.reader import read_checkpoint
 from training import importers
 from training.data import datasets
 from training.data.images import Images, evenly
@@ -108,11 +107,13 @@ def import_checkpoints(
 
 def open_parts(paths: Sequence[Path]) -> Parts:
     """All tensors of all files. One that is a whole file is taken for a codebook. Raises ForeignCheckpointError."""
-    tensors: dict[str, Tensor] = {}
-    for number, path in enumerate(paths):
-        for name, tensor in read_tensors(path).items():
-            tensors[f"{number}.{name or 'codebook'}"] = tensor
-    return Parts(tensors)
+    files = [read_checkpoint(path) for path in paths]
+    tensors = {
+        f"{number}.{name or 'codebook'}": tensor
+        for number, file in enumerate(files)
+        for name, tensor in file.tensors.items()
+    }
+    return Parts(tensors, lambda name: set[str | float | None]().union(*(file.settings(name) for file in files)))
 
 
 def origin_of(

@@ -5,6 +5,7 @@ Know nothing of our networks: timm's ViT and torchvision's ResNet, and the rest 
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,19 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 
-class DictConfig:
-    """What a Lightning checkpoint holds besides: an object of a package that is not here."""
+class AnyNode:
+    """A value of a DictConfig."""
 
-    def __init__(self) -> None:
-        self.content = {"dim": 7, "dino_patch_size": 8}
+    def __init__(self, value: object) -> None:
+        self._val = value
+
+
+class DictConfig:
+    """What a Lightning checkpoint holds besides: OmegaConf's object, of a package that is not here."""
+
+    def __init__(self, **settings: object) -> None:
+        self._metadata, self._parent = AnyNode(None), None
+        self._content = {name: AnyNode(value) for name, value in settings.items()}
 
 
 def save(value: object, path: Path, *, zipped: bool = True) -> Path:
@@ -64,6 +73,19 @@ def features(vit: VisionTransformer, x: Tensor) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (SIDE // 8, SIDE // 8))
 
 
+def keys(vit: VisionTransformer, x: Tensor) -> Tensor:
+    """The keys of the last block's attention, [1, C, h, w], as STEGO's code cuts them for six heads."""
+    tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(x)))
+    for block in vit.blocks[:-1]:
+        tokens = block(tokens)
+    last = vit.blocks[-1]
+    qkv = (
+        last.attn.qkv(last.norm1(tokens)).reshape(1, tokens.shape[1], 3, last.attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+    )
+    cut = qkv[1, :, :, 1:, :].reshape(1, 6, SIDE // 8, SIDE // 8, -1)
+    return cut.permute(0, 1, 4, 2, 3).reshape(1, -1, SIDE // 8, SIDE // 8)
+
+
 def conv(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
     return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"])
 
@@ -90,23 +112,28 @@ def stego(vit: VisionTransformer, dim: int = 7) -> dict[str, Tensor]:
     }
 
 
-def lightning(state: dict[str, Tensor]) -> dict[str, object]:
+def lightning(state: dict[str, Tensor], **settings: object) -> dict[str, object]:
     return {
         "epoch": 3,
         "global_step": 5000,
         "pytorch-lightning_version": "1.5.0",
         "state_dict": OrderedDict(state),
-        "callbacks": {DictConfig: {"best_model_score": torch.tensor(28.2), "best_model_path": "x.ckpt"}},
+        "callbacks": {AnyNode: {"best_model_score": torch.tensor(28.2), "best_model_path": "x.ckpt"}},
         "optimizer_states": [{"state": {0: {"step": 1, "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 5e-4}]}],
         "hparams_name": "cfg",
-        "hyper_parameters": DictConfig(),
+        "hyper_parameters": {"n_classes": 27, "cfg": DictConfig(dim=7, dino_patch_size=8, **settings)},
     }
 
 
 @torch.no_grad()
-def stego_labels(vit: VisionTransformer, state: dict[str, Tensor], image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def stego_labels(
+    vit: VisionTransformer,
+    state: dict[str, Tensor],
+    image: NDArray[np.uint8],
+    seen_by: Callable[[VisionTransformer, Tensor], Tensor] = features,
+) -> NDArray[np.uint8]:
     def code(x: Tensor) -> Tensor:
-        seen = features(vit, x)
+        seen = seen_by(vit, x)
         hidden = F.relu(conv(seen, state, "net.cluster2.0"))
         return conv(seen, state, "net.cluster1.0") + conv(hidden, state, "net.cluster2.2")
 

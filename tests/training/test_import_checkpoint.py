@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,39 @@ def test_stego_with_the_backbone_in_a_file_of_its_own_and_a_linear_head(tmp_path
     assert {name for name, _ in bundle.manifest.provenance.recipe["import"]["files"]} == {"lean.ckpt", "dino.pth"}
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_stego_on_keys_is_told_from_stego_on_tokens_by_one_word(tmp_path: Path, zipped: bool) -> None:
+    vit = files.dino(384, depth=1)
+    state = files.stego(vit)
+    kept = {word: files.lightning(state, dino_feat_type=word) for word in ("feat", "KK", "V")}
+    paths = {word: files.save(value, tmp_path / f"{word}.ckpt", zipped=zipped) for word, value in kept.items()}
+    image = street((SIZE, SIZE))
+    for word, seen_by, features in (("KK", files.keys, "keys"), ("feat", files.features, "tokens")):
+        found = published.read(import_checkpoint.open_parts([paths[word]]), "stego", Options())
+        assert found.segmenter.encoder.backbone.features == features
+        with torch.no_grad():
+            code = found.segmenter.encoder.eval()(torch.tensor(image)[None])
+        labels = files.by_cosine(code, found.segmenter.centroids, image.shape[:2])
+        assert (labels == files.stego_labels(vit, state, image, seen_by)).mean() > 0.999
+        assert (found.backbone.endswith(", keys")) == (word == "KK")
+    with pytest.raises(TesseraError, match=r"trained with dino_feat_type = V: what is read here is feat or KK"):
+        imported([paths["V"]], tmp_path / "V")
+    with pytest.raises(TesseraError, match=r"dino_feat_type = KK and feat: what is read"):
+        import_checkpoint.open_parts([paths["KK"], paths["feat"]]).setting("dino_feat_type", "feat", ("feat", "KK"))
+    twelve = files.dino(128, depth=1)
+    path = files.save(files.lightning(files.stego(twelve), dino_feat_type="KK"), tmp_path / "twelve.ckpt")
+    with pytest.raises(TesseraError, match=r"the keys of 6 attention heads .* and its backbone has 2: such"):
+        imported([path], tmp_path / "twelve")
+
+
 def test_picie(tmp_path: Path) -> None:
     checkpoint: dict[str, Any] = files.picie()
     path = files.save(checkpoint, tmp_path / "checkpoint.pth.tar", zipped=False)
     bundle = imported([path], tmp_path / "bundle", classifier=2)
     assert agreement(bundle, lambda image: files.picie_labels(checkpoint, image, 2)) > 0.999
+    other = files.save(checkpoint | {"args": Namespace(metric_test="l2")}, tmp_path / "l2.pth")
+    with pytest.raises(TesseraError, match="trained with metric_test = l2: what is read here is cosine"):
+        imported([other], tmp_path / "l2")
     weights: Tensor = checkpoint["classifier2_state_dict"]["module.weight"]
     np.testing.assert_array_equal(bundle.centroids, weights.flatten(1).numpy())  # their lengths are kept
     first = published.read(import_checkpoint.open_parts([path]), "picie", Options())

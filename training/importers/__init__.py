@@ -5,7 +5,7 @@ further format is one file here with `recognizes(parts)` and `read(parts, option
 because what stands before them (`module.`, `state_dict.net.`) differs from release to release.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,8 @@ from models.nets.backbone import Backbone, BackboneError, VitBackbone, build, re
 from models.nets.heads import ProjectionHead
 from models.preprocess import IMAGENET
 from training.discovery.segmenter import Segmenter
+
+Settings = Callable[[str], set[str | float | None]]
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,24 @@ class Published:
 
 
 class Parts:
-    """Tensors by dotted name, asked for by the end of it."""
+    """Tensors by dotted name, asked for by the end of it.
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._tensors = dict(tensors)
+    settings  key → the plain values under it anywhere in the files: what their training was asked for
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], settings: Settings = lambda name: set()) -> None:
+        self._tensors, self._settings = dict(tensors), settings
+
+    def setting(self, name: str, default: str, known: Sequence[str]) -> str:
+        """What the training was asked for under a key, `default` where no file says. Raises TesseraError."""
+        found = self._settings(name) or {default}
+        value = min(found, key=str)
+        if len(found) > 1 or value not in known:
+            raise TesseraError(
+                f"it was trained with {name} = {' and '.join(sorted(map(str, found)))}: what is read here is"
+                f" {' or '.join(known)}"
+            )
+        return str(value)
 
     def names(self, end: str) -> list[str]:
         """All names that are `end` or end in it after a dot."""

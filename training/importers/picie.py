@@ -37,6 +37,7 @@ def read(parts: Parts, options: Options) -> Published:
         raise UsageError(
             "--backbone and --heads belong to ViTs, and PiCIE's ResNet is in its checkpoint: leave them out"
         )
+    parts.setting("metric_test", "cosine", ("cosine",))  # elsewhere its codes have lengths of their own
     backbone, name = resnet(parts.around("layer1.0.conv1.weight", "the backbone, a ResNet,"))
     channels = backbone.pyramid_channels
     layers = [f"decoder.layer{4 - level}" for level in range(4)]  # from the finest map

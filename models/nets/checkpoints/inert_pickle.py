@@ -2,7 +2,7 @@
 
 Knows nothing of files or archives. Opcodes come from the standard library's reader and run on a stack of our own.
 Nothing is imported, looked up or called for a pickle: of the names in it, nine that rebuild a tensor or a mapping
-are understood, every other one, and whatever is made with it, becomes `INERT`.
+are understood, every other one, and whatever is made with it, becomes inert: an `Inert` that holds what it was given.
 """
 
 import pickletools
@@ -21,7 +21,13 @@ class PickleError(ValueError):
 
 
 class Inert:
-    """Stands where a pickle has an object that is no plain value."""
+    """Stands where a pickle has an object that is no plain value.
+
+    state  what the pickle would have set in it: plain values, which make no object
+    """
+
+    def __init__(self) -> None:
+        self.state: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         return "INERT"
@@ -61,7 +67,7 @@ class Declared:
 
 
 class Loaded(NamedTuple):
-    """value: dicts, lists, tuples, strings, numbers, `Declared` and `INERT`; storages by key."""
+    """value: dicts, lists, tuples, strings, numbers, `Declared` and `Inert`; storages by key."""
 
     value: object
     storages: dict[str, Storage]
@@ -158,10 +164,16 @@ class _Machine:
         self.push(INERT)
 
     def build(self, _: Any) -> None:
-        """An object's state: dropped."""
-        self.stack.pop()
+        """An object's state: of one that is not made it is kept, to be read; otherwise dropped."""
+        state = self.stack.pop()
         if not self.stack:
             _short_stack()
+        if isinstance(state, dict):
+            self._keep(state)
+
+    def _keep(self, state: dict[Any, Any]) -> None:
+        if isinstance(target := self.stack[-1], Inert) and target is not INERT:
+            target.state.update(state)
 
     def append(self, _: Any) -> None:
         self.extend([self.stack.pop()])
@@ -184,6 +196,8 @@ class _Machine:
     def set(self, items: list[Any]) -> None:
         if isinstance(target := self.stack[-1], dict):
             target.update(_mapping(items))
+        else:
+            self._keep(_mapping(items))
 
     def persistent(self, _: Any) -> None:
         """A storage, or in old files the source of a class, which is dropped."""
@@ -224,7 +238,7 @@ def _made(what: object, arguments: object) -> object:
         return INERT
     if what == _FROM_SUBCLASS and len(arguments) > 2 and isinstance(arguments[2], tuple):
         what, arguments = arguments[0], arguments[2]
-    return _BUILDERS[what](arguments) if isinstance(what, Name) and what in _BUILDERS else INERT
+    return _BUILDERS[what](arguments) if isinstance(what, Name) and what in _BUILDERS else Inert()
 
 
 def _tensor(arguments: tuple[Any, ...]) -> object:

@@ -11,7 +11,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.errors import TesseraError
 from models.nets.checkpoints import inert_pickle
-from models.nets.checkpoints.inert_pickle import Declared, PickleError, Storage
+from models.nets.checkpoints.inert_pickle import Declared, Inert, PickleError, Storage
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file older than torch 1.6
 _PROTOCOL = 1001
@@ -41,20 +41,52 @@ class ForeignCheckpointError(TesseraError):
     """A file that is no checkpoint, a damaged one, or one without tensors; the message says which."""
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a file by its dotted way through the dicts around it: "state_dict.net.cluster1.0.weight".
+class Checkpoint(NamedTuple):
+    """What a file holds.
 
-    A tensor that is the whole file has the name "". Raises ForeignCheckpointError.
+    tensors  by their dotted way through the dicts around them: "state_dict.net.cluster1.0.weight"; "" is the whole file
+    value    everything in a pickle, as inert_pickle has it; None of files that hold tensors alone
     """
+
+    tensors: dict[str, Tensor]
+    value: object = None
+
+    def settings(self, name: str) -> set[str | float | None]:
+        """The plain values that stand under a key anywhere in the file, in objects that are not made, too."""
+        found: set[str | float | None] = set()
+        entered: set[int] = set()
+        waiting = [self.value]
+        while waiting:
+            one = waiting.pop()
+            one = one.state if isinstance(one, Inert) else one
+            if id(one) in entered or not isinstance(one, dict | list | tuple):
+                continue
+            entered.add(id(one))
+            if isinstance(one, dict) and name in one:
+                value = one[name]
+                value = value.state.get("_val", value) if isinstance(value, Inert) else value  # OmegaConf's nodes
+                if value is None or isinstance(value, str | int | float):
+                    found.add(value)
+            waiting.extend(one.values() if isinstance(one, dict) else one)
+        return found
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a file, as `Checkpoint` has them. Raises ForeignCheckpointError."""
+    return read_checkpoint(path).tensors
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The tensors of a file, and what stands beside them. Raises ForeignCheckpointError."""
     if not path.is_file():
         raise ForeignCheckpointError(f"{path}: no such file")
     with path.open("rb") as file:
         start = file.read(64)
     try:
         if path.suffix == ".safetensors":
-            found = load_file(path)
+            found = Checkpoint(load_file(path))
         elif start.startswith(_NPY):
-            found = {"": torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))}
+            found = Checkpoint({"": torch.from_numpy(np.array(np.load(path, mmap_mode="r", allow_pickle=False)))})
         elif start.startswith(_ZIP):
             found = _archive(path)
         elif start.startswith(_PICKLE):
@@ -64,7 +96,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, TypeError, *_MALFORMED) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ForeignCheckpointError(f"{path}: not a readable checkpoint: {said[:200]}") from None
-    if not found:
+    if not found.tensors:
         raise ForeignCheckpointError(f"{path}: no tensors in it; of a network saved whole, save its state_dict")
     return found
 
@@ -79,7 +111,7 @@ def _guess(start: bytes) -> str:
     )
 
 
-def _archive(path: Path) -> dict[str, Tensor]:
+def _archive(path: Path) -> Checkpoint:
     """torch's archive: one pickle, and one file a storage beside it."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
@@ -103,10 +135,11 @@ def _archive(path: Path) -> dict[str, Tensor]:
         if f"{root}byteorder" in entries and entry(f"{root}byteorder") != b"little":
             raise ValueError("written on a big-endian machine")
         loaded = inert_pickle.load(io.BytesIO(entry(pickles[0])))
-        return _tensors(loaded.value, lambda storage: bytearray(entry(f"{root}data/{storage.key}")))
+        tensors = _tensors(loaded.value, lambda storage: bytearray(entry(f"{root}data/{storage.key}")))
+        return Checkpoint(tensors, loaded.value)
 
 
-def _chain(path: Path) -> dict[str, Tensor]:
+def _chain(path: Path) -> Checkpoint:
     """The older files: magic number, protocol, system, the pickle, the storages' keys, then each with its length."""
     with path.open("rb") as file:
         stream = _Bounded(file, path.stat().st_size)
@@ -134,7 +167,7 @@ def _chain(path: Path) -> dict[str, Tensor]:
             file.seek(start)
             return bytearray(file.read(count * storage.dtype.itemsize))
 
-        return _tensors(loaded.value, numbers)
+        return Checkpoint(_tensors(loaded.value, numbers), loaded.value)
 
 
 class _Bounded:

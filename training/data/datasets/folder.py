@@ -39,7 +39,8 @@ def find_all(
         first = names.of(files[maps[0]])
         notes.append(
             f"left out: {len(maps)} flat files named as the photos beside them, for instance {first}, taken for their"
-            " label maps; photos they are with --set data.label_maps=as_photos (train) or --label-maps as_photos"
+            " label maps; --set data.label_maps=as_photos (train) or --label-maps as_photos (pretrain, evaluate) makes"
+            " them photos"
         )
         dropped = set(maps)
         files = Paths(text for i, text in enumerate(files.texts) if i not in dropped)

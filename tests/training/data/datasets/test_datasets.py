@@ -140,7 +140,7 @@ def test_label_maps_among_the_photos_are_left_out_or_taken(tmp_path: Path) -> No
     images, said = opened(tmp_path)
     assert [images.name(i) for i in range(len(images))] == [f"imgs/{i}.png" for i in range(4)]
     assert "left out: 4 flat files named as the photos beside them, for instance labels/0.png" in said
-    assert "photos they are with --set data.label_maps=as_photos (train) or --label-maps as_photos" in said
+    assert "; --set data.label_maps=as_photos (train) or --label-maps as_photos (pretrain, evaluate) makes" in said
     assert len(opened(tmp_path, label_maps="as_photos")[0]) == 8
 
 
