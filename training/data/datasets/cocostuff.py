@@ -4,13 +4,14 @@ Knows nothing of how it is scored. Layout, as the pixel maps ("stuffthingmaps") 
 
     images/{train2017,val2017}/*.jpg         or without images/
     annotations/{train2017,val2017}/*.png    or stuffthingmaps/; a pixel holds its label id less one, 255 none
-    curated/{train2017,val2017}/Coco164kFull_Stuff_Coarse_7.txt, Coco164kFull_Stuff_Coarse.txt
+    curated/{train2017,val2017}/Coco164kFull_Stuff_Coarse.txt, Coco164kFull_Stuff_Coarse_7.txt, Coco164kFew_Stuff_6.txt
 
-Splits: "val" is IIC's 2175 images, on which everybody reports. "train_7" is its 49 629, on which PiCIE trains;
-"train" its full list, on which STEGO's and CAUSE's code trains although STEGO's paper names the short one.
-Where a list is absent all images stand in. "train2017" and "val2017" are all images, whatever the lists.
+Splits: "train" and "val" are the lists of whoever reports on these classes (`PUBLISHED`), "train_full" to "val_6" one
+list by its name (`LISTS`). "train_7" is what PiCIE trains on; STEGO's and CAUSE's code trains on the full list although
+STEGO's paper names the short one. Where a list is absent all images stand in. "train2017" and "val2017" are all images,
+whatever the lists.
 
-Source of the 27: IIC (arXiv:1807.06653); STEGO, PiCIE and CAUSE use the same table.
+Source of the 27, of the lists: IIC (arXiv:1807.06653); STEGO, PiCIE and CAUSE use the same table.
 """
 
 from pathlib import Path
@@ -30,13 +31,21 @@ LAYOUT = (
     "COCO-Stuff is laid out as images/{train2017,val2017}/*.jpg, annotations/{train2017,val2017}/*.png"
     " and curated/{train2017,val2017}/Coco164kFull_Stuff_Coarse_7.txt"
 )
-SPLITS = {
-    "train": ("train2017", "Coco164kFull_Stuff_Coarse.txt"),
-    "train_7": ("train2017", "Coco164kFull_Stuff_Coarse_7.txt"),
-    "val": ("val2017", "Coco164kFull_Stuff_Coarse_7.txt"),
-    "train2017": ("train2017", ""),
-    "val2017": ("val2017", ""),
+# IIC's lists: file, and the images it names of train2017 and of val2017.
+LISTS = {
+    "full": ("Coco164kFull_Stuff_Coarse.txt", 97_702, 4_172),
+    "7": ("Coco164kFull_Stuff_Coarse_7.txt", 49_629, 2_175),
+    "6": ("Coco164kFew_Stuff_6.txt", 35_228, 1_432),
 }
+# The lists that "train" and "val" are, by class list.
+PUBLISHED = {
+    "27": ("full", "7"),  # STEGO, CAUSE
+    "15": ("7", "7"),  # STEGO
+    "3": ("6", "6"),  # STEGO
+    "81": ("full", "full"),  # CAUSE
+    "171": ("full", "full"),  # CAUSE
+}
+SPLITS = ("train", "val", *(f"{part}_{name}" for part in ("train", "val") for name in LISTS), "train2017", "val2017")
 _COARSE = (
     "electronic, appliance, food-things, furniture-things, indoor, kitchen, accessory, animal, outdoor, person,"
     " sports, vehicle, ceiling, floor, food-stuff, furniture-stuff, rawmaterial, textile, wall, window, building,"
@@ -79,7 +88,7 @@ def find(folder: Path, split: str, variant: str = "27") -> Found:
     """Images of a split, with the label maps that are there, in one of the class lists."""
     if split not in SPLITS:
         raise DataError(f"COCO-Stuff has no split {split!r}: there are {', '.join(SPLITS)}")
-    year, name = SPLITS[split]
+    year, name, published = _list_of(split, variant)
     paths = by_stem(folder / "images" / year, JPEG) or by_stem(folder / year, JPEG)
     if not paths:
         raise DataError(f"{folder} has photos neither in images/{year} nor in {year}; {LAYOUT}")
@@ -87,12 +96,24 @@ def find(folder: Path, split: str, variant: str = "27") -> Found:
     chosen, notes = folder / "curated" / year / name, []
     if name and chosen.is_file():
         paths = listed(chosen, paths)
+        if len(paths) != published:
+            notes.append(f"{chosen} names {len(paths)} images; the published list of that name has {published}")
     elif name:
         notes.append(f"{chosen} is absent: all {len(paths)} images of {year} are used, not the published split")
     names, values = classes(variant)
     table = ClassTable(dict(enumerate(values.tolist())), others=IGNORED)
     labels = {path: maps[stem] for stem, path in paths.items() if stem in maps}
     return Found(list(paths.values()), labels, names, table, notes=tuple(notes))
+
+
+def _list_of(split: str, variant: str) -> tuple[str, str, int]:
+    """Year of a split, file of its list, empty where it has none, and how many images that names."""
+    if split.endswith("2017"):
+        return split, "", 0
+    part, _, name = split.partition("_")
+    is_val = part == "val"
+    file, *counts = LISTS[name or PUBLISHED[variant][is_val]]
+    return f"{part}2017", file, counts[is_val]
 
 
 def classes(variant: str) -> tuple[tuple[str, ...], NDArray[np.uint8]]:

@@ -4,7 +4,7 @@ Knows nothing of how it is scored. Layout, as IIC's scripts cut the set:
 
     imgs/*.mat     img: uint8 [200, 200, 4], red, green, blue, infrared, which is dropped
     gt/*.mat       gt: 0 road, 1 building, 2 low vegetation, 3 tree, 4 car, 5 clutter, 255 none
-    labelled_train.txt, labelled_test.txt, unlabelled_train.txt    stems, one a line
+    labelled_train.txt, labelled_test.txt, unlabelled_train.txt    stems, one a line; all.txt where it is
 
 PNG or TIFF files of the same names and samples do as well. Roads and cars become one class, buildings and
 clutter another, low vegetation and trees the third. STEGO trains on labelled_train ("train") and reports on
@@ -14,6 +14,7 @@ Source: IIC (arXiv:1807.06653).
 """
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,28 +36,42 @@ CLASS_OF_VALUE = (0, 1, 2, 2, 0, 1)
 LISTS = {
     "train": ("labelled_train.txt",),
     "val": ("labelled_test.txt",),
-    "unlabelled": ("unlabelled_train.txt", "unlabelled.txt"),
+    "unlabelled_train": ("unlabelled_train.txt", "unlabelled.txt"),
+    "unlabelled": ("unlabelled_train.txt", "unlabelled.txt"),  # the same, under its first name here
+    "all": ("all.txt",),
 }
+_PARTS = ("train", "val", "unlabelled_train")  # which are all, where there is no list of all
 SUFFIXES = (".mat", *LABEL_SUFFIXES)
 BANDS = (1, 2, 3)
 
 
 def find(folder: Path, split: str) -> Found:
-    """Patches of "train", "val" or "unlabelled"."""
+    """Patches of "train", "val", "unlabelled_train" or "all"."""
     if split not in LISTS:
         raise DataError(f"Potsdam has no split {split!r}: there are {', '.join(LISTS)}; join two by a +")
-    list_file = next((folder / name for name in LISTS[split] if (folder / name).is_file()), None)
-    if list_file is None or not (folder / "imgs").is_dir():
-        lacking = LISTS[split][0] if list_file is None else "imgs"
-        raise DataError(
-            f"{folder / lacking} is missing; Potsdam is laid out as imgs/*.mat, gt/*.mat"
-            " and the lists labelled_train.txt, labelled_test.txt and unlabelled_train.txt"
-        )
-    images = listed(list_file, by_stem(folder / "imgs", SUFFIXES))
+    patches, images = by_stem(folder / "imgs", SUFFIXES), dict[str, Path]()
+    for part in (split,) if split != "all" or _list_of(folder, split) else _PARTS:
+        list_file = _list_of(folder, part)
+        if list_file is None or not (folder / "imgs").is_dir():
+            lacking = LISTS[part][0] if list_file is None else "imgs"
+            raise DataError(
+                f"{folder / lacking} is missing; Potsdam is laid out as imgs/*.mat, gt/*.mat"
+                " and the lists labelled_train.txt, labelled_test.txt and unlabelled_train.txt"
+            )
+        images |= listed(list_file, patches)
+    return labelled(folder, images)
+
+
+def labelled(folder: Path, images: Mapping[str, Path]) -> Found:
+    """Patches by their stems, with the label maps of gt/ below a folder."""
     maps = by_stem(folder / "gt", SUFFIXES)
     table = ClassTable(dict(enumerate(CLASS_OF_VALUE)), others=IGNORED)
     labels = {path: maps[stem] for stem, path in images.items() if stem in maps}
     return Found(list(images.values()), labels, CLASS_NAMES, table, read_image, read_labels)
+
+
+def _list_of(folder: Path, split: str) -> Path | None:
+    return next((folder / name for name in LISTS[split] if (folder / name).is_file()), None)
 
 
 def read_image(path: Path, bands: Bands = None) -> Decoded:

@@ -5,9 +5,12 @@ that folder or one above it):
 
     JPEGImages/*.jpg
     SegmentationClass/*.png                              palette images; 255 around every object is ignored
-    ImageSets/Segmentation/{train,val,trainval}.txt      stems, one a line
+    SegmentationClassAug/*.png                           those of SBD and of VOC, as values; where it was added
+    ImageSets/Segmentation/{train,val,trainval}.txt      stems, one a line, or paths, as trainaug.txt often has them
 
-Every list in ImageSets/Segmentation is a split. CAUSE squashes images and maps to a square instead of cutting
+Every list in ImageSets/Segmentation is a split. One whose name ends in "aug" ("trainaug", 10 582 images) takes its maps
+from SegmentationClassAug, every other from SegmentationClass; what the one lacks is taken from the other. CAUSE
+squashes images and maps to a square instead of cutting
 the center out; here the evaluation's own resizing holds.
 """
 
@@ -25,7 +28,7 @@ CLASS_NAMES = tuple(_NAMES.split(", "))
 
 
 def find(folder: Path, split: str) -> Found:
-    """Photos of "train", "val", "trainval" or of another list in ImageSets/Segmentation."""
+    """Photos of "train", "val", "trainval", "trainaug" or of another list in ImageSets/Segmentation."""
     roots = (folder, folder / "VOC2012", folder / "VOCdevkit" / "VOC2012")
     root = next((root for root in roots if (root / "JPEGImages").is_dir()), None)
     if root is None:
@@ -38,6 +41,8 @@ def find(folder: Path, split: str) -> Found:
     if not list_file.is_file():
         known = ", ".join(sorted(path.stem for path in lists.glob("*.txt"))) or "none"
         raise DataError(f"{list_file} is missing: a split of Pascal VOC is a list of that folder; there are {known}")
-    images, maps = listed(list_file, by_stem(root / "JPEGImages")), by_stem(root / "SegmentationClass")
+    images = listed(list_file, by_stem(root / "JPEGImages"))
+    plain, augmented = by_stem(root / "SegmentationClass"), by_stem(root / "SegmentationClassAug")
+    maps = plain | augmented if split.endswith("aug") else augmented | plain
     labels = {path: maps[stem] for stem, path in images.items() if stem in maps}
     return Found(list(images.values()), labels, CLASS_NAMES)

@@ -84,6 +84,31 @@ def test_coco_pairs_by_stem_and_maps_values(coco: Path) -> None:
     assert fifteen.digest == images.digest
 
 
+@pytest.mark.parametrize(
+    ("variant", "train", "val"),
+    [
+        ("27", ("Coco164kFull_Stuff_Coarse", 97702), ("Coco164kFull_Stuff_Coarse_7", 2175)),  # STEGO's and CAUSE's code
+        ("15", ("Coco164kFull_Stuff_Coarse_7", 49629), ("Coco164kFull_Stuff_Coarse_7", 2175)),
+        ("3", ("Coco164kFew_Stuff_6", 35228), ("Coco164kFew_Stuff_6", 1432)),
+        ("81", ("Coco164kFull_Stuff_Coarse", 97702), ("Coco164kFull_Stuff_Coarse", 4172)),  # CAUSE
+        ("171", ("Coco164kFull_Stuff_Coarse", 97702), ("Coco164kFull_Stuff_Coarse", 4172)),
+    ],
+)
+def test_coco_lists_are_those_of_who_reports_on_the_classes(
+    coco: Path, variant: str, train: tuple[str, int], val: tuple[str, int]
+) -> None:
+    number = {"Coco164kFull_Stuff_Coarse": 5, "Coco164kFull_Stuff_Coarse_7": 4, "Coco164kFew_Stuff_6": 6}
+    for year in ("train2017", "val2017"):
+        for name, count in number.items():
+            (coco / "curated" / year / f"{name}.txt").write_text("".join(f"{i:012}\n" for i in range(count)))
+    for split, (name, published) in {"train": train, "val": val}.items():
+        images, said = opened(f"cocostuff:{variant}", coco, split)
+        assert len(images) == number[name]
+        assert f"{name}.txt names {number[name]} images; the published list of that name has {published}" in said
+    assert len(opened(f"cocostuff:{variant}", coco, "val_6")[0]) == 6
+    assert len(opened(f"cocostuff:{variant}", coco, "train_full")[0]) == 5
+
+
 def test_coco_says_that_a_list_is_absent(coco: Path) -> None:
     (coco / "curated" / "val2017" / "Coco164kFull_Stuff_Coarse_7.txt").unlink()
     images, said = opened("cocostuff", coco, "val")
@@ -102,7 +127,10 @@ def test_coco_as_its_own_archives_unpack_and_without_labels(coco: Path) -> None:
 
 
 def test_coco_says_what_is_wrong(coco: Path) -> None:
-    with pytest.raises(DataError, match=r"no split 'test': there are train, train_7, val"):
+    with pytest.raises(
+        DataError,
+        match=r"no split 'test': there are train, val, train_full, train_7, train_6, val_full, val_7, val_6, train2017",
+    ):
         opened("cocostuff", coco, "test")
     with pytest.raises(DataError, match=r"'cocostuff:5': there are cocostuff:27, cocostuff:3, cocostuff:15"):
         opened("cocostuff:5", coco)
@@ -198,6 +226,32 @@ def test_cityscapes_says_what_is_wrong(city: Path) -> None:
         opened("cityscapes", city / "leftImg8bit")
 
 
+def test_cityscapes_in_the_19_classes_of_its_benchmark(city: Path) -> None:
+    images, _ = opened("cityscapes:19", city)
+    assert len(images.class_names) == 19
+    evaluated = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+    train_ids = dict(zip(evaluated, range(19), strict=True))
+    assert [images.table.class_of.get(one, images.table.others) for one in range(35)] == [
+        train_ids.get(one, 255) for one in range(35)
+    ]
+    names = ("road", "building", "pole", "vegetation", "sky", "person", "car", "train", "bicycle")
+    assert [images.class_names.index(name) for name in names] == [0, 2, 5, 8, 10, 11, 13, 16, 18]
+
+
+def test_cityscapes_takes_coarse_maps_where_there_is_no_fine_one(city: Path) -> None:
+    for town in ("bayreuth", "erlangen"):
+        for i in range(5):
+            row(city / "gtCoarse" / "train_extra" / town / f"{town}_{i:06}_000019_gtCoarse_labelIds.png", 26, 0)
+    row(city / "gtCoarse" / "train" / "aachen" / "aachen_000000_000019_gtCoarse_labelIds.png", 33)
+    images, said = opened("cityscapes", city, "train_extra")
+    assert images.labelled
+    assert images.labels(0).ravel()[:2].tolist() == [19, 255]
+    assert "of 10 frames of train_extra the label maps are coarse ones" in said
+    images, said = opened("cityscapes", city)
+    assert images.labels(0)[0, 0] == 0
+    assert "coarse" not in said
+
+
 @pytest.fixture
 def potsdam(tmp_path: Path) -> Path:
     (tmp_path / "imgs").mkdir(), (tmp_path / "gt").mkdir()
@@ -238,6 +292,28 @@ def test_potsdam_joins_its_lists(potsdam: Path) -> None:
         opened("potsdam", potsdam, "unlabelled")
 
 
+def test_potsdam_has_all_and_the_unlabelled_under_their_names(potsdam: Path) -> None:
+    assert stems(opened("potsdam", potsdam, "all")[0]) == list("814023567")
+    assert stems(opened("potsdam", potsdam, "unlabelled_train+val")[0]) == list("72356")
+    (potsdam / "all.txt").write_text("3\n1\n2\n0\n")
+    assert stems(opened("potsdam", potsdam, "all")[0]) == list("3120")
+
+
+def test_potsdam_as_stego_cut_it_has_no_lists(potsdam: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "data" / "potsdamraw" / "processed"
+    raw.mkdir(parents=True)
+    for part in ("imgs", "gt"):
+        (potsdam / part).rename(raw / part)
+    for folder in (raw, raw.parent, tmp_path / "data"):
+        images, _ = opened("potsdamraw", folder)
+        assert stems(images) == list("012345678")
+        assert images.labels(0)[0, :7].tolist() == [0, 1, 2, 2, 0, 1, 255]
+    with pytest.raises(DataError, match="no split 'dev': there are train, val, all, each all of them"):
+        opened("potsdamraw", raw, "dev")
+    with pytest.raises(DataError, match=r"holds no imgs; potsdamraw is laid out as imgs/\*\.mat"):
+        opened("potsdamraw", raw / "gt")
+
+
 def test_potsdam_as_png_and_tiff(potsdam: Path) -> None:
     before, _ = opened("potsdam", potsdam)
     wanted, maps = list(before), [before.labels(i) for i in range(4)]
@@ -270,7 +346,7 @@ def test_potsdam_says_what_is_wrong(potsdam: Path) -> None:
     savemat(potsdam / "gt" / "8.mat", {"gt": np.full(SIZE, 300)})
     with pytest.raises(DataError, match=r"8\.mat: shape \[18, 24\]; a label map is \[H, W\] with values 0 to 5"):
         opened("potsdam", potsdam)[0].labels(0)
-    with pytest.raises(DataError, match=r"no split 'test': there are train, val, unlabelled"):
+    with pytest.raises(DataError, match=r"no split 'test': there are train, val, unlabelled_train, unlabelled, all"):
         opened("potsdam", potsdam, "test")
     (potsdam / "labelled_test.txt").unlink()
     with pytest.raises(DataError, match=r"labelled_test\.txt is missing; Potsdam is laid out as imgs/\*\.mat, gt/"):
@@ -298,6 +374,18 @@ def test_voc_reads_palette_maps_of_its_lists(voc: Path) -> None:
         assert [images.labels(i).ravel()[:4].tolist() for i in (0, 3)] == [[7, 20, 255, 0], [5, 20, 255, 0]]
     assert (len(images.class_names), images.class_names[15]) == (21, "person")
     assert not opened("voc", voc, "val")[0].labelled
+
+
+def test_voc_with_the_maps_of_sbd(voc: Path) -> None:
+    root = voc / "VOCdevkit" / "VOC2012"
+    for i in range(4, 9):
+        row(root / "SegmentationClassAug" / f"2007_{i:06}.png", 10 + i)
+    pairs = (f"/JPEGImages/2007_{i:06}.jpg /SegmentationClassAug/2007_{i:06}.png" for i in (1, 5, 6, 8))
+    (root / "ImageSets" / "Segmentation" / "trainaug.txt").write_text("\n".join(pairs))
+    images, _ = opened("voc", voc, "trainaug")
+    assert [images.labels(i)[0, 0] for i in range(4)] == [1, 15, 16, 18]
+    images, _ = opened("voc", voc, "val")
+    assert [images.labels(i)[0, 0] for i in range(4)] == [0, 2, 4, 18]
 
 
 def test_what_cvat_exports_in_the_layout_of_voc(voc: Path) -> None:
