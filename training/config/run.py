@@ -24,8 +24,10 @@ from models.errors import UsageError
 from models.files import write_atomically
 from training.config import recipe as recipes
 from training.config.recipe import Recipe
+from training.data.duplicates import duplicates
 from training.data.images import Images
 from training.data.regions import RegionCache, RegionOptions, open_regions, thinned
+from training.progress import say
 
 _EARLIER = {"family": "dino"}  # whose conventions 0.3 took for all weights: what it began goes on as it began
 
@@ -76,7 +78,17 @@ class Run:
         lines = [f"{self.images.names.of(s.path)}\t{s.reason}\n" for s in self.images.skipped]
         write_text(self.folder / "recipe.toml", recipes.encode(self.recipe))
         write_text(self.folder / "skipped.txt", "".join(lines))
+        self._write_folder_facts()
         write_text(self.folder / "run.json", json.dumps(facts, indent=1))  # last: its presence says the run began
+
+    def _write_folder_facts(self) -> None:
+        """RUN/cache/facts/folder.json, for the report: what lies beside the images, and copies among them."""
+        if copies := duplicates(self.images):
+            count, first = sum(map(len, copies)) - len(copies), " and ".join(copies[0][:2])
+            say(self.console, f"copies among the images: {count} ({first}, for instance); what they show counts twice")
+        (self.cache / "facts").mkdir(exist_ok=True)
+        found = {"left_out": dict(self.images.left_out), "duplicates": copies}
+        write_text(self.cache / "facts" / "folder.json", json.dumps(found, indent=1))
 
 
 def write_text(path: Path, text: str) -> None:
