@@ -91,7 +91,8 @@ def test_every_part_of_training_names_a_file_that_rots(tmp_path: Path, what: str
     run = small_run(tmp_path, *(PICIE if what == "picie" else ["backbone.name=test_vit"]))
     method = make(run) if what == "picie" else None
     (tmp_path / "images" / "3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(UnreadableImage, match=r"^3\.png: the PNG"):
+
+    def use() -> None:
         if what == "features":
             make(run)
         elif what == "regions":
@@ -100,3 +101,6 @@ def test_every_part_of_training_names_a_file_that_rots(tmp_path: Path, what: str
             for stage in method.stages():
                 stage.before_epoch(0)
                 list(stage.batches(0))
+
+    with pytest.raises(UnreadableImage, match=r"^3\.png: the PNG"):
+        use()
