@@ -15,10 +15,11 @@ if __name__ == "__main__":  # the script's own folder comes first on the path, a
 
 import re
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from models.errors import UsageError
@@ -35,16 +36,27 @@ _AGAIN = "the same command"
 _FEWEST = 2  # images: a region is told from those of others
 
 
-def make_place(out: Path, *, overwrite: bool) -> None:
-    """The folder of the weights to write. Raises UsageError where there are such, or no folder can be."""
+def options_of(**given: Any) -> PretrainOptions:
+    """The options of the command line. Raises UsageError for a value that cannot be."""
+    try:
+        return PretrainOptions(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"--{name} {first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+
+def make_place(out: Path, cache: Path, *, overwrite: bool) -> None:
+    """Makes the folders of the weights and of the cache. Raises UsageError where that fails, or weights are there."""
     if out.is_dir():
         raise UsageError(f"--out {out}: a folder; name the file of weights to write in it")
     if out.exists() and not overwrite:
         raise UsageError(f"--out {out}: it is there already; name another file, or add --overwrite")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {out}: its folder cannot be made: {reason_of(error)}; name another") from None
+    for option, folder in ((f"--out {out}", out.parent), (f"--cache {cache}", cache)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{option}: the folder cannot be made: {reason_of(error)}; name another") from None
 
 
 def bands_of(text: str) -> Bands:
@@ -77,22 +89,15 @@ def main(
     console = Console()
     with exit_code(console, again=_AGAIN):
         cut = RegionOptions(bands=bands_of(bands))
-        chosen = PretrainOptions(
+        chosen = options_of(
             backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed, regions=cut
         )
-        make_place(out, overwrite=overwrite)
         kept = cache or out.parent / "cache"
-        index = kept / "images.sqlite3"
+        make_place(out, kept, overwrite=overwrite)
         images = datasets.open(
-            "folder",
-            data,
-            bands=cut.bands,
-            console=console,
-            without=[kept],
-            label_maps=label_maps,
-            index=index,
-            fewest=_FEWEST,
-        )
+            "folder", data, bands=cut.bands, console=console, without=[kept], label_maps=label_maps,
+            index=kept / "images.sqlite3", fewest=_FEWEST,
+        )  # fmt: skip
         used = thinned(images.paths, chosen.most_images)
         regions = open_regions(used, chosen.regions, kept, console, read=images.read)
         began = time.perf_counter()

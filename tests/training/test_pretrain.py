@@ -214,6 +214,32 @@ def test_the_command_writes_a_backbone(photos: Path, tmp_path: Path) -> None:
         assert said in wrong.output
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--steps", "0"], "--steps 0: input should be greater than or equal to 1"),
+        (["--batch-size", "1"], "--batch-size 1: input should be greater than or equal to 2"),
+        (["--bands", "0"], "--bands 0: write one number"),
+        (["--out", "{photos}/0.png/b.safetensors"], "the folder cannot be made: file exists"),
+        (["--out", "{photos}"], "a folder; name the file of weights to write in it"),
+        (["--cache", "{photos}/0.png/c"], "0.png/c: the folder cannot be made: not a directory"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(photos: Path, tmp_path: Path, asked: list[str], said: str) -> None:
+    app = typer.Typer()
+    app.command()(main)
+    command = [
+        "--data",
+        str(photos),
+        "--out",
+        str(tmp_path / "b.safetensors"),
+        *(s.format(photos=photos) for s in asked),
+    ]
+    answer = CliRunner().invoke(app, command)
+    assert answer.exit_code == 2, answer.output
+    assert said in " ".join(answer.output.split())
+
+
 @pytest.mark.slow
 def test_the_script_killed_by_sigterm_goes_on_to_the_same_bits(photos: Path, tmp_path: Path) -> None:
     """From the repository's root, as people type it; SIGTERM comes after the first of five steps."""
