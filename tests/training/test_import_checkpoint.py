@@ -92,6 +92,13 @@ def test_stego_with_the_backbone_in_a_file_of_its_own_and_a_linear_head(tmp_path
     assert {name for name, _ in bundle.manifest.provenance.recipe["import"]["files"]} == {"lean.ckpt", "dino.pth"}
 
 
+def test_a_position_table_of_no_square_grid_is_refused(tmp_path: Path) -> None:
+    state = files.stego(files.dino())
+    state["net.model.pos_embed"] = torch.zeros(1, 1 + 8 * 12, 128)
+    with pytest.raises(TesseraError, match=r"weights of the checkpoint: 97 positions, which are of no square grid"):
+        imported([files.save({"state_dict": state}, tmp_path / "wide.ckpt")], tmp_path / "bundle")
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_stego_on_keys_is_told_from_stego_on_tokens_by_one_word(tmp_path: Path, zipped: bool) -> None:
     vit = files.dino(384, depth=1)

@@ -5,6 +5,7 @@ further format is one file here with `recognizes(parts)` and `read(parts, option
 because what stands before them (`module.`, `state_dict.net.`) differs from release to release.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,6 +22,8 @@ from models.nets.backbone import Backbone, BackboneError, VitBackbone, build, re
 from models.nets.heads import ProjectionHead
 from models.preprocess import IMAGENET
 from training.discovery.segmenter import Segmenter
+
+_MOST_PREFIX = 2  # tokens with positions before the patches: class and distillation
 
 Settings = Callable[[str], set[str | float | None]]
 
@@ -155,6 +158,7 @@ def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tu
         normalization = network.normalization
     else:
         raise UsageError(f"--backbone {asked}: neither a file nor a name of timm's")
+    _require_square_positions(state, source)
     family, heads = family or families.likely(state), options.heads
     small = state.get("cls_token", torch.empty(0)).shape[-1:] == (384,)
     if heads is None and small and family == "dino":
@@ -163,6 +167,18 @@ def vit(parts: Parts, options: Options, *, small_heads: int | None = None) -> tu
     found.normalization = normalization
     attention = found.vit.blocks[0].attn.num_heads
     return found, f"ViT, {found.channels} channels, patches of {found.stride}, {attention} heads ({source})"
+
+
+def _require_square_positions(state: Mapping[str, Tensor], source: str) -> None:
+    """Raises TesseraError for a position table of no square grid: its length tells neither rows nor columns."""
+    if "pos_embed" in state:
+        count = state["pos_embed"].shape[1]
+        grids = [count - prefix for prefix in range(min(count, _MOST_PREFIX) + 1)]
+        if not any(math.isqrt(cells) ** 2 == cells for cells in grids):
+            raise TesseraError(
+                f"weights {source}: {count} positions, which are of no square grid of patches, and their rows and"
+                " columns are not in the file: resample them to a square before"
+            )
 
 
 def convolution(parts: Parts, name: str, channels: int, dim: int | None, what: str) -> nn.Conv2d:
