@@ -26,9 +26,9 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
     option  of the recipe that would help, as --set takes it; empty: another number of clusters
     k       the number of clusters that was proposed, if one was
     """
-    photos, dataset = run.images.root, run.recipe.dataset
+    dataset, photos = run.recipe.dataset, [part for root in run.images.names.roots for part in ("--data", root)]
     labels = ("--labels", "LABEL_MAPS") if dataset == "folder" else ("--dataset", dataset)
-    anew = ("--recipe", folder / "recipe.toml", "--data", photos, "--out", f"{folder}-2")
+    anew = ("--recipe", folder / "recipe.toml", *photos, "--out", f"{folder}-2")
     return [
         Step("Try it on photos in the browser, and give the clusters names", _command("serve", "--bundle", bundle)),
         Step(
@@ -37,7 +37,7 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
         ),
         Step(
             "Where you have label maps: mIoU, accuracy, a page",
-            _command("evaluate", folder, "--data", photos, *labels),
+            _command("evaluate", folder, *photos, *labels),
         ),
         Step(
             "Train anew on the same photos with another value; all of them are in the recipe at the end",
