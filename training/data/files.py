@@ -17,6 +17,7 @@ from training.data.paths import Paths, Skipped, natural
 
 # Hidden ones, what macOS packs, thumbnails of a Synology, what Windows keeps
 _NOT_ENTERED = re.compile(r"\.|__|@eaDir$|\$RECYCLE\.BIN$|System Volume Information$", re.IGNORECASE)
+PLAN_PICTURE = "-plan.png"  # what the name of a run's folder is followed by, beside it
 _OUTPUTS = (("run.json",), ("manifest.json", "encoder.onnx"))  # what lies in a run's folder, in a bundle's
 
 
@@ -95,6 +96,8 @@ def survey(folders: Sequence[Path], suffixes: Sequence[str] = SUFFIXES, *, witho
     """Every file of these suffixes below some folders.
 
     without  folders that are not entered
+
+    The picture that a dry run leaves beside a run's folder is no data either.
     """
     walker = _Walker(suffixes, without)
     found: dict[str, list[str]] = {str(folder): walker.walk(str(folder)) for folder in folders}
@@ -103,8 +106,10 @@ def survey(folders: Sequence[Path], suffixes: Sequence[str] = SUFFIXES, *, witho
         for link in links:
             home = max((folder for folder in found if _is_below(link, folder)), key=len)
             found[home] += walker.walk(link)
+    pictures = {f"{os.path.realpath(folder)}{PLAN_PICTURE}" for folder in (*walker.outputs, *without)}
+    ordered = (file for folder, files in found.items() for file in _in_order(files, folder))
     return Survey(
-        Paths(file for folder, files in found.items() for file in _in_order(files, folder)),
+        Paths(file for file in ordered if file not in pictures),
         walker.left_out,
         tuple(walker.unusable),
         tuple(walker.outputs),

@@ -101,9 +101,14 @@ def test_runs_bundles_and_the_present_out_are_never_data(tmp_path: Path) -> None
     touch(tmp_path / "x.png", tmp_path / "sets" / "manifest.json", tmp_path / "sets" / "y.png")
     touch(tmp_path / "run" / "run.json", tmp_path / "run" / "bundle" / "exemplars" / "0.webp")
     touch(*(tmp_path / "served" / name for name in ("manifest.json", "encoder.onnx", "exemplars/0.webp")))
-    touch(tmp_path / "out" / "previews" / "1.png")
+    touch(tmp_path / "out" / "previews" / "1.png", tmp_path / "out-plan.png", tmp_path / "run-plan.png")
+    touch(tmp_path / "house" / "garden.txt", tmp_path / "house-plan.png")
     found = survey([tmp_path], without=[tmp_path / "out", tmp_path / "absent"])
-    assert [path.name for path in found.files] == ["y.png", "x.png"]  # a manifest.json alone may be anybody's
+    assert [path.name for path in found.files] == [
+        "house-plan.png",
+        "y.png",
+        "x.png",
+    ]  # a manifest.json alone may be anybody's
     assert sorted(path.name for path in found.outputs) == ["run", "served"]
 
 
