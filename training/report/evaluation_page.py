@@ -4,7 +4,6 @@ Knows nothing of networks or data sets: facts in, one page out, without scripts;
 is in it unless examples are handed in.
 """
 
-import base64
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -12,11 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models import palette
-from models.io.encode import encode
 from models.preprocess import resize
 from models.types import Array
 from training.data.label_maps import IGNORED
-from training.report import charts
+from training.report import charts, pictures
 from training.report.html import left_out, page, section
 
 _SIDE_PX = 300  # longest side of an example
@@ -170,7 +168,7 @@ def _examples(facts: dict[str, Any], examples: Sequence[Example]) -> str:
         errors = np.where(wrong[..., None], _RED, gray)
         shown = [("photo", one.image), ("served", colors[one.predicted]), ("truth", truth), ("errors in red", errors)]
         figures = "".join(
-            f'<figure><img alt="{word}" src="{_picture(array.astype(np.uint8), smooth=word == "photo")}">'
+            f"<figure>{pictures.photo(_small(array.astype(np.uint8), smooth=word == 'photo'), word, 85)}"
             f'<p class="small">{word}</p></figure>'
             for word, array in shown
         )
@@ -179,13 +177,11 @@ def _examples(facts: dict[str, Any], examples: Sequence[Example]) -> str:
     return out
 
 
-def _picture(array: Array, *, smooth: bool) -> str:
+def _small(array: Array, *, smooth: bool) -> Array:
     step = max(1, -(-max(array.shape[:2]) // _SIDE_PX))
     if smooth:
-        small = resize(array, (-(-array.shape[0] // step), -(-array.shape[1] // step)))
-    else:
-        small = array[::step, ::step]
-    return "data:image/webp;base64," + base64.b64encode(encode(np.ascontiguousarray(small), "webp", 85)).decode()
+        return resize(array, (-(-array.shape[0] // step), -(-array.shape[1] // step)))
+    return array[::step, ::step]
 
 
 def _percent(value: float | None) -> str:

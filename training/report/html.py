@@ -86,7 +86,7 @@ summary { cursor: pointer; margin-bottom: 10px; }
 figure { margin: 0; padding: 14px; max-width: 640px; min-width: 0; overflow-x: auto; }
 figure.wide { width: fit-content; max-width: 100%; }
 .four { display: grid; grid-template-columns: repeat(auto-fit, minmax(220px, 1fr)); gap: 12px; margin-bottom: 20px; }
-.four img { width: 100%; display: block; border-radius: 5px; }
+.four img { width: 100%; height: auto; display: block; border-radius: 5px; }
 figcaption { font-weight: 600; margin-bottom: 8px; overflow-wrap: anywhere; }
 .chart { width: 100%; min-width: 460px; height: auto; display: block; }
 .chart.matrix { width: auto; max-width: 100%; min-width: 0; }
