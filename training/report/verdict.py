@@ -13,6 +13,7 @@ _UNUSED = 1e-4  # share of the pixels: less is nothing that anybody will see
 _TOO_LARGE = 0.5  # of the pixels in one cluster; with few clusters one may hold more
 _UNSTABLE = 0.5
 _TIED = 0.6  # of a cluster's cells with one and the same second choice, and the other way round
+_FEW_CLUSTERS = 4  # among fewer, being each other's second choice says nothing
 _ALIKE = 0.8  # mean cosine between places of two photos: nothing is told apart
 _FEW_PHOTOS = 30
 _SKIPPED = 0.1
@@ -43,6 +44,8 @@ def used(found: Mapping[str, Any]) -> list[int]:
 def pairs_alike(found: Mapping[str, Any]) -> list[tuple[int, int]]:
     """Clusters that are each other's second choice in most places: they may well be one thing."""
     seconds = found.get("runners_up", [])
+    if len(seconds) < _FEW_CLUSTERS:
+        return []
     first = {k: rows[0] for k, rows in enumerate(seconds) if rows and rows[0][1] >= _TIED}
     return [(a, b) for a, (b, _) in first.items() if a < b and b in first and first[b][0] == a]
 
@@ -61,6 +64,8 @@ def what_was_found(found: Mapping[str, Any]) -> str:
 def is_k_right(found: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str:
     """What is known of the number of clusters."""
     k, some = len(found["usage"]["fractions"]), len(used(found))
+    if _takes_all(found["usage"]["fractions"]) or _alike(found):
+        return "It cannot be told: these codes hold hardly anything apart. Mend what went wrong first."
     said = []
     if curve and curve.get("sentence"):
         said.append(sentence(curve["sentence"]))
@@ -109,35 +114,42 @@ def _of_clusters(found: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[Tr
     shares, method = found["usage"]["fractions"], str(recipe.get("method", ""))
     k, largest = len(shares), int(np.argmax(shares))
     out = []
-    # Of two clusters one may well hold 80 %, of six none should hold half.
-    if shares[largest] > max(_TOO_LARGE, min(0.9, 2.5 / k)):
+    if _takes_all(shares):
         key, value = _LESS_OF_ONE.get(method, ("", ""))
-        known = recipe.get(method, {}).get(key) == value
-        option = "" if not key or known else f"{method}.{key}={str(value).lower()}"
+        known = not key or recipe.get(method, {}).get(key) == value
+        option = "" if known else f"{method}.{key}={str(value).lower()}"
         help = (
-            "Train anew with" if option else "More photos, more steps or pretrained weights (backbone.weights) may help"
+            "More photos, more steps or pretrained weights (backbone.weights) may help" if known else "Train anew with"
         )
         out.append(
             Trouble(f"Cluster {largest} takes {shares[largest]:.0%} of all pixels: little is told apart.", help, option)
         )
-    if _mean_cosine(found) > _ALIKE:
+    if _alike(found):
         text = "The codes of any two places are nearly the same: training has collapsed, or the photos are all alike."
-        out.append(
-            Trouble(text, "Train anew with a lower learning rate, or with pretrained weights (backbone.weights)")
-        )
+        help = "Train anew with a lower learning rate, or with pretrained weights (backbone.weights)"
+        out.append(Trouble(text, help))
+    if out:
+        return out  # what else would be said of these clusters follows from it
     if missing := k - len(used(found)):
         text = f"{missing} of {k} clusters {_are(missing)} in no photo."
-        out.append(
-            Trouble(
-                text,
-                "Cluster the stored codes anew with fewer (below), or train with",
-                f"clusters.k={max(2, k - missing)}",
-            )
-        )
+        help = "Cluster the stored codes anew with fewer (below), or train with"
+        out.append(Trouble(text, help, f"clusters.k={max(2, k - missing)}"))
     if found["stability"] < _UNSTABLE:
         text = f"Clusters depend on the seed: agreement {found['stability']:.2f} (0: as by chance, 1: fully)."
         out.append(Trouble(text, "Let K be chosen by stability (below); more photos or more steps may help"))
     return out
+
+
+def _takes_all(shares: Sequence[float]) -> bool:
+    """Of two clusters one may well hold 80 % of the pixels, of six none should hold half."""
+    return max(shares) > max(_TOO_LARGE, min(0.9, 2.5 / len(shares)))
+
+
+def _alike(found: Mapping[str, Any]) -> bool:
+    """Whether the codes of any two places are nearly the same."""
+    shares = found["similarity"]["between"]
+    centers = -1 + (np.arange(len(shares)) + 0.5) * 2 / len(shares)
+    return float(np.dot(shares, centers)) > _ALIKE
 
 
 def _of_losses(log: Sequence[Mapping[str, Any]], recipe: Mapping[str, Any]) -> list[Trouble]:
@@ -170,12 +182,6 @@ def _of_photos(found: Mapping[str, Any]) -> list[Trouble]:
         text = f"{repeated} of {found['measured_on']} photos nearly repeat another one: they count twice in everything."
         out.append(Trouble(text, "Leave the repetitions out; they are listed below"))
     return out
-
-
-def _mean_cosine(found: Mapping[str, Any]) -> float:
-    shares = found["similarity"]["between"]
-    centers = -1 + (np.arange(len(shares)) + 0.5) * 2 / len(shares)
-    return float(np.dot(shares, centers))
 
 
 def sentence(text: object) -> str:

@@ -68,6 +68,14 @@ def test_unused_clusters_are_counted_and_the_rest_proposed() -> None:
     assert "2 are empty, so 3 would do" in verdict.is_k_right(found, None)
 
 
+def test_where_nothing_is_told_apart_nothing_is_said_of_its_clusters() -> None:
+    """Two of eight clusters in use, one with all pixels: no reason to train with two."""
+    found = facts([0.999, 0.001, 0, 0, 0, 0, 0, 0], stability=0.1)
+    [only] = verdict.warnings(found, [], {"method": "stego", "stego": {}}, [])
+    assert only.option == "stego.balance=auto"
+    assert verdict.is_k_right(found, {"sentence": "K = 2"}).startswith("It cannot be told")
+
+
 def test_collapse_instability_few_photos_repetitions_and_losses_are_told() -> None:
     alike = [0.0] * 39 + [1.0]
     assert "collapsed" in texts(facts(EVEN, similarity={"within": alike, "between": alike}))
@@ -99,6 +107,7 @@ def test_what_the_run_itself_warned_of_is_repeated() -> None:
 def test_second_choices_of_each_other_may_be_one_thing() -> None:
     found = facts(EVEN, runners_up=[[[1, 0.9]], [[0, 0.8]], [[0, 0.9]], [[4, 0.7]], [[3, 0.4]]])
     assert verdict.pairs_alike(found) == [(0, 1)]
+    assert verdict.pairs_alike(facts([0.5, 0.5], runners_up=[[[1, 1.0]], [[0, 1.0]]])) == []
     assert "perhaps one thing: 0 and 1" in verdict.is_k_right(found, None)
 
 
