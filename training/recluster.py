@@ -38,7 +38,7 @@ from training.clustering.hierarchy import hierarchy
 from training.clustering.kmeans import kmeans
 from training.config import facts
 from training.config import recipe as recipes
-from training.config.run import Run, begin, write_text
+from training.config.run import Run, begin, folders_of, write_text
 from training.data import datasets
 from training.discovery import choose_k, code_sample
 from training.discovery.code_sample import CodeSample, Grid, Remembered
@@ -226,7 +226,9 @@ def command(
     align_to: Annotated[
         Path | None, typer.Option(help="Bundle whose ids, names and colors are kept; default: the run's own.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Where the run's images are now, if not where they were.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Where the run's images are now, if not where they were; may be repeated.")
+    ] = None,
 ) -> None:
     """Make a bundle with another number of clusters of a run that is done, in less than a minute."""
     console = Console(stderr=True)
@@ -245,8 +247,9 @@ def command(
         bundle, other = Bundle.load(folder / "bundle"), Bundle.load(align_to) if align_to else None
         recipe = recipes.parse(begun["recipe"], config_of=methods.config)
         images = datasets.open(
-            recipe.dataset, data or Path(begun["data"]["folder"]), split=recipe.split, bands=recipe.data.bands or None,
-            console=console,
+            recipe.dataset, data or folders_of(begun["data"]), split=recipe.split, bands=recipe.data.bands or None,
+            console=console, without=[folder, *([out] if out else [])], label_maps=recipe.data.label_maps,
+            index=folder / "cache" / "images.sqlite3",
         )  # fmt: skip
         run = Run(recipe, images, folder, torch.device("cpu"), console)
         made = recluster(run, bundle, count, out, align_to=other)

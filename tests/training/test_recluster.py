@@ -41,7 +41,10 @@ def test_another_number_of_clusters_of_the_same_network(done, tmp_path):
     new = recluster.recluster(done, old, 4, tmp_path / "new")
     assert len(new.manifest.clusters) == 4
     assert self_test(new, Exported(new.encoder_bytes())) == 1.0
-    assert (tmp_path / "new.html").read_text().startswith("<!doctype html>")
+    page = (tmp_path / "new.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "Carried over" in page
+    assert old.ref in page
     assert new.manifest.provenance.recipe["clusters"]["k"] == 4
     assert new.manifest.input == old.manifest.input
     kept = {(c.name, c.color) for c in new.manifest.clusters} & {(c.name, c.color) for c in old.manifest.clusters}
@@ -121,7 +124,7 @@ def test_the_command_and_what_it_refuses(done, tmp_path, capsys):
     unfinished.mkdir()
     shutil.copy(done.folder / "run.json", unfinished)
     assert "has no bundle yet" in refused(unfinished, "3")
-    assert "is not a folder" in refused(done.folder, "3", data=tmp_path / "gone")
+    assert "is not a folder" in refused(done.folder, "3", data=[tmp_path / "gone"])
 
 
 def test_a_graph_gets_other_centroids_and_nothing_else(tmp_path):
@@ -142,6 +145,6 @@ def test_a_graph_gets_other_centroids_and_nothing_else(tmp_path):
 def test_a_run_elsewhere_is_found_by_its_images(done, tmp_path):
     photos = tmp_path / "moved"
     draw(photos)
-    recluster.command(done.folder, "2", tmp_path / "out", data=photos)
+    recluster.command(done.folder, "2", tmp_path / "out", data=[photos])
     assert len(Bundle.load(tmp_path / "out").manifest.clusters) == 2
     assert Path(tmp_path / "out.html").exists()

@@ -109,7 +109,7 @@ def of_run(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
         encoder.flip_average = averaging
         return found
 
-    found = sample(code, once, spec, run, Grid(encoder.stride, encoder.position > 0))
+    found = sample(code, once if averaging else code, spec, run, Grid(encoder.stride, encoder.position > 0))
     keep(found, run, facts)
     return found
 
@@ -154,7 +154,7 @@ def name_of(pixels: Array) -> str:
 def sample(code: Code, once: Code, spec: InputSpec, run: Run, grid: Grid) -> CodeSample:
     """The codes of images drawn evenly from the run's: as many as fit, at most two hundred.
 
-    once  the network without the average over the mirrored image, where it has one
+    once  the network without the average over the mirrored image; where there is none, `code`
     """
     generator = torch.Generator().manual_seed(run.recipe.seed)
     each = code(fit(run.images[0], spec).pixels).numel() * 2
@@ -167,7 +167,8 @@ def sample(code: Code, once: Code, spec: InputSpec, run: Run, grid: Grid) -> Cod
             known = validity.rows(found, decoded.valid)
             points.append(known[torch.randperm(len(known), generator=generator)[:_CELLS]].half())
             if len(points) <= _VIEWED_IMAGES:
-                seen = _views(one.pixels, once, spec.multiple, grid, decoded.valid, generator)
+                whole = found if once is code else once(one.pixels)
+                seen = _views(one.pixels, whole, once, spec.multiple, grid, decoded.valid, generator)
                 views.append(seen.half())
                 of += [i] * seen.shape[1]
             bar.advance()
@@ -175,10 +176,13 @@ def sample(code: Code, once: Code, spec: InputSpec, run: Run, grid: Grid) -> Cod
 
 
 def _views(
-    pixels: Array, code: Code, multiple: int, grid: Grid, valid: Array | None, generator: torch.Generator
+    pixels: Array, whole: Tensor, code: Code, multiple: int, grid: Grid, valid: Array | None, generator: torch.Generator
 ) -> Tensor:
-    """Codes [3, v, D] of cells with data in the middle of an image: seen in the whole, in its mirror image, alone."""
-    whole, mirrored = code(pixels), code(np.ascontiguousarray(pixels[:, ::-1])).flip(-1)
+    """Codes [3, v, D] of cells with data in the middle of an image: seen in the whole, in its mirror image, alone.
+
+    whole  float [D, h, w], the code of the whole
+    """
+    mirrored = code(np.ascontiguousarray(pixels[:, ::-1])).flip(-1)
     (top, height), (left, width) = (_middle(length, multiple) for length in pixels.shape[:2])
     cut = code(pixels[top : top + height, left : left + width])
     rows = slice(top // grid.stride, top // grid.stride + cut.shape[1])

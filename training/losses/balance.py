@@ -31,6 +31,7 @@ _BEYOND = 2.0  # spreads that a shift may lie outside of the similarities
 _EDGES = 0.01, 0.99  # of the pairs: what lies between is the spread
 _MEMORY = 0.9  # of the moving averages: ten steps
 _SEEN = ("self_similarity", "knn_similarity", "rand_similarity", "self_near_0", "self_near_1")
+_OFF = 0.1  # similarities this close to their aim are there
 _POINTS = 100  # of the trace
 
 
@@ -102,6 +103,16 @@ class Balance(nn.Module):
         back = _EASE * (self.usual - self.shifts)
         moved = (_GAIN * asked).clamp(-_FASTEST, _FASTEST) * self.spread
         return torch.where((asked == 0) & torch.tensor([True, False, True]).to(asked.device), back, moved)
+
+    def said(self) -> str:
+        """Where the similarities are now, and why they are not where they should be, if they are not."""
+        _, knn, rand, _, _ = self.seen.tolist()
+        where = f"similarity of neighbors {knn:.2f} (wanted {KNN}), of random images {rand:.2f} (near 0)"
+        if abs(knn - KNN) <= _OFF and abs(rand - RAND) <= _OFF:
+            return where
+        if knn - rand < KNN - RAND - _OFF:
+            return f"{where}: neighbors are hardly more alike than random images here, so both cannot be had"
+        return f"{where}: more steps would bring them nearer"
 
     def facts(self) -> dict[str, Any]:
         """The trace, for the report: the aims, and rows of step, shifts and what was seen."""

@@ -152,6 +152,8 @@ class Stego(Method[StegoConfig]):
                 self.shifts.copy_(self.balance.shifts)
                 if grown:
                     facts.note(self.run, "balance", self.balance.facts())
+                if self.balance.step == steps:
+                    say(self.run.console, f"balance: {self.balance.said()}")
 
         decoder = [] if self.decoder is None else self.decoder.parameters()
         groups = [

@@ -57,6 +57,7 @@ def test_similarities_end_where_the_paper_wants_them(start):
     assert 0.2 < knn < 0.4
     assert -0.05 < rand < 0.1
     assert own > knn
+    assert balance.said() == f"similarity of neighbors {knn:.2f} (wanted 0.3), of random images {rand:.2f} (near 0)"
     assert near_0 + near_1 > 0.4  # two peaks: of even ones 0.3 would be there
 
 
@@ -74,6 +75,13 @@ def test_shifts_stay_within_reach_of_the_similarities():
         balance.follow(apart, 500)
     assert balance.shifts.tolist()[1] == pytest.approx(-1.95, abs=1e-2)
     assert balance.shifts.tolist()[::2] == pytest.approx([0.5, 0.9], abs=1e-2)  # nothing asks for more of these
+
+
+def test_aims_that_cannot_both_be_had_are_said():
+    balance = Balance()
+    for knn, rand, why in ((0.1, 0.08, "so both cannot be had"), (0.9, 0.3, "would bring them nearer")):
+        balance.seen.copy_(torch.tensor([0.5, knn, rand, 0.3, 0.3]))
+        assert balance.said().endswith(why)
 
 
 def test_the_trace_is_bounded_and_tells_steps_shifts_and_similarities():
