@@ -82,7 +82,8 @@ def recluster(
         found, names = _aligned(found, codes, exported, bundle, align_to or bundle, noting)
         out = out or run.folder / f"bundle-k{k}"
         written = _write(found, names, codes, exported, bundle, out, noting, began)
-        write_text(report_of(out), training_page.page_of(written, recipes.encode(run.recipe), noting))
+        page = training_page.page_of(written, recipes.encode(run.recipe), noting, folder=run.folder)
+        write_text(report_of(out), page)
     return written
 
 

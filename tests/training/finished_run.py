@@ -5,6 +5,8 @@ Knows nothing of any published method.
 
 from pathlib import Path
 
+import torch
+
 from models.bundle import Bundle
 from tests.training.small_run import small_run
 from tests.training.toy_method import Toy, ToyConfig
@@ -18,6 +20,7 @@ from training.train import finish
 def finished(folder: Path, *overrides: str) -> tuple[Run, Bundle]:
     """The run and its bundle."""
     run = small_run(folder, *overrides)
+    torch.manual_seed(0)
     toy = Toy(ToyConfig(), run)
     found = Segmenter(toy.encoder().eval(), toy.centroids(), toy.assignment, toy.temperature)
     return run, finish(run, found, {"stages": 2.0})

@@ -22,6 +22,7 @@ from training.evaluation.exported import Exported
 from training.report import pictures
 
 _PAIRS = 4  # of photos that repeat
+_GROUPS, _GROUP = 20, 4  # of equal files; names in one
 _PRIVATE = '<p class="small">The run keeps its photos private (<code>--no-exemplars</code>): none is shown.</p>'
 
 
@@ -75,6 +76,14 @@ def familiarity(found: Mapping[str, Any], photos: Mapping[str, Any], run: Run) -
     pairs = photos.get("near_duplicates", [])
     shown = [(number, _name(run.images, number)) for first, second, _ in pairs[:_PAIRS] for number in (first, second)]
     return out + _thumbnails(f"Nearly the same picture twice ({len(pairs)}; each beside the other)", shown, run)
+
+
+def copies(groups: Sequence[Sequence[str]]) -> str:
+    """Files that are equal byte for byte, by their names."""
+    rows = "".join(f"<li>{escape(' = '.join(names[:_GROUP]))}</li>" for names in groups[:_GROUPS])
+    extra = sum(map(len, groups)) - len(groups)
+    more = f'<p class="small">and {len(groups) - _GROUPS} more groups</p>' if len(groups) > _GROUPS else ""
+    return f"<h3>Copies of other files ({extra}): what they show counts twice</h3><ul>{rows}</ul>{more}"
 
 
 def _name(images: Images, number: int) -> str:

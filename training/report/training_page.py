@@ -18,6 +18,7 @@ from training.config import recipe as recipes
 from training.config.facts import noted
 from training.config.run import Run
 from training.data.images import Images
+from training.data.left_out import sentences
 from training.export.corpus_stats import CorpusStats
 from training.report import cluster_sections, photo_sections, run_sections, verdict
 from training.report.html import left_out, page, section
@@ -81,10 +82,11 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
 
     folder  of the run as commands name it, where that is not `run.folder`
     """
-    found, log, names = bundle.report(), read_log(run.log), run.images.names
+    found, log, unused = bundle.report(), read_log(run.log), _not_used(run)
     curve, balance, photos = noted(run, "k_curve"), noted(run, "balance"), noted(run, "photos") or {}
     stages, aligned = noted(run, "stages"), noted(run, "aligned")
-    skipped = [(names.of(one.path), one.reason) for one in run.images.skipped]
+    equal = (noted(run, "folder") or {}).get("duplicates")
+    odd = photo_sections.familiarity(found, photos, run) + (photo_sections.copies(equal) if equal else "")
     sections = [
         _head(bundle, found),
         section("In short", _verdict(bundle, found, log, run, curve, folder or run.folder)),
@@ -96,14 +98,21 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
         section("Training", run_sections.curves(log)),
         section("Balance", run_sections.balance(balance)) if balance else "",
         section("Similarity of codes", run_sections.similarity(found)),
-        section("Familiar and odd photos", photo_sections.familiarity(found, photos, run)),
+        section("Familiar and odd photos", odd) if odd else "",
         section("Against ground truth", run_sections.scores(found)) if "hungarian" in found else "",
-        section("Left out", left_out(skipped, "skipped.txt")) if skipped else "",
+        section("Left out", unused) if unused else "",
         section("Time and memory", run_sections.costs(found["seconds"], stages)),
         section("Machine and versions", run_sections.facts_table(found.get("machine", {}))),
         section("Recipe", f"<details><summary>every value</summary><pre>{escape(recipe)}</pre></details>"),
     ]
     return page(f"{bundle.manifest.name}: what was found", "".join(sections))
+
+
+def _not_used(run: Run) -> str:
+    """Files of other kinds in words, and those that could not be read with the reasons."""
+    said = "".join(f"<li>{escape(one.partition(': ')[2])}</li>" for one in sentences(run.images.left_out))
+    skipped = [(run.images.names.of(one.path), one.reason) for one in run.images.skipped]
+    return (f"<ul>{said}</ul>" if said else "") + (left_out(skipped, "skipped.txt") if skipped else "")
 
 
 def _head(bundle: Bundle, found: dict[str, Any]) -> str:

@@ -18,6 +18,8 @@ from tests.training.finished_run import finished, page
 from tests.training.small_run import SMALL, draw, settled, small_run
 from training.config.facts import note
 from training.config.run import Run
+from training.data.images import Found, Images
+from training.data.paths import Skipped
 from training.report.next_steps import next_steps
 
 
@@ -45,6 +47,7 @@ def test_what_the_run_noted_is_shown_and_what_it_did_not_is_left_out(shown: tupl
         {"curve": [{"k": 2, "stability": 0.9, "silhouette": 0.1, "unused": 0}], "sentence": "k < 3", "proposed": 2},
     )
     note(run, "aligned", {"to": "old@1", "matched": [{"id": 1, "name": "<sky>", "iou": 0.7}], "said": ["2 is new"]})
+    note(run, "folder", {"duplicates": [["a.png", "<b>.png", "c.png"]]})
     note(run, "balance", {"aims": {"knn": 0.3}, "columns": ["step", "shift_knn", "knn"], "rows": [[0, 0.1, 0.2]]})
     note(run, "stages", [{"name": "stages", "seconds": 7200.0, "peak_mb": 3000.0}])
     note(run, "warnings", [{"text": "codes <collapse>", "option": "stego.balance=auto", "stage": "head", "step": 3}])
@@ -53,6 +56,8 @@ def test_what_the_run_noted_is_shown_and_what_it_did_not_is_left_out(shown: tupl
     assert "<h2>Balance" in html
     assert "<td>&lt;sky&gt;</td><td>70%" in html
     assert "<li>2 is new.</li>" in html
+    assert "Copies of other files (2)" in html
+    assert "a.png = &lt;b&gt;.png = c.png" in html
     assert "2.0 h</td><td>100%</td><td>2.9 GB" in html
     assert "Codes &lt;collapse&gt; (noticed in stage head, step 3). May help: <code>--set stego.balance=auto" in html
     shutil.rmtree(run.cache / "facts")
@@ -73,8 +78,8 @@ def test_private_photos_are_in_no_page(tmp_path: Path) -> None:
     html = page(run, bundle)
     assert "none is shown" in html
     assert html.count("<img") == sum(len(bundle.exemplars(k)) for k in range(3))  # mean patches alone
-    assert "0.png" in html  # of odd photos the name
-    assert "0.png" not in (bundle.path / "report.json").read_text()
+    assert re.search(r"\d\.png", html)  # of odd photos the name
+    assert ".png" not in (bundle.path / "report.json").read_text()
 
 
 def test_a_photo_that_is_gone_is_told_of(tmp_path: Path) -> None:
@@ -129,3 +134,16 @@ def test_every_command_is_one_that_tessera_understands(number: int, shown: tuple
     if name != "serve":
         app.command()(owner.command)
     typer.main.get_command(app).make_context(name, arguments)  # raises where a word is not understood
+
+
+def test_what_was_left_out_is_told_in_words_and_several_folders_are_all_named(tmp_path: Path) -> None:
+    paths = draw(tmp_path / "one").paths
+    found = Found(left_out={".mp4": 3, ".txt": 1})
+    skipped = [Skipped(tmp_path / "two" / "<bad>.jpg", "it ends early")]
+    images = Images([tmp_path / "one", tmp_path / "two"], paths, found, skipped=skipped)
+    run, bundle = finished(tmp_path)
+    html = page(replace(run, images=images), bundle)
+    assert "3 videos (3 .mp4): save frames of them" in html
+    assert "two/&lt;bad&gt;.jpg</td><td>it ends early" in html
+    both = f"--data {tmp_path / 'one'} --data {tmp_path / 'two'}"
+    assert sum(both in step.command for step in next_steps(replace(run, images=images), bundle.path, tmp_path)) == 2
