@@ -7,6 +7,12 @@ Knows nothing of methods or of torch networks: the bundle's own graph gets other
 as it was proved. A run of an earlier release kept no codes: they are computed first, by that graph.
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 import copy
 import hashlib
 import json
@@ -16,7 +22,6 @@ import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -271,3 +276,7 @@ def _count(k: str) -> int | None:
 def main() -> None:
     """`tessera recluster`."""
     typer.run(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,7 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
     k       the number of clusters that was proposed, if one was
     """
     dataset, photos = run.recipe.dataset, [part for root in run.images.names.roots for part in ("--data", root)]
+    other = min(_MOST, 3 * run.recipe.clusters.count // 2)
     labels = ("--labels", "LABEL_MAPS") if dataset == "folder" else ("--dataset", dataset)
     anew = ("--recipe", folder / "recipe.toml", *photos, "--out", f"{folder}-2")
     return [
@@ -41,7 +42,7 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
         ),
         Step(
             "Train anew on the same photos with another value; all of them are in the recipe at the end",
-            _command("train", *anew, "--set", option or f"clusters.k={min(_MOST, 3 * run.recipe.clusters.count // 2)}"),
+            _command("train", *anew, "--set", option or f"clusters.k={k or other}"),
         ),
         Step("Make the bundle and this page again; a stopped run goes on where it was", resume_command(folder)),
     ]
