@@ -7,10 +7,15 @@ Knows no data set and no method: it opens both, hands them to `evaluation`, and 
 as evaluation.json and as evaluation.html. Labels are read here, and nowhere in training.
 """
 
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -310,3 +315,7 @@ def _percent(value: float | None) -> str:
 def main() -> None:
     """`tessera evaluate`."""
     typer.run(command)
+
+
+if __name__ == "__main__":
+    main()
