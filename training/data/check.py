@@ -44,8 +44,10 @@ def check(found: Found, console: Console, index: Path | None = None) -> Checked:
     texts = found.paths.texts if isinstance(found.paths, Paths) else [str(path) for path in found.paths]
     batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
     good, sizes, skipped, remarks = [], [], list(found.unusable), Counter[str]()
-    key = "" if index is None else f"{_VERSION} {found.read.__module__}.{found.read.__qualname__} {found.bands}"
-    with ImageIndex(index, key) as memory, Progress(console, "reading", len(texts)) as bar:
+    with (
+        ImageIndex(index, "" if index is None else key_of(found)) as memory,
+        Progress(console, "reading", len(texts)) as bar,
+    ):
         for seen in prefetch(partial(_look_at, found, memory), batches, min(8, os.cpu_count() or 1)):
             for text, size, (reason, warnings) in seen:
                 if reason is None:
@@ -60,6 +62,11 @@ def check(found: Found, console: Console, index: Path | None = None) -> Checked:
     if len(remarks) > _REMARKS:
         say(console, f"and {len(remarks) - _REMARKS} other remarks, each of fewer images")
     return Checked(Paths(good), np.array(sizes, np.int64), skipped)
+
+
+def key_of(found: Found) -> str:
+    """What decides, besides the files, what opening them shows."""
+    return f"{_VERSION} {found.read.__module__}.{found.read.__qualname__} {found.bands}"
 
 
 def _look_at(found: Found, memory: ImageIndex, texts: list[str]) -> list[tuple[str, int, Looked]]:
