@@ -124,7 +124,7 @@ def cluster_sums(points: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor
     sums = points.new_zeros(k, points.shape[1], dtype=torch.float64)
     masses = points.new_zeros(k, dtype=torch.float64)
     for rows in _chunks(len(points)):
-        member = F.one_hot(labels[rows], k).to(points)
+        member = points.new_zeros(len(labels[rows]), k).scatter_(1, labels[rows, None], 1)
         sums += member.T @ points[rows]
         masses += member.sum(0)
     return sums.to(points), masses.to(points)
