@@ -1,9 +1,11 @@
 """Mini-batch k-means: centroids are means of everything they were given."""
 
+import weakref
+
 import torch
 
 from training.clustering.kmeans import kmeans, nearest
-from training.clustering.minibatch_kmeans import MiniBatchKMeans
+from training.clustering.minibatch_kmeans import MiniBatchKMeans, _together
 
 
 def two_blobs(n: int, seed: int) -> torch.Tensor:
@@ -47,3 +49,12 @@ def test_a_carried_start_keeps_the_order_of_clusters():
         solver = MiniBatchKMeans(2, init=torch.tensor(order)[:, None].expand(2, 4).clone())
         solver.add(points)
         assert torch.allclose(solver.centroids().mean(1), torch.tensor(order), atol=0.1)
+
+
+def test_batches_are_let_go_of_while_they_are_joined():
+    parts = [torch.full((n, 2), float(n)) for n in (3, 1, 4)]
+    alive = [weakref.ref(part) for part in parts]
+    whole = torch.cat(parts)
+    joined = _together(parts)
+    assert torch.equal(joined, whole)
+    assert [ref() for ref in alive] == [None] * 3

@@ -7,8 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from models.errors import TesseraError
-from tests.training.small_run import make, small_run
+from tests.training.small_run import draw, make, small_run
+from training.methods.picie import view_loader
 from training.methods.picie.method import class_weights, label, level_shares, view_losses
+from training.methods.picie.view_loader import ViewLoader
 from training.trainer import loop
 
 SMALL = ["method=picie", "backbone.name=test_resnet", "picie.code_dim=8", "picie.epochs=1", "picie.batch_size=4"]
@@ -104,6 +106,22 @@ def test_the_two_views_share_what_they_show(tmp_path):
     assert float((first - second).abs().mean()) < 12  # of 255; sharp borders move by part of a cell
     other = resized_crop(F.avg_pool2d(item.views[1][None], 4), [method.loader.load(1, "both", 3).crop], method.side)
     assert float((first - other).abs().mean()) > 2 * float((first - second).abs().mean())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_run_decodes_every_image_once_and_kept_views_are_those_made_anew(tmp_path, monkeypatch, kept):
+    if not kept:
+        monkeypatch.setattr(view_loader, "_KEPT_NUMBERS", 0)
+    run = small_run(tmp_path, *SMALL, "picie.epochs=2", images=draw(tmp_path / "images"))
+    decoded = []
+    monkeypatch.setattr(run.images, "load", lambda i: decoded.append(i) or type(run.images).load(run.images, i))
+    method = make(run)
+    loop.fit(method, method.stages(), run)
+    method.centroids()
+    assert sorted(decoded) == list(range(8))
+    views = [method.loader.load(1, which, 3).views for which in ("first", "second")]
+    both = ViewLoader(run, method.config.augment, 4)._made(1, "both", 3).views
+    assert all(torch.equal(one[0], other) for one, other in zip(views, both, strict=True))
 
 
 def test_agreeing_views_have_within_equal_across():
