@@ -216,7 +216,8 @@ class Stego(Method[StegoConfig]):
             return correspondence.drop_channels(x, config.dropout, generator)
 
         crops = [batch[name].tolist() for name in ("anchor", "neighbor")]
-        both = [self.features.batch(which, device) for which in crops]
+        # Channels last: 1×1 convolutions and samples of 384 channels take two thirds of the time.
+        both = [self.features.batch(which, device).contiguous(memory_format=torch.channels_last) for which in crops]
         valid = self.features.valid_cells(crops[0], device), self.features.valid_cells(crops[1], device)
         with precision.autocast(self.run.recipe.compute.precision, device):
             codes = [self.network.head(maps, dropout) for maps in both]
