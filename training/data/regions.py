@@ -91,8 +91,8 @@ def segment_at(
 ) -> NDArray[np.uint16]:
     """`segment` at several scales, uint16 [S, H, W]: compiled, the pixels' differences are sorted once for all of them.
 
-    Without the kernels scikit-image answers: the same regions, but where differences are equal to the last bit, which
-    only pixels of the same color are.
+    Without the kernels scikit-image answers: the same regions, but where differences are equal to the last bit (many
+    are, of unsmoothed pixels): their order is the pixels' here, and there the processor's.
     """
     units = np.array(scales, np.float64) / 255
     found = bindings.felzenszwalb(image, _gaussian(sigma), units, np.array(min_sizes_px, np.int64))

@@ -111,7 +111,7 @@ def test_other_scales_are_other_regions(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not bindings.compiled(), reason="no compiler was there when this was installed")
-@pytest.mark.parametrize("sigma", [0.0, 0.8, 2.0])
+@pytest.mark.parametrize("sigma", [0.5, 0.8, 2.0])  # 0 leaves many differences equal
 def test_compiled_regions_are_scikit_images(sigma: float, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (60, 83, 3), np.uint8)
@@ -125,6 +125,15 @@ def test_compiled_regions_are_scikit_images(sigma: float, monkeypatch: pytest.Mo
             assert np.array_equal(mine, segment_at(image, **cut))
             if image is not flat:  # scikit-image cannot pad a line
                 assert np.array_equal(even, [equalize(image, limit) for limit in (0.01, 0.03, 1.0)])
+
+
+@pytest.mark.skipif(not bindings.compiled(), reason="no compiler was there when this was installed")
+def test_equal_differences_go_in_the_order_of_the_pixels() -> None:
+    """What is too small joins the first of two neighbors that are equally far."""
+    image = np.zeros((1, 7, 3), np.uint8)
+    image[0, :, 0] = [0, 0, 0, 100, 200, 200, 200]
+    assert segment(image, scale=10, min_size_px=1, sigma=0).tolist() == [[0, 0, 0, 1, 2, 2, 2]]
+    assert segment(image, scale=10, min_size_px=3, sigma=0).tolist() == [[0, 0, 0, 0, 1, 1, 1]]
 
 
 def test_what_one_release_earlier_cut_is_taken_as_it_is(folder: Path, tmp_path: Path) -> None:
