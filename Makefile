@@ -1,5 +1,6 @@
-# The only door. `make serve` and `make test` set up whatever they need, each in its own environment.
+# The only door. Each target sets up what it needs, in an environment of its own.
 #   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle] [EXTRAS=openvino] [OPEN=1]   the service, on the embedded default
+#   make train DATA=photos [OUT=runs/photos] [METHOD=picie] [ARGS=--dry-run]      a folder of images → a bundle and a report
 #   make test                                                      the tests
 #   make check                                                     format, lint, types, floor plan
 #   make train-demo                                                training, on drawn streets, in a minute or two
@@ -15,6 +16,11 @@ EXTRAS ?=
 LOCK ?= 1
 UPGRADE ?=
 AUDIT ?=
+DATA ?=
+OUT ?=
+METHOD ?=
+ARGS ?=
+export DATA OUT METHOD
 ONLY ?=
 SOAK ?= 1800
 SECONDS ?= 600
@@ -22,18 +28,28 @@ SECONDS ?= 600
 SERVE := .venv-serve$(if $(LOCK),,-unlocked)
 TRAIN := .venv$(if $(LOCK),,-unlocked)
 TOOLS := .venv-tools
+# What training needs, without the tools of the tests; where the tests' environment is, that one has it.
+TRAINING := $(if $(wildcard $(TRAIN)/.ready),$(TRAIN),.venv-train$(if $(LOCK),,-unlocked))
 comma := ,
 KERNELS := $(wildcard models/native/*.c models/native/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
-.PHONY: help serve test test-all torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
+.PHONY: help serve train test test-all torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
 	lock audit clean
 
 help:
-	@sed -n '2,7s/^# *//p' Makefile
+	@sed -n '2,8s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $(foreach b,$(BUNDLE),--bundle $(b))
+
+# DATA and OUT as the shell gave them, spaces and all; OUT= is runs/, and the name of the folder of images.
+train:
+	@[ -n "$$DATA" ] || { echo "name your folder of images: make train DATA=photos [OUT=runs/photos] [METHOD=picie]"; exit 2; }
+	@[ -d "$$DATA" ] || { echo "DATA=$$DATA: there is no such folder"; exit 2; }
+	@$(MAKE) --silent $(TRAINING)/.ready
+	$(TRAINING)/bin/python training/train.py --data "$$DATA" --out "$${OUT:-runs/$$(basename "$$DATA")}" \
+		$${METHOD:+--method "$$METHOD"} $(ARGS)
 
 test: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -64,9 +80,9 @@ format: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff check --fix .
 
 # Twenty-four drawn streets, PiCIE from nothing, a minute or two: what training looks like where there are no photos yet.
-train-demo: $(TRAIN)/.ready
-	$(TRAIN)/bin/python -m training.data.synthetic runs/demo/photos
-	$(TRAIN)/bin/python training/train.py --data runs/demo/photos --out runs/demo/run --method picie --set clusters.k=6
+train-demo: $(TRAINING)/.ready
+	$(TRAINING)/bin/python -m training.data.synthetic runs/demo/photos
+	$(TRAINING)/bin/python training/train.py --data runs/demo/photos --out runs/demo/run --method picie --set clusters.k=6
 
 # The figures of the README. Ours beside every peer that `make peers` installed: about twenty minutes on two idle cores.
 bench: $(TRAIN)/.ready $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
@@ -111,6 +127,11 @@ $(SERVE)/.ready-$(RUNTIME)$(EXTRAS): pyproject.toml $(KERNELS) $(wildcard $(pats
 	@$(SERVE)/bin/python -c 'from models.crf.cpu.warmup import warm; warm()'
 	@touch $@
 
+.venv-train$(if $(LOCK),,-unlocked)/.ready: pyproject.toml $(KERNELS) requirements/build.txt requirements/training.txt
+	@echo "setting up $(@D): torch and timm, about 6.3 GB on Linux with the libraries of CUDA"
+	$(call install,$(@D),training,cpu$(comma)training)
+	@touch $@
+
 $(TRAIN)/.ready: pyproject.toml $(KERNELS) requirements/build.txt requirements/dev.txt
 	@echo "setting up $(TRAIN): torch, timm and the tools of the tests (about 5 GB)"
 	$(call install,$(TRAIN),dev,cpu$(comma)training$(comma)dev)
@@ -136,4 +157,4 @@ audit:
 	@$(TOOLS)/bin/python -m requirements.audit $(AUDIT)
 
 clean:
-	rm -rf .venv .venv-unlocked .venv-serve .venv-serve-unlocked $(TOOLS)
+	rm -rf .venv .venv-unlocked .venv-train .venv-train-unlocked .venv-serve .venv-serve-unlocked $(TOOLS)

@@ -3,7 +3,9 @@
 Knows nothing of what is in them.
 """
 
+import errno
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
@@ -22,6 +24,26 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         scratch.unlink(missing_ok=True)
         raise
+
+
+def reserve(path: Path) -> None:
+    """Gives a new file the room on the disk that its length says. Raises OSError where there is none, and it goes.
+
+    Whoever writes to a mapped file that has no room is ended by the system, without a word.
+    """
+    allocate = getattr(os, "posix_fallocate", None)  # not on macOS
+    size = path.stat().st_size
+    try:
+        if size > shutil.disk_usage(path.parent).free:  # asking would take all there is before it is refused
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if allocate is not None and size:
+            with path.open("r+b") as file:
+                allocate(file.fileno(), 0, size)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+            return
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from None
 
 
 def move_aside(path: Path, also: Sequence[str] = ()) -> Path:

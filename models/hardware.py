@@ -8,6 +8,8 @@ import gc
 import math
 import os
 import platform
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +18,9 @@ _GROUPS = Path("/proc/self/cgroup")
 _HIERARCHY = Path("/sys/fs/cgroup")
 _PROCESSOR = Path("/proc/cpuinfo")
 _MAPS = Path("/proc/self/maps")
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")
+_MEMORY = Path("/proc/meminfo")
 _DONTNEED = 4  # MADV_DONTNEED
 
 
@@ -23,16 +28,16 @@ def cores() -> int:
     """Processors this process may use: its affinity, cut by the quota of its control group and of those around it."""
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, math.ceil(min([allowed, *map(_quota, _control_groups())])))
+    return max(1, math.ceil(min([allowed, *map(_quota, _control_groups("cpu"))])))
 
 
-def _control_groups() -> Iterator[Path]:
-    """Folders of those this process's time is counted in, from its own outwards, versions 1 and 2."""
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Folders of those this process's time, or memory, is counted in, from its own outwards, versions 1 and 2."""
     for line in _text(_GROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        top = _HIERARCHY / "cpu" if controllers else _HIERARCHY
+        top = _HIERARCHY / controller if controllers else _HIERARCHY
         own = top / path.lstrip("/")
         for group in (own, *own.parents):
             yield group
@@ -72,6 +77,31 @@ def processor_details() -> str:
         return f"{platform.machine()} {platform.processor()}"
     lines = text.partition("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU ")))
+
+
+def reset_peak() -> None:
+    """`peak_bytes` counts from now on, where the system can (Linux)."""
+    with suppress(OSError):
+        _RESET.write_text("5")
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held since the last reset, or ever where there is none."""
+    for line in _text(_STATUS).splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most * (1 if sys.platform == "darwin" else 1024)
+
+
+def available_bytes() -> int | None:
+    """Memory that this machine, and every control group around this process, still has; None: nobody says."""
+    found = [int(line.split()[1]) * 1024 for line in _text(_MEMORY).splitlines() if line.startswith("MemAvailable")]
+    for group in _control_groups("memory"):
+        for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+            with suppress(ValueError):  # "max", or no such file
+                found.append(int(_text(group / limit)) - int(_text(group / used)))
+    return max(0, min(found)) if found else None
 
 
 def trim() -> None:

@@ -36,6 +36,7 @@ class Lock(NamedTuple):
 LOCKS = {
     "build": Lock(),
     "dev": Lock(("cpu", "training", "dev"), base=True),
+    "training": Lock(("cpu", "training"), base=True, like="dev"),
     "serve-cpu": Lock(("cpu",), base=True, like="dev"),
     "serve-gpu": Lock(("gpu",), base=True, like="serve-cpu"),
     "openvino": Lock(("openvino",), like="dev"),

@@ -16,7 +16,6 @@ if __name__ == "__main__":  # the script's own folder comes first on the path, a
 import copy
 import hashlib
 import json
-import shlex
 import shutil
 import tempfile
 import time
@@ -38,12 +37,12 @@ from models.errors import TesseraError, UsageError
 from models.inference import Predictor
 from models.manifest import Provenance
 from models.preprocess import fit
-from training import methods
+from training import command_line, methods
 from training.clustering.hierarchy import hierarchy
 from training.clustering.kmeans import kmeans
-from training.config import facts
+from training.config import facts, run_folder
 from training.config import recipe as recipes
-from training.config.run import Run, begin, folders_of, write_text
+from training.config.run import Run, folders_of, write_text
 from training.data import datasets
 from training.discovery import choose_k, code_sample
 from training.discovery.code_sample import CodeSample, Grid, Remembered
@@ -240,8 +239,9 @@ def command(
     console = Console(stderr=True)
     with exit_code(console):
         count = _count(k)
-        begun = begin(folder, resume=True)
-        assert begun is not None  # or it had raised
+        begun = run_folder.begun(folder)
+        if begun is None:
+            raise UsageError(f"{folder} holds no run: name the --out of one")
         if not (folder / "bundle").is_dir():
             raise UsageError(f"{folder} has no bundle yet: let its training end first")
         if (
@@ -262,7 +262,7 @@ def command(
     print(f"{len(made.manifest.clusters)} clusters")
     print(f"bundle  {made.path}")
     print(f"report  {report_of(made.path)}")
-    print(f"serve   tessera serve --bundle {shlex.quote(str(made.path))}")
+    print(f"serve   {command_line.command('serve', '--bundle', made.path)}")
 
 
 def _count(k: str) -> int | None:

@@ -6,30 +6,31 @@ Knows no method and no network: it opens the images, settles the recipe and the 
 clusters where the method leaves that to it, measures, exports.
 """
 
+import signal
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # torch takes seconds to come, and nothing has begun: no traceback
 
 import json
-import shlex
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from models.bundle import Bundle
 from models.errors import UsageError
-from training import methods
+from training import command_line, methods, plan
 from training.config import recipe as recipes
+from training.config import run_folder
 from training.config.facts import note
-from training.config.run import Run, begin, folders_of, require_same, resume_command, write_text
+from training.config.lock import locked
+from training.config.run import Run, folders_of, require_resumable, require_same_images, resume_command, write_text
 from training.data import datasets
 from training.data.errors import DataError
 from training.data.images import evenly
@@ -43,37 +44,36 @@ from training.export.onnx import Deployed, to_onnx
 from training.export.write_bundle import write_bundle
 from training.methods.base import Method
 from training.pretraining import weights
-from training.progress import exit_code
+from training.progress import LoggedConsole, Progress, exit_code, say, span, tell
 from training.report import training_page
-from training.trainer import loop
+from training.report.previews import Previews
+from training.stage_costs import StageCosts
+from training.trainer import initial, loop
 from training.trainer.seeds import seed_all
 
 _DEFAULT_METHOD = "stego"
+_DRY_RUN_S, _MEASURED_S = 2.0, 0.0  # of measuring: where it is all that is done; before a run one call of each
+_SKIPPED_SHOWN = 20  # by a dry run
 _CHECKED_IMAGES = 4  # on which ONNX is held against torch
 
 
 def train(run: Run) -> Bundle:
     """Everything after the images are open: weights, stages, clusters, measuring, bundle and report."""
-    asked, seconds = run.recipe, dict[str, float]()
-    with timed("weights", seconds):
+    asked, costs = run.recipe, StageCosts(run)
+    with costs.timed("weights"):
         run = replace(run, recipe=run.recipe.model_copy(update={"backbone": weights.settle(run)}))
         method = build(run)
-    with timed("prepare", seconds):
+        if (begun := run.checkpoints / initial.FILE).exists():
+            initial.load(method, initial.read(begun), begun.name)
+    with costs.timed("prepare"):
         method.prepare()
-    seconds["stages"] = loop.fit(method, method.stages(), run)
-    with timed("clusters", seconds):
+    with costs.timed("stages"):
+        trained = loop.fit(method, method.stages(), run, watch=Previews(run, method))
+    with costs.timed("clusters"), Progress(run.console, "clusters", None):
         found = discover(run, method)
-    bundle = finish(run, found, seconds)
+    bundle = finish(run, found, costs, trained)
     write_text(run.folder / "report.html", training_page.page_of(bundle, recipes.encode(asked), run))
     return bundle
-
-
-@contextmanager
-def timed(what: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Notes how long the block took."""
-    began = time.monotonic()
-    yield
-    seconds[what] = time.monotonic() - began
 
 
 def build(run: Run) -> Method[Any]:
@@ -83,36 +83,40 @@ def build(run: Run) -> Method[Any]:
     return kind(kind.Config.model_validate(run.recipe.options), run)
 
 
-def finish(run: Run, found: Segmenter, seconds: dict[str, float]) -> Bundle:
-    """Measures on the training images and writes RUN/bundle."""
+def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bundle:
+    """Measures on the training images and writes RUN/bundle. trained: seconds of the stages, over all resumptions."""
     recipe, images = run.recipe, run.images
     spec = input_spec(found.encoder, recipe.input.size).model_copy(update={"bands": images.bands})
     named: tuple[tuple[str, str], ...] = ()
     if recipe.export.align_to:
-        with timed("aligning", seconds):
+        with costs.timed("aligning"):
             found, named = carried_over(found, spec, run)
-    with timed("exporting", seconds):
+    with costs.timed("exporting"), Progress(run.console, "exporting", None):
         onnx = to_onnx(Deployed(found.encoder, found.compared.detach().float()), spec)
-    with timed("measuring", seconds):
+    with costs.timed("measuring"):
         seen = measure(
             found, spec, images, exemplars=recipe.export.exemplars, device=run.device, console=run.console,
             most=recipe.export.measured_images, onnx=onnx, seed=recipe.seed, workers=recipe.workers,
         )  # fmt: skip
     note(run, "photos", seen.photos.facts())
-    return write_bundle(
-        found,
-        spec,
-        provenance.origin(run),
-        fractions=seen.fractions.tolist(),
-        golden=seen.golden,
-        exemplars=seen.exemplars,
-        images=[images[i] for i in evenly(len(images), _CHECKED_IMAGES)],
-        report=training_page.facts(images, seen, run.device, loop.read_log(run.log), seconds, found.agreement),
-        console=run.console,
-        folder=run.folder / "bundle",
-        onnx=onnx,
-        named=named,
+    report = training_page.facts(
+        images, seen, run.device, loop.read_log(run.log), costs.seconds | {"stages": trained}, found.agreement
     )
+    with costs.timed("checking"), Progress(run.console, "checking", None):
+        return write_bundle(
+            found,
+            spec,
+            provenance.origin(run),
+            fractions=seen.fractions.tolist(),
+            golden=seen.golden,
+            exemplars=seen.exemplars,
+            images=[images[i] for i in evenly(len(images), _CHECKED_IMAGES)],
+            report=report,
+            console=run.console,
+            folder=run.folder / "bundle",
+            onnx=onnx,
+            named=named,
+        )
 
 
 def default_recipe(method: str | None) -> dict[str, Any]:
@@ -133,7 +137,17 @@ def command(
     override: Annotated[
         list[str] | None, typer.Option("--set", metavar="a.b=v", help="Override one value of the recipe.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, by its own recipe.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the run in OUT, and nothing else, and begin anew.")
+    ] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKPOINT", help="Begin with an earlier run's weights: its folder, or a checkpoint."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes, and change nothing.")
+    ] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     dataset: Annotated[
         str | None,
@@ -147,35 +161,106 @@ def command(
     ] = False,
 ) -> None:
     """Train on a folder of unlabelled images; writes OUT/bundle and OUT/report.html."""
-    console = Console(stderr=True)
-    with exit_code(console, again=resume_command(out)):
+    console = LoggedConsole()
+    again = [command_line.again("train")]  # until the run begins; then it goes on
+    with exit_code(console, again=lambda: again[-1]):
         where = _device(device)
-        begun = begin(out, resume=resume)
+        if resume and (overwrite or init):
+            raise UsageError("--resume goes on with a run as it began: leave out --overwrite and --init")
+        before = run_folder.begun(out) if resume else None
+        if resume and before is None:
+            raise UsageError(f"{out} holds no run to go on with; leave --resume out to start one")
         overrides = [*(override or []), *(["export.exemplars=0"] if no_exemplars else [])]
         if align_to is not None:
             Bundle.load(align_to)  # what is wrong with it is said before hours of training
             overrides.append(f"export.align_to={json.dumps(str(align_to.resolve()), ensure_ascii=False)}")
-        before = recipes.parse(begun["recipe"], config_of=methods.config) if begun else None
-        if before and recipe is None and method is None and dataset is None and not overrides:
-            settled = before
-        else:
-            page = recipes.read(recipe) if recipe else default_recipe(method or (before.method if before else None))
-            settled = recipes.parse(page, config_of=methods.config, overrides=overrides, method=method, dataset=dataset)
-        folders = data or (folders_of(begun["data"]) if begun else None)
+        settled = settle(before, recipe, overrides, method=method, dataset=dataset, out=out)
+        folders = data or (folders_of(before["data"]) if before else None)
         if not folders:
             raise DataError("--data is missing: the folder that holds your images")
-        bands = settled.data.bands or None
-        images = datasets.open(
-            settled.dataset, folders, split=settled.split, bands=bands, console=console, without=[out],
-            label_maps=settled.data.label_maps, index=out / "cache" / "images.sqlite3",
-        )  # fmt: skip
-        run = Run(settled, images, out, where, console)
-        if begun and before:
-            require_same(begun["data"], before, run)
-        else:
+        if before is None:
+            run_folder.require_free(out, overwrite=overwrite)
+        start = initial.find(init) if init else None
+        if start and overwrite and out.resolve() in start.resolve().parents:
+            raise UsageError(f"--init {init} lies in {out}, which --overwrite removes: name another --out")
+        with nullcontext() if dry_run else locked(out):
+            images = datasets.open(
+                settled.dataset, folders, split=settled.split, bands=settled.data.bands or None, console=console,
+                without=[out], label_maps=settled.data.label_maps,
+                index=None if dry_run else out / "cache" / "images.sqlite3",
+            )  # fmt: skip
+            run = Run(settled, images, out, where, console)
+            if before:
+                require_same_images(before["data"], images)
+            if dry_run:
+                show_plan(run, start)
+                return
+            planned = None if before else plan_of(run, start, seconds=_MEASURED_S)
+            if planned:
+                run_folder.clear(out)
+                if start:
+                    keep_initial(run, start)
             run.write_facts()
-        bundle = train(run)
-    _tell(run, bundle)
+            again.append(resume_command(out))
+            console.log_to(out / "train.log")
+            if planned:
+                note(run, "plan", planned.facts())
+                say(console, f"about {span(planned.seconds)} on {where}, {planned.disk_bytes / 1e6:.0f} MB of disk")
+            try:
+                bundle = train(run)
+            except torch.OutOfMemoryError:  # of a GPU
+                raise MemoryError from None
+        _tell(run, bundle)
+
+
+def plan_of(run: Run, start: Path | None, *, seconds: float) -> plan.Plan:
+    """What the run takes. Raises TesseraError where it could not end, or the weights of `start` do not fit."""
+    found = plan.make(run, init=start, seconds=seconds)
+    found.require_room(run.folder)
+    return found
+
+
+def show_plan(run: Run, start: Path | None) -> None:
+    """Shows what --dry-run promises: prepared images, what is left out, the plan. Writes one picture beside the run."""
+    console, skipped = run.console, run.images.skipped
+    found = plan_of(run, start, seconds=_DRY_RUN_S)
+    tell(console, f"{len(run.images)} images, {len(skipped)} left out")
+    for one in skipped[:_SKIPPED_SHOWN]:
+        tell(console, f"  {run.images.names.of(one.path)}: {one.reason}")
+    if len(skipped) > _SKIPPED_SHOWN:
+        tell(console, f"  and {len(skipped) - _SKIPPED_SHOWN} more, all of which skipped.txt will name")
+    for line in found.lines():
+        tell(console, line)
+    beside = run.folder.absolute().parent
+    file = (beside if beside.is_dir() else Path()) / f"{run.folder.name}-plan.png"
+    plan.picture(run, file)
+    tell(console, f"{plan.SHOWN} images as the network gets them: {file}")
+    tell(console, f"nothing else was written; to begin: {command_line.again('train', without='--dry-run')}")
+
+
+def settle(
+    before: dict[str, Any] | None,
+    page: Path | None,
+    overrides: list[str],
+    *,
+    method: str | None,
+    dataset: str | None,
+    out: Path,
+) -> recipes.Recipe:
+    """The recipe of a run: a page, the run's own where it goes on, or one for a folder of photos. Raises UsageError."""
+    named = recipes.read(page) if page else (before["recipe"] if before else default_recipe(method))
+    found = recipes.parse(named, config_of=methods.config, overrides=overrides, method=method, dataset=dataset)
+    if before:
+        require_resumable(recipes.parse(before["recipe"], config_of=methods.config), found, out)
+    return found
+
+
+def keep_initial(run: Run, path: Path) -> None:
+    """Copies the checkpoint that a run begins with, and the backbone that was trained for it, into the run's folder."""
+    run.checkpoints.mkdir(exist_ok=True)
+    shutil.copyfile(path, run.checkpoints / initial.FILE)
+    if (backbone := initial.backbone(path)) and run.recipe.backbone.weights == "auto":
+        shutil.copyfile(backbone, run.folder / weights.FILE)
 
 
 def _device(name: str) -> torch.device:
@@ -192,10 +277,10 @@ def _device(name: str) -> torch.device:
 def _tell(run: Run, bundle: Bundle) -> None:
     count = len(run.images.skipped)
     skipped = f", {count} skipped (see {run.folder / 'skipped.txt'})" if count else ""
-    print(f"{len(run.images)} images{skipped}, {len(bundle.manifest.clusters)} clusters")
-    print(f"bundle  {bundle.path}")
-    print(f"report  {run.folder / 'report.html'}")
-    print(f"serve   tessera serve --bundle {shlex.quote(str(bundle.path))}")
+    tell(run.console, f"{len(run.images)} images{skipped}, {len(bundle.manifest.clusters)} clusters")
+    tell(run.console, f"bundle  {bundle.path}")
+    tell(run.console, f"report  {run.folder / 'report.html'}")
+    tell(run.console, f"serve   {command_line.command('serve', '--bundle', bundle.path)}")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from tests.training.small_run import draw, make, small_run
 from training.trainer import loop
-from training.trainer.loop import Interrupted
+from training.trainer.interruption import Interrupted
 
 METHODS = {
     "stego": ["stego.steps=5", "stego.batch_size=4", "stego.shifts=auto"],

@@ -90,7 +90,7 @@ def make(folder: Path) -> None:
 
 def learned(run: Path) -> dict[str, torch.Tensor]:
     """Everything in a run's checkpoint that training decides; the frozen backbone is left out."""
-    tensors = load_file(run / "checkpoint.safetensors")
+    tensors = load_file(run / "checkpoints" / "last.safetensors")
     return {name: tensor for name, tensor in tensors.items() if name.startswith(LEARNED)}
 
 
@@ -121,7 +121,7 @@ def test_a_run_goes_on_to_where_its_own_version_went(begun: Path, capsys: pytest
         # Without the optimizer's moments, or in another order of the photos, it is off by 8e-5 and more.
         assert float((found[name] - value).abs().mean()) < 1e-6, name
         assert torch.equal(found[name], value) or not same_bits, name
-    steps = [json.loads(line)["step"] for line in (begun / "log.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (begun / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 9))
     now, then = Bundle.load(begun / "bundle"), bundle_of(begun.parent / "then")
     recipe, before = now.manifest.provenance.recipe, then.manifest.provenance.recipe

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.files import move_aside, write_atomically
+from models.files import move_aside, reserve, write_atomically
 
 
 def test_the_new_file_takes_the_old_ones_place(tmp_path: Path) -> None:
@@ -51,3 +51,16 @@ def test_what_is_damaged_is_moved_aside_and_never_onto_another(tmp_path: Path) -
     assert len(list(tmp_path.iterdir())) == 6
     with pytest.raises(FileNotFoundError):
         move_aside(file)
+
+
+def test_room_is_had_or_refused_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "array"
+    path.touch()
+    os.truncate(path, 2**20)
+    reserve(path)
+    assert path.stat().st_blocks * 512 >= 2**20
+    os.truncate(path, 2**43)  # as long as no disk is wide, and empty
+    with pytest.raises(OSError, match="No space left") as told:
+        reserve(path)
+    assert told.value.filename == str(path)
+    assert not path.exists()

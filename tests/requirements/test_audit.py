@@ -70,6 +70,7 @@ def test_what_is_known_is_one_and_a_table(
         "heic",
         "serve-cpu",
         "serve-gpu",
+        "training",
     ]
 
 

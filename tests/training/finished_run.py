@@ -14,6 +14,7 @@ from training.config import recipe as recipes
 from training.config.run import Run
 from training.discovery.segmenter import Segmenter
 from training.report import training_page
+from training.stage_costs import StageCosts
 from training.train import finish
 
 
@@ -23,7 +24,7 @@ def finished(folder: Path, *overrides: str) -> tuple[Run, Bundle]:
     torch.manual_seed(0)
     toy = Toy(ToyConfig(), run)
     found = Segmenter(toy.encoder().eval(), toy.centroids(), toy.assignment, toy.temperature)
-    return run, finish(run, found, {"stages": 2.0})
+    return run, finish(run, found, StageCosts(run), trained=2.0)
 
 
 def page(run: Run, bundle: Bundle) -> str:

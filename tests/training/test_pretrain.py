@@ -29,7 +29,8 @@ from training.pretrain import main
 from training.pretraining import contrastive
 from training.pretraining.contrastive import Pretraining, PretrainOptions, contrast, draw, pretrain, rate, save, train
 from training.trainer import loop
-from training.trainer.loop import Interrupted, Workspace
+from training.trainer.interruption import Interrupted
+from training.trainer.loop import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")

@@ -126,6 +126,13 @@ class ExportSection(Section):
     licence: str = "unknown"  # of the pretrained weights, copied to NOTICE
 
 
+class TrainSection(Section):
+    """What is kept of a training while it goes on; nothing of the result depends on it."""
+
+    preview_every: int = Field(default=100, ge=0)  # steps between two pictures of a few images; 0: none
+    checkpoint_every: int = Field(default=0, ge=0)  # steps between two checkpoints that stay; 0: the last alone
+
+
 class Recipe(Section):
     """Everything that decides a result, apart from the images themselves."""
 
@@ -140,6 +147,7 @@ class Recipe(Section):
     input: InputSection = InputSection()
     clusters: ClusterSection = ClusterSection()
     export: ExportSection = ExportSection()
+    train: TrainSection = TrainSection()
     options: dict[str, Any] = Field(default_factory=dict)  # the table named after the method, checked by it
 
     @cached_property

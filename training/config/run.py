@@ -5,14 +5,16 @@ Knows nothing of methods. What a method may ask of its surroundings is here and 
     RUN/run.json                 what was asked, of which images: what --resume is held to
     RUN/recipe.toml              the recipe with every value spelled out; `--recipe` takes it
     RUN/skipped.txt              images that could not be read, one a line, with the reason
-    RUN/log.jsonl                losses and speed
-    RUN/checkpoint.safetensors   weights, optimizer, random generators
+    RUN/train.log                what the console showed, with the time of day
+    RUN/metrics.jsonl            losses and speed
+    RUN/tensorboard/, previews/  the same for TensorBoard; a few images beside their maps as training goes on
+    RUN/checkpoints/             last.safetensors: weights, optimizer, random generators
     RUN/cache/                   features, neighbors, regions; may be deleted
+    RUN/cache/facts/             what its parts measured, for the report
     RUN/bundle/, report.html     the result
 """
 
 import json
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +24,17 @@ from rich.console import Console
 
 from models.errors import UsageError
 from models.files import write_atomically
+from training import command_line
 from training.config import recipe as recipes
+from training.config import run_folder
 from training.config.recipe import Recipe
 from training.data.duplicates import duplicates
 from training.data.images import Images
 from training.data.regions import RegionCache, RegionOptions, open_regions, thinned
 from training.progress import say
 
-_EARLIER = {"family": "dino"}  # whose conventions 0.3 took for all weights: what it began goes on as it began
-
-_EARLIER_DATA = {"label_maps": "as_photos"}  # which 0.3 took them for
+# Of the recipe, what may change when a run goes on: nothing that was learned depends on it.
+_FREE = ("workers", "export.", "train.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,16 @@ class Run:
     @property
     def log(self) -> Path:
         """The log of all its stages."""
-        return self.folder / "log.jsonl"
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of its checkpoints; `last.safetensors` is the one that training goes on from."""
+        return self.folder / "checkpoints"
+
+    def events(self, name: str) -> Path:
+        """Folder of TensorBoard's events of the training whose checkpoint has that name."""
+        return self.folder / "tensorboard" / ("training" if name == "last" else name)
 
     def regions(self, options: RegionOptions, *, most: int | None = None) -> RegionCache:
         """Its images cut into regions, from disk where they are there; of more than `most`, that many drawn evenly."""
@@ -66,7 +78,7 @@ class Run:
         return open_regions(paths, options, folder, self.console, workers=self.recipe.workers, read=read)
 
     def write_facts(self) -> None:
-        """run.json, recipe.toml and skipped.txt. Done once, before the first step."""
+        """run.json, recipe.toml and skipped.txt: before the first step, and when a run goes on with what may change."""
         facts = {
             "data": {
                 "folders": [str(root) for root in self.images.names.roots],
@@ -79,7 +91,7 @@ class Run:
         write_text(self.folder / "recipe.toml", recipes.encode(self.recipe))
         write_text(self.folder / "skipped.txt", "".join(lines))
         self._write_folder_facts()
-        write_text(self.folder / "run.json", json.dumps(facts, indent=1))  # last: its presence says the run began
+        write_text(self.folder / run_folder.FACTS, json.dumps(facts, indent=1))  # last: its presence says the run began
 
     def _write_folder_facts(self) -> None:
         """RUN/cache/facts/folder.json, for the report: what lies beside the images, and copies among them."""
@@ -98,28 +110,23 @@ def write_text(path: Path, text: str) -> None:
 
 def resume_command(folder: Path) -> str:
     """What goes on with the run of a folder."""
-    return f"python training/train.py --out {shlex.quote(str(folder))} --resume"
+    return command_line.command("train", "--out", folder, "--resume")
 
 
-def begin(folder: Path, *, resume: bool) -> dict[str, Any] | None:
-    """Makes a run's folder; answers with the facts of the run that began there, None for a new one.
+def require_resumable(before: Recipe, asked: Recipe, folder: Path) -> None:
+    """Raises UsageError when a run would go on with a recipe that learns something else; names what differs.
 
-    Raises UsageError: a folder in use without --resume, or --resume where there is nothing to go on with.
+    before  the recipe that the run began with
     """
-    facts = folder / "run.json"
-    if resume:
-        if not facts.is_file():
-            raise UsageError(f"{folder} holds no run to go on with; leave --resume out to start one")
-        found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
-        found["recipe"]["backbone"] = _EARLIER | found["recipe"]["backbone"]
-        found["recipe"]["data"] = _EARLIER_DATA | found["recipe"].get("data", {})
-        return found
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if facts.is_file():
-            raise UsageError(f"{folder} holds a run already: add --resume to go on with it, or name another --out")
-        raise UsageError(f"{folder} is not empty: name a new folder as --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    return None
+    differences = [one for one in before.differences(asked) if not one.startswith(_FREE)]
+    if not differences:
+        return
+    anew = command_line.command("train", "--data", "PHOTOS", "--out", "NEW", "--init", folder)
+    raise UsageError(
+        f"the run was begun with {'; '.join(differences)}. --resume goes on with what was learned, so that only"
+        f" {', '.join(name.removesuffix('.') for name in _FREE)} may change: leave the rest out; or let a new run begin"
+        f" with these weights: {anew} --set …"
+    )
 
 
 def folders_of(data: dict[str, Any]) -> list[Path]:
@@ -127,17 +134,8 @@ def folders_of(data: dict[str, Any]) -> list[Path]:
     return [Path(folder) for folder in data.get("folders") or [data["folder"]]]
 
 
-def require_same(data: dict[str, Any], before: Recipe, run: Run) -> None:
-    """Raises UsageError when a run would go on with another recipe or other images; names what differs.
-
-    data, before  "data" of the facts that the run began with, and its recipe then
-    """
-    if differences := before.differences(run.recipe):
-        raise UsageError(
-            f"the run was started with another recipe ({'; '.join(differences)}): --resume without --recipe,"
-            " --method and --set goes on as it began; for another recipe name a new --out"
-        )
-    images = run.images
+def require_same_images(data: dict[str, Any], images: Images) -> None:
+    """Raises UsageError when a run would go on with other images. data: of the facts that it began with."""
     if data["digest"] != images.digest:
         where = f"{' and '.join(map(str, folders_of(data)))} with {data['images']} images"
         raise UsageError(

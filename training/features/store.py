@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
-from models.files import write_atomically
+from models.files import reserve, write_atomically
 from models.nets.backbone import Backbone, VitBackbone
 from models.nets.encoder import Encoder
 from models.types import Array
@@ -202,7 +202,9 @@ def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Array:
             f"the features take {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB left:"
             " choose another --out, a smaller input.train_size, five_crop = false or fewer images"
         )
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    reserve(path)
+    return made
 
 
 def _fill(

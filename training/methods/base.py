@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from models.assign import Assignment
 from models.nets.encoder import Encoder
 from training.config.run import Run
-from training.trainer.stage import Stage
+from training.config.work import Work
+from training.trainer.stage import Batch, Stage
 
 C = TypeVar("C", bound=BaseModel)
 
@@ -35,6 +36,17 @@ class Method(nn.Module, Generic[C]):
     def prepare(self) -> None:
         """Whatever is computed once, before the first stage, and kept on disk (features, neighbors)."""
 
+    def work(self) -> list[Work]:
+        """What `prepare` and the stages do besides their steps: for a plan."""
+        return []
+
+    def stand_in(self) -> None:
+        """Puts something of the right shape in the place of what `prepare` computes, at no cost: for a plan."""
+
+    def sample(self, stage: Stage) -> Batch:
+        """A batch of a stage, to measure a step with; nothing is written."""
+        return next(iter(stage.batches(0)))
+
     def stages(self) -> list[Stage]:
         """The stages, in order."""
         raise TypeError(f"{type(self).__name__} must define stages()")
@@ -45,4 +57,8 @@ class Method(nn.Module, Generic[C]):
 
     def centroids(self) -> Tensor | None:
         """float32 [K, D] learned with the network, or None: the pipeline then clusters the codes."""
+        return None
+
+    def current_centroids(self) -> Tensor | None:
+        """The centers in the middle of training, for previews: cheap, and changes nothing; None: there are none."""
         return None

@@ -34,8 +34,10 @@ from training.clustering.kmeans import kmeans
 from training.config import precision
 from training.config.recipe import Section
 from training.config.run import Run
+from training.config.work import Work
 from training.data import validity
 from training.data.preprocess import input_spec
+from training.features import stand_ins
 from training.features.frozen import frozen_network
 from training.features.store import FeatureOptions, open_features
 from training.losses.collapse import signs
@@ -147,7 +149,7 @@ class Cause(Method[CauseConfig]):
 
     def prepare(self) -> None:
         """Features, from disk where they are there, and their mean."""
-        options = FeatureOptions(self.config.five_crop, self.config.precision)
+        options = self._feature_options()
         self.features = open_features(self.network, options, self.run)
         side = self.features.maps.shape[-1]
         if side < self.config.cell:
@@ -156,6 +158,17 @@ class Cause(Method[CauseConfig]):
             )
         if self.config.center:
             self.backbone.center.copy_(self._mean())
+
+    def _feature_options(self) -> FeatureOptions:
+        return FeatureOptions(self.config.five_crop, self.config.precision)
+
+    def work(self) -> list[Work]:
+        """The features."""
+        return [stand_ins.features_work(self.network.backbone, self._feature_options(), self.run)]
+
+    def stand_in(self) -> None:
+        """Features of the right shape."""
+        self.features = stand_ins.features(self.network.backbone, self._feature_options(), self.run)
 
     def stages(self) -> list[Stage]:
         """Codebook, contrast, probe."""
@@ -198,6 +211,10 @@ class Cause(Method[CauseConfig]):
     def centroids(self) -> Tensor | None:
         """The probe's centers, float32 [K, D] at length 1; None when the codes are to be clustered instead."""
         return self.probe.centroids() if self.config.centroids == "probe" else None
+
+    def current_centroids(self) -> Tensor:
+        """The probe's."""
+        return self.probe.centroids()
 
     def _batches(self, stage: int, epoch: int) -> Iterator[Batch]:
         """Every crop once, in an order that seed, stage and epoch decide.

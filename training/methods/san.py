@@ -31,9 +31,11 @@ from models.nets.heads import FPNHead
 from models.nets.semantics import HEAD_DIM, SanEncoder, SemanticEncoder
 from training.config.recipe import Section
 from training.config.run import Run
+from training.config.work import Work
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.preprocess import four_by_three
 from training.data.regions import RegionOptions, signed
+from training.features import stand_ins
 from training.features.region_codes import pool
 from training.losses.collapse import signs
 from training.losses.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
@@ -104,9 +106,18 @@ class San(Method[SanConfig]):
 
     def prepare(self) -> None:
         """Images at one size and their regions, from disk where they are there."""
-        size = four_by_three(self.run.recipe.input.size)
-        options = RegionOptions(size=size, scales=self.config.region_scales)
-        self.regions = self.run.regions(options, most=self.config.max_images)
+        self.regions = self.run.regions(self._region_options(), most=self.config.max_images)
+
+    def _region_options(self) -> RegionOptions:
+        return RegionOptions(size=four_by_three(self.run.recipe.input.size), scales=self.config.region_scales)
+
+    def work(self) -> list[Work]:
+        """The regions."""
+        return [stand_ins.regions_work(self._region_options(), self.run, self.config.max_images)]
+
+    def stand_in(self) -> None:
+        """Regions of the right shape."""
+        self.regions = stand_ins.regions(self._region_options(), self.run, self.config.max_images)
 
     def stages(self) -> list[Stage]:
         """One; its rate climbs for twenty steps and then falls to 0 by half a cosine."""
@@ -128,6 +139,8 @@ class San(Method[SanConfig]):
     def centroids(self) -> Tensor:
         """float32 [K, D], rows of length 1: the moving average of the batches' semantics."""
         return self.served.clone()
+
+    current_centroids = centroids
 
     def _generator(self, epoch: int, purpose: int) -> torch.Generator:
         """Unrelated draws for every seed, epoch and purpose."""

@@ -19,6 +19,7 @@ Source: Hamilton et al., Unsupervised Semantic Segmentation by Distilling Featur
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,7 +28,9 @@ from models.nets.heads import ProjectionHead
 from training.config import facts, precision
 from training.config.recipe import Section
 from training.config.run import Run
+from training.config.work import Work
 from training.data import validity
+from training.features import stand_ins
 from training.features.frozen import frozen_network
 from training.features.store import FeatureOptions, open_features, thumbnails
 from training.losses import correspondence
@@ -122,7 +125,7 @@ class Stego(Method[StegoConfig]):
 
     def prepare(self) -> None:
         """Features and neighbors, from disk where they are there; the shifts, if they are to be read off them."""
-        options = FeatureOptions(self.config.five_crop, self.config.precision)
+        options = self._feature_options()
         self.features = open_features(self.network, options, self.run)
         if self.config.weight_crf:
             self.colors = thumbnails(self.features.maps.shape[-1], options, self.run)
@@ -138,6 +141,20 @@ class Stego(Method[StegoConfig]):
                 self._similarities(), shares, None if self.config.shifts == "auto" else self.shifts.tolist()
             )
             self.shifts.copy_(self.balance.shifts)
+
+    def _feature_options(self) -> FeatureOptions:
+        return FeatureOptions(self.config.five_crop, self.config.precision)
+
+    def work(self) -> list[Work]:
+        """The features."""
+        return [stand_ins.features_work(self.network.backbone, self._feature_options(), self.run)]
+
+    def stand_in(self) -> None:
+        """Features of the right shape."""
+        self.features = stand_ins.features(self.network.backbone, self._feature_options(), self.run)
+        if self.config.weight_crf:
+            side = self.features.maps.shape[-1]
+            self.colors = np.broadcast_to(np.zeros((side, side, 3), np.uint8), (len(self.features), side, side, 3))
 
     def stages(self) -> list[Stage]:
         """One: head and cluster probe together."""
@@ -165,6 +182,10 @@ class Stego(Method[StegoConfig]):
     def centroids(self) -> Tensor | None:
         """The probe's centers, float32 [K, D] at length 1; None when the codes are to be clustered instead."""
         return self.probe.centroids() if self.config.centroids == "probe" else None
+
+    def current_centroids(self) -> Tensor:
+        """The probe's."""
+        return self.probe.centroids()
 
     def shifts_for(self, shares: Sequence[float]) -> list[float]:
         """The shift of each term (self, knn, rand) above which the given share of feature similarities lies.

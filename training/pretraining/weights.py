@@ -5,6 +5,7 @@ of the day.
 """
 
 import threading
+from pathlib import Path
 
 import huggingface_hub
 import timm
@@ -19,6 +20,7 @@ from training.trainer.loop import Workspace
 
 _PATIENCE_S = 8.0  # for the hub's answer; a firewall that drops packets would otherwise take minutes
 FILE = "backbone.safetensors"
+_answers: dict[tuple[Path, str], bool] = {}  # of the hub, for one run's file and network
 
 
 def settle(run: Run) -> BackboneSection:
@@ -30,18 +32,32 @@ def settle(run: Run) -> BackboneSection:
     if asked.weights != "auto":
         return asked
     file = run.folder / FILE
-    if not file.exists() and hub_has(asked.name):
+    options = first(run)
+    if options is None and not file.exists():
         return asked.model_copy(update={"weights": "timm"})
-    options = options_for(run.recipe, run.images)
-    if not file.exists():
+    if options is not None:
         say(
             run.console,
             f"{asked.name} is neither here nor at a hub that answers: a small {options.backbone} is pretrained on"
             f" your images first, {options.steps} steps (--set backbone.weights=FILE to use other weights)",
         )
-        place = Workspace(file.with_suffix(".partial"), run.log, options.seed, run.console, resume_command(run.folder))
+        place = Workspace(
+            file.with_suffix(".partial"), run.log, options.seed, run.console, resume_command(run.folder),
+            events=run.events("pretraining"),
+        )  # fmt: skip
         pretrain(run.regions(options.regions, most=options.most_images), options, run.device, place, file)
-    return asked.model_copy(update={"name": options.backbone, "weights": str(file.resolve())})
+    small = options_for(run.recipe, run.images).backbone
+    return asked.model_copy(update={"name": small, "weights": str(file.resolve())})
+
+
+def first(run: Run) -> PretrainOptions | None:
+    """The pretraining that "auto" begins with, None where there is none to do. The hub is asked once for a run."""
+    name, file = run.recipe.backbone.name, run.folder / FILE
+    if run.recipe.backbone.weights != "auto" or file.exists():
+        return None
+    if (file, name) not in _answers:
+        _answers[file, name] = hub_has(name)
+    return None if _answers[file, name] else options_for(run.recipe, run.images)
 
 
 def options_for(recipe: Recipe, images: Images) -> PretrainOptions:

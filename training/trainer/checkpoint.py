@@ -4,8 +4,10 @@ Knows nothing of what is trained. The file is a safetensors file whose header ca
 one file, so that it can be replaced in one move, and no pickle, so that opening one never runs code.
 """
 
+import errno
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +23,7 @@ _KEY = "tessera"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Writes both, whole or not at all: whoever reads meets the old file or the new one."""
+    """Writes both, whole or not at all: whoever reads meets the old file or the new one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # A copy of each: safetensors refuses two names for one memory, and tied weights are just that.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
@@ -29,7 +31,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     def write(file: IO[bytes]) -> None:
         # Not `save` and file.write, which would hold all weights twice more; save_file puts a new file in this one's
         # place, and it is that one the disk must have.
-        save_file(plain, file.name, metadata={_KEY: json.dumps(facts)})
+        try:
+            save_file(plain, file.name, metadata={_KEY: json.dumps(facts)})
+        except SafetensorError as error:  # of the disk: there is nothing else to it here
+            number = re.search(r"(?:code: |os error )(\d+)", str(error))
+            code = int(number[1]) if number else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from None
         with open(file.name, "rb") as written:
             os.fsync(written.fileno())
 

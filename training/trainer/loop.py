@@ -8,52 +8,33 @@ resumed within an epoch does not call it again.
 
 import json
 import math
-import random
-import signal
-import threading
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from models.errors import TesseraError
 from training.config.run import Run, resume_command, write_text
 from training.progress import Progress, say
 from training.trainer import checkpoint, collapse
+from training.trainer.interruption import Stop
 from training.trainer.seeds import seed_all
+from training.trainer.snapshot import Position, Saved, load_module, snapshot
 from training.trainer.stage import Batch, Stage, nothing
+from training.trainer.tensorboard import Events
 
 _LEAST_SECONDS_BETWEEN_SAVES = 5.0
 _LARGEST_SHARE_OF_SAVES = 0.025  # of all time: a big model on a slow disk is saved less often
 _LINES_PER_STAGE = 200  # in the log
 
-
-class Interrupted(TesseraError):
-    """Stopped by a signal, after a checkpoint."""
-
-    exit_code = 130  # as a shell says of SIGINT
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a run has come: `step` steps of stage `stage` and `batch` batches of its epoch `epoch`.
-
-    seconds  spent training, over all resumptions
-    """
-
-    stage: int = 0
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
+Watch = Callable[[Stage, int, Mapping[str, Tensor]], object]
 
 
 @dataclass(frozen=True)
@@ -63,8 +44,10 @@ class Workspace:
     checkpoint      written as it goes; where there is one, the training goes on from it
     log             a line holds stage, step, epoch, seconds, images_per_s and the mean of every loss since the last
     resume_command  what goes on with it, for people
-    watch           is told every step's stage, number and losses
     identity        what decides the result, as a digest: a checkpoint of another one is refused
+    events          folder for TensorBoard; None: none
+    keep_every      steps between two checkpoints that stay, beside `checkpoint`, as step-N; 0: none does
+    watch           is told every step's stage, number and losses; changes nothing
     """
 
     checkpoint: Path
@@ -73,14 +56,36 @@ class Workspace:
     console: Console
     resume_command: str
     identity: str = ""
-    watch: Callable[[Stage, int, Mapping[str, Tensor]], object] = nothing
+    events: Path | None = None
+    keep_every: int = 0
+    watch: Watch = nothing
 
 
-def fit(module: nn.Module, stages: Sequence[Stage], run: Run, *, name: str = "checkpoint") -> float:
-    """Trains `module` within a run, from RUN/<name>.safetensors where there is one; see `train`."""
-    path = run.folder / f"{name}.safetensors"
-    again = resume_command(run.folder)
-    place = Workspace(path, run.log, run.recipe.seed, run.console, again, watch=collapse.Watch(run))
+def fit(
+    module: nn.Module,
+    stages: Sequence[Stage],
+    run: Run,
+    *,
+    name: str = "last",
+    watch: Watch = nothing,
+) -> float:
+    """Trains `module` within a run, from RUN/checkpoints/<name>.safetensors where there is one; see `train`."""
+    collapsing = collapse.Watch(run)
+
+    def both(stage: Stage, step: int, losses: Mapping[str, Tensor]) -> None:
+        collapsing(stage, step, losses)
+        watch(stage, step, losses)
+
+    place = Workspace(
+        run.checkpoints / f"{name}.safetensors",
+        run.log,
+        run.recipe.seed,
+        run.console,
+        resume_command(run.folder),
+        events=run.events(name),
+        keep_every=run.recipe.train.checkpoint_every,
+        watch=both,
+    )
     return train(module, stages, place)
 
 
@@ -90,36 +95,52 @@ def train(module: nn.Module, stages: Sequence[Stage], place: Workspace) -> float
     Raises TesseraError when the loss is not finite, Interrupted after SIGINT or SIGTERM. A checkpoint stands
     after both. Raises TesseraError for one that does not fit.
     """
-    saved = _Saved.load(place, stages)
+    saved = Saved.load(place.checkpoint, place.identity, stages)
     position = Position()
     if saved is not None:
         position = saved.position
-        _load_module(module, saved, place.checkpoint)
+        load_module(module, saved, place.checkpoint)
         if position.stage < len(stages):
             where = f"stage {stages[position.stage].name}, step {position.step}"
             say(place.console, f"going on at {where}")
     _cut_log(place.log, stages, position)
-    with _Stop(place.resume_command) as stop:
-        for index in range(position.stage, len(stages)):
-            resumed = saved if saved is not None and position.step else None
-            position = _Training(module, stages[index], position, place, stop).run(resumed)
+    before = [sum(stage.steps for stage in stages[:index]) for index in range(len(stages) + 1)]
+    events = Events(place.events if position.stage < len(stages) else None, before[position.stage] + position.step)
+    try:
+        with Stop(place.resume_command) as stop:
+            for index in range(position.stage, len(stages)):
+                resumed = saved if saved is not None and position.step else None
+                training = _Training(module, stages[index], position, before[index], place, stop, events)
+                position = training.run(resumed)
+    finally:
+        events.close()
     return position.seconds
 
 
 class _Training:
     """One stage under way."""
 
-    def __init__(self, module: nn.Module, stage: Stage, position: Position, place: Workspace, stop: "_Stop") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        stage: Stage,
+        position: Position,
+        before: int,  # steps of the stages before it
+        place: Workspace,
+        stop: Stop,
+        events: Events,
+    ) -> None:
         self.module, self.stage, self.place, self.stop = module, stage, place, stop
+        self.before, self.events = before, events
         self.index, self.step = position.stage, position.step
         self.epoch, self.batch = position.epoch, position.batch
         self.began = time.monotonic() - position.seconds
         # The groups are handed over as they are: a stage that changes its rate does so in its own groups.
         self.optimizer = stage.optimizer(list(stage.groups))
-        self.meter = _Meter(place.log, stage)
+        self.meter = _Meter(place.log, stage, before, events)
         self.last_save, self.save_cost = time.monotonic(), 0.0
 
-    def run(self, saved: "_Saved | None") -> Position:
+    def run(self, saved: Saved | None) -> Position:
         """From `saved`, or from the stage's beginning, to its end; the position after it."""
         if saved is None:
             seed_all(self.place.seed + 7919 * self.index)
@@ -129,7 +150,7 @@ class _Training:
                     self._train(batch, bar)
                     if self.step == self.stage.steps:
                         break
-                    if self.stop.asked or self._save_is_due():
+                    if self.stop.asked or self._save_is_due() or self._is_kept():
                         self._save(Position(self.index, self.step, self.epoch, self.batch, self._seconds()))
                         self.stop.leave_if_asked(f"stage {self.stage.name}, step {self.step}")
                 saved = None
@@ -144,7 +165,7 @@ class _Training:
         self.stop.leave_if_asked(f"the end of stage {self.stage.name}")
         return after
 
-    def _batches(self, saved: "_Saved | None") -> Iterator[Batch]:
+    def _batches(self, saved: Saved | None) -> Iterator[Batch]:
         """What is left of the epoch, with every generator as it was when `saved` was written."""
         if self.batch:  # resumed within an epoch
             batches = iter(self.stage.batches(self.epoch))
@@ -182,102 +203,46 @@ class _Training:
         pause = max(_LEAST_SECONDS_BETWEEN_SAVES, self.save_cost / _LARGEST_SHARE_OF_SAVES)
         return time.monotonic() - self.last_save > pause
 
+    def _is_kept(self) -> bool:
+        return self.place.keep_every > 0 and (self.before + self.step) % self.place.keep_every == 0
+
     def _save(self, position: Position) -> None:
         start = time.monotonic()
         self.meter.flush(self.step, self.epoch, self._seconds())
+        self.events.flush()
         for group in self.optimizer.param_groups:
             if not all(bool(torch.isfinite(p).all()) for p in group["params"]):
                 raise TesseraError(
                     f"stage {self.stage.name}: weights are not finite after step {self.step}, though the loss"
                     " was: lower the learning rate. The last checkpoint still holds finite weights"
                 )
-        tensors, facts = _snapshot(self.optimizer, position)
+        tensors, facts = snapshot(self.optimizer, position)
         for name, value in self.module.state_dict().items():
             tensors[f"module/{name}"] = value
         facts |= {"stage": self.stage.name, "identity": self.place.identity}
         checkpoint.save(self.place.checkpoint, tensors, facts)
+        if self._is_kept():
+            _keep(self.place.checkpoint, self.before + self.step)
         self.last_save = time.monotonic()
         self.save_cost = self.last_save - start
 
 
-@dataclass(frozen=True)
-class _Saved:
-    """What a checkpoint holds."""
-
-    position: Position
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
-
-    @classmethod
-    def load(cls, place: Workspace, stages: Sequence[Stage]) -> "_Saved | None":
-        path = place.checkpoint
-        if not path.exists():
-            return None
-        tensors, facts = checkpoint.load(path)
-        if facts.get("identity", "") != place.identity:
-            raise TesseraError(f"{path} is of other images or options: delete it, or give another --out")
-        position = Position(**facts["position"])
-        at = position.stage - (position.step == 0)  # a finished stage is the one before
-        if at >= len(stages) or stages[at].name != facts["stage"]:
-            raise TesseraError(
-                f"{path} stands in stage {facts['stage']!r}; this recipe has"
-                f" {', '.join(s.name for s in stages)}: start a new run"
-            )
-        return cls(position, tensors, facts)
-
-    def restore(self, optimizer: Optimizer) -> None:
-        """The optimizer's moments and rates, and every random generator."""
-        # Not by load_state_dict, which would put copies in the place of the stage's own groups.
-        for group, rate in zip(optimizer.param_groups, self.facts["rates"], strict=True):
-            group["lr"] = rate
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for name, tensor in self.tensors.items():
-            if name.startswith("optimizer/"):
-                _, number, key = name.split("/")
-                parameter = parameters[int(number)]
-                # In the parameter's own layout of memory, as the optimizer had made it.
-                optimizer.state[parameter][key] = tensor if key == "step" else torch.empty_like(parameter).copy_(tensor)
-        version, numbers, gauss = self.facts["python_rng"]
-        random.setstate((version, tuple(numbers), gauss))
-        kind, position, has_gauss, cached = self.facts["numpy_rng"]
-        np.random.set_state((kind, self.tensors["rng/numpy"].numpy(), position, has_gauss, cached))
-        torch.set_rng_state(self.tensors["rng/torch"])
-        if torch.cuda.is_available() and "rng/cuda" in self.tensors:
-            torch.cuda.set_rng_state(self.tensors["rng/cuda"])
-
-
-def _snapshot(optimizer: Optimizer, position: Position) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    kind, numbers, at, has_gauss, cached = np.random.get_state(legacy=True)
-    tensors = {"rng/torch": torch.get_rng_state(), "rng/numpy": torch.from_numpy(np.asarray(numbers))}
-    if torch.cuda.is_available():
-        tensors["rng/cuda"] = torch.cuda.get_rng_state()
-    if position.step:  # the next stage begins with an optimizer of its own
-        for parameter, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                tensors[f"optimizer/{parameter}/{key}"] = value
-    facts = {
-        "position": asdict(position),
-        "rates": [group["lr"] for group in optimizer.param_groups],
-        "python_rng": random.getstate(),
-        "numpy_rng": [kind, int(at), int(has_gauss), float(cached)],
-    }
-    return tensors, facts
-
-
-def _load_module(module: nn.Module, saved: _Saved, path: Path) -> None:
-    mark = "module/"
-    weights = {n.removeprefix(mark): t for n, t in saved.tensors.items() if n.startswith(mark)}
+def _keep(path: Path, step: int) -> None:
+    """A second name for the checkpoint as it is: the next one is a file of its own."""
+    mark = "" if path.stem == "last" else f"{path.stem}-"
+    kept = path.with_name(f"{mark}step-{step}{path.suffix}")
+    kept.unlink(missing_ok=True)
     try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TesseraError(f"{path} does not fit this network: {error}") from None
+        os.link(path, kept)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, kept)
 
 
 class _Meter:
     """Means of the losses between two log lines."""
 
-    def __init__(self, path: Path, stage: Stage) -> None:
-        self.path, self.stage = path, stage
+    def __init__(self, path: Path, stage: Stage, before: int, events: Events) -> None:
+        self.path, self.stage, self.before, self.events = path, stage, before, events
         self.every = max(1, min(10, stage.steps // _LINES_PER_STAGE))
         self._clear()
 
@@ -310,12 +275,13 @@ class _Meter:
         line = {"stage": self.stage.name, "step": step, "epoch": epoch, "seconds": seconds}
         with self.path.open("a", encoding="utf-8") as log:
             log.write(json.dumps({**line, "images_per_s": round(rate, 2), **means}) + "\n")
+        self.events.write(self.stage.name, self.before + step, {"images_per_s": rate, **means})
         self._clear()
         return f"loss {means['loss']:.4g}, {rate:.1f} images/s"
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl; a last line cut short by a crash is left out."""
+    """The lines of a run's metrics.jsonl; a last line cut short by a crash is left out."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -337,29 +303,3 @@ def _cut_log(path: Path, stages: Sequence[Stage], position: Position) -> None:
 
     kept = [line for line in read_log(path) if stands(line)]
     write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-
-
-class _Stop:
-    """Remembers that someone asked to stop; a second Ctrl-C stops at once, without a checkpoint."""
-
-    def __init__(self, resume_command: str) -> None:
-        self.asked, self.resume_command = False, resume_command
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, self._before[number])
-
-    def leave_if_asked(self, where: str) -> None:
-        if self.asked:
-            raise Interrupted(f"stopped at {where}; the checkpoint is written. To go on: {self.resume_command}")
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -31,6 +31,7 @@ from training.evaluation.exported import Exported
 from training.export import provenance
 from training.export.corpus_stats import measure
 from training.export.onnx import Deployed, check, to_onnx
+from training.stage_costs import StageCosts
 from training.train import finish
 
 KINDS = ["vit", "keys", "cnn", "neck", "position", "flip"]
@@ -132,7 +133,7 @@ def run_of(folder: Path, exemplars: int, k: int = 5) -> Run:
 def exported(run: Run, kind: str = "cnn") -> Bundle:
     network = encoder(kind)
     found = Segmenter(network, cluster(network, input_spec(network, 64), run), "cosine", 2.0)
-    return finish(run, found, {})
+    return finish(run, found, StageCosts(run), trained=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_two_steps_of_each_stage(tmp_path, overrides):
     loop.fit(method, method.stages(), run)
     assert digest(method.backbone) == before
     assert all(torch.isfinite(value).all() for value in method.state_dict().values())
-    assert [line["stage"] for line in loop.read_log(run.folder / "log.jsonl")][::2] == ["codebook", "contrast", "probe"]
+    assert [line["stage"] for line in loop.read_log(run.log)][::2] == ["codebook", "contrast", "probe"]
     pixels = torch.randint(0, 256, (2, 128, 96, 3), dtype=torch.uint8)
     with torch.inference_mode():
         code, mirrored = method.encoder()(pixels), method.encoder()(pixels.flip(2))
@@ -124,7 +124,7 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path, stop_after):
 
 def test_the_losses_fall(tmp_path):
     method = trained(tmp_path, "cause.steps=40", "cause.center=true", "cause.dropout=0", "cause.bank=0")
-    lines = loop.read_log(method.run.folder / "log.jsonl")
+    lines = loop.read_log(method.run.log)
     for stage in ("codebook", "contrast", "probe"):
         losses = [line["loss"] for line in lines if line["stage"] == stage]
         assert sum(losses[-5:]) < sum(losses[:5]), stage

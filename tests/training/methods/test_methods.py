@@ -26,7 +26,7 @@ from training.data.images import Images
 from training.evaluation.exported import Exported
 from training.methods.base import Method
 from training.trainer import loop
-from training.trainer.loop import Interrupted
+from training.trainer.interruption import Interrupted
 
 TOY = Path(__file__).parents[1] / "toy_method.py"
 
@@ -59,7 +59,7 @@ def fitted(folder: Path, overrides: list[str], images: Images, stop_after: int |
         method = make(run)
         stages = method.stages()
     loop.fit(method, stages, run)
-    lines = loop.read_log(run.folder / "log.jsonl")
+    lines = loop.read_log(run.log)
     assert {line["stage"] for line in lines} == {stage.name for stage in stages}
     assert all(np.isfinite(value) for line in lines for value in line.values() if isinstance(value, float))
     return method
@@ -129,7 +129,7 @@ def test_a_fifth_method_is_one_file(toy, tmp_path):
     bundle = Bundle.load(out / "bundle")
     assert bundle.manifest.provenance.recipe["toy"]["steps"] == 25
     answers(bundle, clusters=3)
-    losses = [line["loss"] for line in loop.read_log(out / "log.jsonl")]
+    losses = [line["loss"] for line in loop.read_log(out / "metrics.jsonl")]
     assert losses[-1] < losses[0]
     png = io.BytesIO()
     Image.open(photos / "0.png").save(png, "PNG")
@@ -146,4 +146,4 @@ def test_the_toy_method_keeps_the_promises_of_the_others(toy, tmp_path):
     whole = fitted(tmp_path / "whole", small, images)
     resumed = fitted(tmp_path / "stopped", small, images, stop_after=3)
     assert all(torch.equal(resumed.state_dict()[key], wanted) for key, wanted in whole.state_dict().items())
-    assert json.loads((tmp_path / "whole" / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 5
+    assert json.loads((tmp_path / "whole" / "run" / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 5

@@ -31,7 +31,7 @@ def test_two_steps(tmp_path, overrides, terms):
     method = make(run)
     assert method.stages()[0].steps == 2
     loop.fit(method, method.stages(), run)
-    line = loop.read_log(run.folder / "log.jsonl")[-1]
+    line = loop.read_log(run.log)[-1]
     assert terms <= line.keys()
     centroids = method.centroids()
     assert centroids.shape == (3, 8)

@@ -22,7 +22,7 @@ def test_two_steps(tmp_path: Path) -> None:
     method = make(run)
     before = method.centroids()
     loop.fit(method, method.stages(), run)
-    line = loop.read_log(run.folder / "log.jsonl")[-1]
+    line = loop.read_log(run.log)[-1]
     assert {"align", "orthogonal", "reconstruct", "log/entropy", "log/agreement"} <= line.keys()
     centroids = method.centroids()
     assert centroids.shape == (3, 32)
@@ -69,7 +69,7 @@ def test_views_that_share_no_region_do_not_stop_it(tmp_path: Path) -> None:
     run = small_run(tmp_path, *SMALL, "san.min_cells=100000")
     method = make(run)
     loop.fit(method, method.stages(), run)
-    assert "align" not in loop.read_log(run.folder / "log.jsonl")[-1]
+    assert "align" not in loop.read_log(run.log)[-1]
     assert torch.isfinite(method.centroids()).all()
 
 

@@ -36,7 +36,7 @@ def test_two_steps(tmp_path, overrides):
     loop.fit(method, method.stages(), run)
     assert digest(method.network.head) != before
     assert digest(method.network.backbone) == backbone
-    line = loop.read_log(run.folder / "log.jsonl")[-1]
+    line = loop.read_log(run.log)[-1]
     terms = {"self", "knn", "rand"} - ({"rand"} if "stego.negatives=0" in overrides else set())
     assert {f"log/{t}_similarity" for t in terms} <= line.keys()
     terms |= {
@@ -61,7 +61,7 @@ def test_the_loss_falls_and_only_the_head_and_the_probe_learn(tmp_path):
     assert trained == {id(p) for p in (*method.network.head.parameters(), *method.probe.parameters())}
     assert [group["lr"] for group in stage.groups] == [5e-4, 5e-3]
     loop.fit(method, [stage], run)
-    losses = [line["loss"] for line in loop.read_log(run.folder / "log.jsonl")]
+    losses = [line["loss"] for line in loop.read_log(run.log)]
     assert sum(losses[-10:]) < sum(losses[:10])
 
 
@@ -70,7 +70,7 @@ def test_the_decoder_learns_and_is_not_exported(tmp_path):
     method = make(run)
     before = digest(method.decoder)
     loop.fit(method, method.stages(), run)
-    losses = [line["reconstruction"] for line in loop.read_log(run.folder / "log.jsonl")]
+    losses = [line["reconstruction"] for line in loop.read_log(run.log)]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert digest(method.decoder) != before
     assert not any("decoder" in name for name in method.encoder().state_dict())

@@ -21,7 +21,8 @@ from training.data.regions import RegionOptions
 from training.data.synthetic import street
 from training.pretraining import contrastive, weights
 from training.pretraining.contrastive import PretrainOptions
-from training.trainer.loop import Interrupted, read_log
+from training.trainer.interruption import Interrupted
+from training.trainer.loop import read_log
 
 
 @pytest.fixture
@@ -71,7 +72,12 @@ def test_without_a_hub_a_backbone_is_pretrained_once(
     assert build(found.name, found.weights).channels == no_hub.dim
     assert "a small test_resnet is pretrained on your images first, 2 steps" in said(run)
     assert [(line["stage"], line["step"]) for line in read_log(run.log)] == [("pretraining", 1), ("pretraining", 2)]
-    assert {path.name for path in run.folder.iterdir()} == {"backbone.safetensors", "cache", "log.jsonl"}
+    assert {path.name for path in run.folder.iterdir()} == {
+        "backbone.safetensors",
+        "cache",
+        "metrics.jsonl",
+        "tensorboard",
+    }
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("pretrained twice")
@@ -87,7 +93,7 @@ def test_a_run_stopped_while_pretraining_goes_on_with_it(
     real = contrastive.draw
     with monkeypatch.context() as patch:
         patch.setattr(contrastive, "draw", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or real(*given))
-        with pytest.raises(Interrupted, match=r"stage pretraining, step 1; .*train\.py --out .*/run --resume"):
+        with pytest.raises(Interrupted, match=r"stage pretraining, step 1; .*tessera train --out .*/run --resume"):
             weights.settle(run)
     assert weights.settle(run).name == no_hub.backbone
     assert "going on at stage pretraining, step 1" in said(run)

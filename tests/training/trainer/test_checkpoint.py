@@ -1,6 +1,7 @@
 """One file, whole or not at all, and never a pickle."""
 
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,18 @@ def test_weights_without_facts_are_no_checkpoint(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "w.safetensors")
     with pytest.raises(TesseraError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "absent.safetensors")
+
+
+def test_a_disk_that_ends_is_told_and_the_checkpoint_before_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    checkpoint.save(path, {"x": torch.zeros(10)}, {"step": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as told:
+            checkpoint.save(path, {"x": torch.zeros(2**16)}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert told.value.filename == str(path)
+    assert checkpoint.load(path)[1] == {"step": 1}
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]

@@ -1,5 +1,6 @@
 """Exact resume, by a toy that uses everything a method may use."""
 
+import dataclasses
 import io
 import json
 import math
@@ -15,10 +16,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from models.errors import TesseraError
-from training.config.recipe import Recipe
+from training.config.recipe import Recipe, TrainSection
 from training.config.run import Run
 from training.data.images import Images
 from training.trainer import loop
+from training.trainer.interruption import Interrupted
 from training.trainer.stage import Batch, Stage
 
 
@@ -103,7 +105,7 @@ def test_checkpoints_of_some_steps_only(run: Run, monkeypatch: pytest.MonkeyPatc
     loop.fit(resumed, resumed.stages(), run)
     assert equal(whole, resumed)
     assert resumed.epochs == [2, 0, 1, 2]  # epoch 1 was under way: its centers came from the checkpoint
-    steps = [(line["stage"], line["step"]) for line in loop.read_log(run.folder / "log.jsonl")]
+    steps = [(line["stage"], line["step"]) for line in loop.read_log(run.log)]
     assert steps == [("first", i + 1) for i in range(11)] + [("second", i + 1) for i in range(9)]
 
 
@@ -129,7 +131,7 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(run: Run, number: si
         return before(batch)
 
     object.__setattr__(stages[0], "loss", loss)
-    with pytest.raises(loop.Interrupted, match=r"stage first, step 7.*--resume"):
+    with pytest.raises(Interrupted, match=r"stage first, step 7.*--resume"):
         loop.fit(toy, stages, run)
     resumed = Toy()
     loop.fit(resumed, resumed.stages(), run)
@@ -158,7 +160,7 @@ def test_gradients_that_are_no_numbers_never_reach_a_checkpoint(run: Run) -> Non
     )
     with pytest.raises(TesseraError, match="weights are not finite after step 1"):
         loop.fit(module, [stage], run)
-    assert not (run.folder / "checkpoint.safetensors").exists()
+    assert not (run.checkpoints / "last.safetensors").exists()
 
 
 def test_an_epoch_without_batches_is_an_error(run: Run) -> None:
@@ -178,9 +180,9 @@ def test_a_checkpoint_of_other_stages_is_refused(run: Run) -> None:
 def test_the_log_holds_every_loss(run: Run) -> None:
     toy = Toy()
     loop.fit(toy, toy.stages(), run)
-    with (run.folder / "log.jsonl").open("a") as log:
+    with run.log.open("a") as log:
         log.write('{"stage": "first", "st')  # a crash in the middle of a line
-    lines = loop.read_log(run.folder / "log.jsonl")
+    lines = loop.read_log(run.log)
     assert {"loss", "fit", "log/mean", "seconds", "images_per_s", "epoch"} <= lines[0].keys()
     assert lines[0]["loss"] == pytest.approx(lines[0]["fit"])
     assert json.dumps(lines)
@@ -208,3 +210,47 @@ def test_gradients_are_shortened_to_the_clip(run: Run) -> None:
     loop.fit(module, [stage("free", math.inf), stage("clipped", 0.5)], run)
     assert min(norms[:2]) > 100
     assert norms[2:] == pytest.approx([0.5, 0.5], rel=1e-4)
+
+
+def test_events_are_written_once_whatever_is_done_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard shows every step of every stage once, with the numbers of metrics.jsonl."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr(loop._Training, "_save_is_due", lambda self: self.step == 6)
+    killed = Toy(die_at=("first", 9))
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(killed, killed.stages(), run)
+    resumed = Toy()
+    loop.fit(resumed, resumed.stages(), run)
+    shown = EventAccumulator(str(run.events("last")))
+    shown.Reload()
+    lines = loop.read_log(run.log)
+    for stage, before in (("first", 0), ("second", 11)):
+        events = shown.Scalars(f"{stage}/loss")
+        wanted = [(before + line["step"], line["loss"]) for line in lines if line["stage"] == stage]
+        assert [event.step for event in events] == [step for step, _ in wanted]
+        assert [event.value for event in events] == pytest.approx([loss for _, loss in wanted])
+
+
+def test_checkpoints_that_stay_are_those_that_were_passed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = dataclasses.replace(run, recipe=run.recipe.model_copy(update={"train": TrainSection(checkpoint_every=5)}))
+    killed = Toy(die_at=("second", 17))
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(killed, killed.stages(), every)
+    resumed, whole = Toy(), Toy()
+    loop.fit(resumed, resumed.stages(), every)
+    loop.fit(whole, whole.stages(), run, name="whole")
+    assert equal(resumed, whole)
+    kept = {path.name: path for path in run.checkpoints.glob("step-*")}
+    assert sorted(kept) == ["step-10.safetensors", "step-15.safetensors", "step-20.safetensors", "step-5.safetensors"]
+    again = Toy()
+    os.replace(kept["step-10.safetensors"], run.checkpoints / "again.safetensors")
+    loop.fit(again, again.stages(), run, name="again")
+    assert equal(again, whole)
+
+
+def test_who_watches_sees_every_step(run: Run) -> None:
+    seen: list[tuple[str, int]] = []
+    toy = Toy()
+    loop.fit(toy, toy.stages(), run, watch=lambda stage, step, losses: seen.append((stage.name, step)))
+    assert seen == [("first", i + 1) for i in range(11)] + [("second", i + 1) for i in range(9)]

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from models.assign import Assignment
 from models.errors import TesseraError
-from models.files import write_atomically
+from models.files import reserve, write_atomically
 from models.nets.backbone import CnnBackbone, build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
@@ -41,6 +41,7 @@ from training.clustering.minibatch_kmeans import MiniBatchKMeans
 from training.config import precision
 from training.config.recipe import Section
 from training.config.run import Run
+from training.config.work import Work
 from training.data import validity
 from training.data.label_maps import IGNORED
 from training.losses.collapse import signs
@@ -48,7 +49,7 @@ from training.methods.base import Method
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection
 from training.methods.picie.view_loader import Item, ViewLoader, Which
-from training.progress import say
+from training.progress import Progress, say
 from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage
 
@@ -121,6 +122,20 @@ class Picie(Method[PicieConfig]):
         self.network.to(memory_format=self.format)
         self.to(run.device)
 
+    def work(self) -> list[Work]:
+        """Clustering and labelling before every epoch, and k-means at the end; labels of two epochs on the disk."""
+        count, views, cells = len(self.run.images), self.config.views, self.side**2
+        passes = self.config.epochs * views * (1 if self._codes_fit() else 2) + 1
+        labels = 2 * count * len(self.ks) * views * cells
+        held = 4 * count * views * cells * self.config.code_dim if self._codes_fit() else 0
+        return [Work("clustering", count * passes, "training size", disk_bytes=labels, memory_bytes=held)]
+
+    def sample(self, stage: Stage) -> Batch:
+        """The first batch, with labels that mean nothing."""
+        items = next(self.loader.batches(0, "both" if self.config.views == 2 else "first"))
+        labels = torch.zeros(len(items), len(self.ks), self.config.views, self.side, self.side, dtype=torch.uint8)
+        return {"index": torch.tensor([item.number for item in items]), "items": items, "labels": labels}
+
     def stages(self) -> list[Stage]:
         """One; every epoch of it begins with clusters and labels."""
         steps = self.config.epochs * len(self.loader.order(0))
@@ -150,6 +165,10 @@ class Picie(Method[PicieConfig]):
         (found,), _ = self._kmeans(self.config.epochs, self._codes(self.config.epochs, "plain"), [init])
         shutil.rmtree(self._labels_folder(), ignore_errors=True)
         return found
+
+    def current_centroids(self) -> Tensor:
+        """This epoch's, of the first view."""
+        return self.means(0)[0]
 
     def means(self, level: int) -> Tensor:
         """Centroids of this epoch: float32 [views, K, D]."""
@@ -239,6 +258,7 @@ class Picie(Method[PicieConfig]):
 
         def fill(file: IO[bytes]) -> None:
             labels = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
+            reserve(Path(file.name))
             for view in range(views):
                 for indices, code, valid in kept.get(view) or self._codes(epoch, _VIEWS[view]):
                     for level, k in enumerate(self.ks):
@@ -273,9 +293,11 @@ class Picie(Method[PicieConfig]):
     def _codes(self, epoch: int, which: Which) -> Iterator[Codes]:
         """Codes of one view, in the mode the network is in when each batch is asked for."""
         grid = self.side, self.side
-        for items in self.loader.batches(epoch, which):
-            valid = validity.stacked([validity.cells(item.valid, grid) for item in items], grid)
-            yield [item.number for item in items], self._code(items, 0, cropped=which == "second"), valid
+        with Progress(self.run.console, f"codes, {which} view", len(self.run.images)) as bar:
+            for items in self.loader.batches(epoch, which):
+                valid = validity.stacked([validity.cells(item.valid, grid) for item in items], grid)
+                yield [item.number for item in items], self._code(items, 0, cropped=which == "second"), valid
+                bar.advance(len(items))
 
     def _code(self, items: list[Item], which: int, *, cropped: bool) -> Tensor:
         """One view's codes; the second view is cropped here, after the network: that is the equivariance."""

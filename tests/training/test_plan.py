@@ -1,0 +1,118 @@
+"""What a run will take is what it takes; and what cannot end does not begin."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.errors import TesseraError, UsageError
+from tests.training.few_steps import few_steps, smallest_backbone
+from tests.training.small_run import draw, make, small_run
+from training import methods, plan
+from training.plan import Part, Plan
+from training.pretraining import weights
+
+
+def small(name: str, folder: Path) -> list[str]:
+    return [*smallest_backbone(name, folder / "try"), *few_steps(name)]
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_steps_and_disk_are_what_the_method_then_takes(name: str, tmp_path: Path) -> None:
+    run = small_run(tmp_path, *small(name, tmp_path))
+    random = torch.get_rng_state()
+    found = plan.make(run, seconds=0.0)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert list(run.folder.iterdir()) == []
+    steps = {part.name: part.count for part in found.parts if part.unit == "steps"}
+    assert all(part.seconds > 0 for part in found.parts if part.unit != "files")
+    method = make(run)
+    assert steps == {stage.name: stage.steps for stage in method.stages()}
+    kept = sum(file.stat().st_size for file in run.cache.rglob("*") if file.is_file())
+    planned = sum(part.disk_bytes for part in found.parts if part.name in ("features", "regions"))
+    assert planned == pytest.approx(kept, rel=0.02, abs=2000)  # heads of files
+    assert {"measuring", "export", "checkpoints"} <= {part.name for part in found.parts}
+    assert found.images == 8
+    assert f"{steps[method.stages()[0].name]} steps" in "\n".join(found.lines())
+
+
+def test_where_no_hub_answers_the_pretraining_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(weights, "hub_has", lambda name: bool(asked.append(name)))
+    small_one = weights.PretrainOptions(backbone="test_resnet", steps=7, batch_size=2)
+    monkeypatch.setattr(weights, "options_for", lambda recipe, images: small_one)
+    run = small_run(tmp_path, "backbone.weights=auto", "stego.steps=2", "stego.code_dim=8")
+    parts = {part.name: part for part in plan.make(run, seconds=0.0).parts}
+    assert (parts["regions"].count, parts["pretraining"].count, parts["distill"].count) == (8, 7, 2)
+    assert parts["regions"].disk_bytes == 8 * 240 * 320 * (3 + 2 * 3)
+    weights.first(run)
+    assert asked == ["vit_small_patch8_224.dino"]  # once for a run
+
+
+def test_clusterings_and_what_is_distilled_from_them(tmp_path: Path) -> None:
+    overrides = small("stego", tmp_path)
+    names = [
+        part.name for part in plan.make(small_run(tmp_path, *overrides, "stego.centroids=kmeans"), seconds=0.0).parts
+    ]
+    assert "codes" in names
+    lesson = ["clusters.unit=region", "clusters.distill_steps=9"]
+    parts = {part.name: part.count for part in plan.make(small_run(tmp_path, *overrides, *lesson), seconds=0.0).parts}
+    assert (parts["codes of regions"], parts["consensus"]) == (8, 9)
+
+
+def test_a_network_that_cannot_be_built_is_told_now(tmp_path: Path) -> None:
+    with pytest.raises(TesseraError, match="PiCIE needs a CNN"):
+        plan.make(small_run(tmp_path, "method=picie", "backbone.name=test_vit"), seconds=0.0)
+
+
+def planned(**changes: int | None) -> Plan:
+    parts = (
+        Part("features", 10, "images", 30.0, disk_bytes=7 * 10**9, memory_bytes=10**9),
+        Part("fit", 5, "steps", 60.0),
+    )
+    made = Plan(10, 1, "cpu", parts, process_bytes=10**9, free_disk_bytes=10**10, free_memory_bytes=4 * 10**9)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_what_would_break_late_is_refused(tmp_path: Path) -> None:
+    planned().require_room(tmp_path)
+    planned(free_memory_bytes=None).require_room(tmp_path)
+    with pytest.raises(TesseraError, match=r"takes 7\.0 GB of disk, 7\.0 GB of it for features, and .* 6\.0 GB left"):
+        planned(free_disk_bytes=6 * 10**9).require_room(tmp_path)
+    with pytest.raises(TesseraError, match=r"features holds 1\.0 GB of memory at once, and 500 MB are left"):
+        planned(free_memory_bytes=5 * 10**8).require_room(tmp_path)
+
+
+def test_a_plan_for_people_and_for_the_report() -> None:
+    text = "\n".join(planned().lines())
+    assert "10 images  about 30 s  7.0 GB on disk" in text
+    assert "in all about 1.5 min on cpu; 7.0 GB of disk (10.0 GB free), 2.0 GB of memory (4.0 GB free)" in text
+    facts = planned().facts()
+    assert (facts["seconds"], facts["disk_bytes"], facts["parts"][1]["name"]) == (90.0, 7 * 10**9, "fit")
+
+
+def test_the_picture_shows_eight_prepared_images(tmp_path: Path) -> None:
+    run = small_run(tmp_path, images=draw(tmp_path / "images", 9, side=96))
+    plan.picture(run, tmp_path / "plan.png")
+    with Image.open(tmp_path / "plan.png") as shown:
+        assert shown.size == (4 * 64, 2 * 64)
+        tile = np.asarray(shown)[:64, :64]
+    assert np.array_equal(tile, plan.crops.square(run.images[0], 64))
+    few = small_run(tmp_path, images=draw(tmp_path / "few", 5))
+    plan.picture(few, tmp_path / "few.png")
+    with Image.open(tmp_path / "few.png") as shown:
+        assert (np.asarray(shown)[64:, 64:] == 255).all()
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_begins(tmp_path: Path) -> None:
+    overrides = small("san", tmp_path)
+    run = small_run(tmp_path, *overrides)
+    method = make(run)
+    tensors = {f"module/{name}": value for name, value in method.state_dict().items()}
+    plan.initial.checkpoint.save(tmp_path / "a.safetensors", tensors, {})
+    plan.make(run, init=tmp_path / "a.safetensors", seconds=0.0)
+    with pytest.raises(UsageError, match=r"its network is not this run's: .* there and "):
+        plan.make(small_run(tmp_path, *overrides, "clusters.k=5"), init=tmp_path / "a.safetensors", seconds=0.0)
