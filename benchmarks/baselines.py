@@ -13,7 +13,7 @@ from skimage.color import rgb2lab
 from torch import Tensor, nn
 
 from models import assign
-from models.nets.backbone import build
+from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec, fit
 from models.types import Array

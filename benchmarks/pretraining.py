@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch.nn import functional as F
 
-from models.nets.backbone import build
+from models.nets.build import build
 from training.data.regions import RegionCache, open_regions
 from training.features.region_codes import pool
 from training.pretraining.contrastive import Network, PretrainOptions, draw

@@ -1,35 +1,30 @@
-"""Backbones: normalized pixels to dense features, by timm name or from a local file.
+"""Backbones: normalized pixels to dense features. Here what all of them promise, plain and rotary ViTs, and CNNs.
 
-Know nothing of methods, heads or clusters.
+Know nothing of methods, heads or clusters, nor of where weights lie (weights.py); build.py makes one of a timm name.
 """
 
-import math
+import contextlib
+import functools
+import io
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+import warnings
 from typing import Any, Literal
 
 import timm
 import torch
-from pydantic import ValidationError
-from safetensors import safe_open
-from timm.layers import PatchEmbed
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import model_entrypoint
+from timm.models.eva import EvaBlockPostNorm
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from models.errors import TesseraError
-from models.nets import families
-from models.nets.checkpoints.reader import ForeignCheckpointError, read_tensors
+from models.nets import attention
 from models.nets.families import FAMILIES
 from models.nets.heads import FPNHead
-from models.nets.positions import resample_positions
+from models.nets.positions import Resampling, resample_positions
+from models.nets.rotary import rotation
 from models.preprocess import IMAGENET, Normalization
-
-NORMALIZATION = "normalization"  # of a .safetensors file's own facts: a Normalization as JSON
-_WRAPPED = re.compile(r"^(module\.|backbone\.|encoder_q\.|base_encoder\.|model\.)+")  # around the network's own names
-
-_LATERAL = r"neck\.laterals\.\d+\.weight"  # only what was pretrained here has a neck
 
 VitFeatures = Literal["tokens", "keys"]
 
@@ -42,20 +37,39 @@ class Backbone(nn.Module):
     """Normalized pixels float32 [B, 3, H, W] to features [B, C, H/stride, W/stride].
 
     normalization  mean and std of the pixels its weights were trained on
+    features       tokens, or keys of the last attention
+    resampling     how its position embeddings get to another size; None: as timm does, or it has none
     """
 
     channels: int
     stride: int
     normalization: Normalization = IMAGENET
+    features: VitFeatures = "tokens"
+    resampling: Resampling | None = None
+
+    @property
+    def multiple(self) -> int:
+        """Pixels of which height and width are whole multiples."""
+        return self.stride
+
+    def takes_any_size(self) -> bool:
+        """Whether one exported graph takes images of every size; one of another network takes one size."""
+        return True
+
+    def in_own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors in timm's or the authors' names in those of this network."""
+        return state
 
 
 class VitBackbone(Backbone):
-    """A plain timm ViT's patch tokens. Class, distillation and register tokens take part and are dropped at the end.
+    """A timm ViT's patch tokens. Class, distillation and register tokens take part and are dropped at the end.
 
+    vit       with learned positions (VisionTransformer), rotary ones, or both (Eva: DINOv3, EVA-02)
     features  tokens: of the last block, after the final norm; keys: of the last block's attention, head by head
     family    whose way of resampling its position embeddings take (families.py)
 
-    The keys of as many heads as the network has: upstream STEGO reads six, whatever the network.
+    The keys of as many heads as the network has: upstream STEGO reads six, whatever the network. They are taken before
+    rotary positions turn them (attention.py).
 
     Source: STEGO (arXiv:2203.08414) §4.1.
     """
@@ -64,12 +78,15 @@ class VitBackbone(Backbone):
         super().__init__()
         self.vit = vit
         self.features = features
-        self.resampling = FAMILIES[family]
+        self.resampling: Resampling = FAMILIES[family]
         self.stride = vit.patch_embed.patch_size[0]
         self.grid: tuple[int, int] = vit.patch_embed.grid_size
         self.channels: int = vit.embed_dim
         if features == "keys":
-            self.channels = vit.blocks[-1].attn.num_heads * vit.blocks[-1].attn.head_dim
+            last = getattr(vit.blocks[-1], "attn", None)
+            if not attention.has_keys(last):
+                raise BackboneError("its blocks have no keys that can be read off: set backbone.features to tokens")
+            self.channels = attention.key_channels(last)
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [B, 3, H, W], H and W multiples of the stride → [B, C, h, w]."""
@@ -79,22 +96,32 @@ class VitBackbone(Backbone):
 
     def tokens(self, x: Tensor) -> Tensor:
         """All tokens after the final norm, prefix first: [B, T, C]."""
-        tokens: Tensor = self.vit.norm(self.vit.blocks(self._embedded(x)))
+        tokens: Tensor = self.vit.norm(self._through(len(self.vit.blocks), *self._embedded(x)))
         return tokens
 
     def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What the last block's attention compares: two [B, heads, T, C / heads], prefix tokens first."""
-        *before, last = self.vit.blocks
-        tokens = self._embedded(x)
-        for block in before:
-            tokens = block(tokens)
-        attention = last.attn
-        parts = attention.qkv(last.norm1(tokens)).unflatten(2, (3, attention.num_heads, attention.head_dim))
-        queries, keys, _ = parts.permute(2, 0, 3, 1, 4)
-        return attention.q_norm(queries), attention.k_norm(keys)
+        last = self.vit.blocks[-1]
+        tokens = self._through(len(self.vit.blocks) - 1, *self._embedded(x))
+        normed_after = isinstance(last, (EvaBlockPostNorm, ResPostBlock))
+        queries, keys = attention.queries_keys(last.attn, tokens if normed_after else last.norm1(tokens))
+        return queries.transpose(1, 2), keys.transpose(1, 2)
 
-    def _embedded(self, x: Tensor) -> Tensor:
-        """Prefix and patch tokens with their positions, as the first block takes them: [B, T, C]."""
+    def in_own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As timm reads a ViT of its authors: register and class tokens, positions of another grid."""
+        return in_timms_names(state, self.vit)
+
+    def _through(self, count: int, tokens: Tensor, turn: Tensor | None) -> Tensor:
+        """Tokens [B, T, C] after the first `count` blocks, whose attentions turn queries and keys by `turn`."""
+        for i, block in enumerate(self.vit.blocks[:count]):
+            if turn is None:
+                tokens = block(tokens)
+            else:
+                tokens = block(tokens, rope=turn[i] if turn.dim() == 4 else turn)
+        return tokens
+
+    def _embedded(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Prefix and patch tokens with their positions, as the first block takes them, [B, T, C]; the rotation."""
         vit = self.vit
         patches = vit.patch_embed.proj(x)
         height, width = patches.shape[-2:]
@@ -111,7 +138,8 @@ class VitBackbone(Backbone):
                     joined[:, :outside] + own, joined[:, outside:]
                 ]  # fmt: skip
         embedded: Tensor = vit.norm_pre(torch.cat([*prefix, tokens], 1))
-        return embedded
+        rope = getattr(vit, "rope", None)
+        return embedded, None if rope is None else rotation(rope, height, width)
 
 
 class CnnBackbone(Backbone):
@@ -119,19 +147,24 @@ class CnnBackbone(Backbone):
 
     levels  how many of the maps at stride 4, 8, 16, 32 to use, from the finest
     neck    channels of the FPN that merges them at stride 4; 0 answers with the coarsest map alone
+
+    Raises BackboneError: it has no such maps.
     """
 
     def __init__(self, name: str, *, levels: int = 4, neck: int = 0, pretrained: bool = False) -> None:
         super().__init__()
-        self.body = timm.create_model(
-            name, pretrained=pretrained, features_only=True, out_indices=tuple(range(1, levels + 1))
-        )
+        self.name = name
+        self.body = _pyramid(name, levels, pretrained)
         self.pyramid_channels: list[int] = self.body.feature_info.channels()
-        strides: list[int] = self.body.feature_info.reduction()
-        self.pyramid_stride = strides[0]
+        self.strides: list[int] = self.body.feature_info.reduction()
+        self.pyramid_stride: int = self.strides[0]
         self.neck = FPNHead(self.pyramid_channels, neck) if neck else None
         self.channels = neck or self.pyramid_channels[-1]
-        self.stride = strides[0] if neck else strides[-1]
+        self.stride = self.strides[0] if neck else self.strides[-1]
+
+    def takes_any_size(self) -> bool:
+        """Whether its maps follow the size in a traced graph too: those of convolutions do."""
+        return _pyramid_takes_any_size(self.name, len(self.strides))
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """x float32 [B, 3, H, W] → maps [B, C_i, h_i, w_i], fine to coarse."""
@@ -143,196 +176,70 @@ class CnnBackbone(Backbone):
         maps = self.pyramid(x)
         return maps[-1] if self.neck is None else self.neck(maps)
 
-
-def build(
-    name: str,
-    weights: str | Path = "timm",
-    *,
-    features: VitFeatures = "tokens",
-    family: str = "",
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    levels: int = 4,
-    neck: int = 0,
-) -> Backbone:
-    """The backbone of a timm name.
-
-    weights       `timm` (its hub), `random`, or a .safetensors / .pth file in timm's or the authors' key names
-    features      of a ViT, see VitBackbone
-    family        whose conventions the weights follow (families.py); empty: the file's, else the timm name's
-    mean, std     of the pixels, as fractions of 255; empty: those of the weights
-    levels, neck  of a CNN, see CnnBackbone; a file written by `training/pretrain.py` brings its own
-
-    Raises BackboneError.
-    """
-    base = name.split(".")[0]
-    if not timm.is_model(base):
-        near = timm.list_models(f"*{base.split('_')[0]}*")[:5]
-        raise BackboneError(f"backbone {name!r} is not a timm name" + (f"; near it: {', '.join(near)}" if near else ""))
-    if family and family not in FAMILIES:
-        raise BackboneError(f"backbone.family {family!r}: there are {', '.join(FAMILIES)}")
-    file = None
-    if str(weights) not in ("timm", "random"):
-        file = read_weights(Path(weights))
-        laterals = [v for k, v in file.tensors.items() if re.fullmatch(_LATERAL, k)]
-        levels, neck = (len(laterals), laterals[0].shape[0]) if laterals else (levels, neck)
-    pretrained = str(weights) == "timm"
-    try:
-        family = family or (file.family if file else "") or families.of_timm(name)
-        backbone = _create(name, features, family, levels, neck, pretrained)
-        own = IMAGENET if str(weights) == "random" else _normalization(name, family, file)
-    except BackboneError:
-        raise
-    except Exception as error:
-        if not pretrained:
-            raise BackboneError(f"backbone {name!r}: {error}") from error
-        raise BackboneError(
-            f"the weights of {name!r} could not be fetched ({type(error).__name__}): connect this machine to"
-            " timm's hub, give a local file (--set backbone.weights=FILE), or train a small backbone on your own"
-            " images (python training/pretrain.py --data DIR --out backbone.safetensors)"
-        ) from error
-    backbone.normalization = Normalization.model_validate({"mean": mean or own.mean, "std": std or own.std})
-    if file is not None:
-        load_weights(backbone, file.tensors, Path(weights))
-    return backbone
+    def in_own_names(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """As timm reads its authors' file, and then as it names the parts that make a pyramid."""
+        own = {key.removeprefix("body.").removeprefix("model.") for key in self.state_dict()}
+        if own.isdisjoint(state) and _reader(self.name) is not None:
+            state = in_timms_names(state, timm.create_model(self.name, num_classes=0))
+        flat = {key: re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key) for key in state}
+        return {flat[key] if flat[key] in own else key: tensor for key, tensor in state.items()}
 
 
-def _normalization(name: str, family: str, file: "Weights | None") -> Normalization:
-    """Of the pixels that weights from timm's hub or a file were trained on."""
-    if file is not None and file.normalization is not None:
-        return file.normalization
-    trained_here = file is not None and any(re.fullmatch(_LATERAL, key) for key in file.tensors)
-    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
-    if family != "timm" or trained_here or known is None:
-        return IMAGENET
-    return Normalization(mean=known.mean, std=known.std)
-
-
-def _create(name: str, features: VitFeatures, family: str, levels: int, neck: int, pretrained: bool) -> Backbone:
-    if not _is_vit(name):
-        if features == "keys":
-            raise BackboneError(f"backbone {name!r} has no attention, hence no keys: set backbone.features to tokens")
-        return CnnBackbone(name, levels=levels, neck=neck, pretrained=pretrained)
-    vit = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    if getattr(vit, "rope", None) is not None:
-        raise BackboneError(f"backbone {name!r} uses rotary positions, which are not read here; take a plain ViT")
-    if not isinstance(vit, VisionTransformer) or type(vit.patch_embed) is not PatchEmbed:
-        raise BackboneError(f"backbone {name!r} is no plain ViT: its positions or patches are made in another way")
-    return VitBackbone(vit, features=features, family=family)
-
-
-def _is_vit(name: str) -> bool:
-    return name.startswith(("vit_", "deit_", "deit3_", "flexivit_", "test_vit")) and "vit_relpos" not in name
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A network's tensors under its own names, and what their file tells besides.
-
-    family         whose conventions they follow; empty: it does not tell
-    normalization  of the pixels they were trained on; None: it does not tell
-    """
-
-    tensors: dict[str, Tensor]
-    family: str = ""
-    normalization: Normalization | None = None
-
-
-def read_weights(path: Path) -> Weights:
-    """The network in a .safetensors or .pth file. Raises BackboneError.
-
-    Nothing in the file is executed. Of a checkpoint that holds several networks the one to use is taken: the
-    teacher (DINO, iBOT), the target (MSN), the query encoder (MoCo).
-    """
-    normalization = None
-    try:
-        state = read_tensors(path)
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                facts = file.metadata() or {}
-            if NORMALIZATION in facts:
-                normalization = Normalization.model_validate_json(facts[NORMALIZATION])
-    except ForeignCheckpointError as error:
-        raise BackboneError(f"weights {error}") from None
-    except ValidationError as error:
-        raise BackboneError(f"weights {path}: its {NORMALIZATION}: {error.errors()[0]['msg']}") from None
-    family = families.of_tensors(state)
-    for part in ("teacher.", "target_encoder.", "state_dict.", "model."):
-        state = {key.removeprefix(part): v for key, v in state.items() if key.startswith(part)} or state
-    return Weights({_WRAPPED.sub("", key): v for key, v in state.items()}, family, normalization)
-
-
-def vit_from(
-    state: dict[str, Tensor], heads: int | None = None, *, source: str = "", family: str = "dino"
-) -> VitBackbone:
-    """The plain ViT that tensors in timm's or the authors' names make, whatever timm calls it.
-
-    heads   of its attention, which no tensor tells; one per 64 channels when absent, as all published ones have
-    source  what messages call the tensors
-    family  whose conventions they follow (families.py)
-
-    Raises BackboneError.
-    """
-    try:
-        channels, _, patch, _ = state["patch_embed.proj.weight"].shape
-        hidden, positions = len(state["blocks.0.mlp.fc1.weight"]), state["pos_embed"].shape[1]
-    except (KeyError, ValueError):
-        raise BackboneError(f"weights {source}: no plain ViT: it has patch_embed, pos_embed and blocks") from None
-    heads = heads or max(1, channels // 64)
-    if channels % heads:
-        raise BackboneError(f"weights {source}: {channels} channels cannot be shared by {heads} heads")
-    side = math.isqrt(positions)
-    vit = VisionTransformer(
-        img_size=side * patch,
-        patch_size=patch,
-        embed_dim=channels,
-        depth=len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
-        num_heads=heads,
-        mlp_ratio=hidden / channels,
-        init_values=1.0 if "blocks.0.ls1.gamma" in state else None,
-        reg_tokens=next((state[key].shape[1] for key in ("register_tokens", "reg_token") if key in state), 0),
-        no_embed_class=side**2 == positions or "register_tokens" in state,  # prefix tokens have no position
-        num_classes=0,
-    )
-    backbone = VitBackbone(vit, family=family)
-    load_weights(backbone, state, source, "the file is not whole")
-    return backbone
-
-
-def load_weights(
-    backbone: Backbone,
-    state: dict[str, Tensor],
-    source: Path | str,
-    why: str = "it was trained for another network; set backbone.name to that one",
-) -> None:
-    """Tensors into the network; heads the file has besides are left out, anything missing is an error.
-
-    source  what messages call the tensors
-
-    Raises BackboneError.
-    """
-    if isinstance(backbone, VitBackbone):
-        state = _in_timms_names(state, backbone)
-    own = backbone.state_dict()
-    inner: Sequence[str] = ("", "vit.", "body.")
-    prefix = max(inner, key=lambda p: sum(p + key in own for key in state))
-    fitting = {prefix + k: v for k, v in state.items() if prefix + k in own and own[prefix + k].shape == v.shape}
-    missing = [k for k in own if k not in fitting and not k.endswith("num_batches_tracked")]
-    if missing:
-        raise BackboneError(
-            f"weights {source}: {len(missing)} of {len(own)} tensors of this backbone are not in it"
-            f" ({', '.join(missing[:3])} …): {why}"
-        )
-    backbone.load_state_dict(fitting, strict=False)
-
-
-def _in_timms_names(state: dict[str, Tensor], backbone: VitBackbone) -> dict[str, Tensor]:
-    """As timm reads a ViT of its authors: DINOv2's register and class tokens, positions of another grid.
+def in_timms_names(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """An authors' file as timm reads it for this network of its own: other names, positions of another grid.
 
     Only for the same patches: timm would resample those as well, and a network of patches of 8 is not one of 16.
     """
-    patches, own = state.get("patch_embed.proj.weight"), backbone.vit.patch_embed.proj.weight
-    if patches is None or patches.shape != own.shape:
+    reader = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    key = "patch_embed.proj.weight"
+    patches, own = state.get(key), network.state_dict().get(key)
+    if reader is None or (patches is not None and own is not None and patches.shape[2:] != own.shape[2:]):
         return state
-    known: dict[str, Tensor] = checkpoint_filter_fn(dict(state), backbone.vit)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it leaves out
+        try:
+            known: dict[str, Tensor] = reader(dict(state), network)
+        except (AttributeError, KeyError, RuntimeError, AssertionError):  # not of this network: what is missing is told
+            return state
     return known
+
+
+def traced_at_any_size(backbone: nn.Module, multiple: int) -> bool:
+    """Whether a graph traced at one size, as an exported one is, says at another size what the network says there."""
+    first = next(backbone.parameters())
+    sizes = [(1, 3, 2 * multiple, 3 * multiple), (2, 3, 5 * multiple, 4 * multiple)]
+    traced_on, other = (torch.rand(size, generator=torch.Generator().manual_seed(0)).to(first) for size in sizes)
+    training = backbone.training
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing warns of what is tried here
+            graph = torch.jit.trace(backbone.eval(), traced_on, check_trace=False)  # type: ignore[no-untyped-call]
+            wanted, got = backbone(other), graph(other)
+        return wanted.shape == got.shape and bool(torch.allclose(wanted, got, atol=1e-4, rtol=1e-3))
+    except RuntimeError:  # a size that tracing wrote down does not fit the other one
+        return False
+    finally:
+        backbone.train(training)
+
+
+def _pyramid(name: str, levels: int, pretrained: bool) -> Any:
+    """timm's network that answers with its maps at strides 4, 8, … alone; families count their stages differently."""
+    for first in (1, 0, 2):
+        stages, wanted = tuple(range(first, first + levels)), [4 << level for level in range(levels)]
+        try:
+            body = timm.create_model(name, pretrained=pretrained, features_only=True, out_indices=stages)
+        except (IndexError, AssertionError, RuntimeError, AttributeError):  # it has fewer, or no maps at all
+            continue
+        if body.feature_info.reduction() == wanted:
+            return body
+    raise BackboneError(f"backbone {name!r} has no maps at strides 4 to {2 << levels}: take another network")
+
+
+@functools.cache
+def _pyramid_takes_any_size(name: str, levels: int) -> bool:
+    """Of every network of that name, whatever its weights."""
+    return traced_at_any_size(CnnBackbone(name, levels=levels), 2 << levels)
+
+
+def _reader(name: str) -> Any:
+    module = sys.modules[model_entrypoint(name.split(".")[0]).__module__]
+    return getattr(module, "checkpoint_filter_fn", None)

@@ -29,6 +29,15 @@ class TokenBackbone(Backbone):
         self.normalization = inner.normalization
         self.register_buffer("center", torch.zeros(inner.channels))
 
+    @property
+    def multiple(self) -> int:
+        """Whole cells of the inner network and of its own."""
+        return math.lcm(self.stride, self.inner.multiple)
+
+    def takes_any_size(self) -> bool:
+        """As the inner network does."""
+        return self.inner.takes_any_size()
+
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [B, 3, H, W], H and W multiples of the stride → [B, C, H/stride, W/stride]."""
         features = self.inner(x)

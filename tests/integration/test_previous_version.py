@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from models.bundle import Bundle
 from models.inference import segment, self_test
-from models.nets.backbone import build
+from models.nets.build import build
 from models.preprocess import IMAGENET
 from training import train
 from training.evaluation.exported import Exported

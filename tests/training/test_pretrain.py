@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from models.errors import TesseraError
-from models.nets.backbone import build
+from models.nets.build import build
 from models.preprocess import IMAGENET, Normalization
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.regions import RegionCache, RegionOptions

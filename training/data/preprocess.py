@@ -21,13 +21,18 @@ _BATCH_BYTES = 2**26  # of decoded images that wait for each other
 def input_spec(encoder: Encoder, size: int) -> InputSpec:
     """How images reach this encoder: short side `size`, sides that are whole cells of its coarsest map.
 
-    The long side ends where the head has as many tokens as it may have, if it says so (`max_tokens`).
+    The long side ends where the head has as many tokens as it may have, if it says so (`max_tokens`). A network whose
+    graph takes one size only gets every image stretched to a square of about `size`: a photo of 4:3 is then as narrow
+    as the crops that such networks were trained on.
     """
     backbone = encoder.backbone
-    multiple, longest = backbone.stride, _LONGEST_SIDES * size
+    multiple, longest = backbone.multiple, _LONGEST_SIDES * size
     inner = backbone.inner if isinstance(backbone, TokenBackbone) else backbone
     if isinstance(inner, CnnBackbone):
-        multiple = math.lcm(multiple, *inner.body.feature_info.reduction())
+        multiple = math.lcm(multiple, *inner.strides)
+    if not backbone.takes_any_size():
+        side = max(1, round(size / multiple)) * multiple
+        return InputSpec(size=(side, side), resize="stretch", multiple=multiple, max_side_px=side)
     most = getattr(encoder.head, "max_tokens", None)
     if most is not None:
         rows = math.ceil(size / multiple) * multiple // encoder.stride
@@ -58,6 +63,10 @@ def batched(items: Iterable[tuple[Decoded, Fit]], most: int) -> Iterator[list[tu
         yield some
 
 
-def four_by_three(short_side: int) -> tuple[int, int]:
-    """(H, W) of a 4:3 image, the commonest shape of a photo, in whole cells of 16 pixels."""
-    return short_side // 16 * 16, round(short_side / 12) * 16
+def four_by_three(short_side: int, multiple: int = 16) -> tuple[int, int]:
+    """(H, W) of a 4:3 image, the commonest shape of a photo, in whole cells of 16 pixels, or of `multiple`.
+
+    multiple  of the network's sides; 16 where it divides 16
+    """
+    cell = multiple if 16 % multiple else 16
+    return max(1, short_side // cell) * cell, max(1, round(short_side * 4 / 3 / cell)) * cell

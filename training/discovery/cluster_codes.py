@@ -53,7 +53,7 @@ def cluster(encoder: Encoder, spec: InputSpec, run: Run) -> Tensor:
 
 def coded_regions(encoder: Encoder, run: Run, *, most: int | None = None) -> tuple[RegionCache, RegionCodes]:
     """The regions of the run's images at the scales of [clusters], and their codes; of `most` images, drawn evenly."""
-    size, scales = four_by_three(run.recipe.input.size), run.recipe.clusters.region_scales
+    size, scales = four_by_three(run.recipe.input.size, encoder.backbone.multiple), run.recipe.clusters.region_scales
     cache = run.regions(RegionOptions(size=size, scales=scales), most=most)
     encoder.eval().to(run.device)
     return cache, region_codes(lambda pixels: encoder(pixels.to(run.device)), cache)

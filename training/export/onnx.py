@@ -2,7 +2,7 @@
 
 Knows nothing of methods or of how the network was trained. The classic exporter is used because the graph it
 writes is the same on every run, holds no path of this machine, and keeps batch, height and width free
-for every backbone here (tests/training/export/test_write_bundle.py tries them).
+wherever the backbone takes any size (tests/training/export/test_onnx_families.py tries them).
 
 Inside the graph three values have names that measuring can rely on (training/evaluation/exported.py); none is an
 output:
@@ -95,16 +95,21 @@ class Check:
 
 
 def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
-    """The network as one ONNX file; batch, height and width free. The same bytes every time.
+    """The network as one ONNX file; batch, height and width free, of a network that takes one size the batch alone.
+
+    The same bytes every time.
 
     Raises BundleError where the graph holds what no bundle may hold.
     """
     watched = _Watched(network.cpu()).eval()
-    example = torch.zeros(2, 2 * spec.multiple, 3 * spec.multiple, 3, dtype=torch.uint8)
+    free_size = spec.resize == "short_side"
+    height, width = (2 * spec.multiple, 3 * spec.multiple) if free_size else spec.size
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     with torch.inference_mode():
         watched(example)
     names = ["scores", "code", *watched.names]
-    free = {name: {0: "batch", 2: "h", 3: "w"} for name in names}
+    free = {name: {0: "batch", 2: "h", 3: "w"} if free_size else {0: "batch"} for name in names}
+    free["pixels"] = {0: "batch", 1: "height", 2: "width"} if free_size else {0: "batch"}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         file = Path(folder) / "encoder.onnx"
         warnings.simplefilter("ignore")  # tracing warns of what the check below proves right
@@ -114,7 +119,7 @@ def to_onnx(network: Deployed, spec: InputSpec) -> bytes:
             file,
             input_names=["pixels"],
             output_names=names,
-            dynamic_axes={"pixels": {0: "batch", 1: "height", 2: "width"}, **free},
+            dynamic_axes=free,
             opset_version=OPSET,
             dynamo=False,
         )

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from models.nets.backbone import Backbone, build
+from models.nets.backbone import Backbone
+from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.nets.tokens import TokenBackbone
 from training.config.recipe import BackboneSection

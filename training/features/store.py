@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from models.errors import TesseraError
 from models.files import reserve, write_atomically
-from models.nets.backbone import Backbone, VitBackbone
+from models.nets.backbone import Backbone
 from models.nets.encoder import Encoder
+from models.nets.tokens import TokenBackbone
 from models.types import Array
 from training.config import precision
 from training.config.run import Run, write_text
@@ -93,10 +94,10 @@ def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Featur
     Raises TesseraError when the crops' size does not fit the backbone, the disk is too small, or too few hold data.
     """
     backbone, size = encoder.backbone, run.recipe.input.train_size
-    if size % backbone.stride:
-        near = max(1, round(size / backbone.stride)) * backbone.stride
+    if size % backbone.multiple:
+        near = max(1, round(size / backbone.multiple)) * backbone.multiple
         raise TesseraError(
-            f"crops of {size} pixels do not divide into cells of {backbone.stride}: set input.train_size to {near}"
+            f"crops of {size} pixels do not divide into cells of {backbone.multiple}: set input.train_size to {near}"
         )
     folder = run.cache / f"features-{_key(backbone, options, run)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -171,18 +172,18 @@ def digest(module: nn.Module) -> str:
 
 
 def _key(backbone: Backbone, options: FeatureOptions, run: Run) -> str:
-    vit = next((m for m in backbone.modules() if isinstance(m, VitBackbone)), None)
+    inner = backbone.inner if isinstance(backbone, TokenBackbone) else backbone
     facts = {
         "version": _VERSION,
         "weights": digest(backbone),
-        "features": vit.features if vit else "tokens",
+        "features": inner.features,
         "images": run.images.digest,
         "bands": run.images.bands,
         "size": run.recipe.input.train_size,
         "five_crop": options.five_crop,
         "interpolation": run.recipe.input.interpolation,
         "precision": options.precision,
-        "conventions": [backbone.normalization.model_dump(), vit.resampling if vit else None],
+        "conventions": [backbone.normalization.model_dump(), inner.resampling],
     }
     if precision.reduced(run.recipe.compute.precision, run.device):
         facts["compute"] = "bfloat16"

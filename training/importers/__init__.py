@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from models.errors import TesseraError, UsageError
 from models.nets import families
-from models.nets.backbone import Backbone, BackboneError, VitBackbone, build, read_weights, vit_from
+from models.nets.backbone import Backbone, BackboneError, VitBackbone
+from models.nets.build import build
 from models.nets.heads import ProjectionHead
+from models.nets.weights import read_weights, vit_from
 from models.preprocess import IMAGENET
 from training.discovery.segmenter import Segmenter
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from models.errors import TesseraError, UsageError
-from models.nets.backbone import CnnBackbone, load_weights
+from models.nets.backbone import CnnBackbone
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
+from models.nets.weights import load_weights
 from training.discovery.segmenter import Segmenter
 from training.importers import Options, Parts, Published, convolution
 

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
-from models.nets.backbone import CnnBackbone, build
+from models.nets.backbone import CnnBackbone
+from models.nets.build import build
 from models.nets.encoder import positions
 from models.nets.heads import FPNHead
 from models.nets.semantics import HEAD_DIM, SanEncoder, SemanticEncoder

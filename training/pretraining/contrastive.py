@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from models.files import write_atomically
-from models.nets.backbone import NORMALIZATION, build
+from models.nets.build import build
+from models.nets.weights import NORMALIZATION
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.data.augment import ViewOptions, crop, draw_crops, relight

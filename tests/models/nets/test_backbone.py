@@ -11,16 +11,11 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from models.nets.backbone import (
-    BackboneError,
-    CnnBackbone,
-    VitBackbone,
-    build,
-    read_weights,
-    vit_from,
-)
+from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone
+from models.nets.build import build
 from models.nets.encoder import Encoder, positions
 from models.nets.heads import FPNHead, ProjectionHead
+from models.nets.weights import read_weights, vit_from
 
 VIT = "vit_tiny_patch16_224"
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone, build
+from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone
+from models.nets.build import build
 from models.nets.families import of_timm
 from tests.models.nets.authors import POSITIONS
 
@@ -137,19 +138,6 @@ def test_dinos_and_msns_key_names_fit_a_vit(tmp_path: Path) -> None:
             assert torch.equal(tensor, loaded.state_dict()[name]), name
     save_file(source.vit.state_dict(), tmp_path / "timm.safetensors")
     assert build("vit_tiny_patch16_224", tmp_path / "timm.safetensors").channels == 192
-
-
-@pytest.mark.parametrize(
-    ("name", "why"),
-    [
-        ("vit_small_patch16_dinov3.lvd1689m", "rotary"),
-        ("vit_srelpos_small_patch16_224", "no plain ViT"),
-        ("vit_tiny_r_s16_p8_224", "no plain ViT"),
-    ],
-)
-def test_other_transformers_are_refused_with_a_reason(name: str, why: str) -> None:
-    with pytest.raises(BackboneError, match=why):
-        build(name, "random")
 
 
 def test_a_cnn_has_no_keys() -> None:

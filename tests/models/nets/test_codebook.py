@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from models.nets.backbone import build
+from models.nets.build import build
 from models.nets.codebook import MAX_TOKENS, Attention, CodebookDecoder, quantize
 from models.nets.encoder import Encoder
 from models.nets.tokens import TokenBackbone

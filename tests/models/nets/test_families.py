@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.nets import families
-from models.nets.backbone import NORMALIZATION, BackboneError, VitBackbone, build, read_weights
+from models.nets.backbone import BackboneError, VitBackbone
+from models.nets.build import build
 from models.nets.families import FAMILIES
 from models.nets.positions import resample_positions
+from models.nets.weights import NORMALIZATION, read_weights
 from models.preprocess import IMAGENET, Normalization
 from tests.models.nets.authors import POSITIONS
 

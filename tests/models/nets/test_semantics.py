@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.nets.backbone import CnnBackbone, build
+from models.nets.backbone import CnnBackbone
+from models.nets.build import build
 from models.nets.semantics import SanEncoder, SemanticAttention, SemanticEncoder
 from training.data.preprocess import input_spec
 from training.evaluation.exported import Exported

@@ -16,7 +16,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, resolve_model
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from models.nets.backbone import build
+from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec
 from tests.models.nets.authors import POSITIONS, Grid

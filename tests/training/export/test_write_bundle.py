@@ -16,7 +16,7 @@ from models.bundle import Bundle
 from models.errors import TesseraError
 from models.inference import segment, self_test
 from models.io.samples import Decoded
-from models.nets.backbone import build
+from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead, ProjectionHead
 from models.preprocess import IMAGENET, InputSpec, Normalization

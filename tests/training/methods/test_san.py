@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from models.errors import TesseraError
-from models.nets.backbone import build
+from models.nets.build import build
 from tests.training.small_run import draw, make, small_run
 from training.data.preprocess import input_spec
 from training.discovery.discover import discover

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from models.nets.backbone import build
+from models.nets.build import build
 from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run
 from training.data.augment import ViewOptions

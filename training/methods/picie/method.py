@@ -33,7 +33,8 @@ from torch.nn import functional as F
 from models.assign import Assignment
 from models.errors import TesseraError
 from models.files import reserve, write_atomically
-from models.nets.backbone import CnnBackbone, build
+from models.nets.backbone import CnnBackbone
+from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
 from training.clustering.kmeans import nearest
