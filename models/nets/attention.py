@@ -43,7 +43,8 @@ def queries_keys(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
             product = product + torch.cat([attention.q_bias, attention.k_bias, attention.v_bias])
         found = product.chunk(3, -1)[:2]
     width = _channels_a_head(attention)
-    queries, keys = (part.unflatten(-1, (-1, width)) for part in found)
+    # Not `unflatten`: ONNX has it wrong where a graph leaves the batch open and nothing else.
+    queries, keys = (part.reshape(*part.shape[:-1], -1, width) for part in found)
     if hasattr(attention, "logit_scale"):
         return F.normalize(queries, dim=-1), F.normalize(keys, dim=-1)
     norms = [getattr(attention, name, None) or nn.Identity() for name in ("q_norm", "k_norm")]

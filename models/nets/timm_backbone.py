@@ -145,7 +145,7 @@ class TimmBackbone(Backbone):
     def _keys(self, network: Any, tokens: Tensor, height: int, width: int) -> Tensor:
         """The keys of tokens [B, T, C] or [B, h, w, C], head by head: [B, C, h, w]."""
         block = self._block(network)
-        keys = attention.queries_keys(block.attn, tokens)[1].flatten(tokens.dim() - 1)
+        keys = attention.queries_keys(block.attn, tokens)[1].reshape(*tokens.shape[:-1], self.channels)
         if hasattr(network, "reroll"):  # Hiera keeps its tokens window by window
             keys = network.reroll(keys, list(network.blocks).index(block))
         elif keys.dim() == 3:
