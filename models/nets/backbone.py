@@ -231,7 +231,7 @@ def _pyramid(name: str, levels: int, pretrained: bool) -> Any:
             continue
         if body.feature_info.reduction() == wanted:
             return body
-    raise BackboneError(f"backbone {name!r} has no maps at strides 4 to {2 << levels}: take another network")
+    raise BackboneError(f"it has no maps at strides 4 to {2 << levels}: take another network")
 
 
 @functools.cache

@@ -99,7 +99,7 @@ def _create(
 @torch.no_grad()
 def _require_any_shape(backbone: Backbone, name: str) -> None:
     """Raises BackboneError where an image that is higher than wide does not come back as a map of its shape."""
-    height, width = 3 * backbone.multiple, 2 * backbone.multiple
+    height, width = 5 * backbone.multiple, 3 * backbone.multiple
     wanted = (1, backbone.channels, height // backbone.stride, width // backbone.stride)
     training = backbone.training
     try:

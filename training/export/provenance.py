@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import timm
-
 from models.manifest import Provenance
+from models.nets import licences
 from training.config import recipe as recipes
 from training.config.run import Run
 from training.pretraining import weights as pretrained
@@ -61,10 +60,11 @@ def licence(run: Run) -> str:
         return "none used: trained from random weights"
     if weights.endswith(pretrained.FILE):
         return "trained from random weights on the images themselves"
-    if weights == "timm":
-        known = timm.get_pretrained_cfg(run.recipe.backbone.name, allow_unregistered=True)
-        if known is not None and known.license:
-            return f"{known.license} ({run.recipe.backbone.name}, by timm)"
+    name = run.recipe.backbone.name
+    if weights == "timm" and (known := licences.licence_of(name)):
+        return f"{known} ({name}, by timm)"
+    if weights != "timm" and (asks := licences.terms(name)):
+        return f"unknown; of what timm calls {name}, {asks}"
     return said
 
 
@@ -91,10 +91,13 @@ def provenance(run: Run) -> Provenance:
 
 def notice(run: Run) -> str:
     """The NOTICE file."""
+    asks = licences.terms(run.recipe.backbone.name) if run.recipe.backbone.weights == "timm" else ""
+    asks = f"That licence, {asks}.\n" if asks else ""
     shown = "real patches of them" if run.recipe.export.exemplars else "no single one of them"
     return (
         f"Segmentation bundle {bundle_name(run)}, made by Tessera with the method {run.recipe.method}.\n\n"
         f"Pretrained weights: {run.recipe.backbone.name}, licence: {licence(run)}.\n"
+        f"{asks}"
         f"Training images: {len(run.images)} of {run.images.title}, licence: whatever their owner gave."
         f" The bundle holds {shown}.\n"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub
 import timm
 
+from models.nets import licences
 from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run, resume_command
 from training.data.images import Images
@@ -24,13 +25,18 @@ _answers: dict[tuple[Path, str], bool] = {}  # of the hub, for one run's file an
 
 
 def settle(run: Run) -> BackboneSection:
-    """The backbone to use, with weights that this machine has or can fetch.
+    """The backbone to use, with weights that this machine has or can fetch; what their licence asks is told.
 
     "auto" becomes "timm", or a small network trained on the run's images and kept in RUN/backbone.safetensors.
     """
     asked = run.recipe.backbone
-    if asked.weights != "auto":
-        return asked
+    found = asked if asked.weights != "auto" else _found(asked, run)
+    if found.weights != "random" and not found.weights.endswith(FILE) and (asks := licences.terms(found.name)):
+        say(run.console, f"the licence of {found.name}'s weights, {asks}")
+    return found
+
+
+def _found(asked: BackboneSection, run: Run) -> BackboneSection:
     file = run.folder / FILE
     options = first(run)
     if options is None and not file.exists():

@@ -275,7 +275,7 @@ def test_other_sizes_share_all_weights_but_positions() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "why"),
     [
-        ("cait_xxs24_224", {}, r"cannot take an image of 32×48 pixels \(.*its own 224×224.*docs/backbones\.md"),
+        ("cait_xxs24_224", {}, r"cannot take an image of 48×80 pixels \(.*its own 224×224.*docs/backbones\.md"),
         ("convmixer_768_32", {}, r"has no maps at strides 4 to 32"),
         ("test_maxvit", {"features": "keys"}, r"no keys that can be read off: set backbone\.features to tokens"),
         ("resnet18", {"features": "keys"}, r"no attention, hence no keys: set backbone\.features to tokens"),

@@ -19,6 +19,7 @@ from training.data.augment import ViewOptions
 from training.data.images import Images
 from training.data.regions import RegionOptions
 from training.data.synthetic import street
+from training.export import provenance
 from training.pretraining import contrastive, weights
 from training.pretraining.contrastive import PretrainOptions
 from training.trainer.interruption import Interrupted
@@ -49,6 +50,18 @@ def test_other_weights_are_left_as_they_are(run: Run) -> None:
 def test_the_hub_is_taken_where_it_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "hub_has", lambda name: True)
     assert weights.settle(run) == BackboneSection(weights="timm")
+
+
+def test_what_a_licence_asks_is_told_at_the_start(run: Run) -> None:
+    asked = BackboneSection(name="vit_small_patch16_dinov3.lvd1689m", weights="timm")
+    object.__setattr__(run, "recipe", Recipe(backbone=asked))
+    assert weights.settle(run) == asked
+    assert "the licence of vit_small_patch16_dinov3.lvd1689m's weights, dinov3-license: Meta's own" in said(run)
+    assert "That licence, dinov3-license: Meta's own" in provenance.notice(run)
+    assert provenance.licence(run) == "dinov3-license (vit_small_patch16_dinov3.lvd1689m, by timm)"
+    file = BackboneSection(name="vit_small_patch16_dinov3.lvd1689m", weights="dinov3.pth")
+    object.__setattr__(run, "recipe", Recipe(backbone=file))
+    assert provenance.licence(run).startswith("unknown; of what timm calls vit_small_patch16_dinov3.lvd1689m, dinov3-")
 
 
 @pytest.fixture
