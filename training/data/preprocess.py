@@ -30,10 +30,13 @@ def input_spec(encoder: Encoder, size: int) -> InputSpec:
     inner = backbone.inner if isinstance(backbone, TokenBackbone) else backbone
     if isinstance(inner, CnnBackbone):
         multiple = math.lcm(multiple, *inner.strides)
+    most = getattr(encoder.head, "max_tokens", None)
     if not backbone.takes_any_size():
         side = max(1, round(size / multiple)) * multiple
-        return InputSpec(size=(side, side), resize="stretch", multiple=multiple, max_side_px=side)
-    most = getattr(encoder.head, "max_tokens", None)
+        fits = side if most is None else math.isqrt(most) * encoder.stride // multiple * multiple
+        longest = max(size, side) if side <= fits else max(fits, multiple)
+        side = min(side, longest)
+        return InputSpec(size=(side, side), resize="stretch", multiple=multiple, max_side_px=longest)
     if most is not None:
         rows = math.ceil(size / multiple) * multiple // encoder.stride
         longest = min(longest, most // rows * encoder.stride // multiple * multiple)
