@@ -19,7 +19,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from torch import Tensor, nn
 
 from models.nets import attention
-from models.nets.backbone import Backbone, BackboneError, VitFeatures, in_timms_names, traced_at_any_size
+from models.nets.backbone import Backbone, BackboneError, VitFeatures, in_timms_names
 
 Size = tuple[int, int]
 
@@ -29,6 +29,7 @@ class Architecture(NamedTuple):
 
     options  for `timm.create_model`, with which they take more sizes
     dynamic  their forward pass takes other sizes as it is; else positions are resampled by timm's `set_input_size`
+    open     an exported graph leaves the size open
     normed   the final norm can be asked for
     keys     where tokens are found as the last attention takes them: "attention", what it is given; "norm" and "block",
              for attention in windows: what the norm before it answers, or the block is given; "": it has no keys
@@ -36,6 +37,7 @@ class Architecture(NamedTuple):
 
     options: Mapping[str, Any] = MappingProxyType({})
     dynamic: bool = False
+    open: bool = False
     normed: bool = True
     keys: Literal["attention", "norm", "block", ""] = ""
 
@@ -45,9 +47,9 @@ _ANY = MappingProxyType({"strict_img_size": False})  # windows and shifts of the
 ARCHITECTURES: dict[str, Architecture] = {
     "beit": Architecture(keys="attention"),  # BEiT, arXiv:2106.08254; v2, 2208.06366
     "hiera": Architecture(normed=False, keys="attention"),  # arXiv:2306.00989
-    "hieradet_sam2": Architecture(dynamic=True, normed=False, keys="norm"),  # SAM 2, arXiv:2408.00714
-    "swin_transformer": Architecture(_ANY, dynamic=True, keys="norm"),  # arXiv:2103.14030
-    "swin_transformer_v2": Architecture(_ANY, dynamic=True, keys="block"),  # arXiv:2111.09883
+    "hieradet_sam2": Architecture(normed=False, keys="norm"),  # SAM 2, arXiv:2408.00714
+    "swin_transformer": Architecture(_ANY, dynamic=True, open=True, keys="norm"),  # arXiv:2103.14030
+    "swin_transformer_v2": Architecture(_ANY, dynamic=True, open=True, keys="block"),  # arXiv:2111.09883
     "vision_transformer": Architecture(keys="attention"),  # those whose patches a CNN makes
     "vision_transformer_relpos": Architecture(keys="attention"),
     "vision_transformer_sam": Architecture(keys="attention"),  # arXiv:2304.02643
@@ -101,8 +103,8 @@ class TimmBackbone(Backbone):
         return self._whole
 
     def takes_any_size(self) -> bool:
-        """Whether the exported graph can leave the size open; where positions were resampled it cannot."""
-        return self.architecture.dynamic and traced_at_any_size(self, self.multiple)
+        """Whether its family is one of which an exported graph can leave the size open."""
+        return self.architecture.open
 
     def forward(self, x: Tensor) -> Tensor:
         """x float32 [B, 3, H, W], H and W multiples of `multiple` → [B, C, h, w]."""
@@ -203,6 +205,10 @@ def _resize(network: Any, size: Size) -> None:
     elif _module(network) == "vision_transformer_sam":  # resamples as it runs, in a way that no graph has
         grid = [side // patch for side, patch in zip(size, network.patch_embed.patch_size, strict=True)]
         network.pos_embed = nn.Parameter(resample_abs_pos_embed_nhwc(network.pos_embed, grid), False)
+    elif _module(network) == "hieradet_sam2":  # likewise: its positions are computed once, by its own rule
+        grid = [side // step for side, step in zip(size, network.patch_embed.proj.stride, strict=True)]
+        nothing = network.pos_embed.new_zeros(1, *grid, network.pos_embed.shape[1])
+        network._pos_embed = partial(torch.add, network._pos_embed(nothing))
     elif hasattr(network, "set_input_size"):
         network.set_input_size(img_size=size)
 

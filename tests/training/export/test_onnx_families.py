@@ -27,9 +27,9 @@ FREE: dict[str, dict[str, Any]] = {
 WINDOWS: dict[str, dict[str, Any]] = {
     "swin_tiny_patch4_window7_224": _WINDOWS,
     "swinv2_tiny_window8_256": _WINDOWS,
-    "hieradet_small": {"embed_dim": 8, "stages": (1, 1, 2, 1), "global_att_blocks": (3,)},
 }
 FIXED: dict[str, dict[str, Any]] = {
+    "hieradet_small": {"embed_dim": 8, "stages": (1, 1, 2, 1), "global_att_blocks": (3,)},
     "beit_base_patch16_224": _FEW,
     "hiera_tiny_224": {"embed_dim": 8, "stages": (1, 1, 2, 1), "img_size": 64},
     "samvit_base_patch16": _FEW | {"global_attn_indexes": (0,)},
@@ -37,7 +37,7 @@ FIXED: dict[str, dict[str, Any]] = {
     "test_maxvit": {"img_size": 64},
 }
 ALL = FREE | WINDOWS | FIXED
-SLOW = (*WINDOWS, "test_maxvit", "vit_relpos_small_patch16_224")
+SLOW = (*WINDOWS, "hieradet_small", "test_maxvit", "vit_relpos_small_patch16_224")
 NO_KEYS = ("test_convnext", "test_maxvit")
 CASES = [
     pytest.param(name, features, marks=[pytest.mark.slow] if name in SLOW else [])
