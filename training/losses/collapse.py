@@ -14,12 +14,12 @@ def signs(code: Tensor, labels: Tensor | None = None, valid: Tensor | None = Non
 
     code    float [B, D, h, w]
     labels  int64 [B, h, w] of any size of map; None: there are no clusters yet
-    valid   bool, which places of code and labels hold data, where these are of one size; None: all of them
+    valid   bool, which places of code and labels hold data, where these are of one size; None: all of them; where none does, both are 0
     """
     unit = F.normalize(code.detach().float(), dim=1).movedim(1, -1)
     places = unit.flatten(0, -2) if valid is None else unit[valid]
-    found = {"log/code_similarity": places.mean(0).square().sum()}
+    found = {"log/code_similarity": (places.sum(0) / max(1, len(places))).square().sum()}
     if labels is not None:
         ids = labels.flatten() if valid is None else labels[valid]
-        found["log/largest_cluster"] = torch.bincount(ids).max() / max(1, len(ids))
+        found["log/largest_cluster"] = torch.bincount(ids, minlength=1).max() / max(1, len(ids))
     return found

@@ -3,10 +3,10 @@
 Knows nothing of pages or of what was found.
 """
 
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from training.command_line import command
 from training.config.run import Run, resume_command
 
 _MOST = 255  # clusters
@@ -31,22 +31,18 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
     labels = ("--labels", "LABEL_MAPS") if dataset == "folder" else ("--dataset", dataset)
     anew = ("--recipe", folder / "recipe.toml", *photos, "--out", f"{folder}-2")
     return [
-        Step("Try it on photos in the browser, and give the clusters names", _command("serve", "--bundle", bundle)),
+        Step("Try it on photos in the browser, and give the clusters names", command("serve", "--bundle", bundle)),
         Step(
             "Another number of clusters from stored codes, or auto: a new bundle without training",
-            _command("recluster", folder, "--k", k or "auto"),
+            command("recluster", folder, "--k", k or "auto"),
         ),
         Step(
             "Where you have label maps: mIoU, accuracy, a page",
-            _command("evaluate", folder, *photos, *labels),
+            command("evaluate", folder, *photos, *labels),
         ),
         Step(
             "Train anew on the same photos with another value; all of them are in the recipe at the end",
-            _command("train", *anew, "--set", option or f"clusters.k={k or other}"),
+            command("train", *anew, "--set", option or f"clusters.k={k or other}"),
         ),
         Step("Make the bundle and this page again; a stopped run goes on where it was", resume_command(folder)),
     ]
-
-
-def _command(name: str, *arguments: object) -> str:
-    return shlex.join(("tessera", name, *map(str, arguments)))
