@@ -17,17 +17,18 @@ import re
 import time
 from typing import Annotated, Any
 
-import torch
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
 from models.errors import UsageError
+from training import distributed
 from training.data import datasets
 from training.data.datasets.folder import LabelMaps
 from training.data.errors import reason_of
 from training.data.images import Bands
 from training.data.regions import RegionOptions, open_regions, thinned
+from training.device import device as the_device
 from training.pretraining.contrastive import PretrainOptions, pretrain
 from training.progress import exit_code, say
 from training.trainer.loop import Workspace
@@ -81,28 +82,32 @@ def main(
         LabelMaps, typer.Option(help="Flat files named as the photos beside them: left out as label maps, or photos.")
     ] = "leave_out",
     seed: int = 0,
-    device: str = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto: a GPU of CUDA, else the CPU.")] = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Where regions are kept; default: beside --out.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the weights that --out names.")] = False,
 ) -> None:
     """Train a backbone from scratch, without labels. Interrupted, the same command goes on."""
     console = Console()
-    with exit_code(console, again=_AGAIN):
+    with exit_code(console, again=_AGAIN), distributed.joined(console):
+        where = the_device(device)
         cut = RegionOptions(bands=bands_of(bands))
         chosen = options_of(
             backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed, regions=cut
         )
         kept = cache or out.parent / "cache"
-        make_place(out, kept, overwrite=overwrite)
-        images = datasets.open(
-            "folder", data, bands=cut.bands, console=console, without=[kept], label_maps=label_maps,
-            index=kept / "images.sqlite3", fewest=_FEWEST,
+        distributed.from_main(lambda: make_place(out, kept, overwrite=overwrite))
+        images = distributed.from_main(
+            lambda: datasets.open(
+                "folder", data, bands=cut.bands, console=console, without=[kept], label_maps=label_maps,
+                index=kept / "images.sqlite3", fewest=_FEWEST,
+            )
         )  # fmt: skip
         used = thinned(images.paths, chosen.most_images)
-        regions = open_regions(used, chosen.regions, kept, console, read=images.read)
+        with distributed.main_first():
+            regions = open_regions(used, chosen.regions, kept, console, read=images.read)
         began = time.perf_counter()
         partial, log = (out.with_name(f"{out.name}.{end}") for end in ("partial", "log.jsonl"))
-        pretrain(regions, chosen, torch.device(device), Workspace(partial, log, seed, console, _AGAIN), out)
+        pretrain(regions, chosen, where, Workspace(partial, log, seed, console, _AGAIN), out)
     say(console, f"{out}: {len(used)} of {len(images)} images, {steps} steps, {time.perf_counter() - began:.0f} s")
 
 

@@ -25,7 +25,7 @@ import typer
 
 from models.bundle import Bundle
 from models.errors import UsageError
-from training import command_line, methods, plan
+from training import command_line, distributed, methods, plan
 from training.config import recipe as recipes
 from training.config import run_folder
 from training.config.facts import note
@@ -35,6 +35,7 @@ from training.data import datasets
 from training.data.errors import DataError
 from training.data.images import evenly
 from training.data.preprocess import input_spec
+from training.device import device as the_device
 from training.discovery.discover import discover
 from training.discovery.segmenter import Segmenter
 from training.export import provenance
@@ -48,7 +49,7 @@ from training.progress import LoggedConsole, Progress, exit_code, say, span, tel
 from training.report import training_page
 from training.report.previews import Previews
 from training.stage_costs import StageCosts
-from training.trainer import initial, loop
+from training.trainer import batch_norm, initial, loop
 from training.trainer.seeds import seed_all
 
 _DEFAULT_METHOD = "stego"
@@ -71,8 +72,9 @@ def train(run: Run) -> Bundle:
         trained = loop.fit(method, method.stages(), run, watch=Previews(run, method))
     with costs.timed("clusters"), Progress(run.console, "clusters", None):
         found = discover(run, method)
-    bundle = finish(run, found, costs, trained)
-    write_text(run.folder / "report.html", training_page.page_of(bundle, recipes.encode(asked), run))
+    bundle = distributed.from_main(lambda: finish(run, found, costs, trained))
+    if distributed.is_main():
+        write_text(run.folder / "report.html", training_page.page_of(bundle, recipes.encode(asked), run))
     return bundle
 
 
@@ -80,7 +82,9 @@ def build(run: Run) -> Method[Any]:
     """The recipe's method, untrained."""
     kind = methods.method(run.recipe.method)
     seed_all(run.recipe.seed)
-    return kind(kind.Config.model_validate(run.recipe.options), run)
+    built = kind(kind.Config.model_validate(run.recipe.options), run)
+    batch_norm.synchronize(built)
+    return built
 
 
 def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bundle:
@@ -148,7 +152,7 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and how long it takes, and change nothing.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto: a GPU of CUDA, else the CPU.")] = "auto",
     dataset: Annotated[
         str | None,
         typer.Option(help=f"One of: {', '.join(datasets.names())}; its split is the recipe's (--set split=val)."),
@@ -163,11 +167,13 @@ def command(
     """Train on a folder of unlabelled images; writes OUT/bundle and OUT/report.html."""
     console = LoggedConsole()
     again = [command_line.again("train")]  # until the run begins; then it goes on
-    with exit_code(console, again=lambda: again[-1]):
-        where = _device(device)
+    with exit_code(console, again=lambda: again[-1]), distributed.joined(console):
+        where = the_device(device)
+        if (processes := distributed.world()) > 1:
+            say(console, f"{processes} processes train together: batches are those of all of them")
         if resume and (overwrite or init):
             raise UsageError("--resume goes on with a run as it began: leave out --overwrite and --init")
-        before = run_folder.begun(out) if resume else None
+        before = distributed.from_main(lambda: run_folder.begun(out)) if resume else None
         if resume and before is None:
             raise UsageError(f"{out} holds no run to go on with; leave --resume out to start one")
         overrides = [*(override or []), *(["export.exemplars=0"] if no_exemplars else [])]
@@ -179,38 +185,47 @@ def command(
         if not folders:
             raise DataError("--data is missing: the folder that holds your images")
         if before is None:
-            run_folder.require_free(out, overwrite=overwrite)
+            distributed.from_main(lambda: run_folder.require_free(out, overwrite=overwrite))
         start = initial.find(init) if init else None
         if start and overwrite and out.resolve() in start.resolve().parents:
             raise UsageError(f"--init {init} lies in {out}, which --overwrite removes: name another --out")
-        with nullcontext() if dry_run else locked(out):
-            images = datasets.open(
-                settled.dataset, folders, split=settled.split, bands=settled.data.bands or None, console=console,
-                without=[out], label_maps=settled.data.label_maps,
-                index=None if dry_run else out / "cache" / "images.sqlite3",
+        with locked(out) if distributed.is_main() and not dry_run else nullcontext():
+            images = distributed.from_main(
+                lambda: datasets.open(
+                    settled.dataset, folders, split=settled.split, bands=settled.data.bands or None, console=console,
+                    without=[out], label_maps=settled.data.label_maps,
+                    index=None if dry_run else out / "cache" / "images.sqlite3",
+                )
             )  # fmt: skip
             run = Run(settled, images, out, where, console)
             if before:
                 require_same_images(before["data"], images)
             if dry_run:
-                show_plan(run, start)
+                distributed.from_main(lambda: show_plan(run, start))
                 return
-            planned = None if before else plan_of(run, start, seconds=_MEASURED_S)
-            if planned:
-                run_folder.clear(out)
-                if start:
-                    keep_initial(run, start)
-            run.write_facts()
+            distributed.from_main(lambda: write_beginning(run, console, start, anew=before is None))
             again.append(resume_command(out))
-            console.log_to(out / "train.log")
-            if planned:
-                note(run, "plan", planned.facts())
-                say(console, f"about {span(planned.seconds)} on {where}, {planned.disk_bytes / 1e6:.0f} MB of disk")
             try:
                 bundle = train(run)
             except torch.OutOfMemoryError:  # of a GPU
                 raise MemoryError from None
-        _tell(run, bundle)
+        if distributed.is_main():
+            _tell(run, bundle)
+
+
+def write_beginning(run: Run, console: LoggedConsole, start: Path | None, *, anew: bool) -> None:
+    """What a run's folder holds before anything is trained: facts, plan, weights to begin with, the console's log."""
+    planned = plan_of(run, start, seconds=_MEASURED_S) if anew else None
+    if planned:
+        run_folder.clear(run.folder)
+        if start:
+            keep_initial(run, start)
+    run.write_facts()
+    console.log_to(run.folder / "train.log")
+    if planned:
+        note(run, "plan", planned.facts())
+        about = f"{span(planned.seconds)} on {run.device}"
+        say(console, f"about {about}, {planned.disk_bytes / 1e6:.0f} MB of disk")
 
 
 def plan_of(run: Run, start: Path | None, *, seconds: float) -> plan.Plan:
@@ -261,17 +276,6 @@ def keep_initial(run: Run, path: Path) -> None:
     shutil.copyfile(path, run.checkpoints / initial.FILE)
     if (backbone := initial.backbone(path)) and run.recipe.backbone.weights == "auto":
         shutil.copyfile(backbone, run.folder / weights.FILE)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name != "cpu" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no GPU here; leave --device out, or install torch for CUDA")
-    try:
-        return torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name}: write cpu, cuda or cuda:1") from None
 
 
 def _tell(run: Run, bundle: Bundle) -> None:

@@ -19,7 +19,7 @@ from models.nets.positions import resample_positions
 from models.preprocess import IMAGENET
 from tests.golden.runner import Case
 from training.evaluation.metrics import EXTRA, Scores, confusion, match, score
-from training.features.store import neighbors
+from training.features.neighbors import neighbors
 from training.losses.affinity import Kernel, affinity_loss
 from training.losses.correspondence import (
     average_norm,

@@ -40,7 +40,7 @@ def kmeans(
     """
     if len(points) < k:
         raise TesseraError(f"{len(points)} points cannot make {k} clusters: lower clusters.k or add images")
-    points = points.float()
+    device, points = points.device, _able(points.float())
     if metric == "cosine":
         points = F.normalize(points, dim=1)
     best: tuple[float, Tensor, Tensor] | None = None
@@ -53,7 +53,7 @@ def kmeans(
         if best is None or cost < best[0] * (1 - 1e-6):  # a tie up to rounding goes to the earlier one
             best = cost, centroids, labels
     assert best is not None
-    return best[1], best[2]
+    return best[1].to(device), best[2].to(device)
 
 
 def nearest(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,13 +121,19 @@ def cluster_sums(points: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor
 
     points  float [n, D];  labels  int64 [n]
     """
+    device, points, labels = points.device, _able(points), _able(labels)
     sums = points.new_zeros(k, points.shape[1], dtype=torch.float64)
     masses = points.new_zeros(k, dtype=torch.float64)
     for rows in _chunks(len(points)):
         member = points.new_zeros(len(labels[rows]), k).scatter_(1, labels[rows, None], 1)
         sums += member.T @ points[rows]
         masses += member.sum(0)
-    return sums.to(points), masses.to(points)
+    return sums.to(points).to(device), masses.to(points).to(device)
+
+
+def _able(points: Tensor) -> Tensor:
+    """The points where there are doubles: Apple's GPUs know none, so theirs are clustered by the CPU."""
+    return points.cpu() if points.device.type == "mps" else points
 
 
 def _chunks(n: int) -> Iterator[slice]:

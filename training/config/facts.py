@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from training import distributed
 from training.config.run import Run, write_text
 from training.progress import say
 
@@ -15,6 +16,8 @@ _WARNINGS = "warnings"
 
 def note(run: Run, name: str, value: Any) -> None:
     """Keeps a value as JSON has them, whole or not at all, in the place of what was noted under that name before."""
+    if not distributed.is_main():
+        return
     folder = run.cache / "facts"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{name}.json", json.dumps(value, indent=1))

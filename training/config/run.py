@@ -24,7 +24,7 @@ from rich.console import Console
 
 from models.errors import UsageError
 from models.files import write_atomically
-from training import command_line
+from training import command_line, distributed
 from training.config import recipe as recipes
 from training.config import run_folder
 from training.config.recipe import Recipe
@@ -75,7 +75,8 @@ class Run:
         """Its images cut into regions, from disk where they are there; of more than `most`, that many drawn evenly."""
         paths, folder, read = thinned(self.images.paths, most), self.cache / "regions", self.images.read
         options = options.model_copy(update={"bands": self.images.bands})
-        return open_regions(paths, options, folder, self.console, workers=self.recipe.workers, read=read)
+        with distributed.main_first():
+            return open_regions(paths, options, folder, self.console, workers=self.recipe.workers, read=read)
 
     def write_facts(self) -> None:
         """run.json, recipe.toml and skipped.txt: before the first step, and when a run goes on with what may change."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec
+from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.run import Run
 from training.data import validity
@@ -46,9 +47,13 @@ def cluster(encoder: Encoder, spec: InputSpec, run: Run) -> Tensor:
     With `unit = "region"` every region of an image is one point, whatever its size.
     """
     section = run.recipe.clusters
-    points = coded_regions(encoder, run)[1].codes if section.unit == "region" else sample(encoder, spec, run)
-    centroids, _ = kmeans(points, section.count, seed=run.recipe.seed, restarts=section.restarts, metric="cosine")
-    return centroids
+
+    def found() -> Tensor:
+        by_region = section.unit == "region"
+        points = coded_regions(encoder, run, most=_IMAGES)[1].codes if by_region else sample(encoder, spec, run)
+        return kmeans(points, section.count, seed=run.recipe.seed, restarts=section.restarts, metric="cosine")[0]
+
+    return distributed.from_main(found)
 
 
 def coded_regions(encoder: Encoder, run: Run, *, most: int | None = None) -> tuple[RegionCache, RegionCodes]:

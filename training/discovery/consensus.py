@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from models.errors import TesseraError
 from models.nets.encoder import Encoder
+from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.config.run import Run
@@ -35,7 +36,7 @@ from training.discovery.cluster_codes import coded_regions
 from training.discovery.segmenter import Segmenter
 from training.features.region_codes import RegionCodes, coarse
 from training.progress import Progress, say
-from training.trainer import loop
+from training.trainer import batch_norm, loop
 from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage
 
@@ -86,6 +87,7 @@ def distill(encoder: Encoder, temperature: float, run: Run) -> Segmenter:
     smaller = (height * 4 // 5 // 16 * 16, width * 4 // 5 // 16 * 16)
     views = DistillOptions().views.model_copy(update={"size": smaller})
     lesson = DistillOptions(steps=section.distill_steps, lr=section.distill_lr, views=views)
+    batch_norm.synchronize(student)
     student.train()
     loop.fit(student, [student.stage(cache.images, found.soft, lesson, seed)], run, name="consensus")
     student.eval()
@@ -242,14 +244,18 @@ class Student(nn.Module):
                 yield {"pixels": (255 * seen).round().to(torch.uint8).movedim(1, -1), "soft": wanted}
 
         def loss(batch: Batch) -> dict[str, Tensor]:
-            device = self.centroids.device
-            wanted = batch["soft"].to(device)
-            scores = self(batch["pixels"].to(device))
+            device, rows = self.centroids.device, distributed.share(len(batch["soft"])).rows
+            wanted = batch["soft"][rows].to(device)
+            scores = self(batch["pixels"][rows].to(device))
             scores = F.interpolate(scores, size=wanted.shape[-2:], mode="bilinear", align_corners=False)
             cost = -(wanted * (options.scale * scores).log_softmax(1)).sum(1)
             sure = wanted.amax(1)
             hit = validity.mean((scores.argmax(1) == wanted.argmax(1)).float(), sure > 0)
-            return {"distill": (cost * sure).sum() / sure.sum().clamp(min=1e-6), "log/agreement": hit.detach()}
+            weight = sure.sum().clamp(min=1e-6)
+            return {
+                "distill": distributed.portion(weight) * (cost * sure).sum() / weight,
+                "log/agreement": hit.detach(),
+            }
 
         def after_step() -> None:
             self.step += 1

@@ -11,7 +11,8 @@ from models.nets.backbone import Backbone
 from training.config.run import Run
 from training.config.work import Work
 from training.data.regions import RegionCache, RegionOptions
-from training.features.store import NEIGHBORS, FeatureOptions, Features
+from training.features.neighbors import NEIGHBORS
+from training.features.store import FeatureOptions, Features
 
 _REGIONS = 16  # in each image of the stand-in, in a grid
 

@@ -2,16 +2,19 @@
 
 Knows nothing of losses or clusters. What is kept is named by everything that decides it (weights, sizes,
 crops, the images), so a changed backbone can never meet another one's neighbors. A computation that was
-killed goes on at the first crop it has not done: the backbone never sees a crop twice.
+killed goes on at the first crops it has not done. Several processes share the work by blocks, and whatever their
+number, the blocks are the same: so are the features.
 """
 
 import hashlib
 import json
+import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -19,21 +22,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
-from models.files import reserve, write_atomically
+from models.files import write_atomically
 from models.nets.backbone import Backbone
 from models.nets.encoder import Encoder
 from models.nets.tokens import TokenBackbone
 from models.types import Array
+from training import distributed
 from training.config import precision
-from training.config.run import Run, write_text
+from training.config.run import Run
 from training.data import crops, validity
 from training.data.images import FEWEST_IMAGES, LEAST_VALID
 from training.data.prefetch import prefetch
-from training.progress import Progress
+from training.features.neighbors import NEIGHBORS, ROWS, nearest_to
+from training.features.row_file import Ledger, RowFile, divided
+from training.progress import Progress, say
 
-NEIGHBORS = 30  # kept per crop; STEGO draws from 7, the rest lets that number grow without a rescan
 _VERSION = 2  # of what is on disk: raise it when the same key would hold other numbers
-_BLOCK = 4096  # crops compared at once with all others
+_WORTH_TELLING = 10**9  # bytes that the features take on the disk
+_CHECKED = 2**14  # crops whose valid cells are counted at once
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class FeatureOptions:
 
 @dataclass(frozen=True)
 class Features:
-    """Memory-mapped features: only what is read takes memory.
+    """Features on disk: only what is read takes memory.
 
     maps       float16 or float32 [m, C, h, w], m crops
     neighbors  int64 [n, min(30, n - 1) + 1]; column 0 is the crop itself, then by falling similarity
@@ -59,9 +65,9 @@ class Features:
     kept       int64 [n], which of the m crops are used, those that hold enough of it; None: all of them
     """
 
-    maps: Array
+    maps: RowFile | Array
     neighbors: Array
-    valid: Array | None = None
+    valid: RowFile | None = None
     kept: Array | None = None
 
     def __len__(self) -> int:
@@ -73,7 +79,7 @@ class Features:
 
     def batch(self, indices: Sequence[int] | Array, device: torch.device) -> Tensor:
         """float32 [B, C, h, w] of some crops."""
-        return torch.from_numpy(np.stack([self.maps[i] for i in self.rows(indices)])).to(device).float()
+        return torch.from_numpy(self.maps[self.rows(indices)]).to(device).float()
 
     def mean(self, index: int) -> Tensor:
         """float32 [C] over a crop's cells, of those that hold data."""
@@ -84,7 +90,7 @@ class Features:
         """Which of some crops' cells hold data: bool [B, h, w], some of every crop; None: all of them."""
         if self.valid is None:
             return None
-        found = np.stack([self.valid[i] for i in self.rows(indices)])
+        found = self.valid[self.rows(indices)]
         return None if found.all() else torch.from_numpy(found).to(device)
 
 
@@ -103,50 +109,78 @@ def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Featur
     folder.mkdir(parents=True, exist_ok=True)
     side = size // backbone.stride
     n = len(run.images) * (5 if options.five_crop else 1)
-    maps = _array(folder / "maps.npy", (n, backbone.channels, side, side), options.precision)
-    means = _array(folder / "means.npy", (n, backbone.channels), "float32")
-    valid = _array(folder / "valid.npy", (n, side, side), "bool")
-    _fill(maps, means, valid, folder / "done", encoder, options, run)
-    share = valid.mean((1, 2))
+    shapes = {"maps": (n, backbone.channels, side, side), "means": (n, backbone.channels), "valid": (n, side, side)}
+    types = {"maps": options.precision, "means": "float32", "valid": "bool"}
+    with distributed.main_first():
+        files = _files(folder, shapes, types, run)
+    _fill(files, folder, encoder, options, run)
+    share = np.concatenate([files["valid"][i : i + _CHECKED].mean((1, 2)) for i in range(0, n, _CHECKED)])
     kept = np.flatnonzero(share >= LEAST_VALID)
     if len(kept) < min(n, FEWEST_IMAGES):
         raise TesseraError(
             f"{len(kept)} of {n} crops hold data in {LEAST_VALID:.0%} of their cells, {FEWEST_IMAGES} are needed:"
             " choose other images, or a larger input.train_size"
         )
-    found = folder / "neighbors.npy"
-    if not found.exists():
-        nearest = neighbors(torch.from_numpy(means[kept]).to(run.device)).cpu().numpy()
-        write_atomically(found, lambda file: np.save(file, nearest))
-    opened = Features(np.load(folder / "maps.npy", mmap_mode="r"), np.load(found))
-    return opened if (share == 1).all() else replace(opened, valid=valid, kept=kept)
+    opened = Features(files["maps"], _neighbors(files["means"], kept, folder, run))
+    return opened if (share == 1).all() else replace(opened, valid=files["valid"], kept=kept)
 
 
-def neighbors(means: Tensor, k: int = NEIGHBORS) -> Tensor:
-    """The crops most like each one, by cosine: int64 [n, min(k, n - 1) + 1]; column 0 is the crop itself.
+def _neighbors(means: RowFile, kept: Array, folder: Path, run: Run) -> Array:
+    """The crops most like each of the kept ones (training/features/neighbors.py), from disk where they are there.
 
-    means  float [n, C]  spatial means of the features, over the cells that hold data
-
-    Upstream leaves channel dropout on while it computes these; here nothing is random.
+    Upstream leaves channel dropout on while it computes them; here nothing is random.
     Source: STEGO (arXiv:2203.08414) §4.1.
     """
-    unit = F.normalize(means, dim=1)
-    keep = min(k + 1, len(unit))
-    rows = []
-    for start in range(0, len(unit), _BLOCK):
-        similar = unit[start : start + _BLOCK] @ unit.T
-        own = torch.arange(len(similar), device=similar.device)
-        similar[own, own + start] = torch.inf  # first, even beside an exact copy of itself
-        rows.append(similar.topk(keep, dim=1).indices)
-    return torch.cat(rows)
+    found, partial, done = (folder / f"neighbors{end}" for end in (".npy", ".partial.npy", ".done.npy"))
+    n = len(kept)
+    with distributed.main_first():
+        there = found.exists()
+        if not (there or partial.exists()):
+            done.unlink(missing_ok=True)
+            RowFile.create(partial, (n, min(NEIGHBORS, n - 1) + 1), "int64")
+    if not distributed.from_main(lambda: there):
+        rows = RowFile(partial)
+        unit = F.normalize(torch.from_numpy(means[:] if n == len(means) else means[kept]).to(run.device), dim=1)
+        with (
+            divided(done, math.ceil(n / ROWS), rows) as (ledger, mine),
+            Progress(run.console, "neighbors", len(mine)) as bar,
+        ):
+            for block in mine:
+                nearest = nearest_to(unit, block * ROWS).cpu().numpy()
+                rows[block * ROWS : block * ROWS + len(nearest)] = nearest
+                ledger.add(block)
+                bar.advance()
+        with distributed.main_first():
+            if distributed.is_main():
+                partial.rename(found)
+                done.unlink()
+    table: Array = np.load(found)
+    return table
 
 
-def thumbnails(side: int, options: FeatureOptions, run: Run) -> Array:
+def thumbnails(side: int, options: FeatureOptions, run: Run) -> RowFile:
     """The crops that the features are of, `side` pixels a side: uint8 [n, side, side, 3], in the same order."""
-    return np.concatenate([pixels for pixels, _ in _crops(side, range(len(run.images)), options, run)])
+    asked = [_VERSION, run.images.digest, run.images.bands, side, options.five_crop, run.recipe.input.interpolation]
+    path = run.cache / f"thumbnails-{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]}.npy"
+    count = len(run.images) * (5 if options.five_crop else 1)
+
+    def write(file: IO[bytes]) -> None:
+        rows = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=(count, side, side, 3))
+        at = 0
+        for pixels, _ in _crops(side, range(len(run.images)), options, run):
+            rows[at : at + len(pixels)] = pixels
+            at += len(pixels)
+        rows.flush()
+
+    with distributed.main_first():
+        if not path.exists():
+            write_atomically(path, write)
+    return RowFile(path)
 
 
-def _crops(side: int, images: range, options: FeatureOptions, run: Run) -> Iterator[tuple[Array, list[Array | None]]]:
+def _crops(
+    side: int, images: Iterable[int], options: FeatureOptions, run: Run
+) -> Iterator[tuple[Array, list[Array | None]]]:
     """Every image's crops, loaded ahead in threads: uint8 [1 or 5, side, side, 3], and of each where it holds data."""
 
     def parts(whole: Array) -> list[Array]:
@@ -190,51 +224,68 @@ def _key(backbone: Backbone, options: FeatureOptions, run: Run) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: str) -> Array:
-    """A memory-mapped array of that shape, created when there is none."""
-    if path.exists():
-        found: Array = np.load(path, mmap_mode="r+")
-        if found.shape == shape:
-            return found
-    path.with_name("done").unlink(missing_ok=True)
-    needed, free = int(np.prod(shape)) * np.dtype(dtype).itemsize, shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise TesseraError(
-            f"the features take {needed / 1e9:.1f} GB and {path.parent} has {free / 1e9:.1f} GB left:"
-            " choose another --out, a smaller input.train_size, five_crop = false or fewer images"
-        )
-    made = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    reserve(path)
-    return made
+def _files(folder: Path, shapes: dict[str, tuple[int, ...]], types: dict[str, str], run: Run) -> dict[str, RowFile]:
+    """A file for each shape, created where there is none. Raises TesseraError where the disk has no room for them."""
+    paths = {name: folder / f"{name}.npy" for name in shapes}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    if missing:
+        for mark in ("done", "done.npy"):
+            (folder / mark).unlink(missing_ok=True)
+        needed = sum(math.prod(shapes[name]) * np.dtype(types[name]).itemsize for name in missing)
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise TesseraError(
+                f"the features take {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left:"
+                " choose another --out, a smaller input.train_size, five_crop = false or fewer images"
+            )
+        if needed > _WORTH_TELLING:
+            room = f"{needed / 1e9:.1f} GB of {free / 1e9:.1f} GB that {folder} has left"
+            say(run.console, f"the features of {shapes['means'][0]:,} crops take {room}")
+    return {
+        name: RowFile(path) if path.exists() else RowFile.create(path, shapes[name], types[name])
+        for name, path in paths.items()
+    }
 
 
-def _fill(
-    maps: Array, means: Array, valid: Array, done: Path, encoder: Encoder, options: FeatureOptions, run: Run
-) -> None:
-    """Computes what is missing, in order; `done` holds how many crops are safely on disk."""
+def _fill(files: dict[str, RowFile], folder: Path, encoder: Encoder, options: FeatureOptions, run: Run) -> None:
+    """Computes what is missing, block by block; a block is the whole images of about `batch_size` crops."""
     per_image = 5 if options.five_crop else 1
-    first = int(done.read_text()) if done.exists() else 0
-    if first >= len(maps):
-        return
+    each, count = math.ceil(options.batch_size / per_image), len(run.images)
+    with distributed.main_first():
+        _take_over(folder, math.ceil(count / each), each * per_image)
+    with divided(folder / "done.npy", math.ceil(count / each), *files.values()) as (ledger, mine):
+        images = [i for block in mine for i in range(block * each, min(count, (block + 1) * each))]
+        loaded = _crops(run.recipe.input.train_size, images, options, run)
+        encoder.eval()
+        alone = distributed.world() == 1
+        total = count if alone else len(images)
+        with torch.inference_mode(), Progress(run.console, "features", total, done=total - len(images)) as bar:
+            for block in mine:
+                some = list(islice(loaded, each))
+                pixels = np.concatenate([pixels for pixels, _ in some])
+                x = torch.from_numpy(pixels).to(run.device).permute(0, 3, 1, 2).float()
+                with precision.autocast(run.recipe.compute.precision, run.device):
+                    found = encoder.backbone((x - encoder.mean) / encoder.std)
+                grid = (found.shape[2], found.shape[3])
+                known = validity.stacked([validity.cells(mask, grid) for _, masks in some for mask in masks], grid)
+                rows = slice(block * each * per_image, block * each * per_image + len(pixels))
+                files["means"][rows] = _means(found.float(), known).cpu().numpy()
+                files["maps"][rows] = found.to(getattr(torch, options.precision)).cpu().numpy()
+                files["valid"][rows] = np.ones((len(pixels), *grid), bool) if known is None else known.numpy()
+                ledger.add(block)
+                bar.advance(len(some))
 
-    todo = range(first // per_image, len(run.images))  # batches end at whole images
-    loaded = _crops(run.recipe.input.train_size, todo, options, run)
-    encoder.eval()
-    with torch.inference_mode(), Progress(run.console, "features", len(run.images), done=todo.start) as bar:
-        for start, pixels, masks in _batches(loaded, todo.start, options.batch_size):
-            x = torch.from_numpy(pixels).to(run.device).permute(0, 3, 1, 2).float()
-            with precision.autocast(run.recipe.compute.precision, run.device):
-                found = encoder.backbone((x - encoder.mean) / encoder.std)
-            rows = slice(start * per_image, start * per_image + len(pixels))
-            grid = maps.shape[2:]
-            known = validity.stacked([validity.cells(mask, grid) for mask in masks], (grid[0], grid[1]))
-            means[rows] = _means(found.float(), known).cpu().numpy()
-            maps[rows] = found.to(getattr(torch, options.precision)).cpu().numpy()
-            valid[rows] = True if known is None else known.numpy()
-            for array in (maps, means, valid):
-                array.flush()  # type: ignore[attr-defined]
-            write_text(done, str(rows.stop))
-            bar.advance(len(pixels) // per_image)
+
+def _take_over(folder: Path, blocks: int, crops_each: int) -> None:
+    """What a run of 0.3 had computed of these features counts as done."""
+    earlier = folder / "done"
+    if earlier.exists():
+        full = int(earlier.read_text()) // crops_each
+        ledger = Ledger(folder / "done.npy", blocks)
+        with ledger.kept():
+            for block in range(min(full, blocks)):
+                ledger.add(block)
+        earlier.unlink()
 
 
 def _means(maps: Tensor, valid: Tensor | None) -> Tensor:
@@ -243,25 +294,3 @@ def _means(maps: Tensor, valid: Tensor | None) -> Tensor:
         return maps.mean((2, 3))
     inside = valid.to(maps)[:, None]
     return (maps * inside).sum((2, 3)) / inside.sum((2, 3)).clamp(min=1)
-
-
-def _batches(
-    loaded: Iterator[tuple[Array, list[Array | None]]], first: int, size: int
-) -> Iterator[tuple[int, Array, list[Array | None]]]:
-    """(number of the first image, crops of whole images, where they hold data), about `size` crops at a time."""
-    waiting: list[tuple[Array, list[Array | None]]] = []
-
-    def together() -> tuple[int, Array, list[Array | None]]:
-        return (
-            first,
-            np.concatenate([pixels for pixels, _ in waiting]),
-            [mask for _, masks in waiting for mask in masks],
-        )
-
-    for one in loaded:
-        waiting.append(one)
-        if sum(len(pixels) for pixels, _ in waiting) >= size:
-            yield together()
-            first, waiting = first + len(waiting), []
-    if waiting:
-        yield together()

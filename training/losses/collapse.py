@@ -14,7 +14,7 @@ def signs(code: Tensor, labels: Tensor | None = None, valid: Tensor | None = Non
 
     code    float [B, D, h, w]
     labels  int64 [B, h, w] of any size of map; None: there are no clusters yet
-    valid   bool, which places of code and labels hold data, where these are of one size; None: all of them; where none does, both are 0
+    valid   bool, which places of code and labels hold data; None: all of them. Without any, both are 0
     """
     unit = F.normalize(code.detach().float(), dim=1).movedim(1, -1)
     places = unit.flatten(0, -2) if valid is None else unit[valid]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from models.nets.codebook import quantize
+from training import distributed
 
 _BLOCK = 2**25  # scores at once: 134 MB, and a few times that while their gradient is taken
 _FIRST_ROWS = 1024
@@ -146,6 +147,7 @@ def concept_contrast(
     temperature: float = 0.07,
     positive: float = 0.3,
     negative: float = 0.1,
+    rows: slice = slice(None),
 ) -> Tensor:
     """Mean over images, and over batch and bank as partners, of the contrast with like and unlike concepts: a scalar.
 
@@ -154,6 +156,7 @@ def concept_contrast(
     tokens    float [B, n, D]  backbone tokens: they say which concept each is of
     codebook  float [K, D]
     bank      further partners; an empty one changes nothing
+    rows      the images of the batch that `student` is of, where other processes have the others
 
     Pairs whose concepts' cosine is over `positive` attract, under `negative` they repel, in between they are left
     out; no token is its own partner. An image without an attracting pair counts for nothing; without any in the
@@ -169,10 +172,10 @@ def concept_contrast(
 
     def against(image: int, theirs: Tensor, keys: Tensor, same: bool) -> tuple[Tensor, int]:
         """Sum over the attracting pairs of one image, and how many there are; a block of rows at a time."""
-        own, rows = ids[image], student[image]
-        total, pairs = rows.new_zeros(()), 0
+        own, projected = ids[image], student[image - first]
+        total, pairs = projected.new_zeros(()), 0
         step = max(1, _BLOCK // len(keys))
-        for begin in range(0, len(rows), step):
+        for begin in range(0, len(projected), step):
             block = slice(begin, begin + step)
             alike = (unit[own[block]] @ unit.T)[:, theirs]
             attract = alike > positive
@@ -182,17 +185,19 @@ def concept_contrast(
             found = int(attract.sum())
             if found:
                 heard = attract | (alike < negative)
-                total = total + checkpoint(_contrast, rows[block], keys, attract, heard, use_reentrant=False)
+                total = total + checkpoint(_contrast, projected[block], keys, attract, heard, use_reentrant=False)
                 pairs += found
         return total, pairs
 
+    first, stop, _ = rows.indices(len(tokens))
     terms, count = student.new_zeros(()), 0
-    for image in range(len(student)):
+    for image in range(first, stop):
         for partner in partners:
             total, pairs = against(image, *partner)
             if pairs:
                 terms, count = terms + total / pairs, count + 1
-    return terms / count if count else 0.0 * student.sum()
+    portion = distributed.portion(student.new_tensor(float(count)))
+    return portion * terms / count if count else 0.0 * student.sum()
 
 
 def _contrast(rows: Tensor, keys: Tensor, attract: Tensor, heard: Tensor) -> Tensor:

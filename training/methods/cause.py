@@ -30,6 +30,7 @@ from models.nets.backbone import Backbone
 from models.nets.codebook import CodebookDecoder, quantize
 from models.nets.heads import ProjectionHead
 from models.nets.tokens import TokenBackbone
+from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config import precision
 from training.config.recipe import Section
@@ -56,7 +57,7 @@ _HALVED_EVERY = 2  # published epochs of the last stage
 _SAMPLED_CROPS = 64  # 50 000 tokens at 224 pixels and stride 8: quantiles of their pairs no longer move
 _CODED_CROPS = 1024
 
-Thinner = Callable[[Tensor], Tensor]
+Thinner = Callable[..., Tensor]
 
 
 class CauseConfig(Section):
@@ -227,8 +228,10 @@ class Cause(Method[CauseConfig]):
             yield {"crop": crop, "seed": mixed(self.run.recipe.seed, stage, epoch, i)}
 
     def _codebook_loss(self, batch: Batch) -> dict[str, Tensor]:
-        tokens = flat(self._thinner(batch)(self._maps(batch)))
-        return {"modularity": modularity_loss(tokens, self.codebook, self.config.temperature)}
+        share = distributed.share(len(batch["crop"]))
+        tokens = flat(self._thinner(batch)(self._maps(batch)))[share.rows]
+        loss = modularity_loss(tokens, self.codebook, self.config.temperature)
+        return {"modularity": share.portion() * loss}
 
     def _use_codebook(self, epoch: int) -> None:
         """The contrast begins: heads get the codebook as it is now, and pairs their thresholds."""
@@ -245,11 +248,12 @@ class Cause(Method[CauseConfig]):
 
     def _contrast_loss(self, batch: Batch) -> dict[str, Tensor]:
         config, maps, thinned = self.config, self._maps(batch), self._thinner(batch)
-        code = self._thinned_code(self.student, maps, thinned, partial(F.dropout, p=config.dropout))
+        share = distributed.share(len(maps))
+        code = self._thinned_code(self.student, maps, thinned, partial(self._dropout, share))
         student = flat(self.projection(code))
         with torch.no_grad():
             mean = self._thinned_code(self.network.head, maps, thinned)
-            teacher, tokens = flat(self.mean_projection(mean)), flat(thinned(maps))
+            teacher, tokens = share.gather(flat(self.mean_projection(mean))), flat(thinned(maps))
         positive, negative = self.thresholds.tolist()
         loss = concept_contrast(
             student,
@@ -260,6 +264,7 @@ class Cause(Method[CauseConfig]):
             temperature=config.contrast_temperature,
             positive=positive,
             negative=negative,
+            rows=share.rows,
         )
         self._seen = tokens, teacher, batch["seed"]
         return {"contrast": loss}
@@ -283,13 +288,13 @@ class Cause(Method[CauseConfig]):
         group["lr"] = self.config.lr * 0.5 ** (published * epoch // epochs // _HALVED_EVERY)
 
     def _probe_loss(self, batch: Batch) -> dict[str, Tensor]:
-        code = self._code(batch)
+        code, share = self._code(batch), distributed.share(len(batch["crop"]))
         with torch.no_grad():
             labels = self.probe(code).argmax(1)
             used = labels.flatten().bincount(minlength=len(self.probe.centers))
             entropy = torch.special.entr(used / used.sum()).sum() / math.log(len(used))
-        loss = modularity_loss(flat(code), self.probe.centers, self.config.temperature)
-        return {"modularity": loss, "log/usage_entropy": entropy, **signs(code, labels)}
+        loss = modularity_loss(flat(code)[share.rows], self.probe.centers, self.config.temperature)
+        return {"modularity": share.portion() * loss, "log/usage_entropy": entropy, **signs(code, labels)}
 
     @torch.no_grad()
     def _start_probe(self) -> None:
@@ -307,13 +312,30 @@ class Cause(Method[CauseConfig]):
     @torch.no_grad()
     def _code(self, batch: Batch) -> Tensor:
         """What the exported head says to the picked tokens: [B, D, h // cell, w // cell]."""
-        return self._thinned_code(self.network.head, self._maps(batch), self._thinner(batch))
+        own = self._thinned_code(self.network.head, self._maps(batch), self._thinner(batch))
+        return distributed.share(len(batch["crop"])).gather(own)
 
     def _thinned_code(self, head: nn.Module, maps: Tensor, thinned: Thinner, *dropout: object) -> Tensor:
-        """A head's answer for the picked tokens; attention needs the others as well, and is thinned after it."""
+        """A head's answer for the picked tokens of this process's share of a batch.
+
+        Attention needs the others of an image as well, and is thinned after it.
+        """
+        rows = distributed.share(len(maps)).rows
+        own = maps[rows]
         with precision.autocast(self.run.recipe.compute.precision, self.run.device):
-            code: Tensor = thinned(head(maps, *dropout)) if self.config.head == "tr" else head(thinned(maps), *dropout)
+            code: Tensor = (
+                thinned(head(own, *dropout), rows) if self.config.head == "tr" else head(thinned(own, rows), *dropout)
+            )
         return code.float()
+
+    def _dropout(self, share: distributed.Share, x: Tensor) -> Tensor:
+        """Drawn for the whole batch, whoever has which of its rows."""
+        if not share.divided:
+            return F.dropout(x, self.config.dropout)
+        one = torch.empty_like(x[0])  # in the same order of memory, in which it is drawn
+        strides = (one.numel(), *one.stride())
+        ones = torch.empty_strided((share.count, *one.shape), strides, dtype=x.dtype, device=x.device).fill_(1)
+        return x * F.dropout(ones, self.config.dropout)[share.rows]
 
     def _maps(self, batch: Batch) -> Tensor:
         """Features of the batch's crops, centered: float32 [B, C, h, w]."""
@@ -321,7 +343,7 @@ class Cause(Method[CauseConfig]):
         return maps - self.backbone.center[:, None, None]
 
     def _thinner(self, batch: Batch) -> Thinner:
-        """Maps [B, C, h, w] → the same few random tokens of each, [B, C, h // cell, w // cell].
+        """Maps [B, C, h, w] of all crops, or of some rows → the same few random tokens of each, [B, C, h // cell, …].
 
         In place of one without data comes any other of the image that holds some.
         """
@@ -334,8 +356,8 @@ class Cause(Method[CauseConfig]):
             valid = valid.flatten(1)
             at = torch.where(valid.gather(1, at), at, validity.draw(valid, at.shape[1], generator))
 
-        def thinned(maps: Tensor) -> Tensor:
-            few = take(flat(maps), at)
+        def thinned(maps: Tensor, rows: slice = slice(None)) -> Tensor:
+            few = take(flat(maps), at[rows])
             return few.transpose(1, 2).reshape(*maps.shape[:2], side // cell, side // cell)
 
         return thinned

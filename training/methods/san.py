@@ -30,6 +30,7 @@ from models.nets.build import build
 from models.nets.encoder import positions
 from models.nets.heads import FPNHead
 from models.nets.semantics import HEAD_DIM, SanEncoder, SemanticEncoder
+from training import distributed
 from training.config.recipe import Section
 from training.config.run import Run
 from training.config.work import Work
@@ -181,10 +182,12 @@ class San(Method[SanConfig]):
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.run.device
-        pixels = (255 * batch["views"].to(device) - self.network.mean) / self.network.std
+        share = distributed.share(len(batch["views"]))  # of the network's work; the rest every process does whole
+        pixels = (255 * batch["views"][share.rows].to(device) - self.network.mean) / self.network.std
         with torch.autocast(device.type, torch.bfloat16):
             code, semantics = self.network.see(pixels.contiguous(memory_format=torch.channels_last))
-        code, shared = F.normalize(code.float(), dim=1), batch_semantics(semantics.float())
+        code, semantics = share.gather(code.float()), share.gather(semantics.float())
+        code, shared = F.normalize(code, dim=1), batch_semantics(semantics)
         self.latest = shared.detach()
         assigned = (torch.einsum("kd,bdhw->bkhw", shared, code) / config.temperature).log_softmax(1)
         ids, dim = batch["ids"].to(device), config.code_dim

@@ -17,6 +17,7 @@ Source: Hamilton et al., Unsupervised Semantic Segmentation by Distilling Featur
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.nets.heads import ProjectionHead
+from models.types import Array
+from training import distributed
 from training.config import facts, precision
 from training.config.recipe import Section
 from training.config.run import Run
@@ -32,6 +35,7 @@ from training.config.work import Work
 from training.data import validity
 from training.features import stand_ins
 from training.features.frozen import frozen_network
+from training.features.row_file import RowFile
 from training.features.store import FeatureOptions, open_features, thumbnails
 from training.losses import correspondence
 from training.losses.affinity import affinity_loss, draw_cells, pairs_of
@@ -128,7 +132,7 @@ class Stego(Method[StegoConfig]):
         options = self._feature_options()
         self.features = open_features(self.network, options, self.run)
         if self.config.weight_crf:
-            self.colors = thumbnails(self.features.maps.shape[-1], options, self.run)
+            self.colors: RowFile | Array = thumbnails(self.features.maps.shape[-1], options, self.run)
         self.train()
         shares = [self.config.attract_self, self.config.attract_knn, self.config.attract_rand]
         if self.config.shifts == "auto":
@@ -232,18 +236,21 @@ class Stego(Method[StegoConfig]):
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         config, device = self.config, self.run.device
         generator = torch.Generator().manual_seed(batch["seed"])
+        count = len(batch["anchor"])
+        share = distributed.share(count)  # of the head's work; the loss is every process's own, of the whole batch
 
-        def dropout(x: Tensor) -> Tensor:
-            return correspondence.drop_channels(x, config.dropout, generator)
+        def dropout(x: Tensor, rows: slice = slice(None)) -> Tensor:  # drawn for all rows, whoever has which of them
+            one = x.new_ones(count, x.shape[1], 1, 1)
+            return x * correspondence.drop_channels(one, config.dropout, generator)[rows]
 
         crops = [batch[name].tolist() for name in ("anchor", "neighbor")]
         # Channels last: 1×1 convolutions and samples of 384 channels take two thirds of the time.
         both = [self.features.batch(which, device).contiguous(memory_format=torch.channels_last) for which in crops]
         valid = self.features.valid_cells(crops[0], device), self.features.valid_cells(crops[1], device)
+        own = partial(dropout, rows=share.rows)
         with precision.autocast(self.run.recipe.compute.precision, device):
-            codes = [self.network.head(maps, dropout) for maps in both]
-        codes = [code.float() for code in codes]
-        count = len(batch["anchor"])
+            codes = [self.network.head(maps[share.rows], own) for maps in both]
+        codes = [share.gather(code.float()) for code in codes]
         points = [correspondence.draw_points(count, config.points, generator).to(device) for _ in range(2)]
         noisy = dropout(both[0]), dropout(both[1])  # a third draw each: what supervises is noisy as well
         terms = correspondence.correspondence(
@@ -272,9 +279,9 @@ class Stego(Method[StegoConfig]):
             losses["reconstruction"] = config.weight_reconstruction * decoded
         with torch.no_grad():
             losses |= {f"log/{name}_similarity": pair.similarity.mean() for name, pair in terms.items()}
-            own = terms["self"].similarity  # should become bimodal: most pairs near 0 or near 1
-            losses["log/self_near_0"] = (own.abs() < 0.2).float().mean()
-            losses["log/self_near_1"] = (own > 0.8).float().mean()
+            alike = terms["self"].similarity  # should become bimodal: most pairs near 0 or near 1
+            losses["log/self_near_0"] = (alike.abs() < 0.2).float().mean()
+            losses["log/self_near_1"] = (alike > 0.8).float().mean()
             losses |= signs(codes[0], self.probe(codes[0]).argmax(1), valid[0])
             if self.balance is not None:
                 losses |= {f"log/shift_{term}": shift.clone() for term, shift in zip(TERMS, self.shifts, strict=True)}

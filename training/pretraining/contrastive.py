@@ -26,13 +26,14 @@ from torch.optim import AdamW
 from models.files import write_atomically
 from models.nets.build import build
 from models.nets.weights import NORMALIZATION
+from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.regions import RegionCache, RegionOptions, signed
 from training.features.region_codes import pool, region_codes
 from training.progress import say
-from training.trainer import checkpoint, loop
+from training.trainer import batch_norm, checkpoint, loop
 from training.trainer.loop import Workspace
 from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage
@@ -182,9 +183,11 @@ class Pretraining(nn.Module):
     def loss(self, batch: RegionBatch) -> Tensor:
         """Contrastive loss of one batch: a scalar."""
         options = self.options
+        share = distributed.share(len(batch.views))
         with torch.autocast(self.device.type, torch.bfloat16):
-            code = self.network(batch.views.to(self.device))
-        means, cells = pool(code.float(), batch.ids.to(self.device), batch.count)
+            own = self.network(batch.views[share.rows].to(self.device))
+        code = share.gather(own.float())
+        means, cells = pool(code, batch.ids.to(self.device), batch.count)
         half = len(batch.images)
         seen = (cells[:half] >= options.min_cells) & (cells[half:] >= options.min_cells)
         generator = torch.Generator().manual_seed(int(batch.images.sum()) + int(cells.sum().item()))
@@ -194,7 +197,7 @@ class Pretraining(nn.Module):
         image, slot = (best >= 0).nonzero(as_tuple=True)
         region = picked[image, slot]
         if len(image) < 2:
-            nothing: Tensor = 0 * code.float().sum()
+            nothing: Tensor = 0 * code.sum()
             return nothing  # views that share no region: rare, and no reason to stop
         both = self.network.projection(torch.cat([means[:half][image, region], means[half:][image, region]]))
         row = image.cpu()
@@ -235,16 +238,21 @@ def pretrain(cache: RegionCache, options: PretrainOptions, device: torch.device,
 
     Interrupted, the same call goes on. Raises what `training.trainer.loop.train` raises.
     """
-    if place.checkpoint.exists() and checkpoint.is_pickle(place.checkpoint):
-        say(place.console, f"{place.checkpoint} is of an older version: the pretraining begins anew")
-        place.checkpoint.unlink()
-    save(train(cache, options, device, place), out)
-    place.checkpoint.unlink(missing_ok=True)
+    with distributed.main_first():
+        if place.checkpoint.exists() and checkpoint.is_pickle(place.checkpoint):
+            say(place.console, f"{place.checkpoint} is of an older version: the pretraining begins anew")
+            place.checkpoint.unlink()
+    trained = train(cache, options, device, place)
+    with distributed.main_first():
+        if distributed.is_main():
+            save(trained, out)
+            place.checkpoint.unlink(missing_ok=True)
 
 
 def train(cache: RegionCache, options: PretrainOptions, device: torch.device, place: Workspace) -> Pretraining:
     """The network trained on the images and regions of the cache, with the loss of every step."""
     model = Pretraining(cache, options, device)
+    batch_norm.synchronize(model)
     loop.train(model, [model.stage()], replace(place, seed=options.seed, identity=_identity(cache, options)))
     return model.eval()
 

@@ -11,6 +11,7 @@ import huggingface_hub
 import timm
 
 from models.nets import licences
+from training import distributed
 from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run, resume_command
 from training.data.images import Images
@@ -38,7 +39,7 @@ def settle(run: Run) -> BackboneSection:
 
 def _found(asked: BackboneSection, run: Run) -> BackboneSection:
     file = run.folder / FILE
-    options = first(run)
+    options = distributed.from_main(lambda: first(run))
     if options is None and not file.exists():
         return asked.model_copy(update={"weights": "timm"})
     if options is not None:

@@ -8,7 +8,10 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+import torch
+
 from models.errors import TesseraError
+from training import distributed
 
 
 class Interrupted(TesseraError):
@@ -18,10 +21,13 @@ class Interrupted(TesseraError):
 
 
 class Stop:
-    """Remembers that someone asked to stop; a second Ctrl-C stops at once, without a checkpoint."""
+    """Remembers that someone asked to stop; a second Ctrl-C stops at once, without a checkpoint.
+
+    Not of several processes: torchrun hands a Ctrl-C, which all of them have heard, on to them.
+    """
 
     def __init__(self, resume_command: str) -> None:
-        self.asked, self.resume_command = False, resume_command
+        self.asked, self.heard, self.resume_command = False, False, resume_command
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -31,8 +37,17 @@ class Stop:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(number, self._before[number])
+        self.heard = True
+        if distributed.world() == 1:
+            self.asked = True
+            signal.signal(number, self._before[number])
+
+    def ask_all(self, *, save: bool) -> bool:
+        """Whether all processes are to save now, as the main one finds it is time, or as any was asked to stop."""
+        if distributed.world() > 1:
+            said = torch.tensor([float(self.heard), float(save and distributed.is_main())])
+            self.asked, save = distributed.all_reduce_(said, largest=True).bool().tolist()
+        return self.asked or save
 
     def leave_if_asked(self, where: str) -> None:
         """Raises Interrupted, which says how to go on."""

@@ -4,6 +4,8 @@ Knows stages, never methods. A training killed at any moment and resumed ends, o
 as one that was never stopped. For that a stage keeps two promises: `batches(epoch)` depends on the seed and
 the epoch alone, and what `before_epoch` leaves behind is in the module's state_dict, because a run
 resumed within an epoch does not call it again.
+
+Of several processes (training/distributed.py) all step and stop together, and the main one alone writes.
 """
 
 import json
@@ -21,6 +23,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from models.errors import TesseraError
+from training import distributed
 from training.config.run import Run, resume_command, write_text
 from training.progress import Progress, say
 from training.trainer import checkpoint, collapse
@@ -103,9 +106,11 @@ def train(module: nn.Module, stages: Sequence[Stage], place: Workspace) -> float
         if position.stage < len(stages):
             where = f"stage {stages[position.stage].name}, step {position.step}"
             say(place.console, f"going on at {where}")
-    _cut_log(place.log, stages, position)
+    if distributed.is_main():
+        _cut_log(place.log, stages, position)
     before = [sum(stage.steps for stage in stages[:index]) for index in range(len(stages) + 1)]
-    events = Events(place.events if position.stage < len(stages) else None, before[position.stage] + position.step)
+    written = place.events if position.stage < len(stages) and distributed.is_main() else None
+    events = Events(written, before[position.stage] + position.step)
     try:
         with Stop(place.resume_command) as stop:
             for index in range(position.stage, len(stages)):
@@ -150,7 +155,7 @@ class _Training:
                     self._train(batch, bar)
                     if self.step == self.stage.steps:
                         break
-                    if self.stop.asked or self._save_is_due() or self._is_kept():
+                    if self.stop.ask_all(save=self._save_is_due() or self._is_kept()):
                         self._save(Position(self.index, self.step, self.epoch, self.batch, self._seconds()))
                         self.stop.leave_if_asked(f"stage {self.stage.name}, step {self.step}")
                 saved = None
@@ -161,6 +166,7 @@ class _Training:
                     )
                 self.epoch, self.batch = self.epoch + 1, 0
         after = Position(stage=self.index + 1, seconds=self._seconds())
+        self.stop.ask_all(save=True)
         self._save(after)
         self.stop.leave_if_asked(f"the end of stage {self.stage.name}")
         return after
@@ -184,8 +190,9 @@ class _Training:
         total = torch.stack([value for name, value in losses.items() if not name.startswith("log/")]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        distributed.average_gradients(trained)
         if self.stage.clip < math.inf:
-            trained = (p for group in self.optimizer.param_groups for p in group["params"])
             nn.utils.clip_grad_norm_(trained, self.stage.clip)
         self.optimizer.step()
         self.stage.after_step()
@@ -216,6 +223,13 @@ class _Training:
                     f"stage {self.stage.name}: weights are not finite after step {self.step}, though the loss"
                     " was: lower the learning rate. The last checkpoint still holds finite weights"
                 )
+        if distributed.is_main():
+            self._write(position)
+        distributed.barrier()
+        self.last_save = time.monotonic()
+        self.save_cost = self.last_save - start
+
+    def _write(self, position: Position) -> None:
         tensors, facts = snapshot(self.optimizer, position)
         for name, value in self.module.state_dict().items():
             tensors[f"module/{name}"] = value
@@ -223,8 +237,6 @@ class _Training:
         checkpoint.save(self.place.checkpoint, tensors, facts)
         if self._is_kept():
             _keep(self.place.checkpoint, self.before + self.step)
-        self.last_save = time.monotonic()
-        self.save_cost = self.last_save - start
 
 
 def _keep(path: Path, step: int) -> None:
@@ -264,7 +276,9 @@ class _Meter:
         """Writes a line; returns what stands behind the progress bar. Raises TesseraError."""
         if not self.count:
             return None
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        sums = torch.tensor([float(value) for value in self.sums.values()], dtype=torch.float64)
+        each = distributed.all_reduce_(sums) / (self.count * distributed.world())
+        means = dict(zip(self.sums, each.tolist(), strict=True))
         if not math.isfinite(means["loss"]):
             broken = ", ".join(name for name, value in means.items() if not math.isfinite(value))
             raise TesseraError(
@@ -273,8 +287,9 @@ class _Meter:
             )
         rate = self.images / max(time.monotonic() - self.since, 1e-9)
         line = {"stage": self.stage.name, "step": step, "epoch": epoch, "seconds": seconds}
-        with self.path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps({**line, "images_per_s": round(rate, 2), **means}) + "\n")
+        if distributed.is_main():
+            with self.path.open("a", encoding="utf-8") as log:
+                log.write(json.dumps({**line, "images_per_s": round(rate, 2), **means}) + "\n")
         self.events.write(self.stage.name, self.before + step, {"images_per_s": rate, **means})
         self._clear()
         return f"loss {means['loss']:.4g}, {rate:.1f} images/s"

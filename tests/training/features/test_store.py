@@ -1,6 +1,7 @@
 """Features on disk: computed once, whatever happens, and never mistaken for others."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from models.nets.backbone import Backbone
 from models.nets.encoder import Encoder
 from models.preprocess import Normalization
 from tests.training.small_run import draw, small_run
-from training.features.store import FeatureOptions, neighbors, open_features
+from training.features.store import FeatureOptions, open_features
 
 OPTIONS = FeatureOptions(batch_size=3, precision="float32")
 
@@ -100,17 +101,22 @@ def test_a_size_that_does_not_divide_names_one_that_does(tmp_path):
         open_features(encoder(Patches()), OPTIONS, run)
 
 
-@pytest.mark.parametrize("n", [1, 3, 16, 100])
-def test_neighbors_of_any_number_of_images(n):
-    means = torch.randn(n, 5, generator=torch.Generator().manual_seed(0))
-    found = neighbors(means)
-    assert found.shape == (n, min(30, n - 1) + 1)
-    assert found[:, 0].tolist() == list(range(n))
-    cosines = torch.nn.functional.cosine_similarity(means[:, None], means[None], dim=2)
-    if n > 2:
-        cosines.fill_diagonal_(-2)
-        assert torch.equal(found[:, 1], cosines.argmax(1))
+def test_what_an_earlier_release_had_computed_is_not_computed_again(tmp_path):
+    run = small_run(tmp_path)
+    whole = open_features(encoder(Patches()), OPTIONS, run)
+    wanted = np.array(whole.maps)
+    (folder,) = run.cache.glob("features-*")
+    for name in ("done.npy", "neighbors.npy"):
+        (folder / name).unlink()
+    (folder / "done").write_text("6")  # crops; two batches of three
+    rest = Patches()
+    resumed = open_features(encoder(rest), OPTIONS, run)
+    assert rest.seen == 2
+    assert np.array_equal(resumed.maps, wanted)
+    assert np.array_equal(resumed.neighbors, whole.neighbors)
 
 
-def test_an_image_is_its_own_first_neighbor_even_beside_a_copy():
-    assert neighbors(torch.ones(4, 3))[:, 0].tolist() == [0, 1, 2, 3]
+def test_a_disk_that_is_too_small_is_found_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(TesseraError, match=r"take 0.0 GB .* smaller input.train_size"):
+        open_features(encoder(Patches()), OPTIONS, small_run(tmp_path))

@@ -37,6 +37,8 @@ from models.nets.backbone import CnnBackbone
 from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
+from models.types import Array
+from training import distributed
 from training.clustering.kmeans import nearest
 from training.clustering.minibatch_kmeans import MiniBatchKMeans
 from training.config import precision
@@ -63,7 +65,8 @@ _CALIBRATION_BATCHES = 16
 _KEPT_NUMBERS = 2**28  # 1 GB: codes of both views of 150 images of 320 pixels, or of 600 of 160
 
 
-# image numbers, their codes float32 [B, D, h, w] of length 1, and which of these hold data: bool [B, h, w], None: all
+# all image numbers of a batch, the codes float32 [b, D, h, w] of length 1 of this process's share of them, and which
+# of these hold data: bool [b, h, w], None: all
 Codes = tuple[list[int], Tensor, Tensor | None]
 
 
@@ -164,7 +167,8 @@ class Picie(Method[PicieConfig]):
         init = self.means(0)[0] if self.config.carry_centroids else None
         self.eval()
         (found,), _ = self._kmeans(self.config.epochs, self._codes(self.config.epochs, "plain"), [init])
-        shutil.rmtree(self._labels_folder(), ignore_errors=True)
+        if distributed.is_main():
+            shutil.rmtree(self._labels_folder(), ignore_errors=True)
         return found
 
     def current_centroids(self) -> Tensor:
@@ -230,11 +234,9 @@ class Picie(Method[PicieConfig]):
         per_image = config.kmeans_points // at_start if config.kmeans_points else self.side**2
         generator = torch.Generator().manual_seed(self.seed * 1000 + epoch)
         waiting: list[Tensor] = []
-        for _, code, valid in codes:
-            for i, one in enumerate(code.flatten(2).transpose(1, 2)):
-                one = one if valid is None else one[valid[i].flatten().to(one.device)]
-                some = torch.randperm(len(one), generator=generator)[:per_image] if per_image < len(one) else None
-                waiting.append(one if some is None else one[some.to(one.device)])
+        for numbers, code, valid in codes:
+            for one in _drawn(code, valid, distributed.share(len(numbers)), per_image, generator):
+                waiting.append(one)
                 if len(waiting) == config.cluster_batch:
                     self._feed(solvers, waiting)
         if waiting:
@@ -257,20 +259,29 @@ class Picie(Method[PicieConfig]):
         counts = [torch.zeros(views, k, dtype=torch.float64) for k in self.ks]
         self.eval()
 
-        def fill(file: IO[bytes]) -> None:
-            labels = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
-            reserve(Path(file.name))
+        def label_all(labels: Array | None) -> None:
             for view in range(views):
                 for indices, code, valid in kept.get(view) or self._codes(epoch, _VIEWS[view]):
                     for level, k in enumerate(self.ks):
-                        found = label(code, self.means(level)[view]).cpu()
+                        own = label(code, self.means(level)[view]).cpu()
                         if valid is not None:
-                            found[~valid] = IGNORED
-                        labels[indices, level, view] = found.numpy().astype(np.uint8)
+                            own[~valid] = IGNORED
+                        found = distributed.share(len(indices)).gather(own)
+                        if labels is not None:
+                            labels[indices, level, view] = found.numpy().astype(np.uint8)
                         counts[level][view] += torch.bincount(found[found != IGNORED], minlength=k)
+
+        def fill(file: IO[bytes]) -> None:
+            labels = np.lib.format.open_memmap(file.name, mode="w+", dtype=np.uint8, shape=shape)
+            reserve(Path(file.name))
+            label_all(labels)
             labels.flush()
 
-        write_atomically(self._labels_path(epoch), fill)
+        if distributed.is_main():
+            write_atomically(self._labels_path(epoch), fill)
+        else:
+            label_all(None)
+        distributed.barrier()
         for level, count in enumerate(counts):
             self.weights(level).copy_(class_weights(count, self.config.class_weights))
 
@@ -295,10 +306,10 @@ class Picie(Method[PicieConfig]):
         """Codes of one view, in the mode the network is in when each batch is asked for."""
         grid = self.side, self.side
         with Progress(self.run.console, f"codes, {which} view", len(self.run.images)) as bar:
-            for items in self.loader.batches(epoch, which):
+            for numbers, items in zip(self.loader.order(epoch), self.loader.batches(epoch, which), strict=True):
                 valid = validity.stacked([validity.cells(item.valid, grid) for item in items], grid)
-                yield [item.number for item in items], self._code(items, 0, cropped=which == "second"), valid
-                bar.advance(len(items))
+                yield numbers, self._code(items, 0, cropped=which == "second"), valid
+                bar.advance(len(numbers))
 
     def _code(self, items: list[Item], which: int, *, cropped: bool) -> Tensor:
         """One view's codes; the second view is cropped here, after the network: that is the equivariance."""
@@ -311,17 +322,18 @@ class Picie(Method[PicieConfig]):
         return F.normalize(code, dim=1)
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
-        """index int64 [B]; items; labels uint8 [B, levels, views, h, w], IGNORED where no data is."""
+        """index int64 [B]; of this process's share items; labels uint8 [b, levels, views, h, w], IGNORED: no data."""
         path = self._labels_path(epoch)
-        if not path.exists():
+        if distributed.from_main(lambda: not path.exists()):
             say(self.run.console, f"{path.name} is gone from the cache: labelling epoch {epoch} anew")
             with torch.no_grad():
                 self._label(epoch, {})
         labels = np.load(path, mmap_mode="r")
         self.train()
-        for items in self.loader.batches(epoch, "both" if self.config.views == 2 else "first"):
-            index = [item.number for item in items]
-            yield {"index": torch.tensor(index), "items": items, "labels": torch.from_numpy(labels[index])}
+        loaded = self.loader.batches(epoch, "both" if self.config.views == 2 else "first")
+        for numbers, items in zip(self.loader.order(epoch), loaded, strict=True):
+            own = torch.from_numpy(labels[[item.number for item in items]])
+            yield {"index": torch.tensor(numbers), "items": items, "labels": own}
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         labels = batch["labels"].to(self.run.device).long()
@@ -339,6 +351,29 @@ class Picie(Method[PicieConfig]):
                 losses[name] = losses.get(name, torch.zeros_like(value)) + share * value
         losses |= signs(codes[0], labels[:, 0, 0], labels[:, 0, 0] != IGNORED)
         return losses | {f"log/kmeans_{view + 1}": loss for view, loss in enumerate(self.kmeans_loss)}
+
+
+def _drawn(
+    code: Tensor, valid: Tensor | None, share: distributed.Share, most: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """At most so many random pixels with data of every image of a batch: float [n, D] each.
+
+    code, valid  of this process's share of them
+    """
+    pixels = code.flatten(2).transpose(1, 2)
+    inside = torch.full((len(pixels),), pixels.shape[1]) if valid is None else valid.flatten(1).sum(1)
+    counts = share.gather(inside).tolist()
+    picks = [torch.randperm(count, generator=generator)[:most] if most < count else None for count in counts]
+    own = []
+    for i, (one, some) in enumerate(zip(pixels, picks[share.rows], strict=True)):
+        one = one if valid is None else one[valid[i].flatten().to(one.device)]
+        own.append(one if some is None else one[some.to(one.device)])
+    if not share.divided:
+        return iter(own)
+    padded = pixels.new_zeros(len(own), min(most, pixels.shape[1]), pixels.shape[2])
+    for row, one in zip(padded, own, strict=True):
+        row[: len(one)] = one
+    return (row[: min(most, count)] for row, count in zip(share.gather(padded), counts, strict=True))
 
 
 def label(code: Tensor, means: Tensor) -> Tensor:
@@ -371,10 +406,14 @@ def level_shares(ks: list[int]) -> list[float]:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Of logits [B, K, h, w] and labels [B, h, w], weighted by cluster [K]; 0 where all labels are IGNORED."""
+    """Of logits [B, K, h, w] and labels [B, h, w], weighted by cluster [K]; 0 where all labels are IGNORED.
+
+    Of several processes, what averages to the mean over the pixels of all of them.
+    """
+    portion = distributed.portion(weights[labels[labels != IGNORED]].sum()) if distributed.world() > 1 else 1.0
     if bool((labels == IGNORED).all()):
         return 0 * logits.sum()
-    return F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORED)
+    return portion * F.cross_entropy(logits, labels, weight=weights, ignore_index=IGNORED)
 
 
 def view_losses(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.preprocess import resize
 from models.types import Array
+from training import distributed
 from training.config.run import Run
 from training.data.prefetch import prefetch
 from training.data.square_cache import SquareCache
@@ -64,8 +65,8 @@ class ViewLoader:
         return batches
 
     def batches(self, epoch: int, which: Which) -> Iterator[list[Item]]:
-        """The epoch's batches of the plain images, of one view, or of both."""
-        order = self.order(epoch)
+        """The epoch's batches of the plain images, of one view, or of both; of several processes, this one's share."""
+        order = [batch[distributed.share(len(batch)).rows] for batch in self.order(epoch)]
         indices = [index for batch in order for index in batch]
         loaded = prefetch(lambda index: self.load(epoch, which, index), indices, self.workers)
         for batch in order:
