@@ -118,7 +118,7 @@ def test_torchrun_trains_stops_and_goes_on_with_another_number_of_processes(tmp_
     begin = torchrun("--data", str(tmp_path / "photos"), "--out", str(out), "--method", "picie", *small)
     with subprocess.Popen(begin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as running:
         deadline = time.monotonic() + 120
-        while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
+        while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.2)
         running.send_signal(signal.SIGTERM)
         said = running.communicate(timeout=120)[0]
@@ -142,7 +142,7 @@ def test_of_two_processes_one_says_what_is_wrong(tmp_path: Path) -> None:
     common = ["--data", str(tmp_path / "photos"), "--out", str(tmp_path / "run")]
     for wrong, sentence in (
         (["--set", "seeed=1"], "did you mean seed?"),
-        (["--set", "backbone.weights=random", "--set", "input.train_size=70"], "set input.train_size to 72"),
+        (["--set", "backbone.weights=random", "--set", "input.train_size=76"], "set input.train_size to 70"),
     ):
         code, said = ended(torchrun(*common, *wrong))
         assert code != 0

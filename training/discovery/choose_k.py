@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from training.clustering.kmeans import kmeans, nearest
 
 KS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 16, 18, 20, 24, 28, 32, 40)
-_FITS, _RESTARTS = 3, 6  # of structureless codes no restart finds anything better
+_FITS, _RESTARTS = 3, 4  # of structureless codes no restart finds anything better
 _POINTS = 2500
 _UNUSED = 0.002  # of the points: a cluster with fewer is as good as none
 _ITERATIONS = 15

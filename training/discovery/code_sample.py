@@ -19,6 +19,7 @@ from models.inference import Prediction, Predictor
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec, fit
 from models.types import Array
+from training.config import precision
 from training.config.run import Run
 from training.data import validity
 from training.data.images import evenly
@@ -30,7 +31,7 @@ from training.trainer import checkpoint
 MOST_IMAGES = 200
 _FEWEST_IMAGES, _MOST_BYTES = 8, 2**27  # of the maps: the number of images follows from what one takes
 _CELLS = 500  # drawn from each image, for clustering
-_VIEWED_IMAGES, _VIEWED_CELLS = 32, 80  # that are seen mirrored and cropped as well
+_VIEWED_IMAGES, _VIEWED_CELLS = 20, 125  # that are seen mirrored and cropped as well
 _CROP = 0.7  # of each side
 
 
@@ -100,7 +101,8 @@ def of_run(encoder: Encoder, spec: InputSpec, run: Run) -> CodeSample:
 
     @torch.inference_mode()
     def code(pixels: Array) -> Tensor:
-        found: Tensor = encoder(torch.tensor(np.ascontiguousarray(pixels))[None].to(run.device))
+        with precision.autocast(run.recipe.compute.precision, run.device):
+            found: Tensor = encoder(torch.tensor(np.ascontiguousarray(pixels))[None].to(run.device))
         return found[0].float().cpu()
 
     def once(pixels: Array) -> Tensor:
