@@ -51,9 +51,9 @@ def test_labels_are_the_nearest_clusters_of_what_training_sees(tmp_path):
     method.eval()
     for batch in method._batches(0):
         method.eval()
-        for view in range(2):
-            with torch.no_grad():
-                code = method._code(batch["items"], view, cropped=view == 1)
+        with torch.no_grad():
+            codes = method._coded(batch["items"], [False, True])
+        for view, code in enumerate(codes):
             wanted = label(code, method.means(0)[view])
             agree = (wanted == batch["labels"][:, 0, view].long()).float().mean()
             assert agree > 0.999  # batches of another size round otherwise

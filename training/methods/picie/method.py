@@ -19,7 +19,7 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, ClassVar, Literal
@@ -308,18 +308,23 @@ class Picie(Method[PicieConfig]):
         with Progress(self.run.console, f"codes, {which} view", len(self.run.images)) as bar:
             for numbers, items in zip(self.loader.order(epoch), self.loader.batches(epoch, which), strict=True):
                 valid = validity.stacked([validity.cells(item.valid, grid) for item in items], grid)
-                yield numbers, self._code(items, 0, cropped=which == "second"), valid
+                yield numbers, self._coded(items, [which == "second"])[0], valid
                 bar.advance(len(numbers))
 
-    def _code(self, items: list[Item], which: int, *, cropped: bool) -> Tensor:
-        """One view's codes; the second view is cropped here, after the network: that is the equivariance."""
-        pixels = torch.stack([item.views[which] for item in items]).to(self.run.device)
-        pixels = ((pixels - self.network.mean) / self.network.std).contiguous(memory_format=self.format)
+    def _coded(self, items: list[Item], cropped: Sequence[bool]) -> list[Tensor]:
+        """Codes of so many views; a cropped one is cropped here, after the network: that is the equivariance.
+
+        All of them in one stretch of bfloat16, for which weights are then converted once.
+        """
+        pixels = [torch.stack([item.views[view] for item in items]).to(self.run.device) for view in range(len(cropped))]
+        mean, std = self.network.mean, self.network.std
         with precision.autocast(self.run.recipe.compute.precision, self.run.device):
-            code = self.network.code(pixels).float()
-        if cropped:
-            code = augment.resized_crop(code, [item.crop for item in items], self.side)
-        return F.normalize(code, dim=1)
+            codes = [
+                self.network.code(((one - mean) / std).contiguous(memory_format=self.format)).float() for one in pixels
+            ]
+        crops = [item.crop for item in items]
+        cut = [augment.resized_crop(c, crops, self.side) if so else c for c, so in zip(codes, cropped, strict=True)]
+        return [F.normalize(code, dim=1) for code in cut]
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         """index int64 [B]; of this process's share items; labels uint8 [b, levels, views, h, w], IGNORED: no data."""
@@ -337,7 +342,7 @@ class Picie(Method[PicieConfig]):
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         labels = batch["labels"].to(self.run.device).long()
-        codes = [self._code(batch["items"], view, cropped=view == 1) for view in range(self.config.views)]
+        codes = self._coded(batch["items"], [view == 1 for view in range(self.config.views)])
         losses: dict[str, Tensor] = {}
         for level, share in enumerate(level_shares(self.ks)):
             truth, weights = labels[:, level].unbind(1), self.weights(level)
