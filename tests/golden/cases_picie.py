@@ -15,7 +15,7 @@ from training.clustering.minibatch_kmeans import MiniBatchKMeans
 from training.evaluation.metrics import confusion, score
 from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection, Geometric
-from training.methods.picie.method import class_weights, label, view_losses
+from training.methods.picie.losses import class_weights, label, view_losses
 
 _THINGS = 12  # of COCO-27's classes, which come first
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from models.errors import TesseraError
 from models.nets.encoder import Encoder
+from training import distributed
 from training.config import facts
 from training.config.run import Run
 from training.data.preprocess import input_spec
@@ -50,6 +51,10 @@ def discover(run: Run, method: Method[Any]) -> Segmenter:
 
 def _propose(encoder: Encoder, run: Run) -> choose_k.Proposal | None:
     """What the codes say of K, told and noted; they stay in the run. None: they are too few."""
+    return distributed.from_main(lambda: _proposed(encoder, run))
+
+
+def _proposed(encoder: Encoder, run: Run) -> choose_k.Proposal | None:
     codes = code_sample.of_run(encoder, input_spec(encoder, run.recipe.input.size), run)
     found = choose_k.propose(codes.views, codes.of, seed=run.recipe.seed)
     if found is None:

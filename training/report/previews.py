@@ -16,6 +16,7 @@ from models.files import write_atomically
 from models.io.encode import encode
 from models.preprocess import fit
 from models.types import Array
+from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.run import Run
 from training.data import crops
@@ -30,7 +31,10 @@ _SIDE_PX = 224  # of each, at most
 
 
 class Previews:
-    """Called after every step: draws a picture every `preview_every` steps of the recipe, and after a stage's last."""
+    """Called after every step: draws a picture every `preview_every` steps of the recipe, and after a stage's last.
+
+    Of several processes one draws, alone: nothing in it asks the others.
+    """
 
     def __init__(self, run: Run, method: Method[Any]) -> None:
         self.run, self.method = run, method
@@ -38,7 +42,7 @@ class Previews:
         self._photos: list[Array] = []
 
     def __call__(self, stage: Stage, step: int, losses: object = None) -> None:
-        if not self.every or (step % self.every and step < stage.steps):
+        if not distributed.is_main() or not self.every or (step % self.every and step < stage.steps):
             return
         try:
             self.draw(stage.name, step)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from models.errors import TesseraError
 from tests.training.small_run import draw, make, small_run
 from training.methods.picie import view_loader
-from training.methods.picie.method import class_weights, label, level_shares, view_losses
+from training.methods.picie.losses import class_weights, label, level_shares, view_losses
 from training.methods.picie.view_loader import ViewLoader
 from training.trainer import loop
 
