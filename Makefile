@@ -41,12 +41,12 @@ help:
 	@sed -n '2,8s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
-	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $(foreach b,$(BUNDLE),--bundle $(b))
+	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $${BUNDLE:+--bundle "$$BUNDLE"}
 
 # DATA and OUT as the shell gave them, spaces and all; OUT= is runs/, and the name of the folder of images.
 train:
 	@[ -n "$$DATA" ] || { echo "name your folder of images: make train DATA=photos [OUT=runs/photos] [METHOD=picie]"; exit 2; }
-	@[ -d "$$DATA" ] || { echo "DATA=$$DATA: there is no such folder"; exit 2; }
+	@[ -d "$$DATA" ] || { echo "DATA=$$DATA is no folder"; exit 2; }
 	@$(MAKE) --silent $(TRAINING)/.ready
 	$(TRAINING)/bin/python training/train.py --data "$$DATA" --out "$${OUT:-runs/$$(basename "$$DATA")}" \
 		$${METHOD:+--method "$$METHOD"} $(ARGS)

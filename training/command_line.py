@@ -3,6 +3,7 @@
 Knows nothing of what a command does.
 """
 
+import os
 import shlex
 import shutil
 import sys
@@ -26,6 +27,10 @@ def words(command: str) -> list[str]:
         same = found is not None and Path(program).resolve() == Path(found).resolve()
         return ["tessera" if same else program, command]
     python, file = typed[0], typed[script]
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this process
+        beside, each = Path(python).with_name("torchrun"), os.environ.get("LOCAL_WORLD_SIZE", "1")
+        launcher = str(beside) if Path(python).name != python and beside.is_file() else "torchrun"
+        return [launcher, "--nproc-per-node", each, str(Path(file).with_name(_SCRIPTS[command]))]
     if command in _SCRIPTS:
         return [python, *typed[1:script], str(Path(file).with_name(_SCRIPTS[command]))]
     beside = Path(python).with_name("tessera")

@@ -20,6 +20,7 @@ from models import hardware
 from models.errors import TesseraError
 from models.files import write_atomically
 from models.io.encode import encode
+from models.nets.weights import read_weights
 from models.preprocess import fit
 from training import methods
 from training.config.run import Run
@@ -125,6 +126,8 @@ def make(run: Run, *, init: Path | None = None, seconds: float = 2.0) -> Plan:
     Raises what building its network raises, TesseraError; UsageError where the checkpoint does not fit.
     """
     hardware.reset_peak()
+    if (file := Path(run.recipe.backbone.weights)).is_file():
+        read_weights(file)  # what is wrong with it is said now
     with (
         seeded(run.recipe.seed),
         Progress(run.console, "planning", None),

@@ -90,6 +90,9 @@ def exit_code(console: Console, *, again: str | Callable[[], str] = "") -> Itera
     except KeyboardInterrupt:
         say(console, f"stopped{how()}")
         raise typer.Exit(130) from None
+    except (NotADirectoryError, PermissionError) as error:  # the same command would meet it again
+        say(console, f"error: {_said(error)}")
+        raise typer.Exit(2) from None
     except OSError as error:
         say(console, f"error: {_said(error)}{how()}")
         raise typer.Exit(1) from None

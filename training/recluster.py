@@ -215,7 +215,11 @@ def _same_network(one: Bundle, other: Bundle) -> bool:
 
 
 def _proposed(codes: CodeSample, run: Run) -> int:
-    """As many clusters as the codes support, told and noted."""
+    """As many clusters as the codes support, told and noted; as the training found, where it has looked."""
+    known = facts.noted(run, "k_curve")
+    if known and known.get("proposed"):
+        say(run.console, f"how many clusters: {known['sentence']}")
+        return int(known["proposed"])
     found = choose_k.propose(codes.views, codes.of, seed=run.recipe.seed)
     if found is None:
         raise TesseraError("there are too few codes to tell how many clusters they have: name a number as --k")

@@ -181,6 +181,7 @@ def command(
             Bundle.load(align_to)  # what is wrong with it is said before hours of training
             overrides.append(f"export.align_to={json.dumps(str(align_to.resolve()), ensure_ascii=False)}")
         settled = settle(before, recipe, overrides, method=method, dataset=dataset, out=out)
+        weights.require_usable(settled.backbone)
         folders = data or (folders_of(before["data"]) if before else None)
         if not folders:
             raise DataError("--data is missing: the folder that holds your images")

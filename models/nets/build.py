@@ -4,6 +4,7 @@ Knows nothing of methods, heads or clusters.
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import timm
@@ -22,6 +23,15 @@ from models.preprocess import IMAGENET, Normalization
 
 _VITS = ("vision_transformer", "deit", "eva")  # timm's modules of plain and rotary ones
 _OTHER_POSITIONS = {"eva", *ARCHITECTURES} - set(_VITS[:2])  # whose files use tensor names of families.py otherwise
+
+
+def require_known(name: str) -> str:
+    """The name without what names its weights. Raises BackboneError for one that timm does not know."""
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = get_close_matches(base, timm.list_models(), n=5, cutoff=0.5)
+        raise BackboneError(f"backbone {name!r} is not a timm name" + (f"; near it: {', '.join(near)}" if near else ""))
+    return base
 
 
 def build(
@@ -47,10 +57,7 @@ def build(
     An image higher than wide goes through it once, so that a network that takes squares alone is refused before
     anything is computed with it. Raises BackboneError.
     """
-    base = name.split(".")[0]
-    if not timm.is_model(base):
-        near = timm.list_models(f"*{base.split('_')[0]}*")[:5]
-        raise BackboneError(f"backbone {name!r} is not a timm name" + (f"; near it: {', '.join(near)}" if near else ""))
+    base = require_known(name)
     if family and family not in FAMILIES:
         raise BackboneError(f"backbone.family {family!r}: there are {', '.join(FAMILIES)}")
     file = None

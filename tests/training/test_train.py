@@ -109,10 +109,10 @@ def test_a_run_writes_its_log_and_its_plan(photos, trains, type_in) -> None:
 
 def test_a_first_attempt_that_did_nothing_is_no_obstacle(photos, trains, type_in, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        failing(patch, TesseraError("dino.pth: there is no such file"))
-        first = type_in("--data", photos, "--out", "run", *SMALLEST, "--set", "backbone.weights=dino.pth")
+        failing(patch, TesseraError("the weights cannot be used"))
+        first = type_in("--data", photos, "--out", "run", *SMALLEST)
     assert first.code == 1
-    assert "dino.pth" in first.err
+    assert "the weights cannot be used" in first.err
     assert Path("run/run.json").exists()
     assert type_in("--data", photos, "--out", "run", *SMALLEST).code == 0
     assert trains[0].recipe.backbone.weights == "random"
@@ -141,12 +141,31 @@ def test_a_run_goes_on_with_its_own_recipe_and_what_may_change(photos, trains, t
     refused = type_in("--out", "run", "--resume", "--set", "seed=5", "--set", "workers=1", "--set", "clusters.k=5")
     assert refused.code == 2
     assert "begun with clusters.k: 4, here 5; seed: 0, here 5. --resume" in refused.err
-    assert "tessera train --data PHOTOS --out NEW --init run --set" in refused.err
+    assert "train anew: tessera train --recipe run/recipe.toml --data PHOTOS --out NEW --set" in refused.err
     allowed = ["--set", "workers=1", "--set", "train.preview_every=7", "--no-exemplars"]
     assert type_in("--out", "run", "--resume", *allowed).code == 0
     assert (trains[1].recipe.workers, trains[1].recipe.export.exemplars, trains[1].recipe.clusters.k) == (1, 0, 4)
     assert type_in("--out", "run", "--resume").code == 0  # as it was last
     assert trains[2].recipe == trains[1].recipe
+
+
+@pytest.mark.parametrize("also", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("backbone.weights=none.pth", "backbone.weights none.pth: there is no such file"),
+        ("backbone.name=resnet1", "'resnet1' is not a timm name; near it: resnet"),
+    ],
+)
+def test_a_backbone_that_cannot_be_had_is_refused_before_a_photo_is_read(
+    photos, trains, type_in, monkeypatch, also, wrong, said
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, AssertionError("photos were read"), at="open")
+        refused = type_in("--data", photos, "--out", "run", *SMALLEST, "--set", wrong, *also)
+    assert refused.code in (1, 2)
+    assert said in refused.err
+    assert not Path("run").exists()
 
 
 def test_an_overwrite_begins_anew_and_not_before_all_is_well(photos, trains, type_in) -> None:

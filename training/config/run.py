@@ -122,11 +122,15 @@ def require_resumable(before: Recipe, asked: Recipe, folder: Path) -> None:
     differences = [one for one in before.differences(asked) if not one.startswith(_FREE)]
     if not differences:
         return
-    anew = command_line.command("train", "--data", "PHOTOS", "--out", "NEW", "--init", folder)
+    if [one.partition(":")[0] for one in differences] == ["clusters.k"]:
+        how = "make another number of clusters of it: "
+        how += command_line.command("recluster", folder, "--k", asked.clusters.k)
+    else:
+        anew = ("--recipe", folder / "recipe.toml", "--data", "PHOTOS", "--out", "NEW")
+        how = f"train anew: {command_line.command('train', *anew)} --set …"
     raise UsageError(
         f"the run was begun with {'; '.join(differences)}. --resume goes on with what was learned, so that only"
-        f" {', '.join(name.removesuffix('.') for name in _FREE)} may change: leave the rest out; or let a new run begin"
-        f" with these weights: {anew} --set …"
+        f" {', '.join(name.removesuffix('.') for name in _FREE)} may change: leave the rest out; or {how}"
     )
 
 

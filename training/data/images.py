@@ -160,6 +160,11 @@ class Images:
         return self._found.bands
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever asked for them should know, a sentence each."""
+        return self._found.notes
+
+    @property
     def labelled(self) -> bool:
         """Whether every image has a label map."""
         return bool(self.paths) and all(path in self._found.labels for path in self.paths)

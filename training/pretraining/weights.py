@@ -10,7 +10,9 @@ from pathlib import Path
 import huggingface_hub
 import timm
 
+from models.errors import UsageError
 from models.nets import licences
+from models.nets.build import require_known
 from training import distributed
 from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run, resume_command
@@ -22,6 +24,7 @@ from training.trainer.loop import Workspace
 
 _PATIENCE_S = 8.0  # for the hub's answer; a firewall that drops packets would otherwise take minutes
 FILE = "backbone.safetensors"
+_WORDS = ("auto", "timm", "random")  # that name no file
 _answers: dict[tuple[Path, str], bool] = {}  # of the hub, for one run's file and network
 
 
@@ -55,6 +58,16 @@ def _found(asked: BackboneSection, run: Run) -> BackboneSection:
         pretrain(run.regions(options.regions, most=options.most_images), options, run.device, place, file)
     small = options_for(run.recipe, run.images).backbone
     return asked.model_copy(update={"name": small, "weights": str(file.resolve())})
+
+
+def require_usable(asked: BackboneSection) -> None:
+    """Raises BackboneError for a name that timm does not know, UsageError for weights that are no file."""
+    require_known(asked.name)
+    if asked.weights not in _WORDS and not Path(asked.weights).is_file():
+        raise UsageError(
+            f"backbone.weights {asked.weights}: there is no such file; give a .safetensors or .pth file, or one of"
+            f" {', '.join(_WORDS)}"
+        )
 
 
 def first(run: Run) -> PretrainOptions | None:

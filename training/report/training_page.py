@@ -110,7 +110,8 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
 
 def _not_used(run: Run) -> str:
     """Files of other kinds in words, and those that could not be read with the reasons."""
-    said = "".join(f"<li>{escape(one.partition(': ')[2])}</li>" for one in sentences(run.images.left_out))
+    told = [*run.images.notes, *(one.partition(": ")[2] for one in sentences(run.images.left_out))]
+    said = "".join(f"<li>{escape(one)}</li>" for one in told)
     skipped = [(run.images.names.of(one.path), one.reason) for one in run.images.skipped]
     return (f"<ul>{said}</ul>" if said else "") + (left_out(skipped, "skipped.txt") if skipped else "")
 

@@ -3,6 +3,7 @@
 Knows nothing of checkpoints.
 """
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -37,6 +38,8 @@ class Stop:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if not self.heard and distributed.is_main():
+            os.write(2, b"\nstopping after this step, with a checkpoint; once more: at once, without\n")
         self.heard = True
         if distributed.world() == 1:
             self.asked = True

@@ -45,9 +45,11 @@ def test_a_run_goes_on_only_as_it_began(run: Run) -> None:
     facts = run_folder.begun(run.folder)
     assert facts is not None
     changed = settled(None, "seed=1", "export.exemplars=2")
-    with pytest.raises(UsageError, match=r"begun with seed: 0, here 1\. --resume .* --init \S*run --set") as refused:
+    with pytest.raises(UsageError, match=r"begun with seed: 0, here 1\. --resume .*recipe.toml .* --set") as refused:
         require_resumable(run.recipe, changed, run.folder)
     assert "exemplars" not in str(refused.value)
+    with pytest.raises(UsageError, match=r"another number of clusters of it: tessera recluster \S*run --k 9$"):
+        require_resumable(settled(None, "clusters.k=4"), settled(None, "clusters.k=9"), run.folder)
     free = settled(None, "export.exemplars=2", "workers=5", "train.preview_every=7")
     require_resumable(run.recipe, free, run.folder)
     with pytest.raises(UsageError, match="there are now 1 images of other names"):
