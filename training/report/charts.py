@@ -21,7 +21,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], *, x: str) -> str
     x0, x1 = min(p[0] for p in every), max(p[0] for p in every)
     low, high = min(p[1] for p in every), max(p[1] for p in every)
     low, high = (low - 0.5, high + 0.5) if high - low < 1e-12 else (low, high)
-    body = _axes(x0, x1, low, high, x)
+    body = _axes(x0, x1, low, high, x, whole=all(float(point[0]).is_integer() for point in every))
     for color, (_, points) in zip(_cycle(len(series)), series.items(), strict=True):
         at = " ".join(f"{_across(a, x0, x1):.1f},{_up(b, low, high):.1f}" for a, b in thinned(points))
         body += f'<polyline points="{at}" fill="none" stroke="{color}" stroke-width="1.6" stroke-linejoin="round"/>'
@@ -110,15 +110,15 @@ def _up(value: float, low: float, high: float) -> float:
     return _HEIGHT - _BOTTOM - (value - low) / ((high - low) or 1) * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def _axes(x0: float, x1: float, low: float, high: float, name: str) -> str:
+def _axes(x0: float, x1: float, low: float, high: float, name: str, *, whole: bool = False) -> str:
     body = ""
     for i in range(5):
         value = low + i / 4 * (high - low)
         y = _up(value, low, high)
         body += f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         body += f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
-    for i in range(5):
-        value = x0 + i / 4 * (x1 - x0)
+    marks = [x0 + i / 4 * (x1 - x0) for i in range(5)]
+    for value in sorted({round(mark) for mark in marks}) if whole else marks:
         body += f'<text x="{_across(value, x0, x1):.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{value:.4g}</text>'
     return body + f'<text class="name" x="{_WIDTH - _RIGHT}" y="{_TOP - 10}" text-anchor="end">{escape(name)}</text>'
 

@@ -66,11 +66,12 @@ def is_k_right(found: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str
     k, some = len(found["usage"]["fractions"]), len(used(found))
     if _takes_all(found["usage"]["fractions"]) or _alike(found):
         return "It cannot be told: these codes hold hardly anything apart. Mend what went wrong first."
-    said = []
+    said, mends, choices = [], some < k or found["stability"] < _UNSTABLE, bool(pairs_alike(found))
     if curve and curve.get("sentence"):
         said.append(sentence(curve["sentence"]))
         if curve.get("proposed", k) != k:
             said.append(f"This bundle has {k}.")
+            choices = True
     if some < k:
         said.append(f"K = {k} is more than these photos fill: {k - some} {_are(k - some)} empty, so {some} would do.")
     if alike := pairs_alike(found):
@@ -88,7 +89,8 @@ def is_k_right(found: Mapping[str, Any], curve: Mapping[str, Any] | None) -> str
         )
     if not curve:
         said.append("Other numbers have not been tried; the command below tries them, from stored codes.")
-    return " ".join(said)
+    lead = "Not quite." if mends else "It is one that works, not the only one." if choices else "Yes."
+    return " ".join([lead, *said])
 
 
 def warnings(

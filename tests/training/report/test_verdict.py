@@ -34,7 +34,7 @@ EVEN = [0.2] * 5
 def test_a_sound_run_has_no_warning_and_nothing_against_its_k() -> None:
     assert texts(facts(EVEN)) == ""
     said = verdict.is_k_right(facts(EVEN), None)
-    assert said.startswith("Nothing speaks against K = 5")
+    assert said.startswith("Yes. Nothing speaks against K = 5")
     assert "have not been tried" in said
 
 
@@ -65,7 +65,7 @@ def test_unused_clusters_are_counted_and_the_rest_proposed() -> None:
     found = facts([0.5, 0.3, 0.2, 0.0, 0.0])
     assert "2 of 5 clusters are in no photo." in texts(found)
     assert "clusters.k=3" in texts(found)
-    assert "2 are empty, so 3 would do" in verdict.is_k_right(found, None)
+    assert verdict.is_k_right(found, None).startswith("Not quite. K = 5 is more than these photos fill: 2 are empty")
 
 
 def test_where_nothing_is_told_apart_nothing_is_said_of_its_clusters() -> None:
@@ -113,6 +113,6 @@ def test_second_choices_of_each_other_may_be_one_thing() -> None:
 
 def test_a_curve_speaks_first() -> None:
     said = verdict.is_k_right(facts(EVEN), {"sentence": "K = 7 is the most stable.", "curve": []})
-    assert said == "K = 7 is the most stable."
+    assert said == "Yes. K = 7 is the most stable."
     said = verdict.is_k_right(facts(EVEN), {"sentence": "K = 7 is the most stable", "curve": [], "proposed": 7})
-    assert said == "K = 7 is the most stable. This bundle has 5."
+    assert said == "It is one that works, not the only one. K = 7 is the most stable. This bundle has 5."
