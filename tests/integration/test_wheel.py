@@ -52,6 +52,7 @@ def elsewhere(tmp_path: Path) -> dict[str, object]:
     return {"cwd": tmp_path, "env": environment}
 
 
+@pytest.mark.slow
 def test_a_folder_called_models_does_the_command_no_harm(tessera: Path, elsewhere: dict[str, object]) -> None:
     for arguments in (["--version"], ["serve", "--help"], ["train", "--help"]):
         done = subprocess.run([tessera, *arguments], capture_output=True, text=True, check=False, **elsewhere)  # type: ignore[call-overload]

@@ -121,6 +121,7 @@ for batch, n, k, dim in ((4, 100, 2048, 384), (2, 1600, 27, 90)):
 """
 
 
+@pytest.mark.slow
 def test_memory_is_bounded():
     """A codebook over thinned tokens, a probe over all: with every center at once, 328 MB and 553 MB."""
     found = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True).stdout

@@ -100,6 +100,7 @@ def test_given_weights_bring_their_own_neck(tmp_path: Path) -> None:
     assert code.shape == (1, 32, 16, 16)
 
 
+@pytest.mark.slow
 def test_it_finds_sky_and_ground_and_does_not_collapse(tmp_path: Path) -> None:
     # Without balance there is one cluster; after one step instead of forty sky and ground are the same. Four seeds of
     # five come out so, with entropies of 0.80 to 0.87 on one thread and on two; after twenty it depends on rounding.
