@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _SCRIPTS = {"train": "train.py", "recluster": "recluster.py", "evaluate": "evaluate.py", "pretrain": "pretrain.py"}
+_SEVERAL = ("train", "pretrain")  # what several processes do together
 
 
 def words(command: str) -> list[str]:
@@ -27,7 +28,7 @@ def words(command: str) -> list[str]:
         same = found is not None and Path(program).resolve() == Path(found).resolve()
         return ["tessera" if same else program, command]
     python, file = typed[0], typed[script]
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this process
+    if "TORCHELASTIC_RUN_ID" in os.environ and command in _SEVERAL:  # torchrun started this process
         beside, each = Path(python).with_name("torchrun"), os.environ.get("LOCAL_WORLD_SIZE", "1")
         launcher = str(beside) if Path(python).name != python and beside.is_file() else "torchrun"
         return [launcher, "--nproc-per-node", each, str(Path(file).with_name(_SCRIPTS[command]))]

@@ -44,6 +44,18 @@ def test_a_script_stays_a_script_and_serves_from_beside_its_python(bin: Path, mo
     assert command_line.command("serve") == "tessera serve"
 
 
+def test_of_several_processes_training_goes_on_with_as_many(bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other command is one process's."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    typed(monkeypatch, "bin/python", "-u", "training/train.py", "--data", "x")
+    assert command_line.command("train", "--resume") == "torchrun --nproc-per-node 4 training/train.py --resume"
+    (bin / "torchrun").touch(mode=0o755)
+    assert command_line.command("train", "--resume") == "bin/torchrun --nproc-per-node 4 training/train.py --resume"
+    assert command_line.command("recluster", "r") == "bin/python -u training/recluster.py r"
+    assert command_line.command("serve") == "bin/tessera serve"
+
+
 def test_the_same_again_without_an_option(bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["tessera train", "--data", "my photos", "--dry-run", "--out", "o"])
     typed(monkeypatch, str(bin / "python"), str(bin / "tessera"), *sys.argv[1:])
