@@ -180,7 +180,8 @@ class CnnBackbone(Backbone):
         """As timm reads its authors' file, and then as it names the parts that make a pyramid."""
         own = {key.removeprefix("body.").removeprefix("model.") for key in self.state_dict()}
         if own.isdisjoint(state) and _reader(self.name) is not None:
-            state = in_timms_names(state, timm.create_model(self.name, num_classes=0))
+            with torch.random.fork_rng(devices=[]):
+                state = in_timms_names(state, timm.create_model(self.name, num_classes=0))
         flat = {key: re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key) for key in state}
         return {flat[key] if flat[key] in own else key: tensor for key, tensor in state.items()}
 
@@ -236,8 +237,9 @@ def _pyramid(name: str, levels: int, pretrained: bool) -> Any:
 
 @functools.cache
 def _pyramid_takes_any_size(name: str, levels: int) -> bool:
-    """Of every network of that name, whatever its weights."""
-    return traced_at_any_size(CnnBackbone(name, levels=levels), 2 << levels)
+    """Of every network of that name, whatever its weights: asked once a process, it draws nothing that would show."""
+    with torch.random.fork_rng(devices=[]):
+        return traced_at_any_size(CnnBackbone(name, levels=levels), 2 << levels)
 
 
 def _reader(name: str) -> Any:

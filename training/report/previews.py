@@ -45,7 +45,8 @@ class Previews:
         if not distributed.is_main() or not self.every or (step % self.every and step < stage.steps):
             return
         try:
-            self.draw(stage.name, step)
+            with torch.random.fork_rng(devices=[]):  # an encoder that is put together for them may make parts anew
+                self.draw(stage.name, step)
         except (TesseraError, OSError) as error:
             self.every = 0
             say(self.run.console, f"no previews from here on: {error}")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone
+from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone, _pyramid_takes_any_size
 from models.nets.build import build
 from models.nets.encoder import Encoder, positions
 from models.nets.heads import FPNHead, ProjectionHead
@@ -201,3 +201,12 @@ def test_encoder_normalizes_places_and_flips() -> None:
         flipped = Encoder(backbone, nn.Identity(), flip_average=True)
         assert torch.allclose(flipped(pixels.flip(2)).flip(-1), flipped(pixels), atol=1e-5)
         assert torch.allclose(flipped(pixels), (code + plain(pixels.flip(2)).flip(-1)) / 2, atol=1e-5)
+
+
+def test_asking_what_sizes_a_network_takes_draws_no_random_numbers() -> None:
+    # A resumed training asks at another moment than the first one did, and both have to draw the same afterwards.
+    network = CnnBackbone("test_resnet", levels=3)
+    _pyramid_takes_any_size.cache_clear()
+    before = torch.get_rng_state()
+    assert network.takes_any_size()
+    assert torch.equal(torch.get_rng_state(), before)
