@@ -43,6 +43,10 @@ LOCKS = {
     "heic": Lock(("heic",), like="dev"),
     "dicom": Lock(("dicom",), like="dev"),
     "geo": Lock(("geo",), like="dev"),
+    "zarr": Lock(("zarr",), like="dev"),
+    "remote": Lock(("remote",), like="dev"),
+    "hub": Lock(("hub",), like="dev"),
+    "mcp": Lock(("mcp",), like="dev"),
     "tools": Lock(),
 }
 
