@@ -74,20 +74,33 @@ async def read_request(request: Request, model: type[O]) -> AsyncIterator[Infere
             raise BadOption(f"{quoted(min(twice))}: given twice, in the query and in the form")
         if fields or options is None:
             options = _checked(model, {**given, **fields})
-        with state.registry.use(options.model) as served:
-            limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
-            async with _while_connected(request, limit_s):
-                deadline = time.monotonic() + limit_s
-                asked = InferenceRequest(request, state, options, images, many, served, caller, deadline)
-                try:
-                    yield asked
-                except ImageError as error:
-                    if type(error) is ImageError and "urlencoded" in request.headers.get("content-type", ""):
-                        raise ImageError(f"{error}. If this is curl -d: it changes files; use {body.CURL}") from None
-                    raise
-                finally:
-                    for task in asked.tasks:
-                        request.state.timings.add(task.timings.so_far())
+        async with begun(request, options, images, caller, many=many) as asked:
+            yield asked
+
+
+@asynccontextmanager
+async def begun(
+    request: Request, options: O, images: tuple[bytes, ...], caller: str, *, many: bool = False
+) -> AsyncIterator[InferenceRequest[O]]:
+    """Around the work on images that have been read: it ends when its time is up or its client leaves.
+
+    Raises Busy, NotFound, DeadlinePassed, ClientDisconnect.
+    """
+    state = state_of(request)
+    with state.registry.use(options.model) as served:
+        limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
+        async with _while_connected(request, limit_s):
+            deadline = time.monotonic() + limit_s
+            asked = InferenceRequest(request, state, options, images, many, served, caller, deadline)
+            try:
+                yield asked
+            except ImageError as error:
+                if type(error) is ImageError and "urlencoded" in request.headers.get("content-type", ""):
+                    raise ImageError(f"{error}. If this is curl -d: it changes files; use {body.CURL}") from None
+                raise
+            finally:
+                for task in asked.tasks:
+                    request.state.timings.add(task.timings.so_far())
     request.state.model = served.bundle.ref
 
 

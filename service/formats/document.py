@@ -16,7 +16,7 @@ from service.formats.registry import renders
 from service.formats.result import SegmentationResult
 
 
-@renders("application/json", name="json")
+@renders("application/json", name="json", margin="grid")
 def json(result: SegmentationResult) -> bytes:
     """Everything in words and numbers, the label map inside as a palette PNG: `responses.Segmentation`."""
     height, width = result.labels.shape

@@ -10,32 +10,42 @@ API description and the error texts know it then.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from service.errors import NotAcceptable
 from service.formats.result import SegmentationResult
 
 F = TypeVar("F", bound="Callable[[SegmentationResult], bytes]")
+T = TypeVar("T")
+Margin = Literal["full", "grid"] | None
 
 
-class Renderer(NamedTuple):
-    """A format: its name for `format=`, its media type for `Accept`, whether it shows the photo, its function."""
+class Renderer(NamedTuple, Generic[T]):
+    """What becomes of a result. A format's is in RENDERERS and gives bytes; a dialect makes its own, of any answer.
 
-    name: str
-    media_type: str
-    accept: bool
-    photo: bool
-    render: Callable[[SegmentationResult], bytes]
+    name, media_type, accept  for `format=` and `Accept`
+    photo   whether `result.image` is needed
+    margin  whether `result.margin` is: at the image's size (`full`), or as small as the network sees it (`grid`)
+    """
+
+    render: Callable[[SegmentationResult], T]
+    name: str = ""
+    media_type: str = "application/json"
+    accept: bool = False
+    photo: bool = False
+    margin: Margin = None
 
 
-RENDERERS: list[Renderer] = []
+RENDERERS: list[Renderer[bytes]] = []
 
 
-def renders(media_type: str, *, name: str, accept: bool = True, photo: bool = False) -> Callable[[F], F]:
+def renders(
+    media_type: str, *, name: str, accept: bool = True, photo: bool = False, margin: Margin = None
+) -> Callable[[F], F]:
     """Makes a function the renderer of a format.
 
     accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
-    photo   whether it needs the image's pixels: `result.image` is None elsewhere
+    photo, margin  what it needs of the result, which is None elsewhere
 
     Raises ValueError at import when another function has the name and type, or the type's Accept.
     """
@@ -44,7 +54,7 @@ def renders(media_type: str, *, name: str, accept: bool = True, photo: bool = Fa
         for other in RENDERERS:
             if other.media_type == media_type and (other.name == name or (accept and other.accept)):
                 raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
-        RENDERERS.append(Renderer(name, media_type, accept, photo, function))
+        RENDERERS.append(Renderer(function, name, media_type, accept, photo, margin))
         return function
 
     return register
@@ -63,7 +73,7 @@ def hint(format: str) -> str:
     return ""
 
 
-def choose(format: str | None, accept: str) -> Renderer:
+def choose(format: str | None, accept: str) -> Renderer[bytes]:
     """The renderer for `format=`, or for the Accept header in its absence; json where anything will do.
 
     A format with several media types gives the one that Accept prefers, else its first. Raises NotAcceptable where

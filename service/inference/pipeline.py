@@ -1,7 +1,9 @@
-"""From an image to an answer's bytes: network → assign → crf → render.
+"""From an image to an answer: network → assign → crf → render.
 
-Knows nothing of HTTP: it is given a task and a format, and returns bytes.
+Knows nothing of HTTP: it is given a task and a renderer, and returns what that makes.
 """
+
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,14 +20,15 @@ from service.inference.refine import NotRefined, on_cpu, refine
 from service.inference.results import NetworkOutput
 from service.inference.task import ImageTask
 
+T = TypeVar("T")
 _FINISH_BYTES = 4  # for each pixel of a large answer: labels, a copy where some hold no data, the file and its base64
 _PHOTO_BYTES = 4  # the painted photo, and its file
 _SIMILAR_BYTES = 16  # cosines and lengths, strips of both put together, and the picture or file of them
 _CONFIDENCE_BYTES = 12  # the same of margins
 
 
-async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
-    """One image's answer; its warnings and timings are the task's. Cancelled, it drops what has not begun.
+async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
+    """One image's answer, made by the renderer; warnings and timings are the task's. Cancelled, it drops what waits.
 
     Raises what `ImageTask` raises, and BadOption for options this model cannot follow.
     """
@@ -35,7 +38,8 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
         if cluster >= count:
             raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
     table, style = served.clusters.table(options.k), served.clusters.style
-    wants_margin = renderer.name == "json" or runtime.sampled()
+    full = options.confidence or renderer.margin == "full"
+    wants_margin = renderer.margin is not None or runtime.sampled()
     photo = renderer.photo or (options.refine is not None and options.crf_size == "source")
     with task.admitted():
         output = await task.network_output(
@@ -52,12 +56,12 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
             except NotRefined as error:
                 task.warnings.append(str(error))
 
-        def finish() -> bytes:
+        def finish() -> T:
             image = task.photo if renderer.photo else None
             task.until.check()
             with task.timings.measure("assign"):
                 labels = _labels(task, output) if refined is None else refined
-                margin = _margin(task, output, full=options.confidence) if wants_margin else None
+                margin = _margin(task, output, full=full) if wants_margin else None
                 shown = labels
                 if (valid := output.facts.valid) is not None:  # a map with holes is counted, and shown where asked for
                     own = chosen.keep_no_data and refined is None
@@ -104,7 +108,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer) -> bytes:
             served.drift.add(counts)
             return body
 
-        more = (_PHOTO_BYTES if renderer.photo else 0) + (_CONFIDENCE_BYTES if options.confidence else 0)
+        more = (_PHOTO_BYTES if renderer.photo else 0) + (_CONFIDENCE_BYTES if wants_margin and full else 0)
         return await task.finish(output, finish, _FINISH_BYTES + more)
 
 

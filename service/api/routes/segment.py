@@ -75,7 +75,7 @@ def _told(task: ImageTask[Any]) -> dict[str, str]:
     return headers
 
 
-def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer:
+def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer[bytes]:
     accept, format = asked.request.headers.get("accept", ""), asked.options.format
     if not asked.many:
         return registry.choose(format, accept)
