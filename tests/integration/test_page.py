@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.io.encode import encode
-from tests.service.test_cli import process
+from tests.service.process import process
 from tests.tiny import bands
 
 playwright = pytest.importorskip("playwright.sync_api")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.test_cli import ask, process
+from tests.service.process import ask, process
 
 PEOPLE = 3
 pytestmark = pytest.mark.slow  # tests/service/repository/test_database.py has the quick ones

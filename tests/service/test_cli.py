@@ -11,8 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,51 +19,12 @@ import pytest
 from benchmarks import machine
 from models.crf import reference
 from models.io.encode import encode
-from tests.service.fakes import free_port, wait_until
-from tests.service.server import proved
+from tests.service.fakes import free_port
+from tests.service.process import ask, command, process
 from tests.tiny import bands
 
 ROOT = Path(__file__).parents[2]
 PNG = encode(bands(), "png")
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-c", "from tessera.cli import main; main()", "serve", *arguments]
-
-
-@contextmanager
-def process(bundle: Path, state: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    port = free_port()
-    running = subprocess.Popen(
-        command("--bundle", str(bundle), "--port", str(port)),
-        cwd=ROOT,
-        env={**os.environ, "TESSERA_STATE": str(proved(bundle, state)), "TESSERA_THREADS": "1", **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        wait_until(lambda: ready(port))
-        yield running, port
-    finally:
-        running.kill()
-        running.communicate()
-
-
-def ready(port: int) -> bool:
-    try:
-        return ask(port, "GET", "/readyz")[0] == 200
-    except OSError:
-        return False
-
-
-def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    try:
-        connection.request(method, path, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
 
 
 def head(length: int, path: str = "/segment?format=png") -> bytes:
