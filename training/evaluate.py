@@ -24,7 +24,9 @@ from rich.console import Console
 from models.bundle import Bundle
 from models.crf import reference
 from models.errors import UsageError
+from models.io.paths import Skipped
 from models.refine import Method, Resolution
+from models.terminal.progress import exit_code, say
 from training.config.run import write_text
 from training.data import datasets
 from training.data.class_table import FORMATS
@@ -32,13 +34,11 @@ from training.data.datasets.folder import LabelMaps
 from training.data.errors import DataError
 from training.data.images import Bands, Images, evenly
 from training.data.left_out import sentences
-from training.data.paths import Skipped
 from training.evaluation.exported import Device
 from training.evaluation.label_maps import Edges, Protocol, enlarged
 from training.evaluation.label_options import classified
 from training.evaluation.measure import Evaluation, evaluate
 from training.evaluation.scoring import Labelled, Options
-from training.progress import exit_code, say
 from training.report.evaluation_page import Example, page_of
 
 

@@ -25,6 +25,7 @@ from models.bundle import Bundle
 from models.errors import UsageError
 from models.manifest import Provenance
 from models.nets.checkpoints.reader import read_checkpoint
+from models.terminal.progress import exit_code, say
 from training import importers
 from training.data import datasets
 from training.data.images import Images, evenly
@@ -34,7 +35,6 @@ from training.export.corpus_stats import golden_of, measure
 from training.export.provenance import Origin, plain_name, tessera_version
 from training.export.write_bundle import write_bundle
 from training.importers import Options, Parts, Published
-from training.progress import exit_code, say
 from training.report import training_page
 
 _CHECKED_IMAGES = 4

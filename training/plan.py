@@ -22,6 +22,7 @@ from models.files import write_atomically
 from models.io.encode import encode
 from models.nets.weights import read_weights
 from models.preprocess import fit
+from models.terminal.progress import Progress, span
 from training import methods
 from training.config.run import Run
 from training.config.work import Through, Work
@@ -33,7 +34,6 @@ from training.features import stand_ins
 from training.methods.base import Method
 from training.pretraining import weights
 from training.pretraining.contrastive import Pretraining, PretrainOptions
-from training.progress import Progress, span
 from training.trainer import initial
 from training.trainer.seeds import seeded
 from training.trainer.stage import Stage

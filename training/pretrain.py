@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from models.errors import UsageError
+from models.terminal.progress import exit_code, say
 from training import distributed
 from training.data import datasets
 from training.data.datasets.folder import LabelMaps
@@ -30,7 +31,6 @@ from training.data.images import Bands
 from training.data.regions import RegionOptions, open_regions, thinned
 from training.device import device as the_device
 from training.pretraining.contrastive import PretrainOptions, pretrain
-from training.progress import exit_code, say
 from training.trainer.loop import Workspace
 
 _AGAIN = "the same command"

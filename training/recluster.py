@@ -37,7 +37,9 @@ from models.errors import TesseraError, UsageError
 from models.inference import Predictor
 from models.manifest import Provenance
 from models.preprocess import fit
-from training import command_line, methods
+from models.terminal import command_line
+from models.terminal.progress import exit_code, say
+from training import methods
 from training.clustering.hierarchy import hierarchy
 from training.clustering.kmeans import kmeans
 from training.config import facts, run_folder
@@ -52,7 +54,6 @@ from training.export.carry_over import carry_over
 from training.export.corpus_stats import golden_by, measure
 from training.export.regraph import with_centroids
 from training.export.write_bundle import clusters
-from training.progress import exit_code, say
 from training.report import training_page
 
 _TEMPERATURE = 2.0  # of cosines, where the bundle compared codes otherwise

@@ -25,11 +25,13 @@ import typer
 
 from models.bundle import Bundle
 from models.errors import UsageError
-from training import command_line, distributed, methods, plan
+from models.lock import locked
+from models.terminal import command_line
+from models.terminal.progress import LoggedConsole, Progress, exit_code, say, span, tell
+from training import distributed, methods, plan
 from training.config import recipe as recipes
 from training.config import run_folder
 from training.config.facts import note
-from training.config.lock import locked
 from training.config.run import Run, folders_of, require_resumable, require_same_images, resume_command, write_text
 from training.data import datasets
 from training.data.errors import DataError
@@ -45,7 +47,6 @@ from training.export.onnx import Deployed, to_onnx
 from training.export.write_bundle import write_bundle
 from training.methods.base import Method
 from training.pretraining import weights
-from training.progress import LoggedConsole, Progress, exit_code, say, span, tell
 from training.report import training_page
 from training.report.previews import Previews
 from training.stage_costs import StageCosts

@@ -73,7 +73,7 @@ import os, signal, typer
 from rich.console import Console
 from models.errors import TesseraError
 from training import distributed
-from training.progress import exit_code
+from models.terminal.progress import exit_code
 
 def main(how: str):
     console = Console(stderr=True)

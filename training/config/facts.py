@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from models.terminal.progress import say
 from training import distributed
 from training.config.run import Run, write_text
-from training.progress import say
 
 _WARNINGS = "warnings"
 

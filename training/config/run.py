@@ -24,14 +24,15 @@ from rich.console import Console
 
 from models.errors import UsageError
 from models.files import write_atomically
-from training import command_line, distributed
+from models.terminal import command_line
+from models.terminal.progress import say
+from training import distributed
 from training.config import recipe as recipes
 from training.config import run_folder
 from training.config.recipe import Recipe
 from training.data.duplicates import duplicates
 from training.data.images import Images
 from training.data.regions import RegionCache, RegionOptions, open_regions, thinned
-from training.progress import say
 
 # Of the recipe, what may change when a run goes on: nothing that was learned depends on it.
 _FREE = ("workers", "export.", "train.")

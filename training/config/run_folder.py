@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from models import lock
 from models.errors import UsageError
-from training.config import lock
 
 FACTS = "run.json"
 _EARLIER_BACKBONE = {"family": "dino"}  # whose conventions 0.3 took for all weights: what it began goes on as it began

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from models.errors import TesseraError
+from models.io.paths import Paths, Skipped
+from models.terminal.progress import Progress, say
 from training.data.errors import reason_of
 from training.data.image_index import ImageIndex, Looked, Stamp
 from training.data.images import LEAST_VALID, Found
-from training.data.paths import Paths, Skipped
 from training.data.prefetch import prefetch
-from training.progress import Progress, say
 
 SMALLEST_SIDE_PX = 16
 _VERSION = 1  # of what is remembered: raise it when a file would be judged otherwise

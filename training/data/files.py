@@ -1,124 +1,14 @@
-"""Files of a data set: found by one walker for all commands, in natural order, paired by stem.
+"""Files of a data set, paired by stem.
 
-Knows nothing of pixels. Linked folders are followed, and each folder is entered once. Hidden files and folders, those
-of systems, and what Tessera itself wrote are no data; files of other kinds are counted.
+Knows nothing of pixels, or of what is passed over below a folder: `models/io/walker.py` finds the files.
 """
 
-import os
-import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from models.io.decode import SUFFIXES
-from training.data.errors import DataError, reason_of
-from training.data.paths import Paths, Skipped, natural
-
-# Hidden ones, what macOS packs, thumbnails of a Synology, what Windows keeps
-_NOT_ENTERED = re.compile(r"\.|__|@eaDir$|\$RECYCLE\.BIN$|System Volume Information$", re.IGNORECASE)
-PLAN_PICTURE = "-plan.png"  # what the name of a run's folder is followed by, beside it
-_OUTPUTS = (("run.json",), ("manifest.json", "encoder.onnx"))  # what lies in a run's folder, in a bundle's
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What lies below some folders.
-
-    files     of the suffixes asked for: folder by folder, each in natural order
-    left_out  how many files have another suffix, by it in small letters; "" without one
-    unusable  what has such a suffix and is no file, and folders that cannot be entered
-    outputs   folders of runs and bundles, which are not entered
-    """
-
-    files: Paths
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    unusable: tuple[Skipped, ...] = ()
-    outputs: tuple[Path, ...] = ()
-
-
-class _Walker:
-    """Folders entered once each, real ones first: a linked folder that lies below the data keeps its own name."""
-
-    def __init__(self, suffixes: Sequence[str], without: Collection[Path]) -> None:
-        self.suffixes = frozenset(suffixes)
-        self.files: list[str] = []
-        self.links: list[str] = []
-        self.left_out = Counter[str]()
-        self.unusable: list[Skipped] = []
-        self.outputs: list[Path] = []
-        self._entered = {_identity(folder) for folder in without if folder.exists()}
-
-    def walk(self, folder: str) -> list[str]:
-        """The files below a folder; links to folders are put off."""
-        self.files, waiting = [], [folder]
-        while waiting:
-            where = waiting.pop()
-            try:
-                if (identity := _identity(where)) in self._entered:
-                    continue
-                self._entered.add(identity)
-                with os.scandir(where) as entries:
-                    inside = list(entries)
-            except OSError as error:
-                self.unusable.append(Skipped(Path(where), f"the folder cannot be entered: {reason_of(error)}"))
-                continue
-            names = {entry.name for entry in inside}
-            if any(names.issuperset(output) for output in _OUTPUTS):
-                self.outputs.append(Path(where))
-                continue
-            for entry in inside:
-                if self._is_folder(entry):
-                    if not _NOT_ENTERED.match(entry.name):
-                        (self.links if entry.is_symlink() else waiting).append(entry.path)
-                elif not entry.name.startswith("."):
-                    self._take(entry)
-        return self.files
-
-    def _is_folder(self, entry: os.DirEntry[str]) -> bool:
-        try:
-            return entry.is_dir()
-        except OSError:  # links in a circle
-            return False
-
-    def _take(self, entry: os.DirEntry[str]) -> None:
-        suffix = os.path.splitext(entry.name)[1].lower()
-        if suffix not in self.suffixes:
-            self.left_out[suffix] += 1
-        elif _is_file(entry):
-            self.files.append(entry.path)
-        else:
-            reason = "a link to nothing" if entry.is_symlink() else "no file: it is a pipe, a socket or a device"
-            self.unusable.append(Skipped(Path(entry.path), reason))
-
-
-def survey(folders: Sequence[Path], suffixes: Sequence[str] = SUFFIXES, *, without: Collection[Path] = ()) -> Survey:
-    """Every file of these suffixes below some folders.
-
-    without  folders that are not entered
-
-    The picture that a dry run leaves beside a run's folder is no data either.
-    """
-    walker = _Walker(suffixes, without)
-    found: dict[str, list[str]] = {str(folder): walker.walk(str(folder)) for folder in folders}
-    while walker.links:
-        links, walker.links = sorted(walker.links, key=natural), []
-        for link in links:
-            home = max((folder for folder in found if _is_below(link, folder)), key=len)
-            found[home] += walker.walk(link)
-    pictures = {f"{os.path.realpath(folder)}{PLAN_PICTURE}" for folder in (*walker.outputs, *without)}
-    ordered = (file for folder, files in found.items() for file in _in_order(files, folder))
-    return Survey(
-        Paths(file for file in ordered if file not in pictures),
-        walker.left_out,
-        tuple(walker.unusable),
-        tuple(walker.outputs),
-    )
-
-
-def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Paths:
-    """Every file of these suffixes below a folder, in natural order; none without a folder."""
-    return survey([folder], suffixes).files
+from models.io.walker import walk
+from training.data.errors import DataError
 
 
 def by_stem(folder: Path, suffixes: Sequence[str] = SUFFIXES, *, end: str = "") -> dict[str, Path]:
@@ -136,24 +26,3 @@ def listed(list_file: Path, files: Mapping[str, Path]) -> dict[str, Path]:
             f" {', '.join(missing[:3])}: unpack the whole set, or shorten the list"
         )
     return {stem: files[stem] for stem in stems}
-
-
-def _in_order(files: list[str], folder: str) -> list[str]:
-    start = len(folder.rstrip("/")) + 1
-    return sorted(files, key=lambda file: (natural(file[start:]), file))
-
-
-def _identity(folder: Path | str) -> tuple[int, int]:
-    facts = os.stat(folder)
-    return facts.st_dev, facts.st_ino
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(folder.rstrip("/") + "/")
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False

@@ -19,14 +19,14 @@ from rich.console import Console
 
 from models.errors import TesseraError
 from models.io.decode import inspect
+from models.io.paths import Names, Paths, Skipped
 from models.io.samples import Choice, Decoded
+from models.terminal.progress import Progress
 from training.data.class_table import PLAIN, ClassTable, pixels_by_value
 from training.data.errors import DataError, UnreadableImage, reason_of
 from training.data.label_maps import LabelReader, Values, read_labels
 from training.data.limits import LIMITS
-from training.data.paths import Names, Paths, Skipped
 from training.data.prefetch import prefetch
-from training.progress import Progress
 
 FEWEST_IMAGES = 4  # k-means of a few hundred patches still runs; below that nothing can be learned
 LEAST_VALID = 0.01  # share of an image, or of a crop, that holds data: below it there is nothing to learn from

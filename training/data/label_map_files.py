@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from models.errors import TesseraError
+from models.io.paths import Paths
 from training.data.images import Bands, Reader, evenly
 from training.data.label_maps import LABEL_SUFFIXES
-from training.data.paths import Paths
 
 # What names of label maps end in where those of photos do not, or where both end in something else.
 _ENDINGS = re.compile(

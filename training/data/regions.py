@@ -27,11 +27,11 @@ from models.errors import TesseraError
 from models.files import write_atomically
 from models.io.samples import ImageError
 from models.native import bindings
+from models.terminal.progress import Progress
 from training.data import arrays
 from training.data.errors import DataError
 from training.data.images import Bands, Reader, read_image
 from training.data.prefetch import prefetch
-from training.progress import Progress
 
 NO_REGION = np.iinfo(np.uint16).max  # the id of pixels that hold no data
 _VERSION = 1  # of what is on disk: raise it when the same files and options would be cut otherwise

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from models.terminal.progress import say
 from models.types import Array
 from training.data import crops
 from training.data.images import Images
-from training.progress import say
 
 _SHARE_OF_DISK = 0.5  # of what is free, that squares may take
 

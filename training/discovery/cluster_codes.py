@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec
+from models.terminal.progress import Progress
 from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.run import Run
@@ -15,7 +16,6 @@ from training.data import validity
 from training.data.preprocess import fitted, four_by_three
 from training.data.regions import RegionCache, RegionOptions
 from training.features.region_codes import RegionCodes, region_codes
-from training.progress import Progress
 
 _POINTS = 400_000  # k-means of more finds the same centroids
 _IMAGES = 5000

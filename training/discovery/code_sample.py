@@ -18,6 +18,7 @@ from models.errors import TesseraError
 from models.inference import Prediction, Predictor
 from models.nets.encoder import Encoder
 from models.preprocess import InputSpec, fit
+from models.terminal.progress import Progress, say
 from models.types import Array
 from training.config import precision
 from training.config.run import Run
@@ -25,7 +26,6 @@ from training.data import validity
 from training.data.images import evenly
 from training.data.preprocess import fitted
 from training.features.store import digest
-from training.progress import Progress, say
 from training.trainer import checkpoint
 
 MOST_IMAGES = 200

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from models.errors import TesseraError
 from models.nets.encoder import Encoder
+from models.terminal.progress import Progress, say
 from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
@@ -35,7 +36,6 @@ from training.data.regions import RegionCache
 from training.discovery.cluster_codes import coded_regions
 from training.discovery.segmenter import Segmenter
 from training.features.region_codes import RegionCodes, coarse
-from training.progress import Progress, say
 from training.trainer import batch_norm, loop
 from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage

@@ -8,6 +8,7 @@ from typing import Any
 
 from models.errors import TesseraError
 from models.nets.encoder import Encoder
+from models.terminal.progress import say
 from training import distributed
 from training.config import facts
 from training.config.run import Run
@@ -17,7 +18,6 @@ from training.discovery.cluster_codes import cluster
 from training.discovery.consensus import distill
 from training.discovery.segmenter import Segmenter
 from training.methods.base import Method
-from training.progress import say
 
 
 def discover(run: Run, method: Method[Any]) -> Segmenter:

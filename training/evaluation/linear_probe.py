@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.errors import TesseraError
+from models.terminal.progress import Progress
 from models.types import Array, Box
 from training.data.label_maps import IGNORED
-from training.progress import Progress
 
 LR = 5e-3
 BATCH_SIZE = 16

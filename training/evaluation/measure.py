@@ -12,7 +12,7 @@ from rich.console import Console
 from models.bundle import Bundle
 from models.crf.cpu import jit_cache, warmup
 from models.inference import self_test
-from training.data.paths import Skipped
+from models.io.paths import Skipped
 from training.evaluation import metrics, scoring
 from training.evaluation.correspondence_curve import Curve
 from training.evaluation.exported import open_networks

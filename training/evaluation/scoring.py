@@ -11,20 +11,20 @@ import torch
 from rich.console import Console
 
 from models.errors import TesseraError
+from models.io.paths import Skipped
 from models.preprocess import fit
+from models.terminal.progress import Progress
 from models.types import Array
 from training.data import validity
 from training.data.errors import DataError, reason_of
 from training.data.images import Images
 from training.data.label_maps import IGNORED
-from training.data.paths import Skipped
 from training.data.prefetch import prefetch
 from training.evaluation import linear_probe, metrics
 from training.evaluation.correspondence_curve import IMAGES, Curve, Places, curves, places
 from training.evaluation.exported import Device, Network
 from training.evaluation.label_maps import Edges, Mapper, Protocol, Way, enlarged, framed
 from training.evaluation.linear_probe import Lesson, LinearProbe
-from training.progress import Progress
 
 _SAME_SHAPE = 1.05  # ratio of two aspects: sizes may differ, and rounding moves small ones
 

@@ -12,6 +12,7 @@ from models import assign
 from models.bundle import Bundle
 from models.inference import Predictor
 from models.preprocess import InputSpec, fit
+from models.terminal.progress import Progress, say
 from models.types import Array
 from training.config import facts
 from training.config.run import Run
@@ -23,7 +24,6 @@ from training.discovery.code_sample import Remembered
 from training.discovery.segmenter import Segmenter
 from training.evaluation.exported import Exported
 from training.export.corpus_stats import OnDevice
-from training.progress import Progress, say
 
 _IMAGES = 48
 

@@ -19,6 +19,7 @@ from models.bundle import MAX_GOLDEN_PX, MAX_GOLDEN_SIDE_PX, Golden
 from models.inference import Prediction, Predictor
 from models.io.samples import Decoded
 from models.preprocess import Fit, InputSpec, fit, resize
+from models.terminal.progress import Progress
 from models.types import Array
 from training.clustering.agreement import stability
 from training.data import validity
@@ -32,7 +33,6 @@ from training.evaluation import metrics
 from training.evaluation.exported import Exported
 from training.export.exemplars import ExemplarPicker
 from training.export.photo_stats import PhotoStats, thumbnail
-from training.progress import Progress
 
 _IMAGES = 300  # drawn evenly from more; shares then move by about a percent
 _BATCH = 4

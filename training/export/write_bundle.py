@@ -13,13 +13,13 @@ from models import bundle, inference, palette
 from models.bundle import Bundle, Golden
 from models.manifest import Cluster, CodeSpec
 from models.preprocess import InputSpec
+from models.terminal.progress import say
 from models.types import Array
 from training.clustering.hierarchy import hierarchy
 from training.discovery.segmenter import Segmenter
 from training.evaluation.exported import Exported
 from training.export.onnx import Deployed, check, to_onnx
 from training.export.provenance import Origin
-from training.progress import say
 
 
 def write_bundle(

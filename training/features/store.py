@@ -26,6 +26,7 @@ from models.files import write_atomically
 from models.nets.backbone import Backbone
 from models.nets.encoder import Encoder
 from models.nets.tokens import TokenBackbone
+from models.terminal.progress import Progress, say
 from models.types import Array
 from training import distributed
 from training.config import precision
@@ -35,7 +36,6 @@ from training.data.images import FEWEST_IMAGES, LEAST_VALID
 from training.data.prefetch import prefetch
 from training.features.neighbors import NEIGHBORS, ROWS, nearest_to
 from training.features.row_file import Ledger, RowFile, divided
-from training.progress import Progress, say
 
 _VERSION = 2  # of what is on disk: raise it when the same key would hold other numbers
 _WORTH_TELLING = 10**9  # bytes that the features take on the disk

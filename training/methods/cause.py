@@ -30,6 +30,7 @@ from models.nets.backbone import Backbone
 from models.nets.codebook import CodebookDecoder, quantize
 from models.nets.heads import ProjectionHead
 from models.nets.tokens import TokenBackbone
+from models.terminal.progress import say
 from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config import precision
@@ -46,7 +47,6 @@ from training.losses.concepts import ConceptBank, concept_contrast, ema_update
 from training.losses.modularity import draw_picks, modularity_loss, places, take
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
-from training.progress import say
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 

@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from models.nets.heads import ProjectionHead
+from models.terminal.progress import say
 from models.types import Array
 from training import distributed
 from training.config import facts, precision
@@ -44,7 +45,6 @@ from training.losses.collapse import signs
 from training.losses.correspondence import Centering
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
-from training.progress import say
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 

@@ -26,13 +26,13 @@ from torch.optim import AdamW
 from models.files import write_atomically
 from models.nets.build import build
 from models.nets.weights import NORMALIZATION
+from models.terminal.progress import say
 from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.regions import RegionCache, RegionOptions, signed
 from training.features.region_codes import pool, region_codes
-from training.progress import say
 from training.trainer import batch_norm, checkpoint, loop
 from training.trainer.loop import Workspace
 from training.trainer.seeds import seeded

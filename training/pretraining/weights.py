@@ -13,13 +13,13 @@ import timm
 from models.errors import UsageError
 from models.nets import licences
 from models.nets.build import require_known
+from models.terminal.progress import say
 from training import distributed
 from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run, resume_command
 from training.data.images import Images
 from training.data.regions import RegionOptions
 from training.pretraining.contrastive import PretrainOptions, pretrain
-from training.progress import say
 from training.trainer.loop import Workspace
 
 _PATIENCE_S = 8.0  # for the hub's answer; a firewall that drops packets would otherwise take minutes

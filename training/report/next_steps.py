@@ -6,7 +6,7 @@ Knows nothing of pages or of what was found.
 from pathlib import Path
 from typing import NamedTuple
 
-from training.command_line import command
+from models.terminal.command_line import command
 from training.config.run import Run, resume_command
 
 _MOST = 255  # clusters

@@ -15,6 +15,7 @@ from models.errors import TesseraError
 from models.files import write_atomically
 from models.io.encode import encode
 from models.preprocess import fit
+from models.terminal.progress import say
 from models.types import Array
 from training import distributed
 from training.clustering.kmeans import kmeans
@@ -23,7 +24,6 @@ from training.data import crops
 from training.data.images import evenly
 from training.data.preprocess import input_spec
 from training.methods.base import Method
-from training.progress import say
 from training.trainer.stage import Stage
 
 IMAGES = 4  # in one picture, drawn evenly

@@ -23,9 +23,9 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from models.errors import TesseraError
+from models.terminal.progress import Progress, say
 from training import distributed
 from training.config.run import Run, resume_command, write_text
-from training.progress import Progress, say
 from training.trainer import checkpoint, collapse
 from training.trainer.interruption import Stop
 from training.trainer.seeds import seed_all

@@ -10,12 +10,12 @@ import torch
 from rich.console import Console
 
 from models.errors import UsageError
+from models.io.paths import Skipped
 from tests.training.small_run import settled
 from training import methods
 from training.config import recipe, run_folder
 from training.config.run import Run, require_resumable, require_same_images
 from training.data.images import Images
-from training.data.paths import Skipped
 
 
 @pytest.fixture

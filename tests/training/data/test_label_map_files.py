@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data.files import survey
+from models.io.walker import survey
 from training.data.images import read_image
 from training.data.label_map_files import label_maps_among
 

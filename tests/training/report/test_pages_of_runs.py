@@ -13,13 +13,13 @@ import pytest
 import typer
 
 from models.bundle import Bundle
+from models.io.paths import Skipped
 from tessera.cli import COMMANDS
 from tests.training.finished_run import finished, page
 from tests.training.small_run import SMALL, draw, settled, small_run
 from training.config.facts import note
 from training.config.run import Run
 from training.data.images import Found, Images
-from training.data.paths import Skipped
 from training.report.next_steps import next_steps
 
 

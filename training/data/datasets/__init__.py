@@ -18,15 +18,15 @@ from pkgutil import iter_modules
 from rich.console import Console
 
 from models.io.decode import SUFFIXES
+from models.io.walker import walk
+from models.terminal.progress import say
 from training.data.check import check
 from training.data.datasets import folder as folders_of_images
 from training.data.datasets.folder import LabelMaps
 from training.data.errors import DataError
-from training.data.files import walk
 from training.data.images import FEWEST_IMAGES, Bands, Found, Images
 from training.data.label_maps import LABEL_SUFFIXES, REFUSED_SUFFIXES, refusal
 from training.data.left_out import sentences
-from training.progress import say
 
 
 def names() -> list[str]:

@@ -7,8 +7,9 @@ tell more than the official val, which shares its drives with train.
 
 from pathlib import Path
 
+from models.io.walker import walk
 from training.data.errors import DataError
-from training.data.files import by_stem, walk
+from training.data.files import by_stem
 from training.data.images import Found
 
 _NAMES = "sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist"

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
-from training.data.files import survey
+from models.io.paths import Names, Paths
+from models.io.walker import survey
 from training.data.images import Bands, Found, read_image
 from training.data.label_map_files import label_maps_among
-from training.data.paths import Names, Paths
 
 LabelMaps = Literal["leave_out", "as_photos"]
 

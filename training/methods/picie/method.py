@@ -36,6 +36,7 @@ from models.nets.backbone import CnnBackbone
 from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
+from models.terminal.progress import Progress, say
 from models.types import Array
 from training import distributed
 from training.clustering.minibatch_kmeans import MiniBatchKMeans
@@ -51,7 +52,6 @@ from training.methods.picie import augment
 from training.methods.picie.augment import AugmentSection
 from training.methods.picie.losses import ClassWeights, class_weights, cross_entropy, label, level_shares, view_losses
 from training.methods.picie.view_loader import Item, ViewLoader, Which
-from training.progress import Progress, say
 from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage
 

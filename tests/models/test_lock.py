@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from models import lock
 from models.errors import UsageError
-from training.config import lock
-from training.config.lock import locked
+from models.lock import locked
 
-HOLD = "import sys, pathlib; from training.config.lock import locked\nwith locked(pathlib.Path(sys.argv[1])): {}"
+HOLD = "import sys, pathlib; from models.lock import locked\nwith locked(pathlib.Path(sys.argv[1])): {}"
 
 
 def left(folder: Path, host: str, pid: int) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training import command_line
+from models.terminal import command_line
 
 
 @pytest.fixture

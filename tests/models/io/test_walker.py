@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from training.data.files import survey, walk
+from models.io.paths import Names, Paths, natural
+from models.io.walker import survey, walk
 from training.data.left_out import sentences
-from training.data.paths import Names, Paths, natural
 
 
 def touch(*paths: Path) -> None:

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 
 from models.errors import UsageError
-from training import progress
-from training.progress import LoggedConsole, Progress, exit_code, say
+from models.terminal import progress
+from models.terminal.progress import LoggedConsole, Progress, exit_code, say
 
 
 def test_a_file_gets_plain_lines_with_clock_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
-"""One process at a time in a run's folder: a file that says which.
+"""One process at a time in a folder: a file that says which.
 
-Knows nothing of runs. The system's own lock (flock) tells whether a process of this machine lives, whatever its
-number was given to since; across machines that share a folder the file's time does, which its holder renews. A file
-that a process left when it was killed is taken over.
+Knows nothing of what is done there. The system's own lock (flock) tells whether a process of this machine lives,
+whatever its number was given to since; across machines that share a folder the file's time does, which its holder
+renews. A file that a process left when it was killed is taken over.
 """
 
 import errno
@@ -25,8 +25,10 @@ _DEAD_AFTER_S = 120.0  # without a sign of life from another machine
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, doing: str = "trains") -> Iterator[None]:
     """Holds the folder, which is made where it is not there, until the block ends. Raises UsageError: it is in use.
+
+    doing  what its holder does, for people who are told of it
 
     A folder that is empty afterwards and was made here is removed again.
     """
@@ -35,7 +37,12 @@ def locked(folder: Path) -> Iterator[None]:
     file = _open(path)
     stop = threading.Event()
     try:
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "doing": doing,
+        }
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(holder).encode(), 0)
         threading.Thread(target=_renew, args=(path, stop), daemon=True).start()
@@ -127,7 +134,8 @@ def _renew(path: Path, stop: threading.Event) -> None:
 
 
 def _refusal(path: Path, holder: dict[str, Any]) -> str:
-    said = f"{path.parent} is in use: process {holder['pid']} on {holder['host']} trains there since {holder['since']}"
+    doing = holder.get("doing", "trains")
+    said = f"{path.parent} is in use: process {holder['pid']} on {holder['host']} {doing} there since {holder['since']}"
     if holder["host"] == socket.gethostname():
         return f"{said}; wait for it, end it (kill {holder['pid']}), or name another --out"
     return f"{said}; wait for it, or name another --out. If it is gone, this ends {_DEAD_AFTER_S:.0f} s after it did"

@@ -1,0 +1,1 @@
+"""How commands speak with people: bars or lines of progress, and commands for them to type."""
