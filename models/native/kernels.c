@@ -9,7 +9,7 @@
 
 #include <float.h>
 
-#define VERSION 7 /* of the library's functions; models/native/bindings.py asks for the same */
+#define VERSION 8 /* of the library's functions; models/native/bindings.py asks for the same */
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
