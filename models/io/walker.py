@@ -15,7 +15,7 @@ from models.io.decode import SUFFIXES
 from models.io.paths import Paths, Skipped, natural
 
 # Hidden ones, what macOS packs, thumbnails of a Synology, what Windows keeps
-_NOT_ENTERED = re.compile(r"\.|__|@eaDir$|\$RECYCLE\.BIN$|System Volume Information$", re.IGNORECASE)
+NOT_ENTERED = re.compile(r"\.|__|@eaDir$|\$RECYCLE\.BIN$|System Volume Information$", re.IGNORECASE)
 PLAN_PICTURE = "-plan.png"  # what the name of a run's folder is followed by, beside it
 _OUTPUTS = (("run.json",), ("manifest.json", "encoder.onnx"))  # what lies in a run's folder, in a bundle's
 
@@ -70,7 +70,7 @@ class _Walker:
                 continue
             for entry in inside:
                 if self._is_folder(entry):
-                    if not _NOT_ENTERED.match(entry.name):
+                    if not NOT_ENTERED.match(entry.name):
                         (self.links if entry.is_symlink() else waiting).append(entry.path)
                 elif not entry.name.startswith("."):
                     self._take(entry)

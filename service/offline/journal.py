@@ -1,0 +1,157 @@
+"""What is done of many images, in a file that grows by a line for each: whoever goes on knows what is left to do.
+
+Knows nothing of pixels, or of how an answer is made. A line is written when an image's answers are on the disk; of a
+process that was killed the last line may be cut, and does not count.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from models.errors import UsageError
+from models.files import write_atomically
+from service.formats import registry
+from service.offline.outputs import NOTES, Outputs, full
+from service.offline.sources import Item
+
+NAME = "journal.jsonl"
+_VERSION = 1
+
+
+class Order(NamedTuple):
+    """What is made of every image: it is the same for all of one folder.
+
+    model    name@digest12;  digest  of the bundle, all of it
+    formats  a file each;    options  those that differ from their defaults
+    """
+
+    model: str
+    digest: str
+    formats: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+class Record(NamedTuple):
+    """The last that happened to an image: done, or failed for a reason."""
+
+    size: int
+    stamp: str
+    stem: str
+    failed: str | None
+
+
+@dataclass
+class Journal:
+    """Of one folder of outputs, open for more. `begin` opens it.
+
+    records  source → what became of it
+    """
+
+    folder: Path
+    records: dict[str, Record]
+    _file: int
+
+    @classmethod
+    def begin(cls, folder: Path, order: Order, *, overwrite: bool = False) -> Self:
+        """The journal of a folder, gone on with, or begun where there is none.
+
+        overwrite  what was done there is done anew: the files that the journal knows are removed
+
+        Raises UsageError where another order was begun there.
+        """
+        path = folder / NOTES / NAME
+        head, records = _read(path)
+        if head is not None and overwrite:
+            _remove(folder, head, records)
+            head = None
+        if head is None:
+            records = {}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps({"journal": _VERSION, **_plain(order)}) + "\n"
+            write_atomically(path, lambda file: file.write(text.encode()))
+        elif difference := _difference(head, _plain(order)):
+            raise UsageError(
+                f"{folder} holds answers of another order: {difference}; name another --out, or give --overwrite to"
+                " have them made anew"
+            )
+        return cls(folder, records, os.open(path, os.O_WRONLY | os.O_APPEND))
+
+    def is_done(self, item: Item, files: Sequence[str]) -> bool:
+        """Whether an image was done as it is now, and its answers, `files` below the folder, are there."""
+        record = self.records.get(item.source)
+        same = record is not None and record.failed is None and (record.size, record.stamp) == (item.size, item.stamp)
+        return same and all((self.folder / file).exists() for file in files)
+
+    def note(self, item: Item, stem: str, failed: str | None = None) -> None:
+        """An image's answers are on the disk, or it failed. Raises DiskFull, OSError."""
+        record = self.records[item.source] = Record(item.size, item.stamp, stem, failed)
+        line = {"source": item.source, **record._asdict()}
+        if failed is None:
+            del line["failed"]
+        try:
+            os.write(self._file, json.dumps(line).encode() + b"\n")
+        except OSError as error:
+            raise full(error, self.folder) or error from None
+
+    def close(self) -> None:
+        """Nothing more is noted."""
+        os.close(self._file)
+
+
+def _plain(order: Order) -> dict[str, Any]:
+    return {**order._asdict(), "formats": list(order.formats), "options": dict(order.options)}
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Record]]:
+    """The first line, None where there is no journal, and the last word on each image; a cut last line is removed."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None, {}
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    head: dict[str, Any] | None = None
+    records: dict[str, Record] = {}
+    for line in data[:whole].splitlines():
+        try:
+            told = json.loads(line)
+            if head is None:
+                head = told if told["journal"] == _VERSION else None
+                if head is None:
+                    break
+                continue
+            records[told["source"]] = Record(told["size"], told["stamp"], told["stem"], told.get("failed"))
+        except (ValueError, KeyError, TypeError):
+            if head is None:
+                break
+    if head is None:
+        raise UsageError(f"{path} is damaged, or of another version of Tessera: name another --out, or remove it")
+    return head, records
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What differs between two orders, in words; None where nothing does."""
+    if before["digest"] != now["digest"]:
+        return f"they are by {before['model']}, and this is {now['model']}"
+    if sorted(before["formats"]) != sorted(now["formats"]):
+        return f"they are {', '.join(before['formats'])}, and this is {', '.join(now['formats'])}"
+    for name in sorted({*before["options"], *now["options"]}):
+        was, is_now = (order["options"].get(name, "as by default") for order in (before, now))
+        if was != is_now:
+            return f"{name} was {was}, and is {is_now}"
+    return None
+
+
+def _remove(folder: Path, head: Mapping[str, Any], records: Mapping[str, Record]) -> None:
+    """Removes the files of an order that was done before, none of which lies elsewhere."""
+    outputs = Outputs(folder, [format for format in head["formats"] if format in registry.names()])
+    top = folder.resolve()
+    for record in records.values():
+        for file in outputs.files(record.stem):
+            path = top / file
+            if path.parent.resolve().is_relative_to(top):
+                path.unlink(missing_ok=True)

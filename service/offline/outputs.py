@@ -1,0 +1,146 @@
+"""What is written: a tree like that of the images, a file for each format, each there as a whole or not at all.
+
+Knows nothing of pixels, or of where images come from.
+"""
+
+import errno
+import os
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from uuid import uuid4
+
+from models.errors import TesseraError
+from service.formats.registry import RENDERERS
+from service.offline.sources import Item
+
+NOTES = ".tessera"  # the folder, below that of the outputs, of what is not for people
+_SUFFIXES = {
+    "application/json": ".json",
+    "application/geo+json": ".geojson",
+    "application/x-npy": ".npy",
+    "application/zip": ".zip",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/tiff": ".tif",
+    "image/webp": ".webp",
+}
+_PLAIN = ("png", "json", "npy", "geojson", "geotiff", "zip")  # all others have their name before the suffix
+_LEAST_BYTES = 32 * 2**20  # of room on the disk, below which nothing is begun
+
+
+class DiskFull(TesseraError):
+    """No room is left; what is written so far stays."""
+
+
+def suffix_of(format: str) -> str:
+    """What a format's file ends in: `.png`, `.overlay.jpg`. The format's first media type says which kind it is."""
+    media_type = next(renderer.media_type for renderer in RENDERERS if renderer.name == format)
+    suffix = _SUFFIXES.get(media_type, ".bin")
+    return suffix if format in _PLAIN else f".{format}{suffix}"
+
+
+class Outputs:
+    """Those below one folder, which is there.
+
+    formats      a file for each of them
+    least_bytes  of room on the disk, below which nothing is begun
+    """
+
+    def __init__(self, folder: Path, formats: Sequence[str], least_bytes: int = _LEAST_BYTES) -> None:
+        self.folder = folder
+        self._suffixes = {format: suffix_of(format) for format in formats}
+        self._least_bytes = least_bytes
+        self._scratch = folder / NOTES / "unfinished"
+        self._made: set[Path] = set()
+
+    def begin(self) -> None:
+        """Clears away what a process that was killed had not finished."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(parents=True)
+
+    def end(self) -> None:
+        """Leaves nothing of its own behind."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def files(self, stem: str) -> list[str]:
+        """What is written of an image whose outputs are called `stem`, below the folder."""
+        return [stem + suffix for suffix in self._suffixes.values()]
+
+    def stems(self, items: Sequence[Item], known: Mapping[str, str]) -> list[str]:
+        """What the outputs of each image are called, without a format's suffix; no two alike, and none like an image.
+
+        An image's name without its suffix, with it where several have the same name or the file would be an image that
+        is asked for, and with a number behind that where even these are not enough. Names that differ in the size of
+        letters alone count as alike: other systems hold them for one.
+
+        known  source → what its outputs were called before, which stays so
+        """
+        taken = {_folded(file) for stem in known.values() for file in self.files(stem)}
+        taken |= set(self._inputs(items))
+        fresh = Counter(_folded(_stem(item.name)) for item in items if item.source not in known)
+        return [known.get(item.source) or self._free(item, fresh, taken) for item in items]
+
+    def write(self, stem: str, files: Mapping[str, bytes]) -> None:
+        """An image's answers, by format. Raises DiskFull, and OSError for what else cannot be written."""
+        for format, data in files.items():
+            path = self.folder / (stem + self._suffixes[format])
+            scratch = self._scratch / uuid4().hex
+            try:
+                if path.parent not in self._made:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self._made.add(path.parent)
+                try:
+                    scratch.write_bytes(data)
+                    os.replace(scratch, path)
+                finally:
+                    scratch.unlink(missing_ok=True)
+            except OSError as error:
+                raise full(error, self.folder) or error from None
+
+    def check_room(self) -> None:
+        """Raises DiskFull where hardly any is left."""
+        if shutil.disk_usage(self.folder).free < self._least_bytes:
+            raise _no_room(self.folder)
+
+    def _free(self, item: Item, fresh: Counter[str], taken: set[str]) -> str:
+        short = _stem(item.name)
+        for stem in self._candidates(item.name, alone=fresh[_folded(short)] == 1):
+            files = {_folded(file) for file in self.files(stem)}
+            if not files & taken:
+                taken |= files
+                return stem
+        raise AssertionError("numbers do not end")
+
+    def _candidates(self, name: str, *, alone: bool) -> Iterator[str]:
+        if alone:
+            yield _stem(name)
+        yield name
+        yield from (f"{name}-{number}" for number in count(2))
+
+    def _inputs(self, items: Collection[Item]) -> Iterator[str]:
+        """Images that lie below the folder of the outputs."""
+        below = os.path.realpath(self.folder) + os.sep
+        for item in items:
+            if item.path is not None and item.source.startswith(below):
+                yield _folded(item.source[len(below) :])
+
+
+def full(error: OSError, folder: Path) -> DiskFull | None:
+    """What to tell of an error that says that a disk is full; None for another."""
+    return _no_room(folder) if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+
+
+def _no_room(folder: Path) -> DiskFull:
+    return DiskFull(f"the disk is full ({folder}): make room, and go on; what is written so far stays as it is")
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _folded(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()

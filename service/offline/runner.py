@@ -1,0 +1,203 @@
+"""Many images through one model, a few at a time: read, segmented as a request's are, written, noted.
+
+Knows nothing of HTTP. What one image's file is to blame for ends with that image; a full disk, and a network that is
+gone for good, end the run, which can be gone on with.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from models.errors import TesseraError
+from service.errors import BadOption, Busy, NetworkFailed, NetworkNotFinite
+from service.formats import registry
+from service.formats.registry import Margin, Renderer
+from service.formats.result import SegmentationResult
+from service.inference import pipeline
+from service.inference.options import Options
+from service.inference.runtime import Runtime
+from service.inference.task import ImageTask
+from service.offline.journal import Journal
+from service.offline.outputs import DiskFull, Outputs
+from service.offline.sources import Item
+from service.repository.served_model import Served
+
+log = logging.getLogger("tessera")
+
+_HELD_BYTES = 512 * 2**20  # of files that were read and are not answered yet; a larger one goes alone
+_LONGEST_WAIT_S = 2.0  # until it is looked again whether there is room inside
+_TRIES = 4  # of one image, whose network fails
+_NETWORK_WAIT_S = 2.0  # for another network to stand ready
+_FAILURES = 12  # of the network, one behind the other, after which it is given up
+
+
+class Todo(NamedTuple):
+    """An image to come, and what its outputs are called."""
+
+    item: Item
+    stem: str
+
+
+class Ended(NamedTuple):
+    """An image that is done: its answers are written, or it failed for a reason."""
+
+    item: Item
+    failed: str | None
+
+
+def check(options: Options, served: Served) -> None:
+    """Raises BadOption for what no image could be given by this model."""
+    served.clusters.table(options.k)
+    count = served.clusters.count
+    for cluster in options.render.only or ():
+        if cluster >= count:
+            raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
+
+
+class Runner:
+    """Makes the same of every image.
+
+    formats   of each; what a request for one of them alone would answer
+    at_once   images under way
+    caller    whose share of the engine they take;  timeout_s  for one image, where the options say nothing
+    on_end    told of every image that is done, on the event loop
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        formats: Sequence[str],
+        *,
+        runtime: Runtime,
+        served: Served,
+        outputs: Outputs,
+        journal: Journal,
+        at_once: int,
+        caller: str = "",
+        timeout_s: float = 3600.0,
+        on_end: Callable[[Ended], object] = lambda ended: None,
+    ) -> None:
+        self._options, self._runtime, self._served = options, runtime, served
+        self._passes = passes(formats, options)
+        self._outputs, self._journal, self._at_once = outputs, journal, at_once
+        self._caller, self._on_end = caller, on_end
+        self._limit_s = timeout_s if options.timeout_ms is None else options.timeout_ms / 1000
+        self._room = _Room(_HELD_BYTES)
+        self._failures = 0
+        self._stopped = False
+
+    def stop(self) -> None:
+        """What is under way is finished; nothing more is begun."""
+        self._stopped = True
+
+    async def run(self, todo: Iterable[Todo]) -> None:
+        """All of them, or until `stop`. Cancelled, it drops what is under way. Raises DiskFull, NetworkFailed."""
+        waiting = iter(todo)
+        tasks = [asyncio.create_task(self._work(waiting)) for _ in range(self._at_once)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, waiting: Iterator[Todo]) -> None:
+        for item, stem in waiting:
+            if self._stopped:
+                return
+            self._outputs.check_room()
+            async with self._room.of(item.size):
+                failed = await self._one(item, stem)
+            self._journal.note(item, stem, failed)
+            self._on_end(Ended(item, failed))
+
+    async def _one(self, item: Item, stem: str) -> str | None:
+        """An image's answers, written; why it failed, where it did."""
+        try:
+            self._runtime.limits.check_bytes(item.size)
+            data = await asyncio.to_thread(item.read)
+            files = await self._answers(data)
+            await asyncio.to_thread(self._outputs.write, stem, files)
+        except (DiskFull, NetworkFailed) as error:
+            if isinstance(error, NetworkNotFinite):
+                return str(error)
+            raise
+        except TesseraError as error:
+            return str(error)
+        except OSError as error:
+            return (error.strerror or str(error)).lower()
+        except MemoryError:
+            return "there is not enough memory for it"
+        except Exception as error:
+            log.exception("%s failed", item.source)
+            return f"it failed: {type(error).__name__}: {error}"
+        return None
+
+    async def _answers(self, data: bytes) -> dict[str, bytes]:
+        answers: dict[str, bytes] = {}
+        deadline = time.monotonic() + self._limit_s
+        for renderer in self._passes:
+            answers |= await self._answer(data, renderer, deadline)
+        return answers
+
+    async def _answer(self, data: bytes, renderer: Renderer[dict[str, bytes]], deadline: float) -> dict[str, bytes]:
+        """What one pass makes of an image: it waits where the engine is full, or gets another network."""
+        tries = 0
+        while True:
+            task = ImageTask(data, self._options, self._served, self._runtime, self._caller, deadline)
+            try:
+                answer = await pipeline.segment(task, renderer)
+                self._failures = 0
+                return answer
+            except Busy as error:
+                await asyncio.sleep(min(_LONGEST_WAIT_S, error.retry_after_s))
+            except NetworkNotFinite:
+                raise
+            except NetworkFailed:
+                tries, self._failures = tries + 1, self._failures + 1
+                if tries == _TRIES or self._failures >= _FAILURES:
+                    raise
+                await asyncio.sleep(_NETWORK_WAIT_S)
+
+
+def passes(formats: Sequence[str], options: Options) -> list[Renderer[dict[str, bytes]]]:
+    """As few renderers of several formats as give each what a request for it alone gives.
+
+    Formats that need margins at the image's size go by themselves: JSON's are taken on the patch grid.
+    """
+    chosen = [next(one for one in registry.RENDERERS if one.name == format) for format in formats]
+    full = [one for one in chosen if one.margin == "full" and not options.confidence]
+    groups = [[one for one in chosen if one not in full], full]
+    return [_together(group) for group in groups if group]
+
+
+def _together(group: Sequence[Renderer[bytes]]) -> Renderer[dict[str, bytes]]:
+    def render(result: SegmentationResult) -> dict[str, bytes]:
+        return {one.name: one.render(result) for one in group}
+
+    margins = {one.margin for one in group}
+    margin: Margin = "full" if "full" in margins else "grid" if "grid" in margins else None
+    return Renderer(render, photo=any(one.photo for one in group), margin=margin)
+
+
+class _Room:
+    """For bytes that are held at once; more than there is room for goes alone."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def of(self, count: int) -> AsyncIterator[None]:
+        async with self._freed:
+            await self._freed.wait_for(lambda: not self._held or self._held + count <= self._most)
+            self._held += count
+        try:
+            yield
+        finally:
+            self._held -= count
+            async with self._freed:
+                self._freed.notify_all()

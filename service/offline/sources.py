@@ -1,0 +1,268 @@
+"""Where images come from: files, folders, patterns, zip archives, lists of them. Each file is taken once.
+
+Knows nothing of pixels, or of what is made of an image. What is asked for stays in the order of the asking, each folder
+and archive in natural order.
+"""
+
+import glob
+import os
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from models.errors import UsageError
+from models.io.decode import SUFFIXES
+from models.io.paths import Names, Skipped, natural
+from models.io.walker import survey
+from service.errors import quoted
+from service.offline.archive import Archive, Bounds
+
+_ARCHIVES = (".zip",)
+_WHAT = "name a file, a folder, a pattern in quotes, a zip archive, @LIST or - for a list of them"
+
+
+class Origin(Protocol):
+    """What an image is read from."""
+
+    def read(self, source: str) -> bytes:
+        """A file's bytes. Raises OSError, TesseraError."""
+
+    def close(self) -> None:
+        """Lets go of what was opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image to come.
+
+    name    where it lies below what was asked for, with forward slashes and its own suffix
+    source  which file it is, whatever it was asked for with: a path, or an archive's and, behind `!`, the member's
+    size    bytes;  stamp  changes when the file does
+    path    of a file that lies on this machine by itself, else None
+    """
+
+    name: str
+    source: str
+    size: int
+    stamp: str
+    origin: Origin
+    path: Path | None = None
+
+    def read(self) -> bytes:
+        """Its bytes. Raises OSError, TesseraError."""
+        return self.origin.read(self.source)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found.
+
+    unusable  files and folders that cannot be taken, with the reason
+    left_out  how many files below folders and in archives are no images by their suffix, by it
+    walked    the folders that were searched
+    """
+
+    items: list[Item]
+    unusable: list[Skipped]
+    left_out: Counter[str]
+    walked: list[Path]
+
+
+class _Disk:
+    """Files of this machine."""
+
+    def read(self, source: str) -> bytes:
+        return Path(source).read_bytes()
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _Members:
+    """The files of an archive that lies at `at`."""
+
+    archive: Archive
+    at: str
+
+    def read(self, source: str) -> bytes:
+        return self.archive.read(source[len(self.at) + 1 :])
+
+    def close(self) -> None:
+        self.archive.close()
+
+
+@dataclass
+class Finder:
+    """Collects what it is told to take; `found` names it.
+
+    without  folders in which nothing is found: what is written goes there
+    inside   a folder that no file may lie outside of, links followed; None: anywhere
+    bounds   of archives
+    """
+
+    without: Collection[Path] = ()
+    inside: Path | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+
+    def __post_init__(self) -> None:
+        self._items: list[tuple[Path | None, Item]] = []  # with the root that it is named below; None: it was named
+        self._taken: set[str] = set()
+        self._origins: list[Origin] = []
+        self._unusable: list[Skipped] = []
+        self._left_out = Counter[str]()
+        self._walked: list[Path] = []
+        self._disk = _Disk()
+
+    def word(self, word: str) -> None:
+        """What somebody typed. Raises UsageError for what is not there, and what Archive raises."""
+        if os.path.lexists(word):
+            self.path(Path(word))
+        elif word == "-":
+            self._list("the list on standard input", sys.stdin.buffer.read())
+        elif word.startswith("@"):
+            try:
+                self._list(word[1:], Path(word[1:]).read_bytes())
+            except OSError as error:
+                raise UsageError(f"{quoted(word[1:], 200)}: {_reason(error)}; @LIST names a file of paths") from None
+        elif glob.has_magic(word):
+            self._pattern(word)
+        else:
+            raise UsageError(f"{quoted(word, 200)} is not there; {_WHAT}")
+
+    def path(self, path: Path) -> None:
+        """A file, a folder or an archive, as it stands. Raises what Archive raises."""
+        if path.is_dir():
+            self.folder(path)
+        elif path.suffix.lower() in _ARCHIVES and path.is_file():
+            self.archive(path)
+        else:
+            self._file(None, str(path.absolute()))
+
+    def folder(self, folder: Path, root: Path | None = None) -> None:
+        """All images below a folder, named below it, or below `root`, in which it lies."""
+        folder = folder.absolute()
+        found = survey([folder], without=[one for one in self.without if one.exists()])
+        self._walked.append(folder)
+        self._unusable += found.unusable
+        self._left_out.update(found.left_out)
+        for text in found.files.texts:
+            self._file(root or folder, text)
+
+    def archive(self, path: Path) -> None:
+        """All images in a zip archive. Raises ArchiveError, OSError."""
+        at = os.path.realpath(path)
+        if at in self._taken:
+            return
+        self._taken.add(at)
+        archive = Archive(Path(at), self.bounds)
+        self._origins.append(origin := _Members(archive, at))
+        self._unusable += archive.unusable
+        root = path.absolute().with_suffix("")
+        for member in sorted(archive.members, key=lambda member: (natural(member.name), member.name)):
+            suffix = os.path.splitext(member.name)[1].lower()
+            if suffix not in SUFFIXES:
+                self._left_out[suffix] += 1
+                continue
+            item = Item(f"{root}/{member.name}", f"{at}!{member.name}", member.size, member.stamp, origin)
+            self._items.append((root, item))
+
+    def found(self) -> Found:
+        """Everything that was taken, each file by its name below what it was asked for with.
+
+        Of several folders and archives names begin with the folder's own; files that were named stand below the folder
+        that they share.
+        """
+        roots = tuple(dict.fromkeys(root for root, _ in self._items if root is not None))
+        names = Names(roots)
+        named = [os.path.dirname(item.name) for root, item in self._items if root is None]
+        shared = os.path.commonpath(named).rstrip("/") if named else ""
+        items = [
+            Item(
+                item.name[len(shared) + 1 :] if root is None else names.of_text(item.name),
+                item.source,
+                item.size,
+                item.stamp,
+                item.origin,
+                item.path,
+            )
+            for root, item in self._items
+        ]
+        return Found(items, self._unusable, self._left_out, self._walked)
+
+    def close(self) -> None:
+        """Lets go of the archives."""
+        for origin in self._origins:
+            origin.close()
+
+    def _file(self, root: Path | None, path: str) -> None:
+        folder, name = os.path.split(path)
+        source = os.path.join(os.path.realpath(folder), name)
+        if source in self._taken:
+            return
+        self._taken.add(source)
+        if self.inside is not None and not Path(os.path.realpath(path)).is_relative_to(self.inside.resolve()):
+            self._unusable.append(Skipped(Path(path), "it lies, or leads, outside of the folder that is open to this"))
+            return
+        try:
+            facts = os.stat(path)
+        except OSError as error:
+            self._unusable.append(Skipped(Path(path), _reason(error)))
+            return
+        self._items.append((root, Item(path, source, facts.st_size, str(facts.st_mtime_ns), self._disk, Path(source))))
+
+    def _pattern(self, pattern: str) -> None:
+        """A pattern's files, named below the folder where its first sign of one stands; folders are searched."""
+        parts = Path(pattern).parts
+        fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:fixed]).absolute()
+        barred = tuple(os.path.realpath(folder) + os.sep for folder in self.without)
+        matches = sorted(glob.glob(pattern, recursive=True), key=lambda match: (natural(match), match))
+        if not matches:
+            raise UsageError(f"{quoted(pattern, 200)} fits nothing that is there; {_WHAT}")
+        for match in matches:
+            if os.path.realpath(match).startswith(barred) and barred:
+                continue
+            suffix = os.path.splitext(match)[1].lower()
+            if os.path.isdir(match):
+                if "**" not in parts:
+                    self.folder(Path(match), root)
+            elif suffix in SUFFIXES:
+                self._file(root, os.path.abspath(match))
+            elif suffix in _ARCHIVES:
+                self.archive(Path(match))
+            else:
+                self._left_out[suffix] += 1
+
+    def _list(self, name: str, data: bytes) -> None:
+        """Paths, one a line, or with a NUL behind each, as `find -print0` writes them."""
+        lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+        for line in lines:
+            if not line:
+                continue
+            if not os.path.lexists(line):
+                raise UsageError(f"{quoted(os.fsdecode(line), 200)} is in {name}, and is not there")
+            self.path(Path(os.fsdecode(line)))
+
+
+@contextmanager
+def find(words: Sequence[str], *, without: Collection[Path] = ()) -> Iterator[Found]:
+    """What people ask for, to be read until the block ends. Raises UsageError, ArchiveError, OSError.
+
+    without  folders in which nothing is found
+    """
+    finder = Finder(without)
+    try:
+        for word in words:
+            finder.word(word)
+        yield finder.found()
+    finally:
+        finder.close()
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
