@@ -74,7 +74,7 @@ class Layout:
         """
         window = fitted_size((1, 1), spec)
         cell = math.gcd(stride, *window)
-        shared = max(1, round(window[0] * overlap / cell)), max(1, round(window[1] * overlap / cell))
+        shared = _shared(window[0] // cell, overlap), _shared(window[1] // cell, overlap)
         rows, columns = (
             _starts(math.ceil(length / cell), side // cell, own)
             for length, side, own in zip(size, window, shared, strict=True)
@@ -122,7 +122,7 @@ class Layout:
 class Strip(NamedTuple):
     """Some rows of the whole, finished.
 
-    rows  of the answer, the first and the one after the last;  width  of the answer
+    rows  of the image, the first and the one after the last;  width  of the image
     maps  float32 [C, h, w];  box  the part of them that those rows are
     """
 
@@ -149,16 +149,13 @@ class Strip(NamedTuple):
 
 
 class Blend:
-    """The maps of windows, averaged where several show a cell, and given out from the top on.
+    """The maps of windows, averaged where several show a cell, and given out from the top on."""
 
-    size  (H, W) of the answer: larger than the layout's where that is of a smaller level
-    """
-
-    def __init__(self, layout: Layout, size: tuple[int, int] | None = None) -> None:
-        self.layout, self.size = layout, size or layout.size
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
         self._sums: Array | None = None  # float32 [C, h, W]: of the windows' current row, from its first cell on
         self._above: Array | None = None  # the last row of cells that was finished
-        self._row = self._done = 0  # of windows, that is filled; of the answer, that were given out
+        self._row = self._done = 0  # of windows, that is filled; of the image's, that were given out
 
     def add(self, window: Window, maps: Array) -> None:
         """What the network says of a window of the current row: float32 [C, h, w] on its grid."""
@@ -173,7 +170,7 @@ class Blend:
         self._sums[:, :, start : start + cells[1]] += maps * weight
 
     def finish_row(self) -> Strip:
-        """All windows of the current row were added: the rows of the answer that no later one changes."""
+        """All windows of the current row were added: the rows of the image that no later one changes."""
         layout, sums = self.layout, self._sums
         assert sums is not None
         first, last = layout.rows[self._row], self._row + 1 == len(layout.rows)
@@ -181,22 +178,21 @@ class Blend:
         finished = sums[:, :ready] if last else sums[:, :ready].copy()
         above = 0 if self._above is None else self._above.shape[1]
         maps = finished if self._above is None else np.concatenate([self._above, finished], axis=1)
-        per_row, per_column = (n / m / layout.cell for n, m in zip(layout.size, self.size, strict=True))
-        below = self.size[0] if last else math.floor((first + ready - 0.5) / per_row - 0.5) + 1
-        top, begin = self._done, first - above
-        box = (
-            (top * per_row - begin) / maps.shape[1],
-            0.0,
-            (below - top) * per_row / maps.shape[1],
-            self.size[1] * per_column / maps.shape[2],
-        )
+        (height, width), cell = layout.size, layout.cell
+        below = height if last else math.floor((first + ready - 0.5) * cell - 0.5) + 1
+        top, (_, down, across) = self._done, maps.shape
+        box = (top / cell - first + above) / down, 0.0, (below - top) / cell / down, width / cell / across
         self._above, self._done, self._row = finished[:, -1:].copy(), below, self._row + 1
         if last:
             self._sums = None
         else:
             sums[:, :-ready] = sums[:, ready:].copy()
             sums[:, -ready:] = 0
-        return Strip((top, below), self.size[1], maps, box)
+        return Strip((top, below), width, maps, box)
+
+
+def _shared(cells: int, overlap: float) -> int:
+    return min(max(1, round(cells * overlap)), cells - 1)
 
 
 def _starts(cells: int, window: int, shared: int) -> tuple[int, ...]:
@@ -209,7 +205,7 @@ def _starts(cells: int, window: int, shared: int) -> tuple[int, ...]:
 
 def _weights(starts: tuple[int, ...], window: int, shared: int) -> Array:
     at = np.arange(window, dtype=np.float64)
-    profile = np.minimum(np.minimum(at + 0.5, window - at - 0.5) / shared, 1.0)
+    profile = np.minimum(np.minimum(at + 0.5, window - at - 0.5) / max(shared, 1), 1.0)
     total = np.zeros(starts[-1] + window)
     for start in starts:
         total[start : start + window] += profile

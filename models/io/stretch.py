@@ -44,6 +44,7 @@ def to_8_bit(
     valid: Array | None = None,
     out: Array | None = None,
     keep_bytes: bool = True,
+    between: tuple[float, float] | None = None,
 ) -> Stretched:
     """Samples [H, W, bands] of an integer or float type as uint8, all bands by one range.
 
@@ -54,6 +55,7 @@ def to_8_bit(
     valid     bool [H, W]: where data may be; elsewhere nothing is looked at
     out       uint8 of the samples' shape for the answer; may share the beginning of their memory, which is lost then
     keep_bytes  8-bit samples are shown as they are
+    between   the values that become 0 and 255, where they are known from more than these samples (`span`)
 
     A pixel holds data where any of its bands does. Samples without data are in no range.
     Raises UnsupportedImage for other types.
@@ -67,7 +69,7 @@ def to_8_bit(
             strip = samples[rows]
             out[rows] = marks.blank(255 - strip if inverted else strip, rows)
         return Stretched(out, marks.valid, None)
-    low, high = _range(samples, depth, bits, marks)
+    low, high = between or _range(samples, depth, bits, marks)
     if samples.dtype.itemsize <= 2 and samples.dtype.kind in "ui":
         _by_table(samples, _ramp(_levels_of(samples.dtype), low, high, inverted), marks, out)
     else:
@@ -78,6 +80,13 @@ def to_8_bit(
     name = "percentile 2–98" if depth == "percentile" else depth
     ends = "255..0" if inverted else "0..255"
     return Stretched(out, marks.valid, f"{name}: {low:g}..{high:g} → {ends}")
+
+
+def span(
+    samples: Array, depth: Depth, *, bits: int | None = None, nodata: float | None = None, valid: Array | None = None
+) -> tuple[float, float]:
+    """The values that `to_8_bit` brings to 0 and 255: of samples [H, W, bands] that stand for others besides."""
+    return _range(samples, depth, bits, _Marks(samples, nodata, valid))
 
 
 class _Marks:

@@ -8,6 +8,7 @@ ones to 8 bits.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ _MOST_CHANNELS = 256  # that are pages of their own
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """One image of a file, ready to be read.
 
     parts    its directories: several where each is a channel
@@ -72,19 +73,11 @@ class _Plan:
 
     def decode(self, choice: Choice) -> Decoded:
         """Reads it. Raises ImageError and its kin."""
-        samples, opacity, valid = _read(self)
-        if self.mask is not None:  # a transparency mask, as TIFF calls it
-            seen = _mask(self.mask, self.parts[0].size)
-            opacity = seen if opacity is None else np.minimum(opacity, seen)
-        if opacity is not None and not opacity.all():
-            valid = opacity != 0 if valid is None else valid & (opacity != 0)
-        image, valid, rule = _eight_bits(self, samples, choice, valid)
-        del samples
-        if valid is not None:
-            image[~valid] = 0
-        if opacity is not None:
-            premultiplied = self.bands.premultiplied and self.convert is not None
-            image, _ = transparency.paint(image, opacity, premultiplied=premultiplied)
+        read = _read(self)
+        image, valid, rule = shown(
+            self, read, None if self.mask is None else _mask(self.mask, self.parts[0].size), choice
+        )
+        del read
         turned = None if valid is None else upright(valid, self.orientation)
         return Decoded(
             upright(image, self.orientation), turned, self.size, rule, self.pages, self.orientation, self.warnings
@@ -100,11 +93,15 @@ def inspect(data: bytes, limits: Limits, choice: Choice) -> Encoded:
     if choice.page >= pages:
         raise NoSuchPart(f"page {choice.page}: this file has {pages} page(s), counted from 0")
     picture = contents.pictures[choice.page]
-    plan = _plan(picture, contents, limits, choice)
+    plan = make_plan(picture, contents, limits, choice)
     return Encoded(plan.size, plan.working_bytes, lambda: plan.decode(choice))
 
 
-def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) -> _Plan:
+def make_plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice, *, at_once: bool = True) -> Plan:
+    """How one of a file's pictures is read; `at_once`: as a whole, so that all of it is within what may be held.
+
+    Raises ImageError and its kin.
+    """
     first, warnings = picture.channels[0], list[str]()
     orientation = first.number(tiff_directory.ORIENTATION, 1)
     orientation = orientation if 1 <= orientation <= 8 else 1
@@ -127,12 +124,13 @@ def _plan(picture: Picture, contents: Contents, limits: Limits, choice: Choice) 
         if color.converter(context.profile, mode, warnings) is not None:  # its colors first, then the stretch
             convert = photometric.white_is_zero if interpretation == WHITE_IS_ZERO else photometric.black_is_zero
     planes = len({*bands.colors, *([] if bands.alpha is None else [bands.alpha])}) if part.planar else len(parts)
-    part.check(planes)
+    if at_once:
+        part.check(planes)
     mask_page = picture.mask_for(chosen[0].size) or picture.mask_for(picture.size)
     mask = None if mask_page is None else Segments(mask_page, limits)
-    if mask is not None:
+    if mask is not None and at_once:
         mask.check(mask.bands if mask.planar else 1)
-    return _Plan(
+    return Plan(
         parts,
         row,
         convert,
@@ -151,23 +149,23 @@ def _level(
 ) -> tuple[list[Directory], Size]:
     """The directories to read, and the size (H, W) that their picture has as it is shown."""
 
-    def shown(size: Size) -> Size:
+    def upright_size(size: Size) -> Size:
         return size if orientation < 5 else (size[1], size[0])
 
     if choice.level:
         if choice.level > len(picture.levels):
             raise NoSuchPart(f"pyramid {choice.level}: this picture has {len(picture.levels)} smaller level(s)")
         level = picture.levels[choice.level - 1]
-        return level, shown(level[0].size)
+        return level, upright_size(level[0].size)
     try:
         limits.check_size(*picture.size)
     except ImageTooLarge as error:
         raise ImageTooLarge(f"{error}{_smaller_one(picture, contents, limits)}") from None
-    size = shown(picture.size)
+    size = upright_size(picture.size)
     if choice.level is None and choice.enough is not None:
         needed = choice.enough(size)
         for number, level in reversed(list(enumerate(picture.levels, 1))):
-            height, width = shown(level[0].size)
+            height, width = upright_size(level[0].size)
             if height >= needed[0] and width >= needed[1]:
                 warnings.append(
                     f"level {number} of the pyramid, {width}×{height}, was read: it suffices for the network;"
@@ -196,44 +194,96 @@ def _smaller_one(picture: Picture, contents: Contents, limits: Limits) -> str:
     return ""
 
 
-def _read(plan: _Plan) -> tuple[Array, Array | None, Array | None]:
-    """(samples [H, W, n] as stored or RGB uint8, opacity uint8 [H, W], valid bool [H, W]); None for all opaque, valid.
+class Samples:
+    """What was read of some rows of a picture; `values` is given up by whoever stretches it.
+
+    values   [rows, W, n] as stored or RGB uint8
+    opacity  uint8 [rows, W], None: all opaque;  valid  bool [rows, W], None: all valid, or left to `stretch`
+    """
+
+    def __init__(self, values: Array, opacity: Array | None, valid: Array | None) -> None:
+        self.values, self.opacity, self.valid = values, opacity, valid
+
+
+def shown(
+    plan: Plan, read: Samples, mask: Array | None, choice: Choice, between: tuple[float, float] | None = None
+) -> tuple[Array, Array | None, str | None]:
+    """Samples as RGB uint8 [rows, W, 3], where they are valid, and the rule of the stretch.
+
+    mask  opacity uint8 [rows, W] besides the picture's own;  between  the stretch's range where it is known
+    """
+    opacity, valid = read.opacity, read.valid
+    if mask is not None:  # a transparency mask, as TIFF calls it
+        opacity = mask if opacity is None else np.minimum(opacity, mask)
+    if opacity is not None and not opacity.all():
+        valid = opacity != 0 if valid is None else valid & (opacity != 0)
+    image, valid, rule = _eight_bits(plan, read, choice, valid, between)
+    if valid is not None:
+        image[~valid] = 0
+    if opacity is not None:
+        premultiplied = plan.bands.premultiplied and plan.convert is not None
+        image, _ = transparency.paint(image, opacity, premultiplied=premultiplied)
+    return image, valid, rule
+
+
+def _read(plan: Plan) -> Samples:
+    """All of a picture."""
+    part = plan.parts[0]
+    if plan.one_piece and (whole := part.read(0, 0, 0)) is not None:
+        return Samples(whole, None, None)
+    return read_rows(plan, range(part.down))
+
+
+def read_rows(plan: Plan, down: range) -> Samples:
+    """The rows that some rows of segments hold.
 
     Of stretched pictures no-data is left to `stretch`.
     """
     part, bands = plan.parts[0], plan.bands
-    height, width = part.size
-    context, convert, nodata = plan.context, plan.convert, _nodata(part.directory)
+    width, first = part.size[1], down.start * part.rows
+    height = min(down.stop * part.rows, part.size[0]) - first
     channels = len(bands.colors)
-    if convert is not None:
-        channels = convert(np.zeros((1, 1, max(channels, plan.meaning.colors)), part.dtype), context).shape[2]
-    if plan.one_piece and (whole := part.read(0, 0, 0)) is not None:
-        return whole, None, None
-    dtype = part.dtype if convert is None else np.dtype(np.uint8)
+    if plan.convert is not None:
+        empty = np.zeros((1, 1, max(channels, plan.meaning.colors)), part.dtype)
+        channels = plan.convert(empty, plan.context).shape[2]
+    dtype = part.dtype if plan.convert is None else np.dtype(np.uint8)
     # One block of bytes, so that 8-bit values can take the place of the samples they are made of.
     samples = (
         np.empty(height * width * channels * dtype.itemsize, np.uint8).view(dtype).reshape(height, width, channels)
     )
     opacity = None if bands.alpha is None else np.full((height, width), 255, np.uint8)
-    valid = np.ones((height, width), bool) if nodata is not None and convert is not None else None
-    for row in range(part.down):
+    valid = np.ones((height, width), bool) if nodata_of(part.directory) is not None and plan.convert else None
+    for row in down:
         for column in range(part.across):
-            block = _pixels(plan, row, column, nodata)
-            rows = slice(row * part.rows, row * part.rows + block.shape[0])
-            columns = slice(column * part.columns, column * part.columns + block.shape[1])
-            shown = block[..., : len(bands.colors)]
-            if opacity is not None:
-                over = _opacity(block[..., -1], part.sample)
-                opacity[rows, columns] = over
-                if bands.premultiplied and convert is None:
-                    shown = _unmultiplied(shown, over)
-            if valid is not None:
-                valid[rows, columns] = (shown != nodata).any(axis=2)
-            samples[rows, columns] = shown if convert is None else convert(shown, context)
-    return samples, opacity, None if valid is None or valid.all() else valid
+            block = read_block(plan, row, column)
+            top, left = row * part.rows - first, column * part.columns
+            place = slice(top, top + block.values.shape[0]), slice(left, left + block.values.shape[1])
+            if opacity is not None and block.opacity is not None:
+                opacity[place] = block.opacity
+            if valid is not None and block.valid is not None:
+                valid[place] = block.valid
+            samples[place] = block.values
+    return Samples(samples, opacity, None if valid is None or valid.all() else valid)
 
 
-def _pixels(plan: _Plan, row: int, column: int, nodata: float | None) -> Array:
+def read_block(plan: Plan, row: int, column: int) -> Samples:
+    """What one place in the grid of segments holds."""
+    part, bands = plan.parts[0], plan.bands
+    nodata = nodata_of(part.directory)
+    block = _pixels(plan, row, column, nodata)
+    colors, opacity, valid = block[..., : len(bands.colors)], None, None
+    if bands.alpha is not None:
+        opacity = _opacity(block[..., -1], part.sample)
+        if bands.premultiplied and plan.convert is None:
+            colors = _unmultiplied(colors, opacity)
+    if plan.convert is None:
+        return Samples(colors, opacity, None)
+    if nodata is not None:
+        valid = (colors != nodata).any(axis=2)
+    return Samples(plan.convert(colors, plan.context), opacity, valid)
+
+
+def _pixels(plan: Plan, row: int, column: int, nodata: float | None) -> Array:
     """The wanted samples of one place in the grid of segments: colors, then alpha. [rows, columns, n]"""
     part, wanted = plan.parts[0], [*plan.bands.colors, *([] if plan.bands.alpha is None else [plan.bands.alpha])]
     read: list[Array | None]
@@ -254,30 +304,40 @@ def _pixels(plan: _Plan, row: int, column: int, nodata: float | None) -> Array:
 
 
 def _eight_bits(
-    plan: _Plan, samples: Array, choice: Choice, valid: Array | None
+    plan: Plan, read: Samples, choice: Choice, valid: Array | None, between: tuple[float, float] | None
 ) -> tuple[Array, Array | None, str | None]:
-    """RGB uint8 [H, W, 3], where it is valid, and the rule of the stretch."""
-    part = plan.parts[0]
-    if plan.convert is not None:
-        rule = None
-        if plan.meaning.convert is None and choice.depth != "full":
-            shown = to_8_bit(samples, choice.depth, valid=valid, out=samples, keep_bytes=False)
-            samples, rule = shown.image, f"by the color profile, then {shown.rule}"
-        return _as_rgb(samples), valid, rule
-    bits = part.sample.bits if part.sample.format == "uint" else None
+    """RGB uint8 [H, W, 3], where it is valid, and the rule of the stretch. The samples are given up."""
+    samples = read.values
+    del read.values
+    if not stretched(plan, choice):
+        return _as_rgb(samples), valid, None
+    keys = stretch_of(plan)
     base = samples.base
     own = isinstance(base, np.ndarray) and base.dtype == np.uint8 and base.base is None and base.flags.owndata
     out = base[: samples.size].reshape(samples.shape) if own and isinstance(base, np.ndarray) else None
-    shown = to_8_bit(
-        samples,
-        choice.depth,
-        bits=bits,
-        inverted=plan.meaning.photometric == WHITE_IS_ZERO,
-        nodata=_nodata(part.directory),
-        valid=valid,
-        out=out,
-    )
-    return _as_rgb(shown.image), shown.valid, shown.rule
+    if plan.convert is not None:
+        found = to_8_bit(samples, choice.depth, valid=valid, out=samples, between=between, **keys)
+        return _as_rgb(found.image), valid, f"by the color profile, then {found.rule}"
+    found = to_8_bit(samples, choice.depth, valid=valid, out=out, between=between, **keys)
+    return _as_rgb(found.image), found.valid, found.rule
+
+
+def stretched(plan: Plan, choice: Choice) -> bool:
+    """Whether a range of samples is brought to 8 bits, or they are colors already."""
+    return plan.convert is None or (plan.meaning.convert is None and choice.depth != "full")
+
+
+def stretch_of(plan: Plan) -> dict[str, Any]:
+    """What `stretch.to_8_bit` is told of a picture's samples."""
+    if plan.convert is not None:
+        return {"keep_bytes": False}
+    part = plan.parts[0]
+    bits = part.sample.bits if part.sample.format == "uint" else None
+    return {
+        "bits": bits,
+        "inverted": plan.meaning.photometric == WHITE_IS_ZERO,
+        "nodata": nodata_of(part.directory),
+    }
 
 
 def _as_rgb(image: Array) -> Array:
@@ -298,7 +358,7 @@ def _context(part: Segments) -> Context:
     )
 
 
-def _nodata(directory: Directory) -> float | None:
+def nodata_of(directory: Directory) -> float | None:
     """The number in GDAL's tag, which is text, an int where it is whole: of 64 bits all count. None without one."""
     text = directory.text(tiff_directory.GDAL_NODATA)[:64].replace(",", ".").lower()
     try:

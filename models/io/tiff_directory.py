@@ -14,8 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from models.io.file_bytes import FileBytes, piece
 from models.io.samples import ImageError, Size
 from models.types import Array
+
+Data = bytes | FileBytes
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the first four bytes of a file, either byte order, BigTIFF too
 
@@ -43,19 +46,19 @@ _RAW = (32803, 34892)  # color filter array, linear raw
 class Directory:
     """One image file directory: numbers and texts by tag, bounded by the file's own length."""
 
-    def __init__(self, data: bytes, order: str, big: bool, at: int) -> None:
+    def __init__(self, data: Data, order: str, big: bool, at: int) -> None:
         self.data, self.order, self.big, self.at = data, order, big, at
         self._byte_order: Literal["little", "big"] = "little" if order == "<" else "big"
         head, form, size = ("Q", "HHQ8s", 20) if big else ("H", "HHI4s", 12)
         if at >= len(data):
             raise ImageError("the TIFF is truncated: a directory lies beyond its end")
         try:
-            (count,) = struct.unpack_from(order + head, data, at)
+            (count,) = struct.unpack(order + head, data[at : at + struct.calcsize(head)])
             if not 0 < count <= _MOST_ENTRIES:
                 raise ImageError(f"the TIFF is damaged: a directory of {count} entries")
             first = at + struct.calcsize(head)
-            block = memoryview(data)[first : first + count * size]
-            (self.next,) = struct.unpack_from(order + ("Q" if big else "I"), data, first + count * size)
+            block, end = piece(data, first, count * size), first + count * size
+            (self.next,) = struct.unpack(order + ("Q" if big else "I"), data[end : end + (8 if big else 4)])
         except struct.error:
             raise ImageError("the TIFF is truncated: a directory lies beyond its end") from None
         self._length: int = count
@@ -78,13 +81,15 @@ class Directory:
         kind, count, inline = self._entries.get(tag, (1, 0, b""))
         per = 2 if kind in _RATIONALS else 1
         dtype = np.dtype(self.order + (_RATIONALS.get(kind) or _TYPES.get(kind, "u1")))
-        source, at = inline, 0
-        if per * count * dtype.itemsize > len(inline):
-            source, (at,) = self.data, struct.unpack(self.order + ("Q" if self.big else "I"), inline)
         items = per * (count if most is None else min(count, most))
-        if at + items * dtype.itemsize > len(source):
-            return np.empty(0, dtype)
-        values = np.frombuffer(source, dtype, items, at)
+        length = items * dtype.itemsize
+        if per * count * dtype.itemsize <= len(inline):
+            values = np.frombuffer(inline, dtype, items)
+        else:
+            (at,) = struct.unpack(self.order + ("Q" if self.big else "I"), inline)
+            if at + length > len(self.data):
+                return np.empty(0, dtype)
+            values = np.frombuffer(piece(self.data, at, length), dtype, items)
         return values[0::2] / np.maximum(values[1::2], 1) if per == 2 else values
 
     def number(self, tag: int, default: int) -> int:
@@ -168,10 +173,10 @@ class Contents:
     grouped   why several directories make one picture: "OME" or "ImageJ", else ""
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Data) -> None:
         order, big = "<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+")
         try:
-            (first,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+            (first,) = struct.unpack(order + ("Q" if big else "I"), data[8:16] if big else data[4:8])
         except struct.error:
             raise ImageError("the TIFF is truncated: it ends within its header") from None
         _check_chain(data, order, big, first)
@@ -187,7 +192,7 @@ class Contents:
         self.pictures = _pictures(chain, below)
         self.grouped, self.pictures = _grouped(self.pictures, chain[0].text(DESCRIPTION))
 
-    def _chain(self, data: bytes, order: str, big: bool, at: int) -> Iterator[Directory]:
+    def _chain(self, data: Data, order: str, big: bool, at: int) -> Iterator[Directory]:
         """Directories from one to the next; an offset met before ends it."""
         while at and at not in self._seen:
             if len(self._seen) >= _MOST_DIRECTORIES:
@@ -212,20 +217,21 @@ def _too_many() -> ImageError:
     )
 
 
-def _check_chain(data: bytes, order: str, big: bool, at: int) -> None:
+def _check_chain(data: Data, order: str, big: bool, at: int) -> None:
     """Raises ImageError where directories behind each other are more than are read, before any of them is."""
     many, following, size = (order + "Q", order + "Q", 20) if big else (order + "H", order + "I", 12)
     seen, entries = set[int](), 0
     try:
         while 0 < at < len(data) and at not in seen:
             seen.add(at)
-            (count,) = struct.unpack_from(many, data, at)
+            (count,) = struct.unpack(many, data[at : at + struct.calcsize(many)])
             if count > _MOST_ENTRIES:  # damaged: nothing behind it is read
                 return
             entries += count
             if len(seen) > _MOST_DIRECTORIES or entries > _MOST_ENTRIES_IN_ALL:
                 raise _too_many()
-            (at,) = struct.unpack_from(following, data, at + struct.calcsize(many) + size * count)
+            end = at + struct.calcsize(many) + size * count
+            (at,) = struct.unpack(following, data[end : end + struct.calcsize(following)])
     except struct.error:  # where a chain is cut is looked at when it is read
         pass
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.io import tiff_embedded
+from models.io.file_bytes import piece
 from models.io.samples import ImageError, ImageTooLarge, Limits, Size, UnsupportedImage
 from models.io.tiff_directory import (
     BITS,
@@ -164,13 +165,41 @@ class Segments:
                 self._offsets[:_LOOKED_AT].tolist(), self._counts[:_LOOKED_AT].tolist(), strict=False
             ):
                 if 0 < at < at + length <= len(self.directory.data):
-                    self._stated(_IMAGES[self.compression], memoryview(self.directory.data)[at : at + length])
+                    self._stated(_IMAGES[self.compression], memoryview(piece(self.directory.data, at, length)))
         if self.nbytes * self.down * self.across * planes > self._limits.max_held_bytes:
             raise ImageTooLarge(
                 f"{self.size[1]}×{self.size[0]} with {self.bands} samples of {self.sample.bits} bits is more than the"
                 f" limit of 8 bytes a pixel at {self._limits.max_mpx:g} Mpx (TESSERA_MAX_MPX): send fewer bands or a"
                 " smaller image"
             )
+
+    def cut_strips(self, most_bytes: int) -> None:
+        """Takes plain strips for several smaller ones, of so many bytes at most or one row: nothing is packed in them.
+
+        Raises ImageTooLarge where that cannot be done: packed ones are read as a whole, and are larger.
+        """
+        if self.nbytes <= most_bytes:
+            return
+        if self.tiled or self.compression != 1 or self._chroma != (1, 1):
+            kind = "tiles" if self.tiled else "strips"
+            raise ImageTooLarge(
+                f"the TIFF's {kind} of {self.columns}×{self.rows} pixels have {self.nbytes / 2**20:.0f} MiB each, and a"
+                f" large file is read in pieces of {most_bytes / 2**20:.0f} MiB at most; write it with tiles:"
+                " gdal_translate -of COG -co COMPRESS=DEFLATE in.tif out.tif"
+            )
+        packed = math.ceil(self.columns * self.samples * self.sample.bits / 8)
+        rows = max(1, most_bytes * self.rows // self.nbytes)
+        if self.down > 1:
+            rows = next(n for n in range(rows, 0, -1) if self.rows % n == 0)
+        planes = self.bands if self.planar else 1
+        if len(self._offsets) < planes * self.down:
+            raise self._damaged(len(self._offsets), "is not in the file")
+        begin = np.arange(0, self.size[0], rows)
+        offsets = self._offsets[: planes * self.down].astype(np.int64).reshape(planes, self.down)[:, begin // self.rows]
+        self._offsets = np.where(offsets > 0, offsets + begin % self.rows * packed, 0).ravel()
+        self._counts = np.empty(0, np.int64)
+        self.rows, self.down = rows, len(begin)
+        self.nbytes = rows * self.columns * self.samples * self.dtype.itemsize
 
     def _bytes_read(self) -> float:
         """Of the file by all segments together, as often as they read them."""
@@ -200,7 +229,7 @@ class Segments:
             if self.compression != 1 or at + packed > len(self.directory.data):
                 raise self._damaged(index, "lies beyond the end of the file")
             count = packed
-        data = memoryview(self.directory.data)[at : at + count]
+        data = memoryview(piece(self.directory.data, at, count))
         try:
             whole = self._decoded(data, rows)
         except (ImageError, MemoryError):
