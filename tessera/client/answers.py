@@ -1,0 +1,136 @@
+"""What a server answers besides label maps, as objects. What a newer server says besides is passed over.
+
+Knows nothing of HTTP.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """Another cluster, and the cosine between the two centroids."""
+
+    id: int
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster of a bundle.
+
+    fraction   of the training pixels;  color  `#rrggbb`
+    exemplars  paths on the server; `Client.exemplar` fetches them
+    centroid   D numbers, where `centroids=True` asked for them
+    """
+
+    id: int
+    name: str
+    color: str
+    fraction: float
+    hidden: bool
+    merged_into: int | None
+    neighbors: tuple[Neighbor, ...]
+    exemplars: tuple[str, ...]
+    centroid: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Cluster":
+        """As JSON has it."""
+        centroid = answer.get("centroid")
+        return cls(
+            id=answer["id"],
+            name=answer["name"],
+            color=answer["color"],
+            fraction=answer["fraction"],
+            hidden=answer["hidden"],
+            merged_into=answer.get("merged_into"),
+            neighbors=tuple(Neighbor(near["id"], near["cosine"]) for near in answer["neighbors"]),
+            exemplars=tuple(answer["exemplars"]),
+            centroid=None if centroid is None else tuple(centroid),
+        )
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """All clusters of a bundle: iterated in the order of their ids, and found by id or name.
+
+    levels  the `k` that it can be asked for
+    """
+
+    model: str
+    digest: str
+    k: int
+    levels: tuple[int, ...]
+    clusters: tuple[Cluster, ...]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Clusters":
+        """As JSON has it."""
+        clusters = tuple(Cluster.of(one) for one in answer["clusters"])
+        return cls(answer["model"], answer["digest"], answer["k"], tuple(answer["levels"]), clusters)
+
+    def __iter__(self) -> Iterator[Cluster]:
+        return iter(self.clusters)
+
+    def __len__(self) -> int:
+        return len(self.clusters)
+
+    def __getitem__(self, key: int | str) -> Cluster:
+        for cluster in self.clusters:
+            if key in (cluster.id, cluster.name):
+                return cluster
+        raise KeyError(f"no cluster {key!r}; there are {', '.join(f'{c.id} {c.name!r}' for c in self.clusters)}")
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One step of the hierarchy: `merge` become `into`, and k clusters are left."""
+
+    k: int
+    merge: tuple[int, int]
+    into: int
+    height: float
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Merge":
+        """As JSON has it."""
+        first, second = answer["merge"]
+        return cls(answer["k"], (first, second), answer["into"], answer["height"])
+
+
+@dataclass(frozen=True)
+class Model:
+    """One bundle as the server holds it; `document` is all that it says of it.
+
+    state  ready, loading, failed or leaving
+    """
+
+    name: str
+    digest: str | None
+    state: str
+    default: bool
+    k: int | None
+    method: str | None
+    provider: str | None
+    document: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Model":
+        """As JSON has it."""
+        return cls(
+            name=answer["name"],
+            digest=answer.get("digest"),
+            state=answer["state"],
+            default=answer["default"],
+            k=answer.get("k"),
+            method=answer.get("method"),
+            provider=answer.get("provider"),
+            document=answer,
+        )
+
+    @property
+    def ref(self) -> str:
+        """`name@digest12`, which names this very bundle; its name while it has no digest."""
+        return f"{self.name}@{self.digest}" if self.digest else self.name

@@ -1,0 +1,188 @@
+"""`AsyncClient`: the same calls for programs that run on asyncio.
+
+Knows nothing of what a call sends; that stands in `calls.py`, for `Client` too.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera.client import calls, connection
+from tessera.client.answers import Cluster, Clusters, Merge, Model
+from tessera.client.calls import Answer, Call
+from tessera.client.errors import Busy, ClientError, NoAnswer, TimedOut, of_all
+from tessera.client.images import ImageInput
+from tessera.client.options import ClusterChange, ImageOptions, SegmentOptions
+from tessera.client.retries import Attempts, Retries
+from tessera.client.segmentation import Segmentation
+
+T = TypeVar("T")
+_LOOK_S = 0.2  # between two looks at a server that starts
+
+
+class AsyncClient:
+    """`Client`, awaited. Files are read and label maps opened in threads; a call that is cancelled ends its request."""
+
+    def __init__(
+        self,
+        url: str = connection.URL,
+        *,
+        key: str | None = None,
+        timeout: float = connection.TIMEOUT_S,
+        retries: Retries | int = Retries(),  # noqa: B008
+        transport: httpx.AsyncBaseTransport | None = None,
+        verify: bool | str = True,
+    ) -> None:
+        self._http = httpx.AsyncClient(**connection.settings(url, key), transport=transport, verify=verify)
+        self._timeout_s = timeout
+        self._retries = Retries(retries) if isinstance(retries, int) else retries
+
+    async def segment(self, image: ImageInput, **options: Unpack[SegmentOptions]) -> Segmentation:
+        """The label map of one image, with names and colors. Raises BadImage, Refused, NoAnswer, TimedOut."""
+        return await self._send(await asyncio.to_thread(calls.segment, image, options))
+
+    async def segment_as(self, image: ImageInput, format: str, **options: Unpack[SegmentOptions]) -> bytes:
+        """The bytes of a file of any format that the server has: "geojson", "overlay", "geotiff" … Raises the same."""
+        return await self._send(await asyncio.to_thread(calls.segment_as, image, format, options))
+
+    def segment_many(
+        self, images: Iterable[ImageInput], *, concurrency: int = 8, **options: Unpack[SegmentOptions]
+    ) -> AsyncIterator[Segmentation | ClientError]:
+        """`Client.segment_many`, for `async for`."""
+        if concurrency < 1:
+            raise ValueError(f"concurrency: {concurrency}; at least one at once")
+        return self._many(iter(images), concurrency, options)
+
+    async def similar(self, image: ImageInput, x: int, y: int, **options: Unpack[ImageOptions]) -> NDArray[np.float32]:
+        """How like the pixel (x, y) every other is to the network: cosines, float32 [H, W]."""
+        return await self._send(await asyncio.to_thread(calls.similar, image, x, y, options))
+
+    async def clusters(self, model: str | None = None, *, centroids: bool = False) -> Clusters:
+        """What the model tells apart."""
+        return await self._send(calls.clusters(model, centroids))
+
+    async def cluster(self, id: int, model: str | None = None) -> Cluster:
+        """One of them."""
+        return await self._send(calls.cluster(id, model))
+
+    async def tree(self, model: str | None = None) -> tuple[Merge, ...]:
+        """The hierarchy: which clusters become one, in order."""
+        return await self._send(calls.tree(model))
+
+    async def exemplar(self, id: int, n: int = 0, model: str | None = None) -> bytes:
+        """A training patch of a cluster, as the bytes of a WebP file."""
+        return await self._send(calls.exemplar(id, n, model))
+
+    async def change_cluster(self, id: int, model: str | None = None, **change: Unpack[ClusterChange]) -> Cluster:
+        """Name, color, hide or merge a cluster; every answer shows it from now on. None takes a change back."""
+        return await self._send(calls.change_cluster(id, model, change))
+
+    async def rename(self, id: int, name: str | None, model: str | None = None) -> Cluster:
+        """`change_cluster` of the name; None gives it back the bundle's own."""
+        return await self.change_cluster(id, model, name=name)
+
+    async def models(self) -> tuple[Model, ...]:
+        """The bundles that the server holds, the default first."""
+        return await self._send(calls.models())
+
+    async def model(self, name: str) -> Model:
+        """One of them, with its manifest in `document`."""
+        return await self._send(calls.model(name))
+
+    async def load_model(self, folder: str, *, default: bool = False) -> Model:
+        """Serve the bundle in a folder under TESSERA_MODELS; it wants the admin key."""
+        return await self._send(calls.load_model(folder, default))
+
+    async def unload_model(self, name: str) -> str:
+        """Put a model away; it wants the admin key. Returns the default from now on."""
+        return await self._send(calls.unload_model(name))
+
+    async def ready(self) -> bool:
+        """Whether the server answers images now."""
+        try:
+            return await self._send(calls.ready(), Retries(0))
+        except (Busy, NoAnswer):
+            return False
+
+    async def wait_ready(self, timeout: float = 60.0) -> None:
+        """Until the server answers images. Raises TimedOut."""
+        end = time.monotonic() + timeout
+        while not await self.ready():
+            if time.monotonic() + _LOOK_S > end:
+                raise TimedOut(f"{self._http.base_url} was not ready within {timeout:g} s")
+            await asyncio.sleep(_LOOK_S)
+
+    async def aclose(self) -> None:
+        """Its connections end; it can be used no more."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _many(
+        self, images: Iterator[ImageInput], concurrency: int, options: SegmentOptions
+    ) -> AsyncIterator[Segmentation | ClientError]:
+        gate = asyncio.Semaphore(concurrency)
+
+        async def one(image: ImageInput) -> Segmentation | ClientError:
+            async with gate:
+                try:
+                    return await self.segment(image, **options)
+                except ClientError as error:
+                    if of_all(error):
+                        raise
+                    return error
+
+        waiting: deque[asyncio.Task[Segmentation | ClientError]] = deque()
+        try:
+            for image in images:
+                waiting.append(asyncio.create_task(one(image)))
+                if len(waiting) >= 2 * concurrency:  # a slow one holds up as many behind it, no more
+                    yield await waiting.popleft()
+            while waiting:
+                yield await waiting.popleft()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _send(self, call: Call[T], retries: Retries | None = None) -> T:
+        attempts = Attempts(retries or self._retries, self._timeout_s, repeatable=call.repeatable)
+        while True:
+            try:
+                answer = await self._once(call, attempts)
+            except httpx.TransportError as error:
+                wait_s: float | None = attempts.after_failure(error)
+            else:
+                wait_s = attempts.after_answer(answer.status, answer.headers)
+            if wait_s is None:
+                return await asyncio.to_thread(call.result, answer)
+            await asyncio.sleep(wait_s)
+
+    async def _once(self, call: Call[T], attempts: Attempts) -> Answer:
+        left_s = attempts.left_s()
+        try:
+            async with asyncio.timeout(left_s):
+                response = await self._http.request(
+                    call.method,
+                    call.path,
+                    params=call.query,
+                    headers=call.headers,
+                    content=call.content,
+                    timeout=connection.limits(left_s),
+                )
+        except TimeoutError:
+            raise httpx.ReadTimeout("") from None
+        return Answer(response.status_code, response.headers, response.content)

@@ -1,0 +1,209 @@
+"""What each call sends, and how its answer is read. `Client` and `AsyncClient` send the same calls.
+
+Knows nothing of connections, of waiting, of retries.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tessera.client.answers import Cluster, Clusters, Merge, Model
+from tessera.client.errors import ClientError, Problem, Refused, refusal
+from tessera.client.images import ImageInput, read
+from tessera.client.options import as_query
+from tessera.client.retries import ours, retry_after_s
+from tessera.client.segmentation import Segmentation
+
+T = TypeVar("T")
+_FILE = {"content-type": "application/octet-stream"}  # the server looks at the bytes
+_MOST_TOLD = 300  # characters of a proxy's page
+
+
+class Answer(NamedTuple):
+    """A whole answer; names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request, and what its answer becomes.
+
+    repeatable  whether it may be sent again where it is not known if the server did it
+    """
+
+    method: str
+    path: str
+    read: Callable[[Answer], T]
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+    repeatable: bool = True
+
+    def result(self, answer: Answer) -> T:
+        """What the answer says. Raises Refused, or ClientError for one that is not understood."""
+        if not 200 <= answer.status < 300:
+            raise refused(answer)
+        try:
+            return self.read(answer)
+        except (ValueError, KeyError, TypeError, EOFError) as error:
+            raise ClientError(
+                f"{self.method} {self.path}: the answer is not understood ({type(error).__name__}: {error});"
+                " is this a Tessera server, and as new as this client?"
+            ) from error
+
+
+def segment(image: ImageInput, options: Mapping[str, Any]) -> Call[Segmentation]:
+    """POST /segment, as JSON. Raises BadImage."""
+    data = read(image)
+    return Call(
+        "POST",
+        "/segment",
+        lambda answer: Segmentation.of(json.loads(answer.content), data, options),
+        query={**as_query(options), "format": "json"},
+        headers=_FILE,
+        content=data,
+    )
+
+
+def segment_as(image: ImageInput, format: str, options: Mapping[str, Any]) -> Call[bytes]:
+    """POST /segment, in another format. Raises BadImage."""
+    return Call(
+        "POST", "/segment", _content, query={**as_query(options), "format": format}, headers=_FILE, content=read(image)
+    )
+
+
+def similar(image: ImageInput, x: int, y: int, options: Mapping[str, Any]) -> Call[NDArray[np.float32]]:
+    """POST /similar. Raises BadImage."""
+    query = {**as_query(options), "x": str(x), "y": str(y), "format": "npy"}
+    return Call("POST", "/similar", _array, query=query, headers=_FILE, content=read(image))
+
+
+def clusters(model: str | None, centroids: bool) -> Call[Clusters]:
+    """GET /clusters."""
+    query = as_query({"model": model, "include": "centroids" if centroids else None})
+    return Call("GET", "/clusters", lambda answer: Clusters.of(json.loads(answer.content)), query=query)
+
+
+def cluster(id: int, model: str | None) -> Call[Cluster]:
+    """GET /clusters/{id}."""
+    return Call("GET", f"/clusters/{id}", _cluster, query=as_query({"model": model}))
+
+
+def tree(model: str | None) -> Call[tuple[Merge, ...]]:
+    """GET /clusters/tree."""
+    return Call(
+        "GET",
+        "/clusters/tree",
+        lambda answer: tuple(Merge.of(one) for one in json.loads(answer.content)["merges"]),
+        query=as_query({"model": model}),
+    )
+
+
+def exemplar(id: int, n: int, model: str | None) -> Call[bytes]:
+    """GET /clusters/{id}/exemplars/{n}."""
+    return Call("GET", f"/clusters/{id}/exemplars/{n}", _content, query=as_query({"model": model}))
+
+
+def change_cluster(id: int, model: str | None, change: Mapping[str, Any]) -> Call[Cluster]:
+    """PATCH /clusters/{id}: the same change twice is the same as once."""
+    return Call(
+        "PATCH",
+        f"/clusters/{id}",
+        _cluster,
+        query=as_query({"model": model}),
+        headers={"content-type": "application/json"},
+        content=json.dumps(change).encode(),
+    )
+
+
+def models() -> Call[tuple[Model, ...]]:
+    """GET /models."""
+    return Call("GET", "/models", lambda answer: tuple(Model.of(one) for one in json.loads(answer.content)["models"]))
+
+
+def model(name: str) -> Call[Model]:
+    """GET /models/{name}."""
+    return Call("GET", f"/models/{_quoted(name)}", lambda answer: Model.of(json.loads(answer.content)))
+
+
+def load_model(folder: str, default: bool) -> Call[Model]:
+    """POST /models/{name}/load: a bundle that serves already is left as it is."""
+    return Call(
+        "POST",
+        f"/models/{_quoted(folder)}/load",
+        lambda answer: Model.of(json.loads(answer.content)["model"]),
+        headers={"content-type": "application/json"},
+        content=json.dumps({"default": default}).encode(),
+    )
+
+
+def unload_model(name: str) -> Call[str]:
+    """POST /models/{name}/unload; the answer is the model that is the default now."""
+    return Call(
+        "POST",
+        f"/models/{_quoted(name)}/unload",
+        lambda answer: str(json.loads(answer.content)["default"]),
+        repeatable=False,
+    )
+
+
+def ready() -> Call[bool]:
+    """GET /readyz."""
+    return Call("GET", "/readyz", lambda answer: json.loads(answer.content)["ready"] is True)
+
+
+def refused(answer: Answer) -> Refused:
+    """The error in an answer: the server's problem, or what a proxy's page says."""
+    try:
+        document = json.loads(answer.content) if ours(answer.headers) else {}
+        problem = Problem(
+            answer.status,
+            document["title"],
+            document["detail"],
+            document["type"],
+            document.get("request_id"),
+        )
+    except (ValueError, KeyError, TypeError):
+        problem = Problem(answer.status, _phrase(answer.status), _told(answer))
+    return refusal(problem, retry_after_s(answer.headers))
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "refused"
+
+
+def _told(answer: Answer) -> str:
+    if location := answer.headers.get("location"):
+        return f"it sends on to {location}: name that address"
+    text = " ".join(answer.content[: 4 * _MOST_TOLD].decode("utf-8", "replace").split())
+    return text[:_MOST_TOLD] or "nothing else is said"
+
+
+def _content(answer: Answer) -> bytes:
+    return answer.content
+
+
+def _array(answer: Answer) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    return array
+
+
+def _cluster(answer: Answer) -> Cluster:
+    return Cluster.of(json.loads(answer.content))
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,42 @@
+"""What both clients tell httpx: where the server is, the key, how connections are kept.
+
+Knows nothing of calls.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import httpx
+
+URL: Final = "http://127.0.0.1:8000"
+TIMEOUT_S: Final = 120.0
+_CONNECT_S = 10.0
+_KEPT_S = 60.0  # less than the server's TESSERA_KEEP_ALIVE_S: the client is the one who closes
+_CONNECTIONS = 100
+
+
+def settings(url: str, key: str | None) -> dict[str, Any]:
+    """For httpx.Client and httpx.AsyncClient. Raises ValueError for an address that is none."""
+    try:
+        where = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise ValueError(f"{url!r} is no address: {error}") from None
+    if where.scheme not in ("http", "https") or not where.host:
+        raise ValueError(f"{url!r} is no address; write it as {URL} or https://example.org/tessera")
+    return {
+        "base_url": where,
+        "headers": {"user-agent": f"tessera/{_version()}", **({"x-api-key": key} if key else {})},
+        "limits": httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_KEPT_S),
+    }
+
+
+def limits(left_s: float) -> httpx.Timeout:
+    """Of one try that may take so long."""
+    return httpx.Timeout(left_s, connect=min(left_s, _CONNECT_S))
+
+
+def _version() -> str:
+    try:
+        return version("tessera-segmentation")
+    except PackageNotFoundError:
+        return "unknown"
