@@ -32,6 +32,7 @@ from service.api.hosts import AllowedHosts
 from service.api.middleware import InFlight, RequestMiddleware, problem
 from service.api.origins import AllowedOrigins
 from service.api.problems import plain, problem_of
+from service.api.protocols import hugging_face
 from service.api.routes import clusters, health, models, segment
 from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
@@ -105,7 +106,7 @@ def create_app(
         return Response(document(), media_type="application/json")
 
     app.add_api_route("/openapi.json", described, include_in_schema=False)
-    for room in (segment, clusters, models, health):
+    for room in (segment, clusters, models, health, hugging_face):
         app.include_router(room.router)
     for endpoint in (segment.segment, segment.similar):
         app.router.routes.insert(0, _Direct(f"/{endpoint.__name__}", endpoint, methods=["POST"]))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.io import dicom, heif, jpeg, jpeg2000, jpegxl, kinds, pillow_formats, png_file, tiff, webp
+from models.io.pixels import Pixels
 from models.io.samples import Choice, Decoded, Depth, Encoded, ImageError, Limits, NoSuchPart
 
 SUFFIXES = kinds.suffixes()
@@ -31,12 +32,15 @@ _OTHERS_HEADERS = re.compile(rb"GIF8|BM|.{128}DICM", re.DOTALL)  # of files whos
 _WITH_PAGES = ("tiff", "dicom")
 
 
-def inspect(data: bytes, *, limits: Limits | None = None, choice: Choice | None = None) -> Encoded:
+def inspect(data: bytes | Pixels, *, limits: Limits | None = None, choice: Choice | None = None) -> Encoded:
     """The image in a file's bytes, its header read and no pixel yet: how large it is, what decoding it will take.
+    Pixels are what they are.
 
     Raises ImageError (unreadable), ImageTooLarge, UnsupportedImage, NoSuchPart.
     """
     limits, choice = limits or Limits(), choice or Choice()
+    if isinstance(data, Pixels):
+        return data.inspect(limits, choice)
     if not data:
         raise ImageError("the image is empty: 0 bytes arrived")
     limits.check_bytes(len(data))
@@ -49,9 +53,9 @@ def inspect(data: bytes, *, limits: Limits | None = None, choice: Choice | None 
     return found if reader in _BOUNDED else found._replace(seconds=math.inf)
 
 
-def header_is_bounded(data: bytes) -> bool:
+def header_is_bounded(data: bytes | Pixels) -> bool:
     """Whether `inspect` takes some hundredths of a second at most, whatever the bytes say; else it may take long."""
-    return _OTHERS_HEADERS.match(data) is None
+    return isinstance(data, Pixels) or _OTHERS_HEADERS.match(data) is None
 
 
 def decode(

@@ -1,4 +1,4 @@
-"""Label maps to palette PNGs, faster and no larger than a general writer makes them.
+"""Label maps and masks to PNGs, faster and no larger than a general writer makes them.
 
 Knows nothing of clusters or photos: ids and colors in, a file's bytes out.
 """
@@ -10,6 +10,7 @@ from zlib_ng import zlib_ng
 
 from models.types import Array
 
+_GRAY, _PALETTE = 0, 3  # color types
 _UP = 2  # the filter: each byte less the one above it
 _STRIP = 2**19  # bytes filtered at once: they are compressed while a core's cache still has them
 
@@ -22,14 +23,20 @@ def encode_palette(ids: Array, colors: Array, alpha: Array | None = None) -> byt
 
     Source: PNG specification, third edition (W3C), §5, §9 and §11.3.1.
     """
-    height, width = ids.shape
-    chunks = [
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", colors.astype(np.uint8).tobytes()),
-        *([] if alpha is None else [(b"tRNS", alpha.astype(np.uint8).tobytes())]),
-        (b"IDAT", _deflate(ids)),
-        (b"IEND", b""),
-    ]
+    palette = (b"PLTE", colors.astype(np.uint8).tobytes())
+    opacity = () if alpha is None else ((b"tRNS", alpha.astype(np.uint8).tobytes()),)
+    return _file(ids, _PALETTE, palette, *opacity)
+
+
+def encode_gray(values: Array) -> bytes:
+    """A PNG of color type 0 with 8 bits a pixel, of few different uint8 [H, W]: a mask, or ids as they are."""
+    return _file(values, _GRAY)
+
+
+def _file(values: Array, color: int, *more: tuple[bytes, bytes]) -> bytes:
+    height, width = values.shape
+    head = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
+    chunks = [(b"IHDR", head), *more, (b"IDAT", _deflate(values)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(tag, body) for tag, body in chunks)
 
 

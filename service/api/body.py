@@ -44,16 +44,18 @@ async def read(
     max_bytes: int,
     timeout_s: float,
     too_large: Callable[[int], BodyTooLarge] | None = None,
+    compressed: bool = False,
 ) -> bytes:
     """The whole body. Bytes are counted as they come; a Content-Length over the limit is refused unread.
 
-    hold       is told of every byte kept, and may refuse
-    too_large  what to say of more than `max_bytes`; None: what is right for images
+    hold        is told of every byte kept, and may refuse
+    too_large   what to say of more than `max_bytes`; None: what is right for images
+    compressed  whether it may have a Content-Encoding: the bytes are then as they came (`content_encoding.py`)
 
     Raises BodyTooLarge, BodyTooSlow, UnsupportedEncoding, Busy; ClientDisconnect when the client leaves.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
+    if encoding not in ("", "identity") and not compressed:
         raise UnsupportedEncoding(f"Content-Encoding {quoted(encoding, 40)} is not opened; send the body as it is")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_bytes:
@@ -128,7 +130,7 @@ def _json(data: bytes, max_images: int) -> ParsedBody:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise BadBody('"image" is a base64 text, "images" a list of at least one')
     _check_count(len(texts), max_images)
-    return ParsedBody(tuple(_base64(text, i) for i, text in enumerate(texts)), many=many)
+    return ParsedBody(tuple(base64_file(text, i) for i, text in enumerate(texts)), many=many)
 
 
 def _refuse_other_json(data: bytes) -> None:
@@ -141,7 +143,8 @@ def _refuse_other_json(data: bytes) -> None:
     raise BadBody(f'the body is JSON, but {kind}; send an object: {{"image": "<base64>"}} or {{"images": […]}}')
 
 
-def _base64(text: str, index: int) -> bytes:
+def base64_file(text: str, index: int) -> bytes:
+    """The file in a base64 text, or in a data: URL. Raises BadBody, naming the image by its index."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:

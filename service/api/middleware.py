@@ -20,9 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from models.errors import TesseraError
 from service.api.client_address import TrustedProxies, group_of
+from service.api.error_shapes import shape_of
 from service.api.hosts import AllowedHosts
 from service.api.origins import AllowedOrigins
-from service.api.problems import PROBLEM, internal, problem_of
+from service.api.problems import internal, problem_of
 from service.api.security_headers import RawHeaders
 from service.errors import Busy, TooMany
 from service.metrics import Metrics
@@ -30,7 +31,18 @@ from service.timings import Timings
 
 log = logging.getLogger("tessera")
 
-PROBES = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+PROBES = frozenset(
+    {
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/metrics",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/health",
+        "/label-studio/health",
+    }
+)
 LINGER_S = 2.0
 CLIENT_LEFT = 499  # nginx's number, in the metrics only: there is nobody to send it to
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -102,9 +114,11 @@ class DrainingResponse(JSONResponse):
 def problem(
     state: Mapping[str, Any], document: dict[str, Any], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """The answer that carries a problem document. `state` is the request's, as RequestMiddleware keeps it."""
+    """The answer that carries a problem, in the shape of its path. `state` is the request's, as RequestMiddleware keeps
+    it."""
     kind = DrainingResponse if state["unread"] else JSONResponse
-    return kind(document, document["status"], headers, media_type=PROBLEM)
+    shape = shape_of(state["path"])
+    return kind(shape.render(document), document["status"], headers, media_type=shape.media_type)
 
 
 class RequestMiddleware:

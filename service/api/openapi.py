@@ -17,6 +17,8 @@ BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 FORMATS = {r.media_type: BINARY for r in registry.RENDERERS if r.name != "json"}
 
 _PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+_TEXT = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+LONE: dict[str, Any] = {"content": {"application/json": {"schema": _TEXT}}}  # `error_shapes.lone`
 _ID = {"X-Request-ID": {"schema": {"type": "string"}, "description": "the caller's if well formed, else made"}}
 TOLD = {
     "X-Orientation": {"schema": {"type": "integer"}, "description": "where the answer is no JSON: its `orientation`"},
@@ -71,16 +73,19 @@ def json_body(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
 
 
 def responses(
-    *statuses: int, ok: dict[str, Any] | None = None, headers: dict[str, Any] | None = None
+    *statuses: int,
+    ok: dict[str, Any] | None = None,
+    headers: dict[str, Any] | None = None,
+    refusal: dict[str, Any] = _PROBLEM,
 ) -> dict[int | str, dict[str, Any]]:
-    """The answers a route can give besides its model: other media types and headers of 200, problems for `statuses`.
+    """The answers a route can give besides its model: other media types and headers of 200, refusals for `statuses`.
 
     304 is none: it has those headers and nothing else.
     """
     of_keys = (403, 429) if 401 in statuses else ()
     problems: dict[int | str, dict[str, Any]] = {
         status: {
-            **(_PROBLEM if status != 304 else {}),
+            **(refusal if status != 304 else {}),
             "description": HTTPStatus(status).phrase,
             "headers": {
                 **_ID,

@@ -18,7 +18,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.api.connections import PROGRESS, Connections
-from service.api.problems import PROBLEM, plain
+from service.api.error_shapes import shape_of
+from service.api.problems import plain
 from service.api.security_headers import security_headers
 from service.errors import printable
 from service.metrics import Metrics
@@ -28,7 +29,8 @@ log = logging.getLogger("tessera")
 MAX_HEAD_BYTES = 2**16  # request line and header fields
 MAX_FIELDS = 128
 MAX_PIPELINED = 64  # requests sent before the first is answered
-PROBES = frozenset({"/livez", "/readyz", "/metrics"})  # for connections beyond the limit
+# For connections beyond the limit.
+PROBES = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/health"})
 _LINGER_S, _LINGER_BYTES = 2.0, 2**20  # after a refusal: closing on unread bytes may take the answer with it
 _TOO_LARGE = (
     f"the request's line and headers are limited to {MAX_HEAD_BYTES // 1024} KiB and {MAX_FIELDS} fields; send fewer"
@@ -251,7 +253,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._answered:  # its body is what cannot be read
             cycle.disconnected = True
             cycle.message_event.set()
-        headers, body, request_id = _problem(status, detail)
+        path = "" if self._answered else cycle.scope["path"].removeprefix(self.root_path)
+        headers, body, request_id = _problem(status, detail, path)
         lines = b"".join(b"%s: %s\r\n" % pair for pair in [*self.server_state.default_headers, *headers])
         self.transport.write(b"".join((STATUS_LINE[status], lines, b"\r\n", body)))
         if self.transport.can_write_eof():
@@ -291,17 +294,18 @@ class _Flow(FlowControl):
 
 async def _refuse_over(scope: Any, receive: Any, send: Any) -> None:
     """503 for a connection that came when there was no room."""
-    headers, body, _ = _problem(503, _OVER)
+    headers, body, _ = _problem(503, _OVER, scope["path"].removeprefix(scope["root_path"]))
     await send({"type": "http.response.start", "status": 503, "headers": [*headers, (b"retry-after", b"5")]})
     await send({"type": "http.response.body", "body": body})
 
 
-def _problem(status: int, detail: str) -> tuple[list[tuple[bytes, bytes]], bytes, str]:
-    """Headers, body and id of a problem after which the connection is closed."""
+def _problem(status: int, detail: str, path: str) -> tuple[list[tuple[bytes, bytes]], bytes, str]:
+    """Headers, body and id of a problem after which the connection is closed; in the shape of a path, "" for none."""
     request_id = uuid.uuid4().hex
-    body = json.dumps(plain(status, detail, request_id)).encode()
+    shape = shape_of(path)
+    body = json.dumps(shape.render(plain(status, detail, request_id))).encode()
     headers = [
-        (b"content-type", PROBLEM.encode()),
+        (b"content-type", shape.media_type.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),

@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,6 +18,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 
+from models.io.pixels import Pixels
 from models.io.samples import ImageError
 from service.api import body
 from service.api.dependencies import allowed_caller, state_of
@@ -39,21 +40,21 @@ _INLINE_BYTES = 2**18  # parsing more than this is worth a thread
 class InferenceRequest(Generic[O]):
     """A request with images, parsed.
 
-    images  the files' bytes, at least one;  many  whether the answer is a list
+    images  the files' bytes or pixels, at least one;  many  whether the answer is a list
     tasks   those begun, whose times are the request's
     """
 
     request: Request
     state: AppState
     options: O
-    images: tuple[bytes, ...]
+    images: tuple[bytes | Pixels, ...]
     many: bool
     served: Served
     caller: str
     deadline: float
     tasks: list[ImageTask[O]] = field(default_factory=list)
 
-    def task(self, image: bytes) -> ImageTask[O]:
+    def task(self, image: bytes | Pixels) -> ImageTask[O]:
         """One of the images, for the pipeline."""
         self.tasks.append(ImageTask(image, self.options, self.served, self.state.runtime, self.caller, self.deadline))
         return self.tasks[-1]
@@ -67,20 +68,20 @@ async def read_request(request: Request, model: type[O]) -> AsyncIterator[Infere
     """
     state = state_of(request)
     caller = allowed_caller(request, "infer")
-    given, options = _query(model, request.scope["query_string"])
+    given, options = query_options(model, request.scope["query_string"])
     with state.runtime.admission.hold() as hold:
         images, fields, many = await _read(request, state, hold, caller)
         if twice := given.keys() & fields.keys():
             raise BadOption(f"{quoted(min(twice))}: given twice, in the query and in the form")
         if fields or options is None:
-            options = _checked(model, {**given, **fields})
+            options = checked(model, {**given, **fields})
         async with begun(request, options, images, caller, many=many) as asked:
             yield asked
 
 
 @asynccontextmanager
 async def begun(
-    request: Request, options: O, images: tuple[bytes, ...], caller: str, *, many: bool = False
+    request: Request, options: O, images: Sequence[bytes | Pixels], caller: str, *, many: bool = False
 ) -> AsyncIterator[InferenceRequest[O]]:
     """Around the work on images that have been read: it ends when its time is up or its client leaves.
 
@@ -91,7 +92,7 @@ async def begun(
         limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
         async with _while_connected(request, limit_s):
             deadline = time.monotonic() + limit_s
-            asked = InferenceRequest(request, state, options, images, many, served, caller, deadline)
+            asked = InferenceRequest(request, state, options, tuple(images), many, served, caller, deadline)
             try:
                 yield asked
             except ImageError as error:
@@ -143,7 +144,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @lru_cache(1024)
-def _query(model: type[O], query: bytes) -> tuple[Mapping[str, str], O | None]:
+def query_options(model: type[O], query: bytes) -> tuple[Mapping[str, str], O | None]:
     """What a query says, and the options it makes; None where some are missing, which a form may still bring."""
     given: dict[str, str] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
@@ -152,12 +153,13 @@ def _query(model: type[O], query: bytes) -> tuple[Mapping[str, str], O | None]:
         given[name] = value
     needed = {name for name, field in model.model_fields.items() if field.is_required()}
     if needed <= given.keys():
-        return given, _checked(model, given)
-    _checked(model, {**dict.fromkeys(needed, "0"), **given})
+        return given, checked(model, given)
+    checked(model, {**dict.fromkeys(needed, "0"), **given})
     return given, None
 
 
-def _checked(model: type[O], given: Mapping[str, str]) -> O:
+def checked(model: type[O], given: Mapping[str, str]) -> O:
+    """The options that a request's words make. Raises BadOption."""
     try:
         return model.model_validate(given)
     except ValidationError as error:

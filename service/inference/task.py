@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from models.deadline import Deadline, DeadlineExceeded
 from models.io.decode import header_is_bounded, inspect
 from models.io.decoder_pool import Reading
+from models.io.pixels import Pixels
 from models.io.samples import Choice, Decoded, Encoded, NoSuchPart
 from models.manifest import Manifest
 from models.preprocess import Fit, fit
@@ -45,6 +46,7 @@ _BYTES_PER_PX = 7  # that a decoder holds at least: the pixels, and a copy that 
 class ImageTask(Generic[O]):
     """One image, and what is asked of it. Raises ImageError and its kin for the bytes, Busy, DeadlinePassed.
 
+    data      a file's bytes, or pixels without a file
     caller    whose share of the server the image takes
     deadline  of time.monotonic(); nothing is begun later, and what takes long is ended then
     timings, warnings  what is told besides the answer
@@ -53,7 +55,7 @@ class ImageTask(Generic[O]):
     orientation  the turn that was taken to show the image upright, once it is known
     """
 
-    data: bytes
+    data: bytes | Pixels
     options: O
     served: Served
     runtime: Runtime
@@ -157,10 +159,10 @@ class ImageTask(Generic[O]):
         """
         data, cache = self.data, self.runtime.network_outputs
         if cache.on:
-            digest = hashlib.sha256(data) if len(data) < _INLINE_BYTES else await self.run(lambda: hashlib.sha256(data))
+            digest = _digest(data) if len(data) < _INLINE_BYTES else await self.run(lambda: _digest(data))
             chosen = self.options
             self.key = (
-                digest.digest(), chosen.page, chosen.depth, chosen.bands, chosen.pyramid, self.served.bundle.digest
+                digest, chosen.page, chosen.depth, chosen.bands, chosen.pyramid, self.served.bundle.digest
             )  # fmt: skip
         if before_crf and self.key not in cache:
             await self._hold_back()
@@ -258,6 +260,7 @@ class ImageTask(Generic[O]):
         return done
 
     def _read_apart(self, encoded: Encoded, choice: Choice, **wanted: Any) -> Reading:
+        assert isinstance(self.data, bytes)  # pixels take no time
         return self.runtime.decoders.read(self.data, self.runtime.limits, choice, encoded, self.until, **wanted)
 
     def _claim_bytes(self, count: int) -> None:
@@ -273,7 +276,7 @@ class ImageTask(Generic[O]):
     def _inspect(self, choice: Choice) -> Encoded:
         try:
             with self.timings.measure("decode"):
-                if not header_is_bounded(self.data):
+                if isinstance(self.data, bytes) and not header_is_bounded(self.data):
                     return self.runtime.decoders.inspect(self.data, self.runtime.limits, choice, self.until)
                 found = inspect(self.data, limits=self.runtime.limits, choice=choice)
             if found.seconds <= _STOPPABLE_S:
@@ -284,6 +287,10 @@ class ImageTask(Generic[O]):
                 name = self.served.bundle.ref
                 raise NoSuchPart(f"{error}; {name} was trained on these bands, and bands= chooses others") from None
             raise
+
+
+def _digest(data: bytes | Pixels) -> bytes:
+    return data.digest() if isinstance(data, Pixels) else hashlib.sha256(data).digest()
 
 
 def _alone(array: Array) -> Array:

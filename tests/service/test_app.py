@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from models.bundle import Bundle
 from models.inference import Prediction
 from models.io.encode import encode
+from service.api.error_shapes import shape_of
 from service.api.state import Lifecycle
 from service.app import create_app
 from service.formats import registry as render
@@ -207,16 +208,18 @@ def test_the_description_is_right(client: TestClient) -> None:
         ("get", "/readyz"),
         ("get", "/healthz"),
         ("get", "/metrics"),
+        ("post", "/hf"),
+        ("post", "/hf/{model}"),
     }
     ids = [operation["operationId"] for operation in operations.values()]
     assert len(set(ids)) == len(ids)
-    for operation in operations.values():
+    for (_, path), operation in operations.items():
         for status, answer in operation["responses"].items():
             if status == "304":
                 assert "content" not in answer
                 assert "ETag" in answer["headers"]
             elif status != "200":
-                assert list(answer["content"]) == ["application/problem+json"]
+                assert list(answer["content"]) == [shape_of(path).media_type]
     segment = operations["post", "/segment"]
     assert set(segment["responses"]) == {
         "200", "400", "401", "403", "404", "406", "408", "413", "415", "421", "422", "429", "500", "503", "504",

@@ -3,7 +3,6 @@
 Knows nothing of pixels: what is asked is read in `request.py`, images are segmented in `pipeline.py`.
 """
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,13 +12,13 @@ from models.errors import TesseraError
 from service.api import openapi, responses
 from service.api.problems import problem_of
 from service.api.request import InferenceRequest, read_request
+from service.api.several import segment_each
 from service.errors import BadOption, printable
 from service.formats import registry
 from service.inference import pipeline
 from service.inference.options import Options, SimilarOptions
 from service.inference.task import ImageTask
 
-_AT_ONCE = 4  # of one request's images: the others' requests come in between
 _REFUSALS = (400, 401, 404, 406, 408, 413, 415, 422, 429, 503, 504)
 
 _PLAIN = str.maketrans({"×": "x", "–": "-", "→": "->"})  # headers are ASCII
@@ -86,21 +85,11 @@ def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer[bytes]:
 
 async def _several(asked: InferenceRequest[Options]) -> bytes:
     """Answers in the images' order; one that cannot be answered has its problem in its place."""
-    json = registry.choose("json", "")
-    gate = asyncio.Semaphore(_AT_ONCE)
+    answers = await segment_each(asked, registry.choose("json", ""))
+    return b'{"results":[' + b",".join(_document(asked, answer) for answer in answers) + b"]}"
 
-    async def one(data: bytes) -> bytes:
-        async with gate:
-            try:
-                return await pipeline.segment(asked.task(data), json)
-            except BadOption:
-                raise  # true of all of them
-            except TesseraError as error:
-                return bytes(JSONResponse(problem_of(error, asked.request.state.request_id)).body)
 
-    tasks = [asyncio.ensure_future(one(data)) for data in asked.images]
-    try:
-        return b'{"results":[' + b",".join(await asyncio.gather(*tasks)) + b"]}"
-    finally:
-        for task in tasks:
-            task.cancel()
+def _document(asked: InferenceRequest[Options], answer: bytes | TesseraError) -> bytes:
+    if isinstance(answer, bytes):
+        return answer
+    return bytes(JSONResponse(problem_of(answer, asked.request.state.request_id)).body)

@@ -72,3 +72,10 @@ def test_a_label_map_is_no_larger_than_pillows_of_few_colors() -> None:
     picture.putpalette(palette.distinct(11).tobytes())
     picture.save(buffer, "PNG")
     assert len(png.encode_palette(ids, palette.distinct(11))) <= len(buffer.getvalue())
+
+
+def test_a_mask_is_a_gray_png() -> None:
+    mask = np.where(np.random.default_rng(0).random((31, 17)) < 0.3, 255, 0).astype(np.uint8)
+    picture = Image.open(io.BytesIO(png.encode_gray(mask)))
+    assert picture.mode == "L"
+    assert np.array_equal(np.asarray(picture), mask)

@@ -1,0 +1,42 @@
+"""Several images of one request: a few of them at once, each with its answer or what was wrong with it.
+
+Knows nothing of pixels, of how an answer or a problem is written.
+"""
+
+import asyncio
+from typing import TypeVar
+
+from models.errors import TesseraError
+from models.io.pixels import Pixels
+from service.api.request import InferenceRequest
+from service.errors import BadOption
+from service.formats.registry import Renderer
+from service.inference import pipeline
+from service.inference.options import Options
+
+T = TypeVar("T")
+_AT_ONCE = 4  # of one request's images: the others' requests come in between
+
+
+async def segment_each(asked: InferenceRequest[Options], renderer: Renderer[T]) -> list[T | TesseraError]:
+    """Answers in the images' order; one that cannot be answered has its error in its place.
+
+    Raises BadOption, which is true of all of them.
+    """
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(image: bytes | Pixels) -> T | TesseraError:
+        async with gate:
+            try:
+                return await pipeline.segment(asked.task(image), renderer)
+            except BadOption:
+                raise
+            except TesseraError as error:
+                return error
+
+    tasks = [asyncio.ensure_future(one(image)) for image in asked.images]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
