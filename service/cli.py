@@ -28,7 +28,7 @@ from service.api.state import Lifecycle
 from service.app import create_app
 from service.engines import check_installed as check_engine
 from service.errors import printable, quoted
-from service.settings import Settings
+from service.settings import Settings, check_bundles
 
 log = logging.getLogger("tessera")
 
@@ -140,16 +140,6 @@ def run(
     server.run()
     if state.lifecycle is Lifecycle.FAILED or not server.started:
         raise typer.Exit(1)
-
-
-def check_bundles(settings: Settings) -> None:
-    """Raises UsageError for a bundle that is no folder."""
-    for folder in settings.bundles:
-        if not folder.is_dir():
-            what = "is a file; name the folder that holds manifest.json" if folder.exists() else "is no bundle folder"
-            raise UsageError(f"{quoted(str(folder))} {what}; train one, or name another with --bundle")
-        if not (folder / "manifest.json").exists() and (inside := sorted(folder.glob("*/manifest.json"))):
-            raise UsageError(f"{quoted(str(folder))} is no bundle, but holds one: name {quoted(str(inside[0].parent))}")
 
 
 def open_files() -> int:

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import UsageError
-from service.errors import explain, nearest
+from service.errors import explain, nearest, quoted
 
 PREFIX = "TESSERA_"
 _DAY = 86400
@@ -159,3 +159,13 @@ def user_state(environ: Mapping[str, str]) -> Path:
     """Where this user's programs keep state: $XDG_STATE_HOME/tessera or ~/.local/state/tessera."""
     home = environ.get("HOME") or "~"
     return Path(environ.get("XDG_STATE_HOME") or Path(home).expanduser() / ".local" / "state") / "tessera"
+
+
+def check_bundles(settings: Settings) -> None:
+    """Raises UsageError for a bundle that is no folder."""
+    for folder in settings.bundles:
+        if not folder.is_dir():
+            what = "is a file; name the folder that holds manifest.json" if folder.exists() else "is no bundle folder"
+            raise UsageError(f"{quoted(str(folder))} {what}; train one, or name another with --bundle")
+        if not (folder / "manifest.json").exists() and (inside := sorted(folder.glob("*/manifest.json"))):
+            raise UsageError(f"{quoted(str(folder))} is no bundle, but holds one: name {quoted(str(inside[0].parent))}")

@@ -27,6 +27,11 @@ COMMANDS = {
         "serve bundles over HTTP; the embedded default where none is named",
         "tessera serve --bundle runs/photos/bundle",
     ),
+    "segment": Command(
+        "service.commands.segment:segment",
+        "images in files, folders, patterns and archives → label maps in a tree like theirs",
+        "tessera segment photos --out labels --format png,overlay",
+    ),
     "train": Command(
         "training.train:main",
         "a folder of unlabelled images → a bundle and a report",

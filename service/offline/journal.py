@@ -35,12 +35,13 @@ class Order(NamedTuple):
 
 
 class Record(NamedTuple):
-    """The last that happened to an image: done, or failed for a reason."""
+    """The last that happened to an image: done, perhaps with warnings, or failed for a reason."""
 
     size: int
     stamp: str
     stem: str
-    failed: str | None
+    failed: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Journal:
         Raises UsageError where another order was begun there.
         """
         path = folder / NOTES / NAME
-        head, records = _read(path)
+        head, records, whole = _read(path)
         if head is not None and overwrite:
             _remove(folder, head, records)
             head = None
@@ -77,6 +78,8 @@ class Journal:
                 f"{folder} holds answers of another order: {difference}; name another --out, or give --overwrite to"
                 " have them made anew"
             )
+        else:
+            os.truncate(path, whole)
         return cls(folder, records, os.open(path, os.O_WRONLY | os.O_APPEND))
 
     def is_done(self, item: Item, files: Sequence[str]) -> bool:
@@ -85,12 +88,10 @@ class Journal:
         same = record is not None and record.failed is None and (record.size, record.stamp) == (item.size, item.stamp)
         return same and all((self.folder / file).exists() for file in files)
 
-    def note(self, item: Item, stem: str, failed: str | None = None) -> None:
+    def note(self, item: Item, stem: str, failed: str | None = None, warnings: Sequence[str] = ()) -> None:
         """An image's answers are on the disk, or it failed. Raises DiskFull, OSError."""
-        record = self.records[item.source] = Record(item.size, item.stamp, stem, failed)
-        line = {"source": item.source, **record._asdict()}
-        if failed is None:
-            del line["failed"]
+        record = self.records[item.source] = Record(item.size, item.stamp, stem, failed, tuple(warnings))
+        line = {"source": item.source, **{name: value for name, value in record._asdict().items() if value}}
         try:
             os.write(self._file, json.dumps(line).encode() + b"\n")
         except OSError as error:
@@ -101,36 +102,47 @@ class Journal:
         os.close(self._file)
 
 
+def known(folder: Path) -> dict[str, str] | None:
+    """Source → what its outputs are called, of a folder whose journal was begun; None: it was not.
+
+    Raises UsageError where it is damaged.
+    """
+    head, records, _ = _read(folder / NOTES / NAME)
+    return None if head is None else {source: record.stem for source, record in records.items()}
+
+
 def _plain(order: Order) -> dict[str, Any]:
     return {**order._asdict(), "formats": list(order.formats), "options": dict(order.options)}
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Record]]:
-    """The first line, None where there is no journal, and the last word on each image; a cut last line is removed."""
+def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Record], int]:
+    """The first line, None where there is no journal; the last word on each image; how many bytes are whole lines."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        return None, {}
+    except (FileNotFoundError, NotADirectoryError):
+        return None, {}, 0
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.truncate(path, whole)
-    head: dict[str, Any] | None = None
-    records: dict[str, Record] = {}
-    for line in data[:whole].splitlines():
-        try:
-            told = json.loads(line)
-            if head is None:
-                head = told if told["journal"] == _VERSION else None
-                if head is None:
-                    break
-                continue
-            records[told["source"]] = Record(told["size"], told["stamp"], told["stem"], told.get("failed"))
-        except (ValueError, KeyError, TypeError):
-            if head is None:
-                break
-    if head is None:
+    first, *lines = data[:whole].splitlines() or [b""]
+    head = _object(first)
+    if head.get("journal") != _VERSION:
         raise UsageError(f"{path} is damaged, or of another version of Tessera: name another --out, or remove it")
-    return head, records
+    records: dict[str, Record] = {}
+    for told in map(_object, lines):
+        if {"source", "stamp", "stem"} <= told.keys():
+            record = Record(
+                told.get("size", 0), told["stamp"], told["stem"], told.get("failed"), tuple(told.get("warnings", ()))
+            )
+            records[told["source"]] = record
+    return head, records, whole
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """What a line says; nothing where it is damaged."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:

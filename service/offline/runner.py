@@ -42,10 +42,11 @@ class Todo(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """An image that is done: its answers are written, or it failed for a reason."""
+    """An image that is done: its answers are written, perhaps with warnings, or it failed for a reason."""
 
     item: Item
-    failed: str | None
+    failed: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def check(options: Options, served: Served) -> None:
@@ -110,40 +111,46 @@ class Runner:
                 return
             self._outputs.check_room()
             async with self._room.of(item.size):
-                failed = await self._one(item, stem)
-            self._journal.note(item, stem, failed)
-            self._on_end(Ended(item, failed))
+                ended = await self._one(item, stem)
+            self._journal.note(item, stem, ended.failed, ended.warnings)
+            self._on_end(ended)
 
-    async def _one(self, item: Item, stem: str) -> str | None:
-        """An image's answers, written; why it failed, where it did."""
+    async def _one(self, item: Item, stem: str) -> Ended:
+        """An image's answers, written. Raises DiskFull, NetworkFailed."""
         try:
             self._runtime.limits.check_bytes(item.size)
             data = await asyncio.to_thread(item.read)
-            files = await self._answers(data)
+            files, warnings = await self._answers(data)
             await asyncio.to_thread(self._outputs.write, stem, files)
         except (DiskFull, NetworkFailed) as error:
             if isinstance(error, NetworkNotFinite):
-                return str(error)
+                return Ended(item, str(error))
             raise
         except TesseraError as error:
-            return str(error)
+            return Ended(item, str(error))
         except OSError as error:
-            return (error.strerror or str(error)).lower()
+            return Ended(item, (error.strerror or str(error)).lower())
         except MemoryError:
-            return "there is not enough memory for it"
+            return Ended(item, "there is not enough memory for it")
         except Exception as error:
             log.exception("%s failed", item.source)
-            return f"it failed: {type(error).__name__}: {error}"
-        return None
+            return Ended(item, f"it failed: {type(error).__name__}: {error}")
+        return Ended(item, warnings=tuple(warnings))
 
-    async def _answers(self, data: bytes) -> dict[str, bytes]:
+    async def _answers(self, data: bytes) -> tuple[dict[str, bytes], list[str]]:
+        """An image's answers by format, and what is told besides."""
         answers: dict[str, bytes] = {}
+        warnings: dict[str, None] = {}
         deadline = time.monotonic() + self._limit_s
         for renderer in self._passes:
-            answers |= await self._answer(data, renderer, deadline)
-        return answers
+            made, told = await self._answer(data, renderer, deadline)
+            answers |= made
+            warnings |= dict.fromkeys(told)
+        return answers, list(warnings)
 
-    async def _answer(self, data: bytes, renderer: Renderer[dict[str, bytes]], deadline: float) -> dict[str, bytes]:
+    async def _answer(
+        self, data: bytes, renderer: Renderer[dict[str, bytes]], deadline: float
+    ) -> tuple[dict[str, bytes], list[str]]:
         """What one pass makes of an image: it waits where the engine is full, or gets another network."""
         tries = 0
         while True:
@@ -151,7 +158,7 @@ class Runner:
             try:
                 answer = await pipeline.segment(task, renderer)
                 self._failures = 0
-                return answer
+                return answer, task.warnings
             except Busy as error:
                 await asyncio.sleep(min(_LONGEST_WAIT_S, error.retry_after_s))
             except NetworkNotFinite:

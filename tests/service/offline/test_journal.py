@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import UsageError
+from service.offline import journal
 from service.offline.journal import NAME, Journal, Order
 from service.offline.outputs import NOTES
 from service.offline.sources import Finder, Item
@@ -22,12 +23,12 @@ def image(folder: Path, name: str = "a.jpg") -> Item:
 
 def test_what_is_done_stays_done_until_the_file_or_its_answer_changes(tmp_path: Path) -> None:
     item = image(tmp_path)
-    journal = Journal.begin(tmp_path, ORDER)
-    assert not journal.is_done(item, ["a.png"])
-    journal.note(item, "a")
-    assert not journal.is_done(item, ["a.png"])  # no answer is there
+    begun = Journal.begin(tmp_path, ORDER)
+    assert not begun.is_done(item, ["a.png"])
+    begun.note(item, "a")
+    assert not begun.is_done(item, ["a.png"])  # no answer is there
     (tmp_path / "a.png").touch()
-    journal.close()
+    begun.close()
     again = Journal.begin(tmp_path, ORDER)
     assert again.is_done(item, ["a.png"])
     assert again.records[item.source].stem == "a"
@@ -40,9 +41,9 @@ def test_what_is_done_stays_done_until_the_file_or_its_answer_changes(tmp_path: 
 
 def test_what_failed_is_tried_again(tmp_path: Path) -> None:
     item = image(tmp_path)
-    journal = Journal.begin(tmp_path, ORDER)
-    journal.note(item, "a", "no image")
-    journal.close()
+    begun = Journal.begin(tmp_path, ORDER)
+    begun.note(item, "a", "no image")
+    begun.close()
     again = Journal.begin(tmp_path, ORDER)
     assert again.records[item.source].failed == "no image"
     assert not again.is_done(item, [])
@@ -51,9 +52,9 @@ def test_what_failed_is_tried_again(tmp_path: Path) -> None:
 
 def test_a_line_that_was_cut_does_not_count_and_is_not_gone_on_with(tmp_path: Path) -> None:
     first, second = image(tmp_path), image(tmp_path, "b.jpg")
-    journal = Journal.begin(tmp_path, ORDER)
-    journal.note(first, "a")
-    journal.close()
+    begun = Journal.begin(tmp_path, ORDER)
+    begun.note(first, "a")
+    begun.close()
     with (tmp_path / NOTES / NAME).open("ab") as file:
         file.write(b'{"source": "/half')
     again = Journal.begin(tmp_path, ORDER)
@@ -75,10 +76,10 @@ def test_a_line_that_was_cut_does_not_count_and_is_not_gone_on_with(tmp_path: Pa
 )
 def test_another_order_is_refused_and_begins_anew_where_that_is_said(tmp_path: Path, order: Order, said: str) -> None:
     item = image(tmp_path)
-    journal = Journal.begin(tmp_path, ORDER)
+    begun = Journal.begin(tmp_path, ORDER)
     (tmp_path / "a.png").touch()
-    journal.note(item, "a")
-    journal.close()
+    begun.note(item, "a")
+    begun.close()
     with pytest.raises(UsageError, match=said):
         Journal.begin(tmp_path, order)
     anew = Journal.begin(tmp_path, order, overwrite=True)
@@ -93,15 +94,17 @@ def test_a_journal_that_names_files_elsewhere_has_none_of_them_removed(tmp_path:
     victim.touch()
     out = tmp_path / "out"
     out.mkdir()
-    journal = Journal.begin(out, ORDER)
-    journal.note(image(tmp_path), "../victim")
-    journal.close()
+    begun = Journal.begin(out, ORDER)
+    begun.note(image(tmp_path), "../victim")
+    begun.close()
     Journal.begin(out, ORDER, overwrite=True).close()
     assert victim.exists()
 
 
 def test_a_damaged_journal_is_said_and_not_overwritten(tmp_path: Path) -> None:
+    assert journal.known(tmp_path) is None
     (tmp_path / NOTES).mkdir()
-    (tmp_path / NOTES / NAME).write_text("no journal\n")
-    with pytest.raises(UsageError, match="damaged"):
-        Journal.begin(tmp_path, ORDER)
+    for text in ("no journal\n", "", '{"journal": 99}\n'):
+        (tmp_path / NOTES / NAME).write_text(text)
+        with pytest.raises(UsageError, match="damaged"):
+            Journal.begin(tmp_path, ORDER)

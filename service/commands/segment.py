@@ -1,0 +1,190 @@
+"""`tessera segment`: images in files, folders, patterns and archives → label maps in a tree like theirs.
+
+    tessera segment photos --out labels
+    tessera segment photos 'more/**/*.tif' scans.zip --out labels --format png,overlay --crf fast
+
+Knows nothing of pixels: what is named is found, done and written by `service/offline/`. Every option of POST /segment
+is an option here, made from the same model.
+"""
+
+import asyncio
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from models.errors import UsageError
+from models.lock import locked
+from models.terminal.progress import exit_code, say
+from service.commands.option_flags import option, parameters, spelled_out
+from service.commands.segment_run import SegmentRun
+from service.errors import explain, nearest, printable, quoted
+from service.formats import registry
+from service.inference.options import Options, descriptions
+from service.offline import journal, sources
+from service.offline.engine import generous
+from service.offline.outputs import NOTES, Outputs
+from service.offline.runner import Todo, passes
+from service.offline.sources import Found
+from service.settings import Settings, check_bundles
+
+_ELSEWHERE = ("model", "format", "priority")  # --bundle, --format of several; nobody else waits
+_FEW = 5
+
+app = typer.Typer(add_completion=False, help="Images to label maps, without a server.")
+
+
+def segment() -> None:
+    """The command, with words as people type them."""
+    app(args=spelled_out(sys.argv[1:], Options, _ELSEWHERE))
+
+
+def _command() -> Callable[..., None]:
+    """`_run` as typer takes it, with an option for each of Options' fields."""
+    paths = inspect.Parameter(
+        "paths",
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        annotation=Annotated[
+            list[str],
+            typer.Argument(
+                metavar="PATH…",
+                help="Files, folders, patterns in quotes, zip archives; @LIST or - for a list of them, one a line.",
+                show_default=False,
+            ),
+        ],
+    )
+    formats = f"One or several of {', '.join(registry.names())}, separated by commas."
+    own = [
+        option("out", Path, inspect.Parameter.empty, help="The folder of the answers.", show_default=False),
+        option("format", str, "png", help=formats),
+        option("bundle", Path | None, None, help="The bundle's folder; else the default.", show_default=False),
+        option("workers", int, 0, min=0, max=1024, help="Threads that decode and encode images; 0: one for each core."),
+        option("overwrite", bool, False, help="Begin anew where answers of other options, or other files, are."),
+        option("dry_run", bool, False, help="List the images and what would be written, and end."),
+    ]
+
+    def command(**given: Any) -> None:
+        _run(**given)
+
+    command.__doc__ = """Segment images in files, folders, patterns in quotes and zip archives, without a server.
+
+    What is done stays done: the same command goes on where the last one ended, however it ended.
+
+    $ tessera segment photos --out labels --format png,overlay
+    """
+    command.__signature__ = inspect.Signature([paths, *own, *parameters(Options, _ELSEWHERE)])  # type: ignore[attr-defined]
+    return command
+
+
+app.command()(_command())
+
+
+def _run(
+    paths: list[str],
+    out: Path,
+    format: str,
+    bundle: Path | None,
+    workers: int,
+    overwrite: bool,
+    dry_run: bool,
+    **given: str | None,
+) -> None:
+    console = Console(stderr=True)
+    with exit_code(console):
+        options, formats = _options(given), _formats(format)
+        settings = _settings(bundle, workers, several=len(passes(formats, options)) > 1)
+        with sources.find(paths, without=[out]) as found:
+            _check_apart(out, found)
+            _told(console, found)
+            outputs = Outputs(out, formats)
+            before = journal.known(out)
+            stems = outputs.stems(found.items, before or {})
+            todo = [Todo(item, stem) for item, stem in zip(found.items, stems, strict=True)]
+            if dry_run:
+                _listed(console, todo, outputs)
+                return
+            if before is None and not overwrite:
+                _check_free(outputs, todo)
+            with locked(out / NOTES, doing="segments"):
+                run = SegmentRun(console, outputs, options, formats, settings, without=(*_ELSEWHERE, "timeout_ms"))
+                asyncio.run(run.go(todo, overwrite=overwrite))
+        if run.failed or found.unusable:
+            raise typer.Exit(1)
+
+
+def _options(given: dict[str, str | None]) -> Options:
+    try:
+        return Options.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise UsageError(explain(error.errors(), descriptions(Options))) from None
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    formats = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    known = registry.names()
+    for format in formats:
+        if format not in known:
+            hint = registry.hint(format) or nearest(format.lower(), known)
+            raise UsageError(f"--format: no such format: {quoted(format)}{hint}; there are {', '.join(known)}")
+    if not formats:
+        raise UsageError(f"--format: name one or several of {', '.join(known)}")
+    return formats
+
+
+def _settings(bundle: Path | None, workers: int, *, several: bool) -> Settings:
+    """The environment's, with what was typed; one bundle.
+
+    several  whether an image passes the network more than once, which its cache then spares
+    """
+    settings = Settings.from_env(os.environ)
+    changes: dict[str, Any] = {"bundles": settings.bundles[:1] if bundle is None else (bundle,)}
+    if workers:
+        changes["workers"] = workers
+    if not several and "cache_bytes" not in settings.model_fields_set:
+        changes["cache_bytes"] = 0
+    settings = generous(settings.model_copy(update=changes))
+    check_bundles(settings)
+    return settings
+
+
+def _told(console: Console, found: Found) -> None:
+    """Says what cannot be taken. Raises UsageError where nothing is left."""
+    for one in found.unusable:
+        say(console, f"skipped: {printable(str(one.path))}: {one.reason}")
+    others = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in found.left_out.most_common(_FEW))
+    if not found.items:
+        raise UsageError(f"there is no image to segment{f'; of other files there are {others}' if others else ''}")
+    if others:
+        say(console, f"left out, by their names: {others}")
+
+
+def _listed(console: Console, todo: Sequence[Todo], outputs: Outputs) -> None:
+    for item, stem in todo:
+        print(f"{printable(item.source)} → {printable(', '.join(outputs.files(stem)))}")
+    say(console, f"{len(todo)} images; nothing was written")
+
+
+def _check_apart(out: Path, found: Found) -> None:
+    """Raises UsageError where answers would lie among the images of a folder, and be taken for some the next time."""
+    for folder in found.walked:
+        if folder.resolve().is_relative_to(out.resolve()):
+            raise UsageError(
+                f"--out {out} is, or holds, the images' folder {folder}; name another, such as {out / 'labels'}"
+            )
+
+
+def _check_free(outputs: Outputs, todo: Sequence[Todo]) -> None:
+    """Raises UsageError where an answer would take the place of a file that no run of ours has written."""
+    for one in todo if outputs.folder.exists() else ():
+        for file in outputs.files(one.stem):
+            if os.path.lexists(outputs.folder / file):
+                raise UsageError(
+                    f"{outputs.folder / file} is there, and was not written here before; name another --out, or give"
+                    " --overwrite"
+                )
