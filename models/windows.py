@@ -162,12 +162,19 @@ class Blend:
         cells = self.layout.window[0] // self.layout.cell, self.layout.window[1] // self.layout.cell
         if maps.shape[1:] != cells:
             maps = np.concatenate([strip for _, strip in assign.upsampled(maps, cells)], axis=1)
-        if self._sums is None:
-            self._sums = np.zeros((len(maps), cells[0], self.layout.grid[1]), np.float32)
+        self.add_nothing(len(maps))
+        assert self._sums is not None
         down, across = self.layout.weights
         start = self.layout.columns[window.column]
         weight = down[window.row][:, None] * across[window.column]
         self._sums[:, :, start : start + cells[1]] += maps * weight
+
+    def add_nothing(self, channels: int) -> None:
+        """Windows of the current row may be left out: where none shows a cell, its maps are 0."""
+        if self._sums is None:
+            self._sums = np.zeros(
+                (channels, self.layout.window[0] // self.layout.cell, self.layout.grid[1]), np.float32
+            )
 
     def finish_row(self) -> Strip:
         """All windows of the current row were added: the rows of the image that no later one changes."""

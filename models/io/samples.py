@@ -34,11 +34,12 @@ class NoSuchPart(ImageError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What `decode` accepts: bytes, megapixels, longest side in pixels."""
+    """What `decode` accepts: bytes, megapixels, longest side in pixels; `setting` says how many megapixels."""
 
     max_bytes: int = 32 * 2**20
     max_mpx: float = 50.0
     max_side_px: int = 32768
+    setting: str = "TESSERA_MAX_MPX"
 
     @property
     def max_held_bytes(self) -> int:
@@ -60,7 +61,7 @@ class Limits:
         mpx = height * width / 1e6
         if mpx > self.max_mpx:
             raise ImageTooLarge(
-                f"{width}×{height} is {mpx:.1f} Mpx; the limit is {self.max_mpx:g} Mpx (TESSERA_MAX_MPX):"
+                f"{width}×{height} is {mpx:.1f} Mpx; the limit is {self.max_mpx:g} Mpx ({self.setting}):"
                 " send a smaller image"
             )
         if max(height, width) > self.max_side_px:

@@ -1,0 +1,156 @@
+"""Files that are too large to be held: segmented window by window, from the file to a file.
+
+Knows nothing of HTTP. A GeoTIFF, or any TIFF, becomes a cloud-optimized GeoTIFF of the same size and place.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from models import region_stats
+from models.deadline import Deadline
+from models.io import geotiff, tiff_directory, tiff_georeference, tiff_rows
+from models.io.rows import RowSource
+from models.io.samples import Choice, Limits, UnsupportedImage
+from models.manifest import Manifest
+from models.region_stats import Area
+from models.types import Array
+from service.formats.result import NO_DATA, ClusterStyle
+from service.inference import windowed
+from service.inference.options import Options
+from service.inference.windowed import Part, Predict, Progress
+
+LIMITS = Limits(max_bytes=2**50, max_mpx=100_000.0, max_side_px=1_000_000, setting="TESSERA_MAX_FILE_MPX")
+
+
+class LabelSink(Protocol):
+    """Where labels go."""
+
+    def write(self, top: int, left: int, labels: Array) -> None:
+        """Those of a window [h, w], whose upper left pixel is (top, left)."""
+        ...
+
+
+class LargeAnswer(NamedTuple):
+    """What was segmented.
+
+    size     (H, W) of the label map;  windows  the network was asked for;  areas  where the picture holds data
+    seconds  that it took, and those of them that the network did
+    """
+
+    size: tuple[int, int]
+    windows: int
+    areas: list[Area]
+    valid_fraction: float
+    depth_rule: str | None
+    pages: int
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def choice_of(options: Options, manifest: Manifest) -> Choice:
+    """What of a file windows are cut from: its full size, or the level that the options name."""
+    choice = options.choice(manifest.input)
+    return choice if choice.level is not None else replace(choice, level=0, enough=None)
+
+
+@contextmanager
+def open_rows(path: Path, choice: Choice, limits: Limits = LIMITS) -> Iterator[RowSource]:
+    """A file's rows. Raises ImageError and its kin, and OSError."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head not in tiff_directory.MAGIC:
+        raise UnsupportedImage(
+            f"{path.name} is no TIFF, and of large files only those are read in windows; convert it: gdal_translate -of"
+            " COG in out.tif"
+        )
+    with tiff_rows.open_rows(path, limits, choice) as rows:
+        yield rows
+
+
+def segment_large(
+    path: Path,
+    out: Path,
+    manifest: Manifest,
+    predict: Predict,
+    options: Options,
+    *,
+    style: ClusterStyle,
+    table: Array,
+    limits: Limits = LIMITS,
+    until: Deadline | None = None,
+    progress: Progress | None = None,
+) -> LargeAnswer:
+    """A file's label map, written to another.
+
+    predict  of `windowed`;  style, table  of the model's clusters, and which stands for each (`Clusters.table`)
+    until    after which DeadlineExceeded is raised, or once it is cancelled: nothing is left of `out` then
+    progress  told of the windows that are done, and of how many there are
+
+    Raises ImageError and its kin, BadOption, UsageError where GeoTIFF cannot be written, and OSError.
+    """
+    choice = choice_of(options, manifest)
+    with open_rows(path, choice, limits) as source:
+        place = tiff_georeference.load(path, page=options.page, level=choice.level or 0)
+
+        def sink() -> AbstractContextManager[LabelSink]:
+            return geotiff.LabelMapWriter(out, source.size, place, names=style.names, colors=style.colors)
+
+        return write_labels(source, sink, manifest, predict, options, table=table, until=until, progress=progress)
+
+
+def write_labels(
+    source: RowSource,
+    sink: Callable[[], AbstractContextManager[LabelSink]],
+    manifest: Manifest,
+    predict: Predict,
+    options: Options,
+    *,
+    table: Array,
+    until: Deadline | None = None,
+    progress: Progress | None = None,
+) -> LargeAnswer:
+    """All rows of a picture to where labels go; one strip is written while the network sees the next."""
+    keep = options.nodata == "keep"
+    began, count = time.monotonic(), len(manifest.clusters)
+    ids = np.arange(NO_DATA + 1, dtype=np.uint8)
+    ids[:count] = table
+    areas: list[Area] = []
+
+    def write(part: Part) -> list[Area]:
+        labels = part.labels()
+        counted = labels if part.valid is None else np.where(part.valid, labels, NO_DATA)
+        found = _below(region_stats.compute(counted, count, ignored=NO_DATA), part.rows[0])
+        to.write(part.rows[0], 0, ids[counted if keep else labels])
+        return found
+
+    with sink() as to, ThreadPoolExecutor(1, "labels") as writer:
+        before = None
+        for part in windowed.parts(source, manifest, predict, skip=keep, until=until, progress=progress):
+            if before is not None:
+                areas += before.result()
+            before = writer.submit(write, part)
+        if before is not None:
+            areas += before.result()
+    areas = region_stats.merge(areas, table)
+    return LargeAnswer(
+        source.size,
+        len(windowed.layout_of(source.size, manifest)),
+        areas,
+        sum(area.pixels for area in areas) / (source.size[0] * source.size[1]),
+        source.depth_rule,
+        source.pages,
+        source.warnings,
+        time.monotonic() - began,
+    )
+
+
+def _below(areas: list[Area], top: int) -> list[Area]:
+    """Of rows that begin at `top`."""
+    return [area._replace(bbox=(area.bbox[0], area.bbox[1] + top, *area.bbox[2:])) for area in areas]
