@@ -16,7 +16,7 @@ import numpy as np
 
 from models.types import Array
 
-_VERSION = 8  # of the functions in the C files: a library built from others is left alone
+_VERSION = 9  # of the functions in the C files: a library built from others is left alone
 _TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64, "d": ctypes.c_double}  # an array, numbers
 _SIGNATURES = {
     "tessera_labels": "annn" + "aaan" + "aaan" + "a",
@@ -29,6 +29,10 @@ _SIGNATURES = {
     "tessera_felzenszwalb": "ann" + "an" + "aan" + "a",
     "tessera_clahe": "annda",
     "tessera_brush": "anaa",
+    "tessera_run_lengths": "annnn" + "aaa",
+    "tessera_release": "an",
+    "tessera_erase_specks": "annnna",
+    "tessera_regions": "ann" + "ann" + "nnn" + "aa",
 }
 _BRIEF = 2**17  # floats that are looked through in less time than giving the interpreter's lock away and back may take
 
@@ -39,6 +43,21 @@ class Axis(NamedTuple):
     low: Array
     high: Array
     weight: Array
+
+
+class Rings(NamedTuple):
+    """Regions of a label map, and what goes around them.
+
+    points  int32 [n, 2]: corners x, y, ring after ring, each closed
+    rings   int64 [r, 2]: each one's region and first point; a region's outline comes before its holes
+    ids     int32 [m];  pixels  int64 [m];  sums  float64 [m] of margins: by region
+    """
+
+    points: Array
+    rings: Array
+    ids: Array
+    pixels: Array
+    sums: Array
 
 
 class Counted(NamedTuple):
@@ -70,7 +89,7 @@ def _library() -> ctypes.CDLL | None:
             continue
         for name, signature in _SIGNATURES.items():
             getattr(library, name).argtypes = [_TYPES[letter] for letter in signature]
-        library.tessera_blend.restype = library.tessera_lookup16.restype = None
+        library.tessera_blend.restype = library.tessera_lookup16.restype = library.tessera_release.restype = None
         return library
     return None
 
@@ -174,6 +193,66 @@ def finite(values: Array) -> bool | None:
     return bool(library.tessera_finite(_at(values), values.size))
 
 
+def run_lengths(labels: Array, *, text: bool, ignored: int) -> tuple[list[bytes], Array] | None:
+    """COCO's run lengths of every id of a label map, and its pixels.
+
+    labels   uint8 [H, W];  ignored  an id that is left out, or -1
+    returns  [256] of characters, or of uint32 where `text` is False, empty for ids that are absent; int64 [256]
+    """
+    library = _library()
+    if library is None or labels.dtype != np.uint8 or labels.size >= 2**32:
+        return None
+    labels = np.ascontiguousarray(labels)
+    places, sizes, pixels = (ctypes.c_void_p * 256)(), np.zeros(256, np.int64), np.zeros(256, np.int64)
+    if library.tessera_run_lengths(_at(labels), *labels.shape, text, ignored, places, _at(sizes), _at(pixels)):
+        return None
+    try:
+        return [
+            ctypes.string_at(at, size) if at else b"" for at, size in zip(places, sizes.tolist(), strict=True)
+        ], pixels
+    finally:
+        library.tessera_release(places, len(places))
+
+
+def erase_specks(labels: Array, smallest: int, value: int) -> Array | None:
+    """uint8 [H, W] of the same, `value` in connected regions of fewer than `smallest` pixels."""
+    library = _library()
+    if library is None or labels.dtype != np.uint8 or labels.size >= 2**31:
+        return None
+    labels = np.ascontiguousarray(labels)
+    out = labels.copy()
+    return None if library.tessera_erase_specks(_at(labels), *labels.shape, smallest, value, _at(out)) else out
+
+
+def regions(labels: Array, margin: Array | None, smallest: int, ignored: int, most: int) -> Rings | None:
+    """Connected regions of a label map and their rings.
+
+    labels    uint8 [H, W];  margin  float32 of any size that shows the same picture
+    smallest  pixels of a region;  ignored  an id that is left out, or -1
+    most      corners of all of them: OverflowError where there are more
+    """
+    library = _library()
+    if library is None or labels.dtype != np.uint8 or labels.size >= 2**31:
+        return None
+    labels = np.ascontiguousarray(labels)
+    margin = None if margin is None else np.ascontiguousarray(margin, np.float32)
+    place, mh, mw = (0, 0, 0) if margin is None else (_at(margin), *margin.shape)
+    at, counts = (ctypes.c_void_p * 5)(), np.zeros(3, np.int64)
+    chosen = smallest, ignored, most
+    failed = library.tessera_regions(_at(labels), *labels.shape, place, mh, mw, *chosen, at, _at(counts))
+    if failed == 3:
+        raise OverflowError(f"more than {most} corners")
+    if failed:
+        return None
+    points, rings, found = counts.tolist()
+    shapes: list[tuple[int, ...]] = [(points, 2), (rings, 2), (found,), (found,), (found,)]
+    kinds = (np.int32, np.int64, np.int32, np.int64, np.float64)
+    try:
+        return Rings(*map(_copied, at, shapes, kinds))
+    finally:
+        library.tessera_release(at, len(at))
+
+
 def felzenszwalb(image: Array, kernel: Array, scales: Array, smallest: Array) -> Array | None:
     """Regions of even color at every scale; None also where one scale has more than 65,535.
 
@@ -236,3 +315,11 @@ def _axis(axis: Axis) -> tuple[int, int, int, int]:
 
 def _at(array: Array) -> int:
     return int(array.ctypes.data)
+
+
+def _copied(at: int | None, shape: tuple[int, ...], kind: Any) -> Array:
+    """An array of what a kernel has left there."""
+    out = np.empty(shape, kind)
+    if at and out.size:
+        ctypes.memmove(_at(out), at, out.nbytes)
+    return out

@@ -9,7 +9,7 @@
 
 #include <float.h>
 
-#define VERSION 8 /* of the library's functions; models/native/bindings.py asks for the same */
+#define VERSION 9 /* of the library's functions; models/native/bindings.py asks for the same */
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
@@ -19,23 +19,6 @@ PUBLIC int tessera_version(void) { return VERSION; }
 
 static inline float smaller(float a, float b) { return a < b ? a : b; }
 static inline float larger(float a, float b) { return a > b ? a : b; }
-
-/* How many of the `count` bytes from `at` on equal the first; count is at least 1. */
-static inline int64_t run_length(const uint8_t *at, int64_t count) {
-    int64_t length = 1;
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    const uint64_t same = at[0] * UINT64_C(0x0101010101010101);
-    for (; length + 8 <= count; length += 8) {
-        uint64_t eight;
-        memcpy(&eight, at + length, 8);
-        if (eight != same)
-            return length + (__builtin_ctzll(eight ^ same) >> 3);
-    }
-#endif
-    while (length < count && at[length] == at[0])
-        length++;
-    return length;
-}
 
 /* ---- labels ---------------------------------------------------------------------------------------------------- */
 

@@ -25,4 +25,21 @@
 
 #define LANES 16 /* values done at once: what the widest vectors hold of floats */
 
+/* How many of the `count` bytes from `at` on equal the first; count is at least 1. */
+static inline int64_t run_length(const uint8_t *at, int64_t count) {
+    int64_t length = 1;
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    const uint64_t same = at[0] * UINT64_C(0x0101010101010101);
+    for (; length + 8 <= count; length += 8) {
+        uint64_t eight;
+        memcpy(&eight, at + length, 8);
+        if (eight != same)
+            return length + (__builtin_ctzll(eight ^ same) >> 3);
+    }
+#endif
+    while (length < count && at[length] == at[0])
+        length++;
+    return length;
+}
+
 #endif
