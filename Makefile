@@ -4,6 +4,7 @@
 #   make test                                                      the tests
 #   make check                                                     format, lint, types, floor plan
 #   make train-demo                                                training, on drawn streets, in a minute or two
+#   make clients                                                   other people's programs, for tests/clients
 #   make lock [UPGRADE=1]; make audit                              requirements/ made anew; what is known against it
 #   make torture [ONLY=4,12,A]; make fuzz [SECONDS=600]; make api-check    hostile clients, failing machines (docs/reliability.md)
 PYTHON ?= python3
@@ -35,10 +36,10 @@ KERNELS := $(wildcard models/native/*.c models/native/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
 
 .PHONY: help serve train test test-all torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
-	lock audit clean
+	clients lock audit clean
 
 help:
-	@sed -n '2,8s/^# *//p' Makefile
+	@sed -n '2,9s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $${BUNDLE:+--bundle "$$BUNDLE"}
@@ -142,6 +143,15 @@ oracle: $(TRAIN)/.ready
 	@echo 'cython<3' > $(TRAIN)/constraints.txt
 	CYTHON_FORCE_REGEN=1 $(TRAIN)/bin/python -m pip install --pre --build-constraint $(TRAIN)/constraints.txt -e '.[crf]'
 
+# Programs that want older packages than ours, loosely: tests/integration/test_clients.py asks a server by them.
+clients: .venv-clients/.ready
+
+.venv-clients/.ready: pyproject.toml
+	@$(PYTHON) -m venv --clear .venv-clients
+	@.venv-clients/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@.venv-clients/bin/python -m pip install --quiet --group clients
+	@touch $@
+
 $(TOOLS)/.ready: requirements/build.txt requirements/tools.txt
 	@$(PYTHON) -m venv --clear $(TOOLS)
 	@$(TOOLS)/bin/python $(HASHED) -r requirements/build.txt -r requirements/tools.txt
@@ -157,4 +167,4 @@ audit:
 	@$(TOOLS)/bin/python -m requirements.audit $(AUDIT)
 
 clean:
-	rm -rf .venv .venv-unlocked .venv-train .venv-train-unlocked .venv-serve .venv-serve-unlocked $(TOOLS)
+	rm -rf .venv .venv-unlocked .venv-train .venv-train-unlocked .venv-serve .venv-serve-unlocked .venv-clients $(TOOLS)

@@ -3,11 +3,14 @@
 Knows nothing of clusters, files or networks: a code on the patch grid in, cosines at any size out.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from models.assign import Interpolation, similarities, upsampled
 from models.types import WHOLE, Array, Box
 
+LIKE = 0.5  # cosine from which a pixel counts as like the one that was pointed at
 _EPS = 1e-10
 
 
@@ -33,3 +36,15 @@ def similarity(
     strips = similarities(products, code, size, "cosine", box, interpolation)
     cosines: Array = np.concatenate([strip[0] for _, strip in strips])
     return np.clip(cosines, -1.0, 1.0, out=cosines)
+
+
+def alike(meant: Sequence[Array], other: Sequence[Array] = (), threshold: float = LIKE) -> Array:
+    """bool [H, W]: pixels like one that is meant, and less like all that are not.
+
+    meant, other  cosines float32 [H, W] with each pixel that was pointed at, one at least that is meant
+    """
+    likest: Array = np.maximum.reduce(list(meant))
+    mask: Array = likest >= threshold
+    for cosines in other:
+        mask = mask & (likest > cosines)
+    return mask

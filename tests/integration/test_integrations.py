@@ -2,7 +2,8 @@
 
 A page's ```python and ```bash blocks run in order, in one folder that holds street.jpg; a ```text block is what the one
 before it prints. `localhost:8000` is the test's own server. A page whose first line is `<!-- needs: module -->` is
-skipped where that cannot be imported; other languages (```xml, ```yaml, ```json) are not run.
+skipped where that cannot be imported; one whose first line is `<!-- in .venv-clients -->` is run by what `make clients`
+installs; other languages (```xml, ```yaml, ```json) are not run.
 """
 
 import importlib.util
@@ -20,6 +21,7 @@ from service.settings import embedded
 from tests.service.process import process
 
 ROOT = Path(__file__).parents[2]
+CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 PAGES = sorted(page for page in (ROOT / "docs" / "integrations").glob("*.md") if page.stem != "README")
 _BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -33,19 +35,24 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_snippets_print_what_the_page_shows(page: Path, address: str, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
+    python, home = sys.executable, os.environ["HOME"]
+    if text.startswith("<!-- in .venv-clients -->"):
+        if not CLIENTS.exists():
+            pytest.skip("other people's clients are not installed: make clients")
+        python, home = str(CLIENTS), str(tmp_path)
     for needed in re.findall(r"<!-- needs: (.*?) -->", text.split("\n", 1)[0]):
         for module in needed.split(", "):
             if importlib.util.find_spec(module) is None:
                 pytest.skip(f"{module} is not installed")
     shutil.copy(ROOT / "docs" / "street.jpg", tmp_path)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+    path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "HOME": home}
     printed = None
     for language, code in _BLOCK.findall(text):
         if language == "text":
             assert printed == code, f"{page.name} shows\n{code}\nand this was printed\n{printed}"
             continue
-        command = [sys.executable, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
+        command = [python, "-c"] if language == "python" else ["bash", "-euo", "pipefail", "-c"]
         done = subprocess.run(
             [*command, code.replace("localhost:8000", address)],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,

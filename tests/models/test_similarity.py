@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.assign import upsampled
-from models.similarity import similarity
+from models.similarity import LIKE, alike, similarity
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.125, 0.0, 0.75, 1.0)])
@@ -24,3 +24,11 @@ def test_it_is_the_cosine_of_the_upsampled_codes(box: tuple[float, float, float,
 def test_a_pixel_outside_is_refused() -> None:
     with pytest.raises(ValueError, match="outside of 20×10"):
         similarity(np.ones((2, 3, 3), np.float32), (10, 0), (10, 20))
+
+
+def test_what_is_alike_is_near_one_that_is_meant_and_nearer_than_to_the_others() -> None:
+    meant = [np.array([[0.9, LIKE, 0.2, 0.6]], np.float32), np.array([[0.1, 0.1, 0.7, 0.6]], np.float32)]
+    assert alike(meant).tolist() == [[True, True, True, True]]
+    assert alike(meant[:1]).tolist() == [[True, True, False, True]]
+    assert alike(meant, [np.array([[0.95, 0.4, 0.6, 0.6]], np.float32)]).tolist() == [[False, True, True, False]]
+    assert alike(meant, threshold=0.65).tolist() == [[True, False, True, False]]
