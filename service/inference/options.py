@@ -120,6 +120,12 @@ class Options(ImageOptions):
         description="pixels that the file calls invalid: fill (labels there too) or keep (255 in every label map)",
     )
     confidence: bool = Field(default=False, description="true or false: add the margin map to the JSON answer")
+    tile: Literal["auto", "never", "always"] = Field(
+        default="auto",
+        description="auto (windows for georeferenced rasters of at least 4 times the network's input, one pass for all"
+        " else), never (one pass, the whole shrunk to the network's input) or always (windows at the image's own scale,"
+        " scores blended)",
+    )
 
     @field_validator("format")
     @classmethod

@@ -40,10 +40,16 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
     table, style = served.clusters.table(options.k), served.clusters.style
     full = options.confidence or renderer.margin == "full"
     wants_margin = renderer.margin is not None or runtime.sampled()
+    if options.refine and options.tile == "always":
+        raise BadOption("tile: edges are not refined in windows; leave tile=always out, or crf")
     photo = renderer.photo or (options.refine is not None and options.crf_size == "source")
     with task.admitted():
         output = await task.network_output(
-            code=wants_margin or options.refine is not None, photo=photo, before_crf=on_cpu(task)
+            code=wants_margin or options.refine is not None,
+            photo=photo,
+            before_crf=on_cpu(task),
+            tile="never" if options.refine else options.tile,
+            margin="full" if full else renderer.margin,
         )
         await task.hold_pixels(output, photo=photo, fitted=options.refine is not None)
         if min(output.source) < (cell := task.manifest.code.stride):
@@ -147,12 +153,17 @@ def _merged(labels: Array, table: Array) -> Array:
 
 def _labels(task: ImageTask[Options], output: NetworkOutput) -> Array:
     """The network's own ids uint8 [H, W] at the source's size."""
+    if output.labels is not None:
+        return output.labels.copy()  # what was erased in one answer is in the next
     how = task.manifest.code.interpolation
     return assign.labels(output.scores, output.source, output.box, interpolation=how)
 
 
-def _margin(task: ImageTask[Options], output: NetworkOutput, *, full: bool) -> Array:
-    """How clearly each place was decided: at the source's size when asked for, else on the patch grid."""
+def _margin(task: ImageTask[Options], output: NetworkOutput, *, full: bool) -> Array | None:
+    """How clearly each place was decided: at the source's size when asked for, else on the patch grid; None where an
+    image was seen in windows and nobody asked."""
+    if output.labels is not None:
+        return None if output.margin is None else output.margin.copy()
     grid, box, code = output.scores.shape[1:], output.box, task.manifest.code
     small = (max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3])))
     return assign.margin(

@@ -84,6 +84,7 @@ class NetworkOutput:
     needed to find the way back to the image's own size, and what its file says.
 
     large  answers of this size have threads of their own;  slow  its pixels are not decoded by whoever needs them
+    labels, margin  of an image that was seen in windows, in place of scores and code: uint8 [H, W]; float32 of any size
     """
 
     scores: Array
@@ -93,13 +94,12 @@ class NetworkOutput:
     facts: Facts
     large: bool = False
     slow: bool = False
+    labels: Array | None = None
+    margin: Array | None = None
 
     @property
     def nbytes(self) -> int:
         """Held in memory."""
         valid = self.facts.valid
-        return (
-            self.scores.nbytes
-            + (0 if self.code is None else self.code.nbytes)
-            + (0 if valid is None else valid.bits.nbytes)
-        )
+        arrays = (self.scores, self.code, self.labels, self.margin, None if valid is None else valid.bits)
+        return sum(array.nbytes for array in arrays if array is not None)

@@ -26,6 +26,7 @@ from service.settings import Settings
 _AHEAD = 2  # images of a key, for each thread of the CRF, that may be between their network and their CRF's end
 _HANGS = 2  # times as long as a request may take, and a job hangs: its request has long been answered
 _LEAST_DECODERS = 2  # one file that takes long is not in everybody's way
+_LEAST_IN_WINDOWS = 2  # one image that takes long is not in everybody's way
 _SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
 
 
@@ -35,6 +36,7 @@ class Runtime:
 
     workers      decode images and encode answers
     large        does the same for large images, half as many at once as there are cores: no small one waits behind them
+    windows      waits for the network, which sees the windows of images one after the other
     decoding     waits for decoder processes (`decoders`), which read what no header bounds: one thread for each of them
     crf_workers  refine: the CRF takes a second where the rest takes milliseconds, and must not stand in front of it
     before_crf   who may pass the network meanwhile: a flood's that ran ahead would slow down the CRFs of everybody
@@ -50,6 +52,7 @@ class Runtime:
     refined_labels: SingleFlightCache[Array]
     workers: Batcher[Callable[[], Any], Any]
     large: Batcher[Callable[[], Any], Any]
+    windows: Batcher[Callable[[], Any], Any]
     decoding: Batcher[Callable[[], Any], Any]
     crf_workers: Batcher[Callable[[], Any], Any]
     before_crf: Backpressure
@@ -81,6 +84,7 @@ class Runtime:
             SingleFlightCache(settings.cache_bytes // 4),
             thread_pool("worker", workers, longest_s),
             thread_pool("large", max(1, cores // 2), longest_s),
+            thread_pool("windows", max(_LEAST_IN_WINDOWS, cores), longest_s),
             thread_pool("decoding", max(_LEAST_DECODERS, cores), longest_s),
             thread_pool("crf", workers, longest_s),
             Backpressure(_AHEAD * workers),
@@ -96,7 +100,7 @@ class Runtime:
 
     def tend(self, elapsed_s: float) -> None:
         """Replace what hangs or has died of the threads; `elapsed_s` since the last call."""
-        for pool in (self.workers, self.large, self.decoding, self.crf_workers):
+        for pool in (self.workers, self.large, self.windows, self.decoding, self.crf_workers):
             pool.tend(elapsed_s)
         if self.gpu is not None:
             self.gpu.tend(elapsed_s)
@@ -106,6 +110,7 @@ class Runtime:
         for part in (
             self.workers,
             self.large,
+            self.windows,
             self.decoding,
             self.crf_workers,
             self.gpu,

@@ -7,24 +7,30 @@ the network says of an image is kept for a while (`result_cache.py`): other opti
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
 
 from models.deadline import Deadline, DeadlineExceeded
+from models.io import tiff_directory, tiff_georeference
 from models.io.decode import header_is_bounded, inspect
 from models.io.decoder_pool import Reading
 from models.io.pixels import Pixels
 from models.io.samples import Choice, Decoded, Encoded, NoSuchPart
 from models.manifest import Manifest
 from models.preprocess import Fit, fit
-from models.types import Array
+from models.types import WHOLE, Array
+from models.windows import MUCH_LARGER, shrinks
 from service.errors import Busy, DeadlinePassed
+from service.formats.registry import Margin
 from service.inference.options import ImageOptions
 from service.inference.results import Facts, NetworkOutput
 from service.inference.runtime import Runtime
+from service.inference.windowed import ArrayRows, labelled, layout_of, through_queue
 from service.repository.served_model import Served
 from service.scheduling.admission import Ticket
 from service.scheduling.batcher import Batcher
@@ -32,6 +38,7 @@ from service.timings import Timings
 
 O = TypeVar("O", bound=ImageOptions)  # noqa: E741
 T = TypeVar("T")
+Tile = Literal["auto", "never", "always"]
 _INLINE_BYTES = 2**18  # hashing more than this is worth a thread
 _LARGE_BYTES = (
     64 * 2**20
@@ -39,6 +46,8 @@ _LARGE_BYTES = (
 _SHORT_S = 0.1  # of decoding: what takes longer goes where small images do not wait
 _STOPPABLE_S = 0.5  # what takes longer goes where it can be ended
 _REFINED_BYTES_PER_PX = 4  # of the answer, that refining holds: labels, and the guide of the fast way
+_WINDOWED_BYTES = 5  # of a pixel of an image in windows: itself, whether it is valid, its label
+_MARGIN_BYTES = 4  # and its margin
 _BYTES_PER_PX = 7  # that a decoder holds at least: the pixels, and a copy that a network's input is made from
 
 
@@ -151,11 +160,20 @@ class ImageTask(Generic[O]):
                     self._photo = encoded.decode().image
         return self._photo
 
-    async def network_output(self, *, code: bool, photo: bool = False, before_crf: bool = False) -> NetworkOutput:
+    async def network_output(
+        self,
+        *,
+        code: bool,
+        photo: bool = False,
+        before_crf: bool = False,
+        tile: Tile = "never",
+        margin: Margin = None,
+    ) -> NetworkOutput:
         """What the network says of the image, from this pass or an earlier one; with its code, if it is wanted.
 
         photo       the photo is needed afterwards: its pixels are kept
         before_crf  the CPU's follows: a pass waits until few enough of the caller's images are as far
+        tile        whether it is seen in windows;  margin  that labels made of these come with
         """
         data, cache = self.data, self.runtime.network_outputs
         if cache.on:
@@ -164,9 +182,12 @@ class ImageTask(Generic[O]):
             self.key = (
                 digest, chosen.page, chosen.depth, chosen.bands, chosen.pyramid, self.served.bundle.digest
             )  # fmt: skip
+        make: Callable[[], Coroutine[Any, Any, NetworkOutput]] = partial(self._predict, code or cache.on, photo)
+        if tile != "never" and await self._in_windows(tile):
+            make = partial(self._predict_windows, margin, photo)
+            self.key = None if self.key is None else (*self.key, "windows", margin)
         if before_crf and self.key not in cache:
             await self._hold_back()
-        make = partial(self._predict, code or cache.on, photo)
         output = await cache.get(self.key, make, retry_on=(Busy, DeadlinePassed))
         self.warnings += output.facts.warnings
         self.orientation = output.facts.orientation
@@ -229,6 +250,59 @@ class ImageTask(Generic[O]):
         kept = None if codes is None else _alone(codes)
         slow = encoded.seconds > _SHORT_S
         return NetworkOutput(_alone(scores), kept, fitted.source, fitted.box, facts, large, slow)
+
+    async def _in_windows(self, tile: Tile) -> bool:
+        """Whether the image is seen in windows: asked for, or a raster with a place on the earth that one pass would
+        show much smaller."""
+        data, options = self.data, self.options
+        if tile != "auto" or not isinstance(data, bytes) or data[:4] not in tiff_directory.MAGIC:
+            return tile == "always"
+
+        def look() -> bool:
+            if shrinks(self.encoded.size, self.manifest.input) < MUCH_LARGER:
+                return False
+            place = tiff_georeference.read(data, page=options.page)
+            return place is not None and place.placed
+
+        return await self._header(look)
+
+    async def _predict_windows(self, margin: Margin, photo: bool) -> NetworkOutput:
+        """The image at its own scale; of windows only labels and margins are kept."""
+        choice = self.options.choice(self.manifest.input)
+        choice = choice if choice.level is not None else self._whole
+        encoded = await self._header(lambda: self._inspect(choice))
+        height, width = encoded.size
+        windows = len(layout_of(encoded.size, self.manifest))
+
+        def decode() -> Decoded:
+            self.until.check()
+            with self.timings.measure("decode"):
+                return encoded.decode()
+
+        decoded = await self._elsewhere(encoded, decode)
+        self._claim_bytes((_WINDOWED_BYTES + (_MARGIN_BYTES if margin == "full" else 0)) * height * width)
+        predict = through_queue(
+            self.served,
+            asyncio.get_running_loop(),
+            key=self.caller,
+            priority=self.options.priority,
+            deadline=self.deadline,
+        )
+
+        def work() -> tuple[Array, Array | None]:
+            with self.timings.measure("encoder"):
+                return labelled(ArrayRows(decoded), self.manifest, predict, margin=margin, until=self.until)
+
+        labels, margins = await self.run(work, self.runtime.windows)
+        facts = Facts.of(decoded)
+        told = f"seen in {windows} window(s) at its own scale; tile=never shows the network the whole at once, smaller"
+        facts = replace(facts, warnings=(*facts.warnings, told))
+        self._photo = decoded.image if photo else None
+        self._claim_bytes(0)
+        nothing = np.empty((len(self.manifest.clusters), 0, 0), np.float32)
+        return NetworkOutput(
+            nothing, None, encoded.size, WHOLE, facts, large=True, slow=True, labels=labels, margin=margins
+        )
 
     def _prepare(self, encoded: Encoded, photo: bool) -> tuple[Fit, Facts]:
         """The network's input, and what the file says; of the pixels only what is still needed is kept."""

@@ -19,6 +19,7 @@ from models.manifest import Manifest
 from models.types import Array
 from models.windows import Blend, Layout, Strip, Window
 from service.errors import NetworkNotFinite
+from service.formats.registry import Margin
 from service.repository.served_model import Served
 from service.scheduling.batcher import Completed
 
@@ -118,6 +119,22 @@ def parts(
                 done += len(layout.columns) - len(wanted)
             strip = blend.finish_row()
             yield Part(strip, seen.of(strip, layout.span(row), valid), manifest)
+
+
+def labelled(
+    source: RowSource, manifest: Manifest, predict: Predict, *, margin: Margin, until: Deadline | None = None
+) -> tuple[Array, Array | None]:
+    """A picture's labels uint8 [H, W], all of them in memory, and its margins at its size or about the grid's."""
+    labels, margins = np.empty(source.size, np.uint8), list[Array]()
+    whole = np.empty(source.size, np.float32) if margin == "full" else None
+    for part in parts(source, manifest, predict, code=margin is not None, until=until):
+        rows = slice(*part.rows)
+        labels[rows] = part.labels()
+        if whole is not None:
+            whole[rows] = part.margin()
+        elif margin is not None:
+            margins.append(part.margin(full=False))
+    return labels, np.concatenate(margins) if margins else whole
 
 
 def on_engine(predict: Predictor, batch: int = 1) -> Predict:

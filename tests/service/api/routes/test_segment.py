@@ -222,7 +222,7 @@ def test_the_answer_has_the_orientation_a_viewer_shows(client: TestClient) -> No
         ("nodata=255", "keep"),
         ("timeout_ms=0", "milliseconds"),
         ("min_area=10", "not an option"),
-        ("tile=always", "not an option"),
+        ("tile=some", "windows"),
         ("aplha=0.5", "did you mean 'alpha'"),
         ("confidnce=true", "did you mean 'confidence'"),
         *[(f"only={digits}", "commas") for digits in ("٣", "𝟙", "１", "1,٣", "𞅀", "1_0", "+1", " 1", "")],
