@@ -1,6 +1,7 @@
 """Files that are too large to be held: segmented window by window, from the file to a file.
 
-Knows nothing of HTTP. A GeoTIFF, or any TIFF, becomes a cloud-optimized GeoTIFF of the same size and place.
+Knows nothing of HTTP. A GeoTIFF, or any TIFF, becomes a cloud-optimized GeoTIFF of the same size and place; a picture
+in OME-Zarr a label image of the same axes and scale.
 """
 
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from models import region_stats
 from models.deadline import Deadline
-from models.io import geotiff, tiff_directory, tiff_georeference, tiff_rows
+from models.io import geotiff, ome_zarr, tiff_directory, tiff_georeference, tiff_rows
 from models.io.rows import RowSource
 from models.io.samples import Choice, Limits, UnsupportedImage
 from models.manifest import Manifest
@@ -62,7 +63,10 @@ def choice_of(options: Options, manifest: Manifest) -> Choice:
 
 @contextmanager
 def open_rows(path: Path, choice: Choice, limits: Limits = LIMITS) -> Iterator[RowSource]:
-    """A file's rows. Raises ImageError and its kin, and OSError."""
+    """A file's rows, or those of a Zarr store. Raises ImageError and its kin, UsageError without zarr, and OSError."""
+    if ome_zarr.is_zarr(path):
+        yield ome_zarr.ZarrRows(path, limits, choice)
+        return
     with path.open("rb") as file:
         head = file.read(4)
     if head not in tiff_directory.MAGIC:
@@ -87,19 +91,24 @@ def segment_large(
     until: Deadline | None = None,
     progress: Progress | None = None,
 ) -> LargeAnswer:
-    """A file's label map, written to another.
+    """A file's label map, written to another: a GeoTIFF, or `labels/tessera` of a Zarr store, which may be the same.
 
     predict  of `windowed`;  style, table  of the model's clusters, and which stands for each (`Clusters.table`)
-    until    after which DeadlineExceeded is raised, or once it is cancelled: nothing is left of `out` then
+    until    after which DeadlineExceeded is raised, or once it is cancelled: nothing of it is left in `out` then
     progress  told of the windows that are done, and of how many there are
 
-    Raises ImageError and its kin, BadOption, UsageError where GeoTIFF cannot be written, and OSError.
+    Raises ImageError and its kin, UsageError where a library is missing that reads or writes the files, and OSError.
     """
     choice = choice_of(options, manifest)
     with open_rows(path, choice, limits) as source:
-        place = tiff_georeference.load(path, page=options.page, level=choice.level or 0)
+        level = choice.level or 0
 
         def sink() -> AbstractContextManager[LabelSink]:
+            if isinstance(source, ome_zarr.ZarrRows):
+                return ome_zarr.LabelImageWriter(
+                    out, source.size, source.multiscale, level=level, names=style.names, colors=style.colors
+                )
+            place = tiff_georeference.load(path, page=options.page, level=level)
             return geotiff.LabelMapWriter(out, source.size, place, names=style.names, colors=style.colors)
 
         return write_labels(source, sink, manifest, predict, options, table=table, until=until, progress=progress)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import zarr
 
 from models.bundle import Bundle
 from models.deadline import Deadline, DeadlineExceeded
@@ -114,3 +115,16 @@ def test_what_is_not_read_in_windows_is_refused_with_what_to_do(bundle: Bundle, 
         large.open_rows(raster, large.choice_of(Options(), bundle.manifest), few),
     ):
         pass
+
+
+def test_a_zarr_picture_becomes_a_label_image_beside_it(bundle: Bundle, tmp_path: Path) -> None:
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=3)
+    group.create_array("0", data=bands(300, 400).transpose(2, 0, 1), chunks=(1, 64, 64))
+    axes = [{"name": name} for name in "cyx"]
+    multiscale = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": []}]}
+    group.attrs.update({"ome": {"version": "0.5", "multiscales": [multiscale]}})
+    told = run(bundle, tmp_path / "a.zarr", tmp_path / "a.zarr")
+    labels = np.asarray(zarr.open_group(str(tmp_path / "a.zarr"), mode="r")["labels/tessera/0"])
+    assert told.size == labels.shape == (300, 400)
+    for cluster, left in enumerate(range(40, 400, 80)):
+        assert (labels[:, left - 20 : left + 20] == cluster).all()
