@@ -48,7 +48,7 @@ def crs_of_tiff(data: bytes) -> str | None:
     try:
         with gdal(), MemoryFile(data) as file, file.open(driver="GTiff") as found:
             return found.crs.to_wkt(version="WKT2_2019") if found.crs else None
-    except RasterioError:
+    except (RasterioError, UnicodeDecodeError):
         return None
 
 

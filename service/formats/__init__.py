@@ -1,6 +1,6 @@
-"""Output formats: one function each. The three files are read in this order, in which `format=` lists them."""
+"""Output formats: one function each. The files are read in this order, in which `format=` lists them."""
 
 from importlib import import_module
 
-for _file in ("document", "pictures", "npy"):
+for _file in ("document", "pictures", "npy", "geotiff"):
     import_module(f"{__name__}.{_file}")

@@ -26,6 +26,7 @@ class Renderer(NamedTuple, Generic[T]):
     name, media_type, accept  for `format=` and `Accept`
     photo   whether `result.image` is needed
     margin  whether `result.margin` is: at the image's size (`full`), or as small as the network sees it (`grid`)
+    georeference  whether `result.georeference` is
     """
 
     render: Callable[[SegmentationResult], T]
@@ -34,18 +35,25 @@ class Renderer(NamedTuple, Generic[T]):
     accept: bool = False
     photo: bool = False
     margin: Margin = None
+    georeference: bool = False
 
 
 RENDERERS: list[Renderer[bytes]] = []
 
 
 def renders(
-    media_type: str, *, name: str, accept: bool = True, photo: bool = False, margin: Margin = None
+    media_type: str,
+    *,
+    name: str,
+    accept: bool = True,
+    photo: bool = False,
+    margin: Margin = None,
+    georeference: bool = False,
 ) -> Callable[[F], F]:
     """Makes a function the renderer of a format.
 
     accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
-    photo, margin  what it needs of the result, which is None elsewhere
+    photo, margin, georeference  what it needs of the result, which is None elsewhere
 
     Raises ValueError at import when another function has the name and type, or the type's Accept.
     """
@@ -54,7 +62,7 @@ def renders(
         for other in RENDERERS:
             if other.media_type == media_type and (other.name == name or (accept and other.accept)):
                 raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
-        RENDERERS.append(Renderer(function, name, media_type, accept, photo, margin))
+        RENDERERS.append(Renderer(function, name, media_type, accept, photo, margin, georeference))
         return function
 
     return register

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.io.georeference import Georeference
 from models.region_stats import Area
 from models.types import Array
 from service.timings import Timings
@@ -48,6 +49,7 @@ class SegmentationResult:
     areas    of these labels, where the image holds data
     table    uint8 [K]: which id of `labels` stands for each of the network's
     valid_fraction  of the pixels: those that hold data
+    georeference  of these pixels, where the format shows it and the file says so
     margin   float32 [H, W] where asked for, [h, w] for other JSON answers and a sample of the rest, None elsewhere
     """
 
@@ -60,6 +62,7 @@ class SegmentationResult:
     areas: list[Area]
     style: ClusterStyle
     margin: Array | None = None
+    georeference: Georeference | None = None
     valid_fraction: float = 1.0
     depth_rule: str | None = None
     pages: int = 1

@@ -90,6 +90,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                 areas=region_stats.merge(found, table) if merged else found,
                 style=style,
                 margin=margin,
+                georeference=task.georeference if renderer.georeference else None,
                 valid_fraction=held / shown.size,
                 depth_rule=output.facts.depth_rule,
                 pages=output.facts.pages,

@@ -19,6 +19,7 @@ from models.deadline import Deadline, DeadlineExceeded
 from models.io import tiff_directory, tiff_georeference
 from models.io.decode import header_is_bounded, inspect
 from models.io.decoder_pool import Reading
+from models.io.georeference import Georeference
 from models.io.pixels import Pixels
 from models.io.samples import Choice, Decoded, Encoded, NoSuchPart
 from models.manifest import Manifest
@@ -159,6 +160,14 @@ class ImageTask(Generic[O]):
                 with self.timings.measure("decode"):
                     self._photo = encoded.decode().image
         return self._photo
+
+    @property
+    def georeference(self) -> Georeference | None:
+        """Where the picture lies, of those that say it: TIFF's tags are read once more."""
+        if isinstance(self.data, Pixels) or self.data[:4] not in tiff_directory.MAGIC:
+            return None
+        choice = self.options.choice(self.manifest.input)
+        return tiff_georeference.read(self.data, page=choice.page, level=choice.level or 0)
 
     async def network_output(
         self,

@@ -187,7 +187,12 @@ def _together(group: Sequence[Renderer[bytes]]) -> Renderer[dict[str, bytes]]:
 
     margins = {one.margin for one in group}
     margin: Margin = "full" if "full" in margins else "grid" if "grid" in margins else None
-    return Renderer(render, photo=any(one.photo for one in group), margin=margin)
+    return Renderer(
+        render,
+        photo=any(one.photo for one in group),
+        margin=margin,
+        georeference=any(one.georeference for one in group),
+    )
 
 
 class _Room:

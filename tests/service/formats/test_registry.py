@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.io import MemoryFile
 from starlette.testclient import TestClient
 
+from models.io import geodesy
 from models.io.encode import encode
 from models.palette import overlay
 from service.formats import registry
@@ -51,6 +53,11 @@ def from_npy(data: bytes) -> Labels:
     return np.load(io.BytesIO(data), allow_pickle=False)
 
 
+def from_geotiff(data: bytes) -> Labels:
+    with geodesy.gdal(), MemoryFile(data) as file, file.open() as dataset:
+        return dataset.read(1)
+
+
 # format, media type, how its bytes become labels again, whether every pixel has to be equal
 FORMATS: list[tuple[str, str, Callable[[bytes], Labels], bool]] = [
     ("json", "application/json", from_json, True),
@@ -59,6 +66,7 @@ FORMATS: list[tuple[str, str, Callable[[bytes], Labels], bool]] = [
     ("overlay", "image/webp", from_overlay, False),
     ("color", "image/png", from_color, True),
     ("npy", "application/x-npy", from_npy, True),
+    ("geotiff", "image/tiff", from_geotiff, True),
 ]
 
 
@@ -92,6 +100,7 @@ def test_formats_agree_pixel_for_pixel(
         ("image/jpeg", "image/jpeg"),
         ("image/webp", "image/webp"),
         ("application/x-npy", "application/x-npy"),
+        ("image/tiff", "image/tiff"),
         ("text/html, image/webp;q=0.8, image/png;q=0.9", "image/png"),
         ("image/jpeg;q=0, image/webp", "image/webp"),
         ("image/*", "image/png"),
@@ -106,7 +115,7 @@ def test_accept_chooses(accept: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "accept", ["image/tiff", "application/geo+json", "image/tiff, application/geo+json;q=0.5", "application/pdf, x"]
+    "accept", ["image/avif", "application/xml", "image/avif, application/xml;q=0.5", "application/pdf, x"]
 )
 def test_an_accept_that_nothing_fits_is_told_what_there_is(client: TestClient, accept: str) -> None:
     answer = client.post("/segment", content=encode(PHOTO, "png"), headers={"accept": accept})
