@@ -1,11 +1,13 @@
 """What FastAPI cannot read off the routes: bodies told apart by sniffing, several answer types, problems.
 
-Knows nothing of how requests are answered.
+Generators of clients read it, too: every body has a schema with a name, every answer a media type that they know, plain
+bytes if need be. Knows nothing of how requests are answered.
 """
 
 from http import HTTPStatus
 from typing import Any
 
+from fastapi import Request
 from pydantic import BaseModel
 
 from service.api.problems import PROBLEM
@@ -14,8 +16,10 @@ from service.formats import registry
 from service.inference.options import ImageOptions, descriptions
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+BYTES = "application/octet-stream"
 FORMATS = {r.media_type: BINARY for r in registry.RENDERERS if r.name != "json"}
 
+_NAMED: dict[str, dict[str, Any]] = {}  # schemas of bodies, which no route's signature has
 _PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 _TEXT = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 LONE: dict[str, Any] = {"content": {"application/json": {"schema": _TEXT}}}  # `error_shapes.lone`
@@ -27,8 +31,11 @@ TOLD = {
 _LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
 
-def images(options: type[ImageOptions]) -> dict[str, Any]:
-    """Parameters and body of an operation on images: options come in the query or as fields of the form."""
+def images(options: type[ImageOptions], *, form: str) -> dict[str, Any]:
+    """Parameters and body of an operation on images: options come in the query or as fields of the form, `form`.
+
+    Defaults stand in words: generated clients send them otherwise, where the form may say something else.
+    """
     schema = options.model_json_schema()
     fields = {name: {"type": "string", "description": text} for name, text in descriptions(options).items()}
     parameters = [
@@ -36,12 +43,14 @@ def images(options: type[ImageOptions]) -> dict[str, Any]:
             "name": name,
             "in": "query",
             "required": False,
-            "schema": {key: value for key, value in field.items() if key != "description"},
-            "description": field["description"],
+            "schema": {key: value for key, value in field.items() if key not in ("description", "default")},
+            "description": _with_default(field),
         }
         for name, field in schema["properties"].items()
     ]
-    form = {
+    _NAMED[form] = {
+        "title": form,
+        "description": "One or several images, and options beside them.",
         "type": "object",
         "required": ["image"],
         "properties": {
@@ -55,12 +64,9 @@ def images(options: type[ImageOptions]) -> dict[str, Any]:
             "required": True,
             "description": "Told apart by the bytes, whatever Content-Type says. Options may be fields of the form.",
             "content": {
-                "multipart/form-data": {"schema": form},
-                "application/json": {
-                    "schema": {"anyOf": [ImageBody.model_json_schema(), ImagesBody.model_json_schema()]}
-                },
-                "application/octet-stream": BINARY,
-                "image/*": BINARY,
+                "multipart/form-data": {"schema": _reference(form)},
+                "application/json": {"schema": {"anyOf": [_named(ImageBody), _named(ImagesBody)]}},
+                BYTES: BINARY,  # of an image, whatever it is
             },
         },
     }
@@ -68,8 +74,19 @@ def images(options: type[ImageOptions]) -> dict[str, Any]:
 
 def json_body(model: type[BaseModel], *, required: bool) -> dict[str, Any]:
     """A JSON body of a model's fields; one that is required holds at least one of them."""
-    schema = model.model_json_schema() | ({"minProperties": 1} if required else {})
+    schema = _named(model, **({"minProperties": 1} if required else {}))
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def files(*media_types: str) -> dict[str, Any]:
+    """The answers of a route that gives files: of these types, or as `media_type` has them, as plain bytes."""
+    return dict.fromkeys((*media_types, BYTES), BINARY)
+
+
+def media_type(request: Request, usual: str) -> str:
+    """What a file is sent as: its own type, or plain bytes to who asks for those before all."""
+    first = request.headers.get("accept", "").partition(",")[0].partition(";")[0]
+    return BYTES if first.strip().lower() == BYTES else usual
 
 
 def responses(
@@ -99,7 +116,8 @@ def responses(
 
 
 def secured(description: dict[str, Any], root_path: str) -> dict[str, Any]:
-    """The description, with how a key travels; where no keys are configured none is needed."""
+    """The description, with the named bodies, and how a key travels; where no keys are configured none is needed."""
+    description["components"]["schemas"] |= _NAMED
     description["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -108,3 +126,19 @@ def secured(description: dict[str, Any], root_path: str) -> dict[str, Any]:
         description["servers"] = [{"url": root_path}]
     description["security"] = [{}, {"bearer": []}, {"header": []}]
     return description
+
+
+def _named(model: type[BaseModel], **more: Any) -> dict[str, Any]:
+    """A reference to a model's schema, which has its name from now on."""
+    _NAMED[model.__name__] = model.model_json_schema() | more
+    return _reference(model.__name__)
+
+
+def _with_default(field: dict[str, Any]) -> str:
+    default = field.get("default")
+    text = str(field["description"])
+    return text if default is None else f"{text} (default: {str(default).lower()})"
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}

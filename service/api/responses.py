@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
-from models.manifest import Merge
 from service.inference.options import Frozen, ModelQuery
 
 
@@ -119,13 +118,22 @@ class ClusterList(Frozen):
     clusters: list[ClusterInfo]
 
 
+class MergeStep(Frozen):
+    """`merge` become `into`, the larger of the two; k clusters are left."""
+
+    k: int
+    merge: Annotated[tuple[int, int], _numbers(2)]
+    into: int
+    height: float
+
+
 class ClusterTree(Frozen):
     """The hierarchy: which clusters become one, in order."""
 
     model: str
     digest: str
     k: int
-    merges: list[Merge]
+    merges: list[MergeStep]
 
 
 class ModelInfo(Frozen):
@@ -203,12 +211,24 @@ class Loaded(Frozen):
     followed: Followed | None = Field(description="null where nothing had been changed")
 
 
-class Unloaded(Frozen):
+class UnloadedModel(Frozen):
     """The answer of an unload."""
 
     unloaded: str = Field(description="name@digest12")
     finishing: int = Field(description="requests it still answers")
     default: str = Field(description="name@digest12 of the model that answers who names none, from now on")
+
+
+class Liveness(Frozen):
+    """The process answers."""
+
+    live: Literal[True]
+
+
+class Readiness(Frozen):
+    """Images are answered."""
+
+    ready: Literal[True]
 
 
 class Health(Frozen):

@@ -20,7 +20,7 @@ from service.repository.served_model import Served
 
 log = logging.getLogger("tessera")
 
-router = APIRouter()
+router = APIRouter(tags=["clusters"])
 _READ: dict[str, Any] = {
     "responses": openapi.responses(304, 401, 404, 412, 422, 503, headers=conditional.RESPONSE_HEADERS),
     "openapi_extra": conditional.parameters("If-None-Match", "If-Match"),
@@ -52,7 +52,9 @@ async def clusters(request: Request, query: Annotated[responses.ClustersQuery, Q
 )
 async def tree(request: Request, query: Annotated[options.ModelQuery, Query()]) -> Response:
     served = served_of(request, query.model)
-    answer = responses.ClusterTree(**_head(served), merges=list(served.bundle.manifest.hierarchy))
+    answer = responses.ClusterTree(
+        **_head(served), merges=[responses.MergeStep(**dict(merge)) for merge in served.bundle.manifest.hierarchy]
+    )
     return conditional.tagged(request, answer)
 
 
@@ -97,7 +99,7 @@ async def change_cluster(id: int, request: Request, query: Annotated[options.Mod
     "/clusters/{id:id}/exemplars/{n:id}",
     operation_id="exemplar",
     response_class=FileResponse,
-    responses=openapi.responses(401, 404, 422, 503, ok={"image/webp": openapi.BINARY}),
+    responses=openapi.responses(401, 404, 422, 503, ok=openapi.files("image/webp")),
 )
 async def exemplar(id: int, n: int, request: Request, query: Annotated[options.ModelQuery, Query()]) -> FileResponse:
     served = served_of(request, query.model)
@@ -106,7 +108,7 @@ async def exemplar(id: int, n: int, request: Request, query: Annotated[options.M
         raise NotFound(f"no exemplar {n}: cluster {id} has {len(patches)}")
     if not patches[n].is_file():
         raise NotFound(f"exemplar {n} of cluster {id} is gone: the folder of {served.bundle.ref} changed; reload it")
-    return FileResponse(patches[n], media_type="image/webp")
+    return FileResponse(patches[n], media_type=openapi.media_type(request, "image/webp"))
 
 
 def _log_change(

@@ -12,15 +12,15 @@ from service.api.dependencies import state_of
 from service.api.model_views import all_models
 from service.errors import Busy
 
-router = APIRouter()
+router = APIRouter(tags=["probes"])
 
 
-@router.get("/livez", operation_id="livez", responses=openapi.responses())
-async def livez() -> dict[str, bool]:
-    return {"live": True}
+@router.get("/livez", operation_id="livez", response_model=responses.Liveness, responses=openapi.responses())
+async def livez() -> Response:
+    return JSONResponse({"live": True})
 
 
-@router.get("/readyz", operation_id="readyz", responses=openapi.responses(503))
+@router.get("/readyz", operation_id="readyz", response_model=responses.Readiness, responses=openapi.responses(503))
 async def readyz(request: Request) -> Response:
     if reason := state_of(request).not_ready():
         raise Busy(reason, reason="not_ready")

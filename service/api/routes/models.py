@@ -21,7 +21,7 @@ log = logging.getLogger("tessera")
 
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
-router = APIRouter()
+router = APIRouter(tags=["models"])
 
 
 @router.get("/models", operation_id="models", response_model=responses.ModelList, responses=openapi.responses(401, 503))
@@ -82,16 +82,16 @@ async def load(name: str, request: Request) -> responses.Loaded:
     "/models/{name}/unload",
     operation_id="unloadModel",
     summary="Put a model away once it has answered what it was asked",
-    response_model=responses.Unloaded,
+    response_model=responses.UnloadedModel,
     responses=openapi.responses(401, 403, 404, 409, 422, 503),
 )
-async def unload(name: str, request: Request) -> responses.Unloaded:
+async def unload(name: str, request: Request) -> responses.UnloadedModel:
     state = state_of(request)
     caller = allowed_caller(request, "admin")
     served = await state.registry.remove(name)
     log.info("%s unloaded %s, request %s", caller, served.bundle.ref, request.state.request_id)
     default = state.registry.get(None)
-    return responses.Unloaded(unloaded=served.bundle.ref, finishing=served.users, default=default.bundle.ref)
+    return responses.UnloadedModel(unloaded=served.bundle.ref, finishing=served.users, default=default.bundle.ref)
 
 
 def _folder(models: Path | None, name: str) -> Path:

@@ -22,7 +22,7 @@ from service.inference.task import ImageTask
 _REFUSALS = (400, 401, 404, 406, 408, 413, 415, 422, 429, 503, 504)
 
 _PLAIN = str.maketrans({"×": "x", "–": "-", "→": "->"})  # headers are ASCII
-router = APIRouter()
+router = APIRouter(tags=["images"])
 
 
 @router.post(
@@ -31,7 +31,7 @@ router = APIRouter()
     summary="Label map of one or several images",
     response_model=responses.Segmentation | responses.Segmentations,
     responses=openapi.responses(*_REFUSALS, ok=openapi.FORMATS, headers=openapi.TOLD),
-    openapi_extra=openapi.images(Options),
+    openapi_extra=openapi.images(Options, form="SegmentForm"),
 )
 async def segment(request: Request) -> Response:
     async with read_request(request, Options) as asked:
@@ -51,10 +51,8 @@ async def segment(request: Request) -> Response:
     operation_id="similar",
     summary="How like one pixel of an image every other pixel is, in the network's own terms",
     response_class=Response,
-    responses=openapi.responses(
-        *_REFUSALS, ok={"image/png": openapi.BINARY, "application/x-npy": openapi.BINARY}, headers=openapi.TOLD
-    ),
-    openapi_extra=openapi.images(SimilarOptions),
+    responses=openapi.responses(*_REFUSALS, ok=openapi.files("image/png", "application/x-npy"), headers=openapi.TOLD),
+    openapi_extra=openapi.images(SimilarOptions, form="SimilarForm"),
 )
 async def similar(request: Request) -> Response:
     async with read_request(request, SimilarOptions) as asked:
@@ -63,7 +61,7 @@ async def similar(request: Request) -> Response:
         task = asked.task(asked.images[0])
         content = await pipeline.similar(task)
     media_type = "image/png" if asked.options.format == "png" else "application/x-npy"
-    return Response(content, media_type=media_type, headers=_told(task))
+    return Response(content, media_type=openapi.media_type(request, media_type), headers=_told(task))
 
 
 def _told(task: ImageTask[Any]) -> dict[str, str]:
