@@ -118,6 +118,12 @@ def responses(
 def secured(description: dict[str, Any], root_path: str) -> dict[str, Any]:
     """The description, with the named bodies, and how a key travels; where no keys are configured none is needed."""
     description["components"]["schemas"] |= _NAMED
+    for path, methods in description["paths"].items():
+        for operation in methods.values():
+            operation.setdefault("tags", [path.split("/")[1]])  # a dialect's
+            content = operation.get("requestBody", {}).get("content", {})
+            if BYTES in content:
+                content.pop("image/*", None)  # says no more, and generators do not know it
     description["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},

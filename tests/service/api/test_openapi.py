@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from tests.service.answers import PNG
 
 GENERATED = re.compile(r"application/(.*\+)?json|application/octet-stream|text/.*")  # as openapi-python-client has it
+OURS = ("images", "clusters", "models", "probes", "jobs")  # dialects' bodies are as they are
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +58,9 @@ def test_bodies_have_named_schemas(document: dict[str, Any]) -> None:
             assert kind == "multipart/form-data" or GENERATED.fullmatch(kind), (where, kind)
             if kind == "application/octet-stream":
                 continue
-            for schema in media["schema"].get("anyOf", [media["schema"]]):
-                assert set(schema) == {"$ref"}, (where, kind)
+            if operation["tags"][0] in OURS:
+                for schema in media["schema"].get("anyOf", [media["schema"]]):
+                    assert set(schema) == {"$ref"}, (where, kind)
     form = document["components"]["schemas"]["SegmentForm"]
     assert form["required"] == ["image"]
     assert form["properties"]["image"]["items"] == {"type": "string", "format": "binary"}
