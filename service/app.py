@@ -32,7 +32,9 @@ from service.api.hosts import AllowedHosts
 from service.api.middleware import InFlight, RequestMiddleware, problem
 from service.api.origins import AllowedOrigins
 from service.api.problems import plain, problem_of
-from service.api.protocols import hugging_face
+from service.api.protocols import hugging_face, x_anylabeling
+from service.api.protocols.label_studio import routes as label_studio
+from service.api.protocols.label_studio.task_images import TaskImages
 from service.api.routes import clusters, health, models, segment
 from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
@@ -62,6 +64,7 @@ def create_app(
     metrics = Metrics()
     runtime = Runtime.of(settings, metrics)
     registry = Registry(settings, metrics, open_engine)
+    TaskImages.from_settings(settings)  # settings that cannot be used are refused now
     keys, proxies = ApiKeys(settings), TrustedProxies.from_settings(settings)
     state = AppState(settings, metrics, registry, runtime, InFlight(settings.max_requests), keys, proxies)
     served = registry.served
@@ -106,8 +109,9 @@ def create_app(
         return Response(document(), media_type="application/json")
 
     app.add_api_route("/openapi.json", described, include_in_schema=False)
-    for room in (segment, clusters, models, health, hugging_face):
+    for room in (segment, clusters, models, health, hugging_face, label_studio, x_anylabeling):
         app.include_router(room.router)
+    app.include_router(label_studio.router, prefix="/label-studio", include_in_schema=False)
     for endpoint in (segment.segment, segment.similar):
         app.router.routes.insert(0, _Direct(f"/{endpoint.__name__}", endpoint, methods=["POST"]))
     app.add_api_route("/", _page, include_in_schema=False)

@@ -72,6 +72,8 @@ class Settings(BaseModel):
     origins            whose pages' scripts may ask, separated by commas, besides the server's own
     trusted_proxies    addresses and networks whose X-Forwarded-For says whom they ask for
     trust              a file of the digests of the bundles that may be served; none: any that is sound
+    label_studio_url   of the one Label Studio whose tasks' images are fetched; empty: none are
+    label_studio_key   of a user of it who may see them
     proof_s            of one core, that the process which proves a bundle's network may take
     proof_bytes        that it may hold besides four times the network's file
     """
@@ -122,6 +124,8 @@ class Settings(BaseModel):
     origins: str = ""
     trusted_proxies: str = ""
     trust: Path | None = None
+    label_studio_url: str = ""
+    label_studio_key: str = Field(default="", repr=False)
     proof_s: int = Field(default=300, ge=1, le=_DAY)
     proof_bytes: int = Field(default=2 * 2**30, ge=2**20, le=_BYTES)
 

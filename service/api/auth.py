@@ -5,6 +5,7 @@ Only digests of the secrets are kept, and nothing here puts a secret into a mess
 Knows nothing of routes, of images, of how many a caller may send (`admission.py`).
 """
 
+import base64
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -88,8 +89,15 @@ class ApiKeys:
 
 
 def _sent(headers: Mapping[str, str]) -> str:
-    """The one key of a request; `` for none. X-API-Key goes before Authorization, which may be a proxy's own."""
-    if key := headers.get("x-api-key", "").strip():
+    """The one key of a request; `` for none. X-API-Key, or X-AnyLabeling's Token, goes before Authorization, which may
+    be a proxy's own. Label Studio's Basic has the key as its password, or as its user's name."""
+    if key := headers.get("x-api-key", "").strip() or headers.get("token", "").strip():
         return key
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            user, _, password = base64.b64decode(token, validate=True).decode("latin-1").partition(":")
+        except ValueError:
+            return ""
+        return password or user
     return token.strip() if scheme.lower() == "bearer" else ""

@@ -28,8 +28,14 @@ def sentence(problem: Document) -> str:
 
 
 def lone(problem: Document) -> Document:
-    """`{"error": "…"}`: the Open Inference Protocol, and Hugging Face."""
+    """`{"error": "…"}`: the Open Inference Protocol, Hugging Face, Label Studio."""
     return {"error": sentence(problem)}
+
+
+def unsuccessful(problem: Document) -> Document:
+    """`{"success": false, …}`: X-AnyLabeling, whose own server has the message in `error`."""
+    message = sentence(problem)
+    return {"success": False, "message": message, "error": {"code": problem["title"], "message": message}}
 
 
 RFC_9457 = Shape(lambda problem: problem, PROBLEM)
@@ -37,6 +43,13 @@ LONE = Shape(lone)
 SHAPES: dict[str, Shape] = {
     "/v2": LONE,
     "/hf": LONE,
+    "/label-studio": LONE,
+    "/predict": LONE,
+    "/setup": LONE,
+    "/validate": LONE,
+    "/versions": LONE,
+    "/webhook": LONE,
+    "/x-anylabeling": Shape(unsuccessful),
 }
 
 

@@ -43,6 +43,7 @@ PROBES = frozenset(
         "/label-studio/health",
     }
 )
+BRIEF = frozenset({"/setup", "/versions", "/label-studio/setup", "/label-studio/versions"})  # answered in a full house
 LINGER_S = 2.0
 CLIENT_LEFT = 499  # nginx's number, in the metrics only: there is nobody to send it to
 _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -183,7 +184,7 @@ class RequestMiddleware:
         try:
             self._hosts.check(scope, probe=probe)
             self._origins.check(scope)
-            if not probe:
+            if not probe and state["path"] not in BRIEF:
                 self._traffic.check(client)
             self._traffic.enter(client)
             inside = True

@@ -23,6 +23,12 @@ _NAMED: dict[str, dict[str, Any]] = {}  # schemas of bodies, which no route's si
 _PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 _TEXT = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 LONE: dict[str, Any] = {"content": {"application/json": {"schema": _TEXT}}}  # `error_shapes.lone`
+_FAILED = {
+    "type": "object",
+    "required": ["success", "message"],
+    "properties": {"success": {"type": "boolean"}, "message": {"type": "string"}, "error": {"type": "object"}},
+}
+UNSUCCESSFUL: dict[str, Any] = {"content": {"application/json": {"schema": _FAILED}}}  # `error_shapes.unsuccessful`
 _ID = {"X-Request-ID": {"schema": {"type": "string"}, "description": "the caller's if well formed, else made"}}
 TOLD = {
     "X-Orientation": {"schema": {"type": "integer"}, "description": "where the answer is no JSON: its `orientation`"},

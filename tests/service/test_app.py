@@ -210,6 +210,14 @@ def test_the_description_is_right(client: TestClient) -> None:
         ("get", "/metrics"),
         ("post", "/hf"),
         ("post", "/hf/{model}"),
+        ("get", "/health"),
+        ("post", "/setup"),
+        ("post", "/predict"),
+        ("post", "/validate"),
+        ("get", "/versions"),
+        ("post", "/webhook"),
+        ("get", "/x-anylabeling/v1/models"),
+        ("post", "/x-anylabeling/v1/predict"),
     }
     ids = [operation["operationId"] for operation in operations.values()]
     assert len(set(ids)) == len(ids)
