@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,9 +113,19 @@ def _run(
                 _check_free(outputs, todo)
             with locked(out / NOTES, doing="segments"):
                 run = SegmentRun(console, outputs, options, formats, settings, without=(*_ELSEWHERE, "timeout_ms"))
-                asyncio.run(run.go(todo, overwrite=overwrite))
+                _on_a_loop(run.go(todo, overwrite=overwrite))
         if run.failed or found.unusable:
             raise typer.Exit(1)
+
+
+def _on_a_loop(work: Coroutine[Any, Any, None]) -> None:
+    """On uvloop where it is, as the server: a fifth more images in a second."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
 
 
 def _options(given: dict[str, str | None]) -> Options:
