@@ -19,6 +19,8 @@ NOT_ENTERED = re.compile(r"\.|__|@eaDir$|\$RECYCLE\.BIN$|System Volume Informati
 PLAN_PICTURE = "-plan.png"  # what the name of a run's folder is followed by, beside it
 _OUTPUTS = (("run.json",), ("manifest.json", "encoder.onnx"))  # what lies in a run's folder, in a bundle's
 
+_ZARR = ("zarr.json", ".zgroup")
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -28,12 +30,14 @@ class Survey:
     left_out  how many files have another suffix, by it in small letters; "" without one
     unusable  what has such a suffix and is no file, and folders that cannot be entered
     outputs   folders of runs and bundles, which are not entered
+    stores    folders that are one picture each, in many files: Zarr
     """
 
     files: Paths
     left_out: Mapping[str, int] = field(default_factory=dict)
     unusable: tuple[Skipped, ...] = ()
     outputs: tuple[Path, ...] = ()
+    stores: tuple[Path, ...] = ()
 
 
 class _Walker:
@@ -46,6 +50,7 @@ class _Walker:
         self.left_out = Counter[str]()
         self.unusable: list[Skipped] = []
         self.outputs: list[Path] = []
+        self.stores: list[Path] = []
         self._entered = {_identity(folder) for folder in without if folder.exists()}
 
     def walk(self, folder: str) -> list[str]:
@@ -67,6 +72,9 @@ class _Walker:
             names = {entry.name for entry in inside}
             if any(names.issuperset(output) for output in _OUTPUTS):
                 self.outputs.append(Path(where))
+                continue
+            if not names.isdisjoint(_ZARR):
+                self.stores.append(Path(where))
                 continue
             for entry in inside:
                 if self._is_folder(entry):
@@ -114,6 +122,7 @@ def survey(folders: Sequence[Path], suffixes: Sequence[str] = SUFFIXES, *, witho
         walker.left_out,
         tuple(walker.unusable),
         tuple(walker.outputs),
+        tuple(sorted(walker.stores, key=lambda store: natural(str(store)))),
     )
 
 

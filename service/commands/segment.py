@@ -175,8 +175,8 @@ def _told(console: Console, found: Found) -> None:
 
 
 def _listed(console: Console, todo: Sequence[Todo], outputs: Outputs) -> None:
-    for item, stem in todo:
-        print(f"{printable(item.source)} → {printable(', '.join(outputs.files(stem)))}")
+    for one in todo:
+        print(f"{printable(one.item.source)} → {printable(', '.join(one.files(outputs)))}")
     say(console, f"{len(todo)} images; nothing was written")
 
 
@@ -192,7 +192,7 @@ def _check_apart(out: Path, found: Found) -> None:
 def _check_free(outputs: Outputs, todo: Sequence[Todo]) -> None:
     """Raises UsageError where an answer would take the place of a file that no run of ours has written."""
     for one in todo if outputs.folder.exists() else ():
-        for file in outputs.files(one.stem):
+        for file in one.files(outputs):
             if os.path.lexists(outputs.folder / file):
                 raise UsageError(
                     f"{outputs.folder / file} is there, and was not written here before; name another --out, or give"

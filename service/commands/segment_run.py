@@ -87,7 +87,11 @@ class SegmentRun:
         journal = Journal.begin(self._outputs.folder, order, overwrite=overwrite)
         try:
             self._outputs.begin()
-            left = [one for one in todo if not journal.is_done(one.item, self._outputs.files(one.stem))]
+            left = [
+                one
+                for one in todo
+                if not journal.is_done(one.item, self._outputs.files(one.stem, store=one.item.store))
+            ]
             self._left = len(left)
             if left and len(left) < len(todo):
                 say(self._console, f"{len(todo) - len(left)} of {len(todo)} images are done already")
@@ -103,6 +107,9 @@ class SegmentRun:
                     at_once=2 * (self._settings.workers or hardware.cores()) + 2,
                     timeout_s=self._settings.timeout_s,
                     on_end=lambda ended: self._tell(ended, bar, began),
+                    on_part=lambda part: bar.advance(
+                        0, f"{printable(part.item.name)}: window {part.done} of {part.total}"
+                    ),
                 )
                 if not self._stopped:
                     await self._runner.run(left)

@@ -6,6 +6,7 @@ process that was killed the last line may be cut, and does not count.
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,7 @@ class Record(NamedTuple):
     stem: str
     failed: str | None = None
     warnings: tuple[str, ...] = ()
+    store: bool = False
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Journal:
 
     def note(self, item: Item, stem: str, failed: str | None = None, warnings: Sequence[str] = ()) -> None:
         """An image's answers are on the disk, or it failed. Raises DiskFull, OSError."""
-        record = self.records[item.source] = Record(item.size, item.stamp, stem, failed, tuple(warnings))
+        record = self.records[item.source] = Record(item.size, item.stamp, stem, failed, tuple(warnings), item.store)
         line = {"source": item.source, **{name: value for name, value in record._asdict().items() if value}}
         try:
             os.write(self._file, json.dumps(line).encode() + b"\n")
@@ -130,7 +132,12 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Record], int]:
     for told in map(_object, lines):
         if {"source", "stamp", "stem"} <= told.keys():
             record = Record(
-                told.get("size", 0), told["stamp"], told["stem"], told.get("failed"), tuple(told.get("warnings", ()))
+                told.get("size", 0),
+                told["stamp"],
+                told["stem"],
+                told.get("failed"),
+                tuple(told.get("warnings", ())),
+                told.get("store", False),
             )
             records[told["source"]] = record
     return head, records, whole
@@ -163,7 +170,11 @@ def _remove(folder: Path, head: Mapping[str, Any], records: Mapping[str, Record]
     outputs = Outputs(folder, [format for format in head["formats"] if format in registry.names()])
     top = folder.resolve()
     for record in records.values():
-        for file in outputs.files(record.stem):
+        for file in outputs.files(record.stem, store=record.store):
             path = top / file
-            if path.parent.resolve().is_relative_to(top):
+            if not path.parent.resolve().is_relative_to(top):
+                continue
+            if record.store and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
@@ -28,6 +29,7 @@ _SUFFIXES = {
     "image/tiff": ".tif",
     "image/webp": ".webp",
 }
+STORE = ".zarr"  # whatever the formats are: its label image is in it
 _PLAIN = ("png", "json", "npy", "geojson", "geotiff", "zip")  # all others have their name before the suffix
 _LEAST_BYTES = 32 * 2**20  # of room on the disk, below which nothing is begun
 
@@ -66,9 +68,9 @@ class Outputs:
         """Leaves nothing of its own behind."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def files(self, stem: str) -> list[str]:
-        """What is written of an image whose outputs are called `stem`, below the folder."""
-        return [stem + suffix for suffix in self._suffixes.values()]
+    def files(self, stem: str, *, store: bool = False) -> list[str]:
+        """What is written of an image whose outputs are called `stem`, below the folder; of a store that is one."""
+        return [stem + STORE] if store else [stem + suffix for suffix in self._suffixes.values()]
 
     def stems(self, items: Sequence[Item], known: Mapping[str, str]) -> list[str]:
         """What the outputs of each image are called, without a format's suffix; no two alike, and none like an image.
@@ -79,7 +81,7 @@ class Outputs:
 
         known  source → what its outputs were called before, which stays so
         """
-        taken = {_folded(file) for stem in known.values() for file in self.files(stem)}
+        taken = {_folded(file) for stem in known.values() for file in [*self.files(stem), stem + STORE]}
         taken |= set(self._inputs(items))
         fresh = Counter(_folded(_stem(item.name)) for item in items if item.source not in known)
         return [known.get(item.source) or self._free(item, fresh, taken) for item in items]
@@ -87,19 +89,28 @@ class Outputs:
     def write(self, stem: str, files: Mapping[str, bytes]) -> None:
         """An image's answers, by format. Raises DiskFull, and OSError for what else cannot be written."""
         for format, data in files.items():
-            path = self.folder / (stem + self._suffixes[format])
-            scratch = self._scratch / uuid4().hex
-            try:
-                if path.parent not in self._made:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    self._made.add(path.parent)
-                try:
-                    scratch.write_bytes(data)
-                    os.replace(scratch, path)
-                finally:
-                    scratch.unlink(missing_ok=True)
-            except OSError as error:
-                raise full(error, self.folder) or error from None
+            with self.writing(stem + self._suffixes[format]) as scratch:
+                scratch.write_bytes(data)
+
+    @contextmanager
+    def writing(self, file: str) -> Iterator[Path]:
+        """Where a file, or a folder, below that of the outputs is to be written: it is there when the block ends.
+
+        Raises what `write` raises; nothing is left then.
+        """
+        path, scratch = self.folder / file, self._scratch / uuid4().hex
+        try:
+            if path.parent not in self._made:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._made.add(path.parent)
+            yield scratch
+            if scratch.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            os.replace(scratch, path)
+        except OSError as error:
+            raise full(error, self.folder) or error from None
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else scratch.unlink(missing_ok=True)
 
     def check_room(self) -> None:
         """Raises DiskFull where hardly any is left."""
@@ -109,7 +120,7 @@ class Outputs:
     def _free(self, item: Item, fresh: Counter[str], taken: set[str]) -> str:
         short = _stem(item.name)
         for stem in self._candidates(item.name, alone=fresh[_folded(short)] == 1):
-            files = {_folded(file) for file in self.files(stem)}
+            files = {_folded(file) for file in self.files(stem, store=item.store)}
             if not files & taken:
                 taken |= files
                 return stem

@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+from models.deadline import Deadline
 from models.errors import TesseraError
+from models.io.samples import ImageTooLarge
 from service.errors import BadOption, Busy, NetworkFailed, NetworkNotFinite
 from service.formats import registry
 from service.formats.registry import Margin, Renderer
@@ -20,6 +22,7 @@ from service.inference import pipeline
 from service.inference.options import Options
 from service.inference.runtime import Runtime
 from service.inference.task import ImageTask
+from service.offline import large_files
 from service.offline.journal import Journal
 from service.offline.outputs import DiskFull, Outputs
 from service.offline.sources import Item
@@ -39,6 +42,18 @@ class Todo(NamedTuple):
 
     item: Item
     stem: str
+
+    def files(self, outputs: Outputs) -> list[str]:
+        """What is written of it, below the folder of the outputs."""
+        return outputs.files(self.stem, store=self.item.store)
+
+
+class Part(NamedTuple):
+    """A large image under way: windows that are done, and all there are."""
+
+    item: Item
+    done: int
+    total: int
 
 
 class Ended(NamedTuple):
@@ -64,7 +79,7 @@ class Runner:
     formats   of each; what a request for one of them alone would answer
     at_once   images under way
     caller    whose share of the engine they take;  timeout_s  for one image, where the options say nothing
-    on_end    told of every image that is done, on the event loop
+    on_end    told of every image that is done, on the event loop;  on_part  of large ones meanwhile, in a thread
     """
 
     def __init__(
@@ -80,13 +95,15 @@ class Runner:
         caller: str = "",
         timeout_s: float = 3600.0,
         on_end: Callable[[Ended], object] = lambda ended: None,
+        on_part: Callable[[Part], object] = lambda part: None,
     ) -> None:
         self._options, self._runtime, self._served = options, runtime, served
-        self._passes = passes(formats, options)
+        self._formats, self._passes = formats, passes(formats, options)
         self._outputs, self._journal, self._at_once = outputs, journal, at_once
-        self._caller, self._on_end = caller, on_end
+        self._caller, self._on_end, self._on_part = caller, on_end, on_part
         self._limit_s = timeout_s if options.timeout_ms is None else options.timeout_ms / 1000
         self._room = _Room(_HELD_BYTES)
+        self._large = asyncio.Semaphore(1)
         self._failures = 0
         self._stopped = False
 
@@ -110,7 +127,7 @@ class Runner:
             if self._stopped:
                 return
             self._outputs.check_room()
-            async with self._room.of(item.size):
+            async with self._room.of(item.size if item.size <= self._runtime.limits.max_bytes else 0):
                 ended = await self._one(item, stem)
             self._journal.note(item, stem, ended.failed, ended.warnings)
             self._on_end(ended)
@@ -118,10 +135,7 @@ class Runner:
     async def _one(self, item: Item, stem: str) -> Ended:
         """An image's answers, written. Raises DiskFull, NetworkFailed."""
         try:
-            self._runtime.limits.check_bytes(item.size)
-            data = await asyncio.to_thread(item.read)
-            files, warnings = await self._answers(data)
-            await asyncio.to_thread(self._outputs.write, stem, files)
+            warnings = await self._whole(item, stem)
         except (DiskFull, NetworkFailed) as error:
             if isinstance(error, NetworkNotFinite):
                 return Ended(item, str(error))
@@ -136,6 +150,36 @@ class Runner:
             log.exception("%s failed", item.source)
             return Ended(item, f"it failed: {type(error).__name__}: {error}")
         return Ended(item, warnings=tuple(warnings))
+
+    async def _whole(self, item: Item, stem: str) -> Sequence[str]:
+        """An image's answers, written; made from its bytes, or from its file where that is too large to be held."""
+        if item.store:
+            return await self._in_windows(item, stem, None)
+        try:
+            self._runtime.limits.check_bytes(item.size)
+            files, warnings = await self._answers(await asyncio.to_thread(item.read))
+        except ImageTooLarge as error:
+            if not await asyncio.to_thread(large_files.takes, item):
+                raise
+            return await self._in_windows(item, stem, error)
+        await asyncio.to_thread(self._outputs.write, stem, files)
+        return warnings
+
+    async def _in_windows(self, item: Item, stem: str, refused: ImageTooLarge | None) -> Sequence[str]:
+        large_files.check(item, self._options, self._formats, refused)
+        (file,) = self._outputs.files(stem, store=item.store)
+        until = Deadline() if self._options.timeout_ms is None else Deadline(time.monotonic() + self._limit_s)
+        async with self._large:
+            with self._outputs.writing(file) as scratch:
+                return await large_files.segment(
+                    item,
+                    scratch,
+                    self._served,
+                    self._options,
+                    caller=self._caller,
+                    until=until,
+                    progress=lambda done, total: self._on_part(Part(item, done, total)),
+                )
 
     async def _answers(self, data: bytes) -> tuple[dict[str, bytes], list[str]]:
         """An image's answers by format, and what is told besides."""

@@ -1,4 +1,4 @@
-"""Where images come from: files, folders, patterns, zip archives, lists of them. Each file is taken once.
+"""Where images come from: files, folders, patterns, zip archives, buckets, lists of them. Each file is taken once.
 
 Knows nothing of pixels, or of what is made of an image. What is asked for stays in the order of the asking, each folder
 and archive in natural order.
@@ -10,19 +10,21 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from models.errors import UsageError
+from models.io import ome_zarr
 from models.io.decode import SUFFIXES
 from models.io.paths import Names, Skipped, natural
 from models.io.walker import survey
 from service.errors import quoted
+from service.offline import remote
 from service.offline.archive import Archive, Bounds
 
 _ARCHIVES = (".zip",)
-_WHAT = "name a file, a folder, a pattern in quotes, a zip archive, @LIST or - for a list of them"
+_WHAT = "name a file, a folder, a pattern in quotes, a zip archive, a bucket's URL, @LIST or - for a list of them"
 
 
 class Origin(Protocol):
@@ -43,6 +45,7 @@ class Item:
     source  which file it is, whatever it was asked for with: a path, or an archive's and, behind `!`, the member's
     size    bytes;  stamp  changes when the file does
     path    of a file that lies on this machine by itself, else None
+    store   whether that is a folder which is one picture: Zarr
     """
 
     name: str
@@ -51,6 +54,7 @@ class Item:
     stamp: str
     origin: Origin
     path: Path | None = None
+    store: bool = False
 
     def read(self) -> bytes:
         """Its bytes. Raises OSError, TesseraError."""
@@ -124,6 +128,8 @@ class Finder:
             self.path(Path(word))
         elif word == "-":
             self._list("the list on standard input", sys.stdin.buffer.read())
+        elif remote.is_url(word):
+            self.url(word)
         elif word.startswith("@"):
             try:
                 self._list(word[1:], Path(word[1:]).read_bytes())
@@ -136,7 +142,9 @@ class Finder:
 
     def path(self, path: Path) -> None:
         """A file, a folder or an archive, as it stands. Raises what Archive raises."""
-        if path.is_dir():
+        if path.is_dir() and ome_zarr.is_zarr(path):
+            self._store(None, str(path.absolute()))
+        elif path.is_dir():
             self.folder(path)
         elif path.suffix.lower() in _ARCHIVES and path.is_file():
             self.archive(path)
@@ -152,6 +160,8 @@ class Finder:
         self._left_out.update(found.left_out)
         for text in found.files.texts:
             self._file(root or folder, text)
+        for store in found.stores:
+            self._store(root or folder, str(store))
 
     def archive(self, path: Path) -> None:
         """All images in a zip archive. Raises ArchiveError, OSError."""
@@ -171,6 +181,23 @@ class Finder:
             item = Item(f"{root}/{member.name}", f"{at}!{member.name}", member.size, member.stamp, origin)
             self._items.append((root, item))
 
+    def url(self, url: str) -> None:
+        """An object of a bucket, all images below a prefix, or those that fit a pattern. Raises UsageError."""
+        self._origins.append(bucket := remote.Bucket.of(url))
+        files = sorted(bucket.below(url), key=lambda file: (natural(file.url), file.url))
+        if not files:
+            raise UsageError(f"{quoted(url, 200)} holds nothing")
+        plain = url.partition("*")[0].rstrip("/") if "*" not in url else url.partition("*")[0].rpartition("/")[0]
+        top = plain.rpartition("/")[0] if files[0].url == plain else plain
+        for file in files:
+            suffix = os.path.splitext(file.url)[1].lower()
+            if suffix not in SUFFIXES and file.url != plain:
+                self._left_out[suffix] += 1
+            elif file.url not in self._taken:
+                self._taken.add(file.url)
+                item = Item(f"/{file.url.replace('://', ':/')}", file.url, file.size, file.stamp, bucket)
+                self._items.append((Path(f"/{top.replace('://', ':/')}"), item))
+
     def found(self) -> Found:
         """Everything that was taken, each file by its name below what it was asked for with.
 
@@ -182,14 +209,7 @@ class Finder:
         named = [os.path.dirname(item.name) for root, item in self._items if root is None]
         shared = os.path.commonpath(named).rstrip("/") if named else ""
         items = [
-            Item(
-                item.name[len(shared) + 1 :] if root is None else names.of_text(item.name),
-                item.source,
-                item.size,
-                item.stamp,
-                item.origin,
-                item.path,
-            )
+            replace(item, name=item.name[len(shared) + 1 :] if root is None else names.of_text(item.name))
             for root, item in self._items
         ]
         return Found(items, self._unusable, self._left_out, self._walked)
@@ -200,6 +220,14 @@ class Finder:
             origin.close()
 
     def _file(self, root: Path | None, path: str) -> None:
+        self._take(root, path, path)
+
+    def _store(self, root: Path | None, path: str) -> None:
+        described = next(name for name in ("zarr.json", ".zgroup") if os.path.isfile(os.path.join(path, name)))
+        self._take(root, path, os.path.join(path, described), store=True)
+
+    def _take(self, root: Path | None, path: str, told: str, *, store: bool = False) -> None:
+        """An image at `path`, of which the file at `told` says how large it is, and when it changed."""
         folder, name = os.path.split(path)
         source = os.path.join(os.path.realpath(folder), name)
         if source in self._taken:
@@ -209,11 +237,12 @@ class Finder:
             self._unusable.append(Skipped(Path(path), "it lies, or leads, outside of the folder that is open to this"))
             return
         try:
-            facts = os.stat(path)
+            facts = os.stat(told)
         except OSError as error:
             self._unusable.append(Skipped(Path(path), _reason(error)))
             return
-        self._items.append((root, Item(path, source, facts.st_size, str(facts.st_mtime_ns), self._disk, Path(source))))
+        stamp = str(facts.st_mtime_ns)
+        self._items.append((root, Item(path, source, facts.st_size, stamp, self._disk, Path(source), store)))
 
     def _pattern(self, pattern: str) -> None:
         """A pattern's files, named below the folder where its first sign of one stands; folders are searched."""
@@ -228,7 +257,9 @@ class Finder:
             if os.path.realpath(match).startswith(barred) and barred:
                 continue
             suffix = os.path.splitext(match)[1].lower()
-            if os.path.isdir(match):
+            if os.path.isdir(match) and ome_zarr.is_zarr(Path(match)):
+                self._store(root, os.path.abspath(match))
+            elif os.path.isdir(match):
                 if "**" not in parts:
                     self.folder(Path(match), root)
             elif suffix in SUFFIXES:
@@ -242,11 +273,13 @@ class Finder:
         """Paths, one a line, or with a NUL behind each, as `find -print0` writes them."""
         lines = data.split(b"\0") if b"\0" in data else data.splitlines()
         for line in lines:
-            if not line:
-                continue
-            if not os.path.lexists(line):
-                raise UsageError(f"{quoted(os.fsdecode(line), 200)} is in {name}, and is not there")
-            self.path(Path(os.fsdecode(line)))
+            word = os.fsdecode(line)
+            if os.path.lexists(line):
+                self.path(Path(word))
+            elif remote.is_url(word):
+                self.url(word)
+            elif word:
+                raise UsageError(f"{quoted(word, 200)} is in {name}, and is not there")
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
+import tifffile
+import zarr
 from starlette.testclient import TestClient
 
 from models.io.encode import encode
@@ -63,7 +66,7 @@ def run(
                 todo = [
                     Todo(item, stem)
                     for item, stem in zip(items, outputs.stems(items, known), strict=True)
-                    if not journal.is_done(item, outputs.files(stem))
+                    if not journal.is_done(item, Todo(item, stem).files(outputs))
                 ]
 
                 def on_end(one: Ended) -> None:
@@ -207,3 +210,49 @@ def test_many_bytes_at_once_wait_for_each_other() -> None:
 
     asyncio.run(scenario())
     assert most == 300
+
+
+def test_a_raster_that_is_too_large_to_be_held_is_read_in_windows(
+    settings: Settings, tmp_path: Path, client: TestClient
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    tifffile.imwrite(folder / "a.tif", bands(300, 400), tile=(64, 64), photometric="rgb")
+    finder = Finder()
+    finder.folder(folder)
+    items = finder.found().items
+    small = settings.model_copy(update={"max_mpx": 0.1})
+    (whole,) = run(small, items, tmp_path / "png", formats=["png"])
+    assert "0.1 Mpx" in str(whole.failed)
+    assert "run it with --format geotiff" in str(whole.failed)
+    (refined,) = run(small, items, tmp_path / "crf", formats=["geotiff"], options=Options(crf="fast"))
+    assert "leave crf out" in str(refined.failed)
+    (never,) = run(small, items, tmp_path / "never", formats=["geotiff"], options=Options(tile="never"))
+    assert "the limit is 0.1 Mpx" in str(never.failed)
+    (done,) = run(small, items, tmp_path / "out", formats=["geotiff"])
+    assert done.failed is None
+    asked = client.post("/segment", params={"format": "geotiff", "tile": "always"}, content=items[0].read())
+    (tmp_path / "asked.tif").write_bytes(asked.content)
+    with rasterio.open(tmp_path / "out" / "a.tif") as found, rasterio.open(tmp_path / "asked.tif") as expected:
+        assert (found.read() == expected.read()).all()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".tessera", "a.tif"]
+    assert run(small, items, tmp_path / "out", formats=["geotiff"]) == []
+
+
+def test_a_zarr_store_becomes_one_with_a_label_image(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    group = zarr.open_group(str(tmp_path / "in" / "a.zarr"), mode="w", zarr_format=3)
+    group.create_array("0", data=bands(120, 200).transpose(2, 0, 1), chunks=(1, 64, 64))
+    axes = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+    scales = [{"type": "scale", "scale": [1, 1, 1]}]
+    multiscale = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scales}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+    finder = Finder()
+    finder.folder(tmp_path / "in")
+    items = finder.found().items
+    assert [(item.name, item.store) for item in items] == [("a.zarr", True)]
+    (done,) = run(settings, items, tmp_path / "out", formats=["png"])
+    assert done.failed is None
+    labels = np.asarray(zarr.open_group(str(tmp_path / "out" / "a.zarr"), mode="r")["labels/tessera/0"])
+    assert (labels.reshape(120, 200)[60, [20, 60, 100, 140, 180]] == range(5)).all()
+    assert run(settings, items, tmp_path / "out", formats=["png"]) == []

@@ -108,3 +108,23 @@ def test_no_link_leads_out_of_the_folder_that_is_open(here: Path) -> None:
     found = finder.found()
     assert len(found.items) == 3
     assert {str(one.path.relative_to(here)) for one in found.unusable} == {"photos/out/img9.jpg", "photos/out.jpg"}
+
+
+def test_a_bucket_is_read_by_its_url(here: Path) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    files = fsspec.filesystem("memory")
+    for name in ("photos/a/img10.png", "photos/a/img9.png", "photos/b.JPG", "photos/notes.txt"):
+        files.pipe(f"/bucket/{name}", name.encode())
+    found = find("memory://bucket/photos")
+    assert [item.name for item in found.items] == ["a/img9.png", "a/img10.png", "b.JPG"]
+    assert [item.read() for item in found.items][2] == b"photos/b.JPG"
+    assert found.items[0].source == "memory://bucket/photos/a/img9.png"
+    assert found.items[0].path is None
+    assert found.left_out == {".txt": 1}
+    assert names("memory://bucket/photos/a/*.png", "memory://bucket/photos/a") == ["img9.png", "img10.png"]
+    assert names("memory://bucket/photos/notes.txt") == ["notes.txt"]
+    assert names("memory://bucket/photos", "photos/img9.jpg") == ["a/img9.png", "a/img10.png", "b.JPG", "img9.jpg"]
+    with pytest.raises(UsageError, match="holds nothing"):
+        names("memory://bucket/elsewhere")
+    with pytest.raises(UsageError, match="of URLs those of buckets are read"):
+        names("https://example.com/a.jpg")
