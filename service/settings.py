@@ -76,6 +76,8 @@ class Settings(BaseModel):
     label_studio_key   of a user of it who may see them
     proof_s            of one core, that the process which proves a bundle's network may take
     proof_bytes        that it may hold besides four times the network's file
+    roots              folders, separated as in PATH, that requests may name paths below
+    max_file_mpx       megapixels of one file below them, which is read in windows
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -128,6 +130,8 @@ class Settings(BaseModel):
     label_studio_key: str = Field(default="", repr=False)
     proof_s: int = Field(default=300, ge=1, le=_DAY)
     proof_bytes: int = Field(default=2 * 2**30, ge=2**20, le=_BYTES)
+    roots: tuple[Path, ...] = ()
+    max_file_mpx: float = Field(default=10_000.0, gt=0, le=_MANY)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -137,12 +141,13 @@ class Settings(BaseModel):
             if name not in cls.model_fields:
                 known = [PREFIX + field.upper() for field in cls.model_fields]
                 raise SettingsError(f"{PREFIX}{name.upper()} is not a setting{nearest(PREFIX + name.upper(), known)}")
-        bundles = given.pop("bundles", "")
+        bundles, roots = given.pop("bundles", ""), given.pop("roots", "")
         try:
             settings = cls.model_validate(
                 {
                     **given,
                     "bundles": tuple(Path(p) for p in bundles.split(os.pathsep) if p) or embedded(),
+                    "roots": tuple(Path(p) for p in roots.split(os.pathsep) if p),
                     "state": Path(given["state"]) if "state" in given else user_state(environ),
                 }
             )

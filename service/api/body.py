@@ -30,11 +30,13 @@ class ParsedBody(NamedTuple):
 
     images  the files' bytes, at least one;  fields  options given beside them
     many    whether the answer is a list
+    path    of a file that is meant in place of images; None: there are images
     """
 
     images: tuple[bytes, ...]
     fields: Mapping[str, str] = MappingProxyType({})
     many: bool = False
+    path: str | None = None
 
 
 async def read(
@@ -120,11 +122,17 @@ def _json(data: bytes, max_images: int) -> ParsedBody:
         document = from_json(data.removeprefix(b"\xef\xbb\xbf"), allow_inf_nan=False)
     except ValueError as error:
         raise BadBody(f"the body begins as JSON but is not: {error}") from None
-    unknown = sorted(set(document) - {"image", "images"})
+    unknown = sorted(set(document) - {"image", "images", "path"})
     if unknown:
-        raise BadOption(f'JSON has the key "image" or "images", not {quoted(unknown[0])}; options go into the query')
+        raise BadOption(
+            f'JSON has the key "image", "images" or "path", not {quoted(unknown[0])}; options go into the query'
+        )
     if len(document) != 1:
-        raise BadBody('JSON has one key, "image": "<base64>" or "images": ["<base64>", …]')
+        raise BadBody('JSON has one key, "image": "<base64>", "images": ["<base64>", …] or "path": "<file>"')
+    if "path" in document:
+        if not isinstance(document["path"], str):
+            raise BadBody('"path" is a text: a file below one of the server\'s TESSERA_ROOTS')
+        return ParsedBody((), path=document["path"])
     many = "images" in document
     texts = document["images"] if many else [document["image"]]
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):

@@ -37,11 +37,14 @@ TOLD = {
 _LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
 
-def images(options: type[ImageOptions], *, form: str) -> dict[str, Any]:
+def images(options: type[ImageOptions], *bodies: type[BaseModel], form: str) -> dict[str, Any]:
     """Parameters and body of an operation on images: options come in the query or as fields of the form, `form`.
+
+    bodies  JSON that is taken besides that with images
 
     Defaults stand in words: generated clients send them otherwise, where the form may say something else.
     """
+    documents: tuple[type[BaseModel], ...] = (ImageBody, ImagesBody, *bodies)
     schema = options.model_json_schema()
     fields = {name: {"type": "string", "description": text} for name, text in descriptions(options).items()}
     parameters = [
@@ -71,7 +74,7 @@ def images(options: type[ImageOptions], *, form: str) -> dict[str, Any]:
             "description": "Told apart by the bytes, whatever Content-Type says. Options may be fields of the form.",
             "content": {
                 "multipart/form-data": {"schema": _reference(form)},
-                "application/json": {"schema": {"anyOf": [_named(ImageBody), _named(ImagesBody)]}},
+                "application/json": {"schema": {"anyOf": [_named(document) for document in documents]}},
                 BYTES: BINARY,  # of an image, whatever it is
             },
         },

@@ -52,6 +52,7 @@ class InferenceRequest(Generic[O]):
     served: Served
     caller: str
     deadline: float
+    path: str | None = None
     tasks: list[ImageTask[O]] = field(default_factory=list)
 
     def task(self, image: bytes | Pixels) -> ImageTask[O]:
@@ -61,8 +62,10 @@ class InferenceRequest(Generic[O]):
 
 
 @asynccontextmanager
-async def read_request(request: Request, model: type[O]) -> AsyncIterator[InferenceRequest[O]]:
+async def read_request(request: Request, model: type[O], *, paths: bool = False) -> AsyncIterator[InferenceRequest[O]]:
     """What a request asks, read within limits; the block ends when its time is up or its client leaves.
+
+    paths  whether it may name a file of this machine in place of images
 
     Raises Busy, KeyMissing, NotAllowed, BadBody and its kin, BadOption, NotFound, DeadlinePassed, ClientDisconnect.
     """
@@ -70,18 +73,26 @@ async def read_request(request: Request, model: type[O]) -> AsyncIterator[Infere
     caller = allowed_caller(request, "infer")
     given, options = query_options(model, request.scope["query_string"])
     with state.runtime.admission.hold() as hold:
-        images, fields, many = await _read(request, state, hold, caller)
+        images, fields, many, path = await _read(request, state, hold, caller)
+        if path is not None and not paths:
+            raise BadBody('"path" is read by POST /segment alone; send the image')
         if twice := given.keys() & fields.keys():
             raise BadOption(f"{quoted(min(twice))}: given twice, in the query and in the form")
         if fields or options is None:
             options = checked(model, {**given, **fields})
-        async with begun(request, options, images, caller, many=many) as asked:
+        async with begun(request, options, images, caller, many=many, path=path) as asked:
             yield asked
 
 
 @asynccontextmanager
 async def begun(
-    request: Request, options: O, images: Sequence[bytes | Pixels], caller: str, *, many: bool = False
+    request: Request,
+    options: O,
+    images: Sequence[bytes | Pixels],
+    caller: str,
+    *,
+    many: bool = False,
+    path: str | None = None,
 ) -> AsyncIterator[InferenceRequest[O]]:
     """Around the work on images that have been read: it ends when its time is up or its client leaves.
 
@@ -92,7 +103,7 @@ async def begun(
         limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
         async with _while_connected(request, limit_s):
             deadline = time.monotonic() + limit_s
-            asked = InferenceRequest(request, state, options, tuple(images), many, served, caller, deadline)
+            asked = InferenceRequest(request, state, options, tuple(images), many, served, caller, deadline, path)
             try:
                 yield asked
             except ImageError as error:

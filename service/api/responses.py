@@ -27,6 +27,12 @@ class ImagesBody(BaseModel):
     images: list[str]
 
 
+class PathBody(BaseModel):
+    """JSON with a file of the server's."""
+
+    path: str = Field(description="a file below one of the server's TESSERA_ROOTS, or file:// and its path")
+
+
 class EncodedMap(Frozen):
     """A map of the image's size, as a file in base64."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,7 +17,10 @@ import numpy as np
 
 from models import region_stats
 from models.deadline import Deadline
+from models.errors import UsageError
 from models.io import geotiff, ome_zarr, tiff_directory, tiff_georeference, tiff_rows
+from models.io.file_bytes import FileBytes
+from models.io.georeference import Georeference
 from models.io.rows import RowSource
 from models.io.samples import Choice, Limits, UnsupportedImage
 from models.manifest import Manifest
@@ -61,15 +65,21 @@ def choice_of(options: Options, manifest: Manifest) -> Choice:
     return choice if choice.level is not None else replace(choice, level=0, enough=None)
 
 
+def in_rows(path: Path) -> bool:
+    """Whether rows of a file or folder can be read. Raises ImageError for what is neither, and OSError."""
+    if ome_zarr.is_zarr(path):
+        return True
+    with FileBytes.open(path) as data:
+        return data[:4] in tiff_directory.MAGIC
+
+
 @contextmanager
 def open_rows(path: Path, choice: Choice, limits: Limits = LIMITS) -> Iterator[RowSource]:
     """A file's rows, or those of a Zarr store. Raises ImageError and its kin, UsageError without zarr, and OSError."""
     if ome_zarr.is_zarr(path):
         yield ome_zarr.ZarrRows(path, limits, choice)
         return
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head not in tiff_directory.MAGIC:
+    if not in_rows(path):
         raise UnsupportedImage(
             f"{path.name} is no TIFF, and of large files only those are read in windows; convert it: gdal_translate -of"
             " COG in out.tif"
@@ -91,27 +101,40 @@ def segment_large(
     until: Deadline | None = None,
     progress: Progress | None = None,
 ) -> LargeAnswer:
-    """A file's label map, written to another: a GeoTIFF, or `labels/tessera` of a Zarr store, which may be the same.
+    """A file's label map, written to another: a GeoTIFF; or `labels/tessera` of a Zarr store, the file's own or not.
 
     predict  of `windowed`;  style, table  of the model's clusters, and which stands for each (`Clusters.table`)
     until    after which DeadlineExceeded is raised, or once it is cancelled: nothing of it is left in `out` then
     progress  told of the windows that are done, and of how many there are
 
-    Raises ImageError and its kin, UsageError where a library is missing that reads or writes the files, and OSError.
+    Which of them says the name of `out`. Raises ImageError and its kin, UsageError where a library is missing that
+    reads or writes the files, and OSError.
     """
     choice = choice_of(options, manifest)
     with open_rows(path, choice, limits) as source:
-        level = choice.level or 0
-
-        def sink() -> AbstractContextManager[LabelSink]:
-            if isinstance(source, ome_zarr.ZarrRows):
-                return ome_zarr.LabelImageWriter(
-                    out, source.size, source.multiscale, level=level, names=style.names, colors=style.colors
-                )
-            place = tiff_georeference.load(path, page=options.page, level=level)
-            return geotiff.LabelMapWriter(out, source.size, place, names=style.names, colors=style.colors)
-
+        sink = partial(sink_of, source, path, out, choice, style)
         return write_labels(source, sink, manifest, predict, options, table=table, until=until, progress=progress)
+
+
+def sink_of(
+    source: RowSource, path: Path, out: Path, choice: Choice, style: ClusterStyle
+) -> AbstractContextManager[LabelSink]:
+    """Where the labels of a file's rows go: a GeoTIFF in its place, or a Zarr store, by the name of `out`."""
+    if out.suffix.lower() != ".zarr":
+        place = georeference_of(path, choice)
+        return geotiff.LabelMapWriter(out, source.size, place, names=style.names, colors=style.colors)
+    if not isinstance(source, ome_zarr.ZarrRows):
+        raise UsageError(f"{out.name}: label images go beside pictures in OME-Zarr; write a .tif for a TIFF")
+    return ome_zarr.LabelImageWriter(
+        out, source.size, source.multiscale, level=choice.level or 0, names=style.names, colors=style.colors
+    )
+
+
+def georeference_of(path: Path, choice: Choice) -> Georeference | None:
+    """Where the rows of a file lie; None where it does not say. Raises ImageError, and OSError."""
+    if ome_zarr.is_zarr(path):
+        return None
+    return tiff_georeference.load(path, page=choice.page, level=choice.level or 0)
 
 
 def write_labels(
@@ -122,10 +145,14 @@ def write_labels(
     options: Options,
     *,
     table: Array,
+    margin: bool = False,
     until: Deadline | None = None,
     progress: Progress | None = None,
 ) -> LargeAnswer:
-    """All rows of a picture to where labels go; one strip is written while the network sees the next."""
+    """All rows of a picture to where labels go; one strip is written while the network sees the next.
+
+    margin  areas are told with their confidence
+    """
     keep = options.nodata == "keep"
     began, count = time.monotonic(), len(manifest.clusters)
     ids = np.arange(NO_DATA + 1, dtype=np.uint8)
@@ -135,13 +162,14 @@ def write_labels(
     def write(part: Part) -> list[Area]:
         labels = part.labels()
         counted = labels if part.valid is None else np.where(part.valid, labels, NO_DATA)
-        found = _below(region_stats.compute(counted, count, ignored=NO_DATA), part.rows[0])
+        margins = part.margin(full=False) if margin else None
+        found = _below(region_stats.compute(counted, count, margins, ignored=NO_DATA), part.rows[0])
         to.write(part.rows[0], 0, ids[counted if keep else labels])
         return found
 
     with sink() as to, ThreadPoolExecutor(1, "labels") as writer:
         before = None
-        for part in windowed.parts(source, manifest, predict, skip=keep, until=until, progress=progress):
+        for part in windowed.parts(source, manifest, predict, code=margin, skip=keep, until=until, progress=progress):
             if before is not None:
                 areas += before.result()
             before = writer.submit(write, part)

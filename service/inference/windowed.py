@@ -79,6 +79,14 @@ def layout_of(size: tuple[int, int], manifest: Manifest) -> Layout:
         raise ImageTooLarge(f"{error}, more than are ever read; read a level of its pyramid, pyramid=1") from None
 
 
+def held_bytes(source: RowSource, manifest: Manifest, *, code: bool = False) -> int:
+    """About what `parts` holds at most: rows that are read and those to come, a row of windows' maps, labels of it."""
+    layout = layout_of(source.size, manifest)
+    channels = len(manifest.clusters) + (manifest.code.dim if code else 0)
+    maps = 4 * channels * layout.window[0] // layout.cell * layout.grid[1]
+    return source.held_bytes + 3 * maps + 8 * layout.window[0] * source.size[1]
+
+
 def parts(
     source: RowSource,
     manifest: Manifest,

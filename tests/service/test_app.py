@@ -230,7 +230,7 @@ def test_the_description_is_right(client: TestClient) -> None:
                 assert list(answer["content"]) == [shape_of(path).media_type]
     segment = operations["post", "/segment"]
     assert set(segment["responses"]) == {
-        "200", "400", "401", "403", "404", "406", "408", "413", "415", "421", "422", "429", "500", "503", "504",
+        "200", "400", "401", "403", "404", "406", "408", "413", "415", "421", "422", "429", "500", "503", "504", "507",
     }  # fmt: skip
     assert set(segment["responses"]["200"]["content"]) == {r.media_type for r in render.RENDERERS}
     options = {p["name"]: p["schema"] for p in segment["parameters"]}

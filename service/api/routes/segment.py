@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from models.errors import TesseraError
-from service.api import openapi, responses
+from service.api import by_path, openapi, responses
 from service.api.problems import problem_of
 from service.api.request import InferenceRequest, read_request
 from service.api.several import segment_each
 from service.errors import BadOption, printable
 from service.formats import registry
 from service.inference import pipeline
+from service.inference.large_task import LargeTask
 from service.inference.options import Options, SimilarOptions
 from service.inference.task import ImageTask
 
@@ -30,13 +31,17 @@ router = APIRouter(tags=["images"])
     operation_id="segment",
     summary="Label map of one or several images",
     response_model=responses.Segmentation | responses.Segmentations,
-    responses=openapi.responses(*_REFUSALS, ok=openapi.FORMATS, headers=openapi.TOLD),
-    openapi_extra=openapi.images(Options, form="SegmentForm"),
+    responses=openapi.responses(*_REFUSALS, 507, ok=openapi.FORMATS, headers=openapi.TOLD),
+    openapi_extra=openapi.images(Options, responses.PathBody, form="SegmentForm"),
 )
 async def segment(request: Request) -> Response:
-    async with read_request(request, Options) as asked:
+    async with read_request(request, Options, paths=True) as asked:
         renderer = _renderer(asked)
         headers = {"vary": "accept"}
+        if asked.path is not None:
+            answer, of_file = await by_path.segment(asked, asked.path, renderer)
+            answer.headers.update(headers | ({} if renderer.name == "json" else _told(of_file)))
+            return answer
         if asked.many:
             content = await _several(asked)
         else:
@@ -64,7 +69,7 @@ async def similar(request: Request) -> Response:
     return Response(content, media_type=openapi.media_type(request, media_type), headers=_told(task))
 
 
-def _told(task: ImageTask[Any]) -> dict[str, str]:
+def _told(task: ImageTask[Any] | LargeTask) -> dict[str, str]:
     """What JSON says of an image, for answers that have no place for it but their head."""
     headers = {"x-orientation": str(task.orientation)}
     if task.warnings:
