@@ -39,11 +39,11 @@ class Labeled(NamedTuple):
 def label(result: SegmentationResult, controls: tuple[Control, ...], image: str) -> Labeled:
     """The regions of an image, for every control of its tag. Score: mean margin of a cluster, or of a polygon."""
     found = Labeled([], sum(a.confidence * a.pixels for a in result.areas), sum(a.pixels for a in result.areas), [])
-    for control in controls:
-        names = matched(control.labels, result.style.names)
-        shown = {a.id: a.confidence for a in result.areas if a.id not in result.style.hidden}
-        if told := unmatched(result.style.names, shown, names):
-            found.warnings.append(f"{control.name}: {told}")
+    shown = {a.id: a.confidence for a in result.areas if a.id not in result.style.hidden}
+    labels = [matched(control.labels, result.style.names) for control in controls]
+    if told := unmatched(result.style.names, shown, {id: name for names in labels for id, name in names.items()}):
+        found.warnings.append(told)
+    for control, names in zip(controls, labels, strict=True):
         wanted = {id: score for id, score in shown.items() if id in names}
         draw = _brushes if control.kind == "brushlabels" else _polygons
         for id, score, value in draw(result, control, wanted, found.warnings):
@@ -101,7 +101,7 @@ def _polygons(result: SegmentationResult, control: Control, wanted: Mapping[int,
         least = math.ceil(_SPECK * result.labels.size)
     chosen = np.where(np.isin(result.labels, list(wanted)), result.labels, np.uint8(NO_DATA))
     found = regions(chosen, result.margin, min_area=least, ignored=NO_DATA)
-    if least > 1:
+    if found.pixels.sum() < np.count_nonzero(chosen != NO_DATA):
         warnings.append(
             f"{control.name}: regions of fewer than {least} pixels are left out; tessera_min_area changes that"
         )

@@ -150,9 +150,7 @@ def test_unmatched_clusters_are_left_out_and_told(client: TestClient) -> None:
         "white",
         "black",
     }
-    assert answer["warnings"] == [
-        "brush: no label for 'blue' (or cluster_02): give a <Label> that value, or that alias"
-    ]
+    assert answer["warnings"] == ["no label for 'blue' (or cluster_02): give a <Label> that value, or that alias"]
 
 
 def test_options_stand_in_the_configuration(client: TestClient) -> None:
