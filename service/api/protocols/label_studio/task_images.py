@@ -1,4 +1,5 @@
-"""Where the bytes of a task's image come from: the task itself, or the one Label Studio that the operator named.
+"""Where the bytes of a task's image come from: the task itself, the one Label Studio that the operator named, or a file
+below one of the operator's roots.
 
 Nothing is fetched from anywhere else, whatever a task says: no other origin, no redirect, none of its addresses but
 those of files. Knows nothing of pixels, of labels.
@@ -8,19 +9,23 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Self
 from urllib.parse import unquote
 
 import httpx
 
+from models.io.file_bytes import FileBytes
 from models.io.samples import ImageError
-from service.errors import BadBody, BodyTooLarge, NotAllowed, quoted
+from service.errors import BadBody, BodyTooLarge, NotAllowed, NotFound, quoted
+from service.roots import Roots
 from service.settings import Settings, SettingsError
 
 _URL, _KEY = "TESSERA_LABEL_STUDIO_URL", "TESSERA_LABEL_STUDIO_KEY"
 _FILES = re.compile(r"/(data|storage-data)/.+|/(tasks|projects)/[0-9]+/resolve/?")  # what it serves images under
+_LOCAL = re.compile(r"/data/local-files/\?d=([^&#]+)")  # below Label Studio's own root for them
 _CONNECT_S, _FETCH_S = 3.0, 20.0
 _MAX_ADDRESS = 8192
 _TOKEN_BYTES = 2**16
@@ -29,12 +34,14 @@ _TOKEN_BYTES = 2**16
 class TaskImages:
     """The source of one server's task images."""
 
-    def __init__(self, url: str = "", key: str = "", *, max_bytes: int = 2**25) -> None:
+    def __init__(self, url: str = "", key: str = "", *, max_bytes: int = 2**25, roots: Sequence[Path] = ()) -> None:
         """url  of Label Studio, with its path where it has one; empty: nothing is fetched.  key  of a user of it
+        roots   folders below which files are read: those of file:// URLs, and Label Studio's local files where it has
+                no url
 
         Raises SettingsError for a url that is none, naming the setting.
         """
-        self._key, self._max_bytes = key, max_bytes
+        self._key, self._max_bytes, self._roots = key, max_bytes, Roots(roots)
         try:
             self._base = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL:
@@ -47,8 +54,9 @@ class TaskImages:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """That of TESSERA_LABEL_STUDIO_URL. Raises SettingsError."""
-        return cls(settings.label_studio_url, settings.label_studio_key, max_bytes=settings.max_bytes)
+        """That of TESSERA_LABEL_STUDIO_URL and TESSERA_ROOTS. Raises SettingsError."""
+        url, key = settings.label_studio_url, settings.label_studio_key
+        return cls(url, key, max_bytes=settings.max_bytes, roots=settings.roots)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["OpenTaskImages"]:
@@ -59,27 +67,32 @@ class TaskImages:
         async with httpx.AsyncClient(
             verify=secure, timeout=timeout, limits=limits, follow_redirects=False, trust_env=False
         ) as client:
-            yield OpenTaskImages(client, self._base, self._key, self._max_bytes)
+            yield OpenTaskImages(client, self._base, self._key, self._max_bytes, self._roots)
 
 
 class OpenTaskImages:
     """The images of one request's tasks."""
 
-    def __init__(self, client: httpx.AsyncClient, base: httpx.URL, key: str, max_bytes: int) -> None:
-        self._client, self._base, self._key, self._max_bytes = client, base, key, max_bytes
+    def __init__(self, client: httpx.AsyncClient, base: httpx.URL, key: str, max_bytes: int, roots: Roots) -> None:
+        self._client, self._base, self._key, self._max_bytes, self._roots = client, base, key, max_bytes, roots
         self._headers: dict[str, str] | None = None
         self._signing_in = asyncio.Lock()
 
     async def read(self, address: str, hold: Callable[[int], None]) -> bytes:
         """The file's bytes.
 
-        address  as a task has it: a data: URI, a path of Label Studio's, or such a path with its origin
-        hold     is told of every byte fetched, and may refuse
+        address  as a task has it: a data: URI, a path of Label Studio's, such a path with its origin, a file:// URL
+        hold     is told of every byte read, and may refuse
 
-        Raises BadBody, NotAllowed, BodyTooLarge, ImageError, which say what to change.
+        Raises BadBody, BadOption, NotAllowed, NotFound, BodyTooLarge, ImageError, which say what to change.
         """
-        if address[:5].lower() == "data:":
+        scheme = address[:5].lower()
+        if scheme == "data:":
             return _inline(address)
+        if scheme == "file:":
+            return await self._file(address, hold)
+        if not self._base.host and (local := _LOCAL.fullmatch(address)):
+            return await self._file(unquote(local[1]), hold)
         url = self._allowed(address)
         try:
             async with asyncio.timeout(_FETCH_S):
@@ -89,6 +102,23 @@ class OpenTaskImages:
             raise ImageError(
                 f"the image could not be had from Label Studio at {self._base} ({why}); is {_URL} right?"
             ) from None
+
+    async def _file(self, path: str, hold: Callable[[int], None]) -> bytes:
+        """A file below a root."""
+        found = (await asyncio.to_thread(self._roots.resolve, path)).path
+
+        def read() -> bytes:
+            with FileBytes.open(found) as data:
+                return data[: self._max_bytes + 1]
+
+        try:
+            hold(min(found.stat().st_size, self._max_bytes))
+            file = await asyncio.to_thread(read)
+        except OSError as error:
+            raise NotFound(f"{quoted(path, 200)} cannot be read: {error.strerror}") from None
+        if len(file) > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        return file
 
     def _allowed(self, address: str) -> httpx.URL:
         """The URL to fetch. Raises NotAllowed for one that leads anywhere but to Label Studio's files."""
@@ -126,8 +156,7 @@ class OpenTaskImages:
             async for chunk in answer.aiter_raw():
                 size += len(chunk)
                 if size > self._max_bytes:
-                    most = self._max_bytes / 2**20
-                    raise BodyTooLarge(f"the task's image has more than {most:.0f} MiB (TESSERA_MAX_BYTES)")
+                    raise _too_large(self._max_bytes)
                 hold(len(chunk))
                 chunks.append(chunk)
         return b"".join(chunks)
@@ -163,6 +192,10 @@ def _inline(address: str) -> bytes:
         raise BadBody(
             "the task's data: URI is damaged; it begins as data:image/jpeg;base64, and goes on as that"
         ) from None
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the task's image has more than {max_bytes / 2**20:.0f} MiB (TESSERA_MAX_BYTES)")
 
 
 def _refused(status: int) -> str:

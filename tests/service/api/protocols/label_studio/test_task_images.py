@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,7 +109,6 @@ def test_a_personal_access_token_is_changed_for_an_access_once(label_studio: str
         "http://169.254.169.254/data/latest",
         "HOST@example.org/data/x",
         "s3://bucket/data/photo.png",
-        "file:///data/photo.png",
         "ftp://127.0.0.1/data/x",
         "HOST/api/users",
         "HOST/data/../api/users",
@@ -142,6 +142,21 @@ def test_what_it_says_is_told(label_studio: str, monkeypatch: pytest.MonkeyPatch
     assert "is TESSERA_LABEL_STUDIO_URL right?" in refused(TaskImages("http://127.0.0.1:1"), "/data/photo.png")
     monkeypatch.setattr(task_images, "_FETCH_S", 0.1)
     assert "not within 0.1 s" in refused(images, "/data/slow")
+
+
+def test_files_below_a_root_are_read(tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    (root / "a b").mkdir(parents=True)
+    (root / "a b" / "photo.png").write_bytes(PNG)
+    (tmp_path / "secret.png").write_bytes(PNG)
+    (root / "out.png").symlink_to(tmp_path / "secret.png")
+    images = TaskImages(roots=[root])
+    assert read(images, f"file://{root}/a%20b/photo.png", "/data/local-files/?d=a%20b/photo.png") == [PNG] * 2
+    for address in (f"file://{tmp_path}/secret.png", f"file://{root}/../secret.png", "/data/local-files/?d=out.png"):
+        assert "is not below a folder of TESSERA_ROOTS" in refused(images, address)
+    assert "is no regular file" in refused(images, f"file://{root}/a%20b")
+    assert "more than 0 MiB" in refused(TaskImages(roots=[root], max_bytes=10), "/data/local-files/?d=a b/photo.png")
+    assert "set TESSERA_ROOTS" in refused(TaskImages(), f"file://{root}/a%20b/photo.png")
 
 
 @pytest.mark.parametrize(
