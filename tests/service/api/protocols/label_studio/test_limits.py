@@ -56,7 +56,12 @@ def test_they_are_kept_while_everything_is_taken(tiny_bundle: Path, tmp_path: Pa
 
     took: dict[str, list[float]] = {"health": [], "setup": []}
     setup = json.dumps({"project": "1.17", "schema": BRUSH}).encode()
-    with process(tiny_bundle, tmp_path / "state", TESSERA_ACCESS_LOG="false", TESSERA_CACHE_BYTES="0") as (_, port):
+    with process(tiny_bundle, tmp_path / "state", TESSERA_ACCESS_LOG="false", TESSERA_CACHE_BYTES="0") as (
+        server,
+        port,
+    ):
+        assert server.stderr is not None
+        threading.Thread(target=list, args=(server.stderr,), daemon=True).start()  # what is refused is logged
         threads = [threading.Thread(target=flood, args=(port,)) for _ in range(FLOOD)]
         for thread in threads:
             thread.start()
