@@ -18,7 +18,7 @@ from pycocotools import mask
 from rasterio import features
 
 from models import assign
-from models.polygons import TooManyCorners, regions
+from models.polygons import TooManyRegions, regions
 from models.run_length import run_lengths
 
 SIZE = (3000, 4000)
@@ -39,7 +39,7 @@ def too_many(work: Callable[[], Any]) -> None:
     """Work that is refused."""
     try:
         work()
-    except TooManyCorners:
+    except TooManyRegions:
         return
     raise AssertionError("noise was not refused")
 

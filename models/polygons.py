@@ -18,13 +18,14 @@ from models.native import bindings
 from models.native.bindings import Rings
 from models.types import Array
 
-MOST_CORNERS = 2_000_000  # of one map: text of twelve characters each, and a region for every five at most
+MOST_CORNERS = 2_000_000  # of one map: text of twelve characters each
+MOST_REGIONS = 100_000  # of some hundred
 _HEADINGS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # east, south, west, north: x, y
 _RIGHT = ((0, 0), (-1, 0), (-1, -1), (0, -1))  # the pixel ahead at the right hand
 _LEFT = ((0, -1), (0, 0), (-1, 0), (-1, -1))  # and at the left
 
 
-class TooManyCorners(TesseraError):
+class TooManyRegions(TesseraError):
     """A map in which too much would have to be told; larger regions alone may do."""
 
 
@@ -78,7 +79,7 @@ class Regions:
         start, end = self.bounds[0]
         if _doubled_area(points[start:end]) > 0:
             return replace(self, points=points)
-        return replace(self, points=points[::-1], bounds=len(points) - self.bounds[:, ::-1])
+        return replace(self, points=np.ascontiguousarray(points[::-1]), bounds=len(points) - self.bounds[:, ::-1])
 
 
 def regions(
@@ -94,14 +95,16 @@ def regions(
 
     margin    float32 of any size that shows the same picture
     min_area  smaller regions are left out;  ignored  so is an id
-    most      corners: TooManyCorners is raised where there are more
+    most      corners: TooManyRegions is raised where there are more, or regions than MOST_REGIONS
     """
     chosen = min_area, -1 if ignored is None else ignored, most
     try:
         found = bindings.regions(labels, margin, *chosen)
     except OverflowError:
-        raise TooManyCorners(f"the regions of this map have more than {most:,} corners") from None
+        raise TooManyRegions(f"the regions of this map have more than {most:,} corners") from None
     points, rings, ids, pixels, sums = found or plain_regions(labels, margin, *chosen)
+    if len(ids) > MOST_REGIONS:
+        raise TooManyRegions(f"this map has more than {MOST_REGIONS:,} regions")
     order = np.argsort(rings[:, 0], kind="stable")
     bounds = np.stack([rings[:, 1], np.append(rings[:, 1], len(points))[1:]], axis=1)[order]
     first = np.searchsorted(rings[order, 0], np.arange(len(ids) + 1))
@@ -129,7 +132,7 @@ def plain_regions(labels: Array, margin: Array | None, smallest: int, ignored: i
     number = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
     count = int(kept.sum())
     if 5 * count > most:
-        raise TooManyCorners(f"the regions of this map have more than {most:,} corners")
+        raise TooManyRegions(f"the regions of this map have more than {most:,} corners")
     edged = np.full((height + 2, width + 2), -1, np.int32)
     edged[1:-1, 1:-1] = number[region]
     sums: Array = np.zeros(count)
@@ -182,7 +185,7 @@ def _rings(region: Array, most: int) -> tuple[Array, Array]:
             if heading == 0:
                 seen.add((x, y))
             if len(points) >= most:
-                raise TooManyCorners(f"the regions of this map have more than {most:,} corners")
+                raise TooManyRegions(f"the regions of this map have more than {most:,} corners")
             (east, south), right, left = _HEADINGS[heading], _RIGHT[heading], _LEFT[heading]
             while True:
                 x, y = x + east, y + south

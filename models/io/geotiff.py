@@ -167,7 +167,7 @@ def _created(
     )
     dataset.update_tags(**tags)
     dataset.set_band_description(1, "cluster")
-    dataset.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(names)})
+    dataset.update_tags(1, **{f"CLASS_{i}": name for i, name in enumerate(names) if name})
     if colors is not None and dtype == "uint8":
         table = {i: (*(int(v) for v in color), 255) for i, color in enumerate(colors[:_MOST_COLORS])}
         dataset.write_colormap(1, table)

@@ -10,7 +10,7 @@ from zlib_ng import zlib_ng
 
 from models.types import Array
 
-_GRAY, _PALETTE = 0, 3  # color types
+_GRAY, _RGB, _PALETTE = 0, 2, 3  # color types
 _UP = 2  # the filter: each byte less the one above it
 _STRIP = 2**19  # bytes filtered at once: they are compressed while a core's cache still has them
 
@@ -29,14 +29,23 @@ def encode_palette(ids: Array, colors: Array, alpha: Array | None = None) -> byt
 
 
 def encode_gray(values: Array) -> bytes:
-    """A PNG of color type 0 with 8 bits a pixel, of few different uint8 [H, W]: a mask, or ids as they are."""
-    return _file(values, _GRAY)
+    """A PNG of color type 0, of few different uint8 or uint16 [H, W]: a mask, or ids as they are."""
+    if values.dtype == np.uint8:
+        return _file(values, _GRAY)
+    height, width = values.shape  # the more significant byte comes first: §7.1
+    return _file(values.astype(">u2").view(np.uint8).reshape(height, width, 2), _GRAY, bits=16)
 
 
-def _file(values: Array, color: int, *more: tuple[bytes, bytes]) -> bytes:
-    height, width = values.shape
-    head = struct.pack(">IIBBBBB", width, height, 8, color, 0, 0, 0)
-    chunks = [(b"IHDR", head), *more, (b"IDAT", _deflate(values)), (b"IEND", b"")]
+def encode_rgb(image: Array) -> bytes:
+    """A PNG of color type 2 with 8 bits a channel, of few different uint8 [H, W, 3]."""
+    return _file(image, _RGB)
+
+
+def _file(values: Array, color: int, *more: tuple[bytes, bytes], bits: int = 8) -> bytes:
+    height, width = values.shape[:2]
+    head = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
+    data = _deflate(values.reshape(height, -1))
+    chunks = [(b"IHDR", head), *more, (b"IDAT", data), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(tag, body) for tag, body in chunks)
 
 

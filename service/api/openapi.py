@@ -17,7 +17,11 @@ from service.inference.options import ImageOptions, descriptions
 
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 BYTES = "application/octet-stream"
-FORMATS = {r.media_type: BINARY for r in registry.RENDERERS if r.name != "json"}
+FORMATS: dict[str, Any] = {
+    r.media_type: {"schema": {"type": "object"}} if r.media_type.endswith("+json") else BINARY
+    for r in registry.RENDERERS
+    if r.media_type != "application/json"
+}
 
 _NAMED: dict[str, dict[str, Any]] = {}  # schemas of bodies, which no route's signature has
 _PROBLEM = {"content": {PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
@@ -34,6 +38,7 @@ TOLD = {
     "X-Orientation": {"schema": {"type": "integer"}, "description": "where the answer is no JSON: its `orientation`"},
     "X-Warning": {"schema": {"type": "string"}, "description": "where the answer is no JSON: its `warnings`"},
 }
+OFFSET = {"X-Id-Offset": {"schema": {"type": "integer"}, "description": "id_offset, where it was added to ids"}}
 _LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
 

@@ -47,34 +47,77 @@ class Present(Frozen):
     name: str
     color: str
     pixels: int
-    fraction: float = Field(description="of the image's pixels that hold data, 0 to 1; of all clusters they sum to 1")
+    fraction: float = Field(
+        description="of the image's pixels that are in a cluster, 0 to 1; of all clusters they sum to 1"
+    )
     bbox: Annotated[tuple[int, int, int, int], _numbers(4)] = Field(description="x, y, width, height in pixels")
     confidence: float = Field(
-        description="mean margin over its pixels, 0 to 1; taken on the patch grid unless confidence=true"
+        description="mean margin over its pixels, 0 to 1; taken on the patch grid unless confidence=true, or unknown="
     )
     hidden: bool | None = None
 
 
-class Segmentation(Frozen):
-    """The JSON answer for one image."""
+class Answered(Frozen):
+    """What is said of one image in any JSON answer."""
 
     model: str
     digest: str
     width: int
     height: int
     k: int
+    valid_fraction: float = Field(description="share of the pixels that hold data, 0 to 1, by what the file says")
+    unknown_fraction: float = Field(
+        description="share of the pixels that hold data and are of no cluster, as their margins are below unknown="
+    )
+    pages: int = Field(description="full images in the file; page= picks one")
+    orientation: int = Field(description="EXIF's 1 to 8: the turn that was taken to show the image upright")
+    depth_rule: str | None
+    refined: bool
+    id_offset: int | None = Field(
+        default=None, description="what was added to ids in files that take it, and not here; when asked for"
+    )
+    warnings: list[str]
+    timings_ms: dict[str, float]
+
+
+class Segmentation(Answered):
+    """The JSON answer for one image."""
+
     clusters: list[Present] = Field(description="largest first; none where the image holds no data")
     label_map: EncodedMap = Field(description="palette PNG; the value of a pixel is its cluster id, or 255: no data")
     confidence_map: EncodedMap | None = Field(
         default=None, description="gray PNG, 0..255 for margins 0..1; when asked for"
     )
-    valid_fraction: float = Field(description="share of the pixels that hold data, 0 to 1, by what the file says")
-    pages: int = Field(description="full images in the file; page= picks one")
-    orientation: int = Field(description="EXIF's 1 to 8: the turn that was taken to show the image upright")
-    depth_rule: str | None
-    refined: bool
-    warnings: list[str]
-    timings_ms: dict[str, float]
+
+
+class CompressedRuns(Frozen):
+    """A mask in COCO's run lengths, column after column, as pycocotools compresses them."""
+
+    size: Annotated[tuple[int, int], _numbers(2)] = Field(description="height, width")
+    counts: str
+
+
+class PresentRuns(Present):
+    """One cluster in one image, and where."""
+
+    rle: CompressedRuns
+
+
+class RunLengths(Answered):
+    """The answer with format=rle."""
+
+    clusters: list[PresentRuns] = Field(description="largest first; of the regions that min_area leaves")
+    min_area: int
+
+
+class Coco(Frozen):
+    """The answer with format=coco: a data set of one image, as pycocotools reads it."""
+
+    info: dict[str, Any]
+    licenses: list[dict[str, Any]]
+    images: list[dict[str, Any]] = Field(description="one; its `clusters` are the ids of those present")
+    annotations: list[dict[str, Any]] = Field(description="one for each cluster present, with `cluster_id` beside")
+    categories: list[dict[str, Any]] = Field(description="ids from 1, with `cluster_id` beside")
 
 
 class Problem(BaseModel):

@@ -19,10 +19,18 @@ from service.formats.result import SegmentationResult
 @renders("application/json", name="json", margin="grid")
 def json(result: SegmentationResult) -> bytes:
     """Everything in words and numbers, the label map inside as a palette PNG: `responses.Segmentation`."""
+    answer = {**head(result), "label_map": _encoded(encode_palette(result.labels, result.colors))}
+    if result.options.confidence and result.margin is not None:
+        answer["confidence_map"] = _encoded(encode(np.rint(result.margin * 255).astype(np.uint8), "png"))
+    return orjson.dumps(answer | facts(result))
+
+
+def head(result: SegmentationResult) -> dict[str, Any]:
+    """Who answers, and which clusters are present."""
     height, width = result.labels.shape
     style = result.style
-    valid = sum(area.pixels for area in result.areas)
-    answer: dict[str, Any] = {
+    labeled = sum(area.pixels for area in result.areas)
+    return {
         "model": result.model,
         "digest": result.digest,
         "width": width,
@@ -34,27 +42,29 @@ def json(result: SegmentationResult) -> bytes:
                 "name": style.names[area.id],
                 "color": palette.to_hex(style.colors[area.id]),
                 "pixels": area.pixels,
-                "fraction": area.pixels / valid,
+                "fraction": area.pixels / labeled,
                 "bbox": area.bbox,
                 "confidence": round(area.confidence, 4),
                 **({"hidden": True} if area.id in style.hidden else {}),
             }
             for area in result.areas
         ],
-        "label_map": _encoded(encode_palette(result.labels, result.colors)),
     }
-    if result.options.confidence and result.margin is not None:
-        answer["confidence_map"] = _encoded(encode(np.rint(result.margin * 255).astype(np.uint8), "png"))
-    answer |= {
+
+
+def facts(result: SegmentationResult) -> dict[str, Any]:
+    """What else is told of an image."""
+    return {
         "valid_fraction": result.valid_fraction,
+        "unknown_fraction": result.unknown_fraction,
         "pages": result.pages,
         "orientation": result.orientation,
         "depth_rule": result.depth_rule,
         "refined": result.refined,
+        **({"id_offset": result.options.id_offset} if result.options.id_offset else {}),
         "warnings": result.warnings,
         "timings_ms": {stage: round(ms, 2) for stage, ms in result.timings.so_far().items()},
     }
-    return orjson.dumps(answer)
 
 
 def _encoded(file: bytes) -> dict[str, str]:

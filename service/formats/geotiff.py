@@ -8,16 +8,17 @@ from models.io import geotiff as writer
 from models.io.georeference import Georeference
 from service.errors import BadOption
 from service.formats.registry import renders
-from service.formats.result import NO_DATA, SegmentationResult
+from service.formats.result import SegmentationResult
 
 
-@renders("image/tiff", name="geotiff", georeference=True)
+@renders("image/tiff", name="geotiff", georeference=True, offset=True)
 def geotiff(result: SegmentationResult) -> bytes:
     """Cloud-optimized: one band of cluster ids with colors and names, in the source's coordinates."""
-    style = result.style
+    labels, no_data, colors = result.stored
+    names = ("",) * result.options.id_offset + result.style.names
 
     def written(place: Georeference | None) -> bytes:
-        return writer.encode(result.labels, place, names=style.names, colors=style.colors, nodata=NO_DATA)
+        return writer.encode(labels, place, names=names, colors=colors, nodata=no_data)
 
     try:
         return written(result.georeference)

@@ -8,7 +8,7 @@ from service.formats.registry import renders
 from service.formats.result import SegmentationResult
 
 
-@renders("application/x-npy", name="npy")
+@renders("application/x-npy", name="npy", offset=True)
 def npy(result: SegmentationResult) -> bytes:
-    """numpy's own file: uint8 [H, W] of cluster ids."""
-    return encode.npy(result.labels)
+    """numpy's own file: uint8 [H, W] of cluster ids, uint16 where `id_offset` leaves no room below 255."""
+    return encode.npy(result.stored.labels)

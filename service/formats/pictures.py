@@ -7,16 +7,19 @@ import numpy as np
 
 from models import palette
 from models.io.encode import encode
-from models.io.png import encode_palette
+from models.io.png import encode_gray, encode_palette
 from models.types import Array
 from service.formats.registry import renders
 from service.formats.result import SegmentationResult
 
 
-@renders("image/png", name="png")
+@renders("image/png", name="png", offset=True)
 def png(result: SegmentationResult) -> bytes:
-    """Palette PNG: one byte a pixel, the pixel's value is the cluster id."""
-    return encode_palette(result.labels, result.colors)
+    """PNG whose pixels' values are cluster ids: with a palette, or gray for readers that turn a palette into colors."""
+    labels, _, colors = result.stored
+    if result.options.palette and labels.dtype == np.uint8:
+        return encode_palette(labels, colors)
+    return encode_gray(labels)
 
 
 @renders("image/jpeg", name="overlay", photo=True)
@@ -39,6 +42,13 @@ def color(result: SegmentationResult) -> bytes:
         alpha = np.zeros(len(result.colors), np.uint8)
         alpha[list(drawn)] = 255
     return encode_palette(result.labels, result.colors, alpha)
+
+
+@renders("image/png", name="confidence", accept=False, margin="full")
+def confidence(result: SegmentationResult) -> bytes:
+    """How clearly each pixel was decided: gray PNG, 0..255 for margins 0..1."""
+    assert result.margin is not None
+    return encode(np.rint(result.margin * 255).astype(np.uint8), "png")
 
 
 def heat(cosines: Array) -> bytes:

@@ -18,6 +18,17 @@ from service.formats.result import SegmentationResult
 F = TypeVar("F", bound="Callable[[SegmentationResult], bytes]")
 T = TypeVar("T")
 Margin = Literal["full", "grid"] | None
+_SUFFIXES = {
+    "application/json": ".json",
+    "application/geo+json": ".geojson",
+    "application/x-npy": ".npy",
+    "application/zip": ".zip",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/tiff": ".tif",
+    "image/webp": ".webp",
+}
+_PLAIN = ("png", "json", "npy", "geojson", "geotiff", "zip")  # all others have their name before the suffix
 
 
 class Renderer(NamedTuple, Generic[T]):
@@ -27,6 +38,8 @@ class Renderer(NamedTuple, Generic[T]):
     photo   whether `result.image` is needed
     margin  whether `result.margin` is: at the image's size (`full`), or as small as the network sees it (`grid`)
     georeference  whether `result.georeference` is
+    offset  whether its ids are those of `result.stored`, to which `id_offset` is added
+    bytes_per_px  that it holds besides the labels, of a large image
     """
 
     render: Callable[[SegmentationResult], T]
@@ -36,6 +49,8 @@ class Renderer(NamedTuple, Generic[T]):
     photo: bool = False
     margin: Margin = None
     georeference: bool = False
+    offset: bool = False
+    bytes_per_px: int = 0
 
 
 RENDERERS: list[Renderer[bytes]] = []
@@ -49,11 +64,14 @@ def renders(
     photo: bool = False,
     margin: Margin = None,
     georeference: bool = False,
+    offset: bool = False,
+    bytes_per_px: int = 0,
 ) -> Callable[[F], F]:
     """Makes a function the renderer of a format.
 
     accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
     photo, margin, georeference  what it needs of the result, which is None elsewhere
+    offset, bytes_per_px  see Renderer
 
     Raises ValueError at import when another function has the name and type, or the type's Accept.
     """
@@ -62,7 +80,8 @@ def renders(
         for other in RENDERERS:
             if other.media_type == media_type and (other.name == name or (accept and other.accept)):
                 raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
-        RENDERERS.append(Renderer(function, name, media_type, accept, photo, margin, georeference))
+        needs = photo, margin, georeference, offset, bytes_per_px
+        RENDERERS.append(Renderer(function, name, media_type, accept, *needs))
         return function
 
     return register
@@ -71,6 +90,13 @@ def renders(
 def names() -> tuple[str, ...]:
     """What `format=` takes, in the order of this file."""
     return tuple(dict.fromkeys(r.name for r in RENDERERS))
+
+
+def suffix(name: str) -> str:
+    """What a format's file ends in: `.png`, `.overlay.jpg`. The format's first media type says which kind it is."""
+    media_type = next(renderer.media_type for renderer in RENDERERS if renderer.name == name)
+    kind = _SUFFIXES.get(media_type, ".bin")
+    return kind if name in _PLAIN else f".{name}{kind}"
 
 
 def hint(format: str) -> str:

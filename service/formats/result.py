@@ -3,17 +3,19 @@
 Knows nothing of formats, of HTTP, of how it was made.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from models import polygons, region_stats
 from models.io.georeference import Georeference
 from models.region_stats import Area
 from models.types import Array
 from service.timings import Timings
 
 NO_DATA = 255  # in label maps: no cluster has this id
+_NO_DATA_16 = 65535  # in those of two bytes a pixel
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,38 @@ class ClusterStyle:
 
 
 class RenderOptions(NamedTuple):
-    """What a request chooses of a picture: the overlay's opacity, the clusters drawn (None: all), the margin map, and
-    whether pixels without data are shown as such."""
+    """What a request chooses of an answer.
+
+    alpha       the overlay's opacity;  only  the clusters drawn, None: all
+    confidence  the margin map is wanted;  keep_no_data  pixels without data are shown as such
+    palette     label maps as PNG are shown in color;  id_offset  is added to the ids in files
+    min_area    pixels of the smallest region that polygons and run lengths tell
+    unknown     the margin below which a pixel is of no cluster, None: none is
+    files       the formats in an archive
+    """
 
     alpha: float = 0.5
     only: frozenset[int] | None = None
     confidence: bool = False
     keep_no_data: bool = False
+    palette: bool = True
+    id_offset: int = 0
+    min_area: int = 0
+    unknown: float | None = None
+    files: tuple[str, ...] = ()
+
+
+class StoredLabels(NamedTuple):
+    """A label map as files hold it.
+
+    labels  uint8 [H, W], or uint16 where the clusters' ids, with what is added to them, leave no room for 255
+    no_data  the value of pixels without a cluster
+    colors  uint8 [up to 256, 3], by value; of uint8 only
+    """
+
+    labels: Array
+    no_data: int
+    colors: Array
 
 
 @dataclass(frozen=True)
@@ -50,6 +77,7 @@ class SegmentationResult:
     table    uint8 [K]: which id of `labels` stands for each of the network's
     valid_fraction  of the pixels: those that hold data
     georeference  of these pixels, where the format shows it and the file says so
+    unknown_fraction  of the pixels: those that do and are in no cluster, as their margins are too small
     margin   float32 [H, W] where asked for, [h, w] for other JSON answers and a sample of the rest, None elsewhere
     """
 
@@ -64,6 +92,7 @@ class SegmentationResult:
     margin: Array | None = None
     georeference: Georeference | None = None
     valid_fraction: float = 1.0
+    unknown_fraction: float = 0.0
     depth_rule: str | None = None
     pages: int = 1
     orientation: int = 1
@@ -76,7 +105,7 @@ class SegmentationResult:
     def colors(self) -> Array:
         """uint8 [K, 3] of the clusters; with one for NO_DATA, black, as no data is shown, uint8 [256, 3] where
         labels may hold it."""
-        if not self.options.keep_no_data or self.valid_fraction == 1:
+        if self.options.unknown is None and (not self.options.keep_no_data or self.valid_fraction == 1):
             return self.style.colors
         colors = np.zeros((NO_DATA + 1, 3), np.uint8)
         colors[: len(self.style.colors)] = self.style.colors
@@ -90,3 +119,30 @@ class SegmentationResult:
         if self.style.hidden or len(self.colors) > len(self.style.names):
             return frozenset(range(len(self.style.names))) - self.style.hidden
         return None
+
+    @property
+    def stored(self) -> StoredLabels:
+        """The labels for a file. How many bytes a pixel has is decided by the model and the offset, never by the
+        image."""
+        offset, count = self.options.id_offset, len(self.style.names)
+        if not offset:
+            return StoredLabels(self.labels, NO_DATA, self.colors)
+        small = count + offset <= NO_DATA
+        no_data = NO_DATA if small else _NO_DATA_16
+        values = np.full(NO_DATA + 1, no_data, np.uint8 if small else np.uint16)
+        values[:count] = np.arange(offset, offset + count)
+        colors = np.zeros((NO_DATA + 1, 3), np.uint8)
+        if small:
+            colors[offset : offset + count] = self.style.colors
+        return StoredLabels(values[self.labels], no_data, colors)
+
+    def as_told(self) -> "SegmentationResult":
+        """The same for formats that tell regions: those below `min_area` are NO_DATA, and areas are of what is told."""
+        chosen = self.options
+        if chosen.min_area <= 1 and (chosen.keep_no_data or self.valid_fraction == 1):
+            return self
+        labels = self.labels
+        if chosen.min_area > 1:
+            labels = polygons.without_specks(labels, chosen.min_area, NO_DATA)
+        areas = region_stats.compute(labels, len(self.style.names), self.margin, ignored=NO_DATA)
+        return replace(self, labels=labels, areas=areas)

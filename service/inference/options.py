@@ -13,7 +13,7 @@ from models.crf.params import PUBLISHED, CRFParams
 from models.io.samples import Choice
 from models.preprocess import InputSpec, fitted_size
 from service.errors import nearest
-from service.formats import registry
+from service.formats import archive, registry
 from service.formats.result import RenderOptions
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?|[+-]?nan|[+-]?inf(inity)?", re.IGNORECASE)
@@ -60,7 +60,7 @@ class ImageOptions(Frozen):
     @classmethod
     def _as_numbers_are_written(cls, value: object, info: ValidationInfo) -> object:
         """pydantic takes `1_0` for ten."""
-        number = cls.model_fields[info.field_name or ""].annotation in (int, float, int | None)
+        number = cls.model_fields[info.field_name or ""].annotation in (int, float, int | None, float | None)
         if number and isinstance(value, str) and not _NUMBER.fullmatch(value.strip(" \t")):
             raise ValueError("is no number")
         return value
@@ -120,6 +120,33 @@ class Options(ImageOptions):
         description="pixels that the file calls invalid: fill (labels there too) or keep (255 in every label map)",
     )
     confidence: bool = Field(default=False, description="true or false: add the margin map to the JSON answer")
+    palette: bool = Field(
+        default=True,
+        description="true or false: png with a palette, or gray, for readers that turn a palette into colors",
+    )
+    id_offset: int = Field(
+        default=0,
+        ge=0,
+        le=65_000,
+        description="0 to 65000, added to ids in png, npy, coco, panoptic, geotiff and zip: 1 where 0 is background",
+    )
+    min_area: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000_000,
+        description="pixels, 0 to 1000000000, of the smallest connected region that geojson, rle and coco tell",
+    )
+    unknown: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="0 to 1: pixels whose margin is below are of no cluster, 255 in label maps",
+    )
+    files: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9]{1,20}(,[a-z0-9]{1,20}){0,19}$",
+        description=f"formats in a zip, separated by commas; absent, {','.join(archive.USUAL)}",
+    )
     tile: Literal["auto", "never", "always"] = Field(
         default="auto",
         description="auto (windows for georeferenced rasters of at least 4 times the network's input, one pass for all"
@@ -132,6 +159,15 @@ class Options(ImageOptions):
     def _known(cls, value: str | None) -> str | None:
         if value is not None and value not in registry.names():
             raise ValueError(f"no such format{registry.hint(value) or nearest(value.lower(), registry.names())}")
+        return value
+
+    @field_validator("files")
+    @classmethod
+    def _can_be_packed(cls, value: str | None) -> str | None:
+        known = [name for name in registry.names() if name != "zip"]
+        for name in value.split(",") if value else ():
+            if name not in known:
+                raise ValueError(f"no format {name!r} to be packed{nearest(name, known) or '; ' + ', '.join(known)}")
         return value
 
     @field_validator("crf", mode="before")
@@ -160,7 +196,17 @@ class Options(ImageOptions):
     def render(self) -> RenderOptions:
         """What the answer's picture shows."""
         only = None if self.only is None else frozenset(int(i) for i in self.only.split(","))
-        return RenderOptions(self.alpha, only, self.confidence, self.nodata == "keep")
+        return RenderOptions(
+            alpha=self.alpha,
+            only=only,
+            confidence=self.confidence,
+            keep_no_data=self.nodata == "keep",
+            palette=self.palette,
+            id_offset=self.id_offset,
+            min_area=self.min_area,
+            unknown=self.unknown,
+            files=tuple(dict.fromkeys(self.files.split(","))) if self.files else (),
+        )
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:

@@ -25,6 +25,7 @@ _FINISH_BYTES = 4  # for each pixel of a large answer: labels, a copy where some
 _PHOTO_BYTES = 4  # the painted photo, and its file
 _SIMILAR_BYTES = 16  # cosines and lengths, strips of both put together, and the picture or file of them
 _CONFIDENCE_BYTES = 12  # the same of margins
+_DOUBT_BYTES = 3  # which pixels are unknown, and two label maps without them
 
 
 async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
@@ -38,8 +39,9 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
         if cluster >= count:
             raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
     table, style = served.clusters.table(options.k), served.clusters.style
-    full = options.confidence or renderer.margin == "full"
-    wants_margin = renderer.margin is not None or runtime.sampled()
+    doubts = chosen.unknown is not None
+    full = options.confidence or doubts or renderer.margin == "full"
+    wants_margin = renderer.margin is not None or doubts or runtime.sampled()
     if options.refine and options.tile == "always":
         raise BadOption("tile: edges are not refined in windows; leave tile=always out, or crf")
     photo = renderer.photo or (options.refine is not None and options.crf_size == "source")
@@ -73,13 +75,20 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                     own = chosen.keep_no_data and refined is None
                     labels = valid.erase(labels if own else labels.copy())
                     shown = labels if chosen.keep_no_data else shown
-                found = region_stats.compute(labels, count, margin, ignored=NO_DATA)
+                found = sure_of = region_stats.compute(labels, count, margin, ignored=NO_DATA)
+                if chosen.unknown is not None and margin is not None:
+                    doubtful = margin < chosen.unknown
+                    sure_of = region_stats.compute(_without(labels, doubtful), count, margin, ignored=NO_DATA)
+                    shown = _without(shown, doubtful)
                 if valid is not None and margin is not None and chosen.keep_no_data:
                     valid.erase(margin, 0.0)
                 merged = bool((table != np.arange(count)).any())
             held, sure = sum(area.pixels for area in found), sum(area.confidence * area.pixels for area in found)
+            named = sum(area.pixels for area in sure_of)
             if not held:
                 task.warnings.append("no pixel of this image holds data: there is nothing to segment")
+            elif not named:
+                task.warnings.append(f"every pixel is unknown: no margin reaches {chosen.unknown:g}")
             result = SegmentationResult(
                 model=served.name,
                 digest=served.bundle.digest[:12],
@@ -87,11 +96,12 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                 image=image,
                 labels=_merged(shown, table) if merged else shown,
                 table=table,
-                areas=region_stats.merge(found, table) if merged else found,
+                areas=region_stats.merge(sure_of, table) if merged else sure_of,
                 style=style,
                 margin=margin,
                 georeference=task.georeference if renderer.georeference else None,
                 valid_fraction=held / shown.size,
+                unknown_fraction=(held - named) / shown.size,
                 depth_rule=output.facts.depth_rule,
                 pages=output.facts.pages,
                 orientation=output.facts.orientation,
@@ -116,6 +126,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             return body
 
         more = (_PHOTO_BYTES if renderer.photo else 0) + (_CONFIDENCE_BYTES if wants_margin and full else 0)
+        more += renderer.bytes_per_px + (_DOUBT_BYTES if doubts else 0)
         return await task.finish(output, finish, _FINISH_BYTES + more)
 
 
@@ -150,6 +161,11 @@ def _merged(labels: Array, table: Array) -> Array:
     all_ids[: len(table)] = table
     merged: Array = all_ids[labels]
     return merged
+
+
+def _without(labels: Array, pixels: Array) -> Array:
+    """A label map that is NO_DATA where `pixels` is True."""
+    return np.where(pixels, np.uint8(NO_DATA), labels)
 
 
 def _labels(task: ImageTask[Options], output: NetworkOutput) -> Array:

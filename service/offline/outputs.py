@@ -15,34 +15,16 @@ from pathlib import Path
 from uuid import uuid4
 
 from models.errors import TesseraError
-from service.formats.registry import RENDERERS
+from service.formats import registry
 from service.offline.sources import Item
 
 NOTES = ".tessera"  # the folder, below that of the outputs, of what is not for people
-_SUFFIXES = {
-    "application/json": ".json",
-    "application/geo+json": ".geojson",
-    "application/x-npy": ".npy",
-    "application/zip": ".zip",
-    "image/jpeg": ".jpg",
-    "image/png": ".png",
-    "image/tiff": ".tif",
-    "image/webp": ".webp",
-}
 STORE = ".zarr"  # whatever the formats are: its label image is in it
-_PLAIN = ("png", "json", "npy", "geojson", "geotiff", "zip")  # all others have their name before the suffix
 _LEAST_BYTES = 32 * 2**20  # of room on the disk, below which nothing is begun
 
 
 class DiskFull(TesseraError):
     """No room is left; what is written so far stays."""
-
-
-def suffix_of(format: str) -> str:
-    """What a format's file ends in: `.png`, `.overlay.jpg`. The format's first media type says which kind it is."""
-    media_type = next(renderer.media_type for renderer in RENDERERS if renderer.name == format)
-    suffix = _SUFFIXES.get(media_type, ".bin")
-    return suffix if format in _PLAIN else f".{format}{suffix}"
 
 
 class Outputs:
@@ -54,7 +36,7 @@ class Outputs:
 
     def __init__(self, folder: Path, formats: Sequence[str], least_bytes: int = _LEAST_BYTES) -> None:
         self.folder = folder
-        self._suffixes = {format: suffix_of(format) for format in formats}
+        self._suffixes = {format: registry.suffix(format) for format in formats}
         self._least_bytes = least_bytes
         self._scratch = folder / NOTES / "unfinished"
         self._made: set[Path] = set()

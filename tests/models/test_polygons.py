@@ -9,7 +9,7 @@ from rasterio import features
 
 from models import polygons
 from models.native import bindings
-from models.polygons import Region, Regions, TooManyCorners, regions, without_specks
+from models.polygons import Region, Regions, TooManyRegions, regions, without_specks
 from models.types import Array
 
 NOTHING = 255
@@ -100,7 +100,7 @@ def test_a_map_of_more_corners_than_are_told_is_refused_unless_specks_are_droppe
     noise = np.random.default_rng(5).integers(0, 4, (60, 60)).astype(np.uint8)
     noise[20:40, 20:40] = 1
     for most in (100, 2_000, len(regions(noise).points) - 1):
-        with pytest.raises(TooManyCorners, match="more than"):
+        with pytest.raises(TooManyRegions, match="more than"):
             regions(noise, most=most)
     assert len(regions(noise, most=len(regions(noise).points))) > 1000
     assert regions(noise, most=2_000, min_area=300).ids.tolist() == [1]

@@ -30,9 +30,9 @@ router = APIRouter(tags=["images"])
     "/segment",
     operation_id="segment",
     summary="Label map of one or several images",
-    response_model=responses.Segmentation | responses.Segmentations,
-    responses=openapi.responses(*_REFUSALS, 507, ok=openapi.FORMATS, headers=openapi.TOLD),
-    openapi_extra=openapi.images(Options, responses.PathBody, form="SegmentForm"),
+    response_model=responses.Segmentation | responses.Segmentations | responses.RunLengths | responses.Coco,
+    responses=openapi.responses(*_REFUSALS, 507, ok=openapi.FORMATS, headers=openapi.TOLD | openapi.OFFSET),
+    openapi_extra=openapi.images(Options, form="SegmentForm"),
 )
 async def segment(request: Request) -> Response:
     async with read_request(request, Options, paths=True) as asked:
@@ -48,6 +48,8 @@ async def segment(request: Request) -> Response:
             task = asked.task(asked.images[0])
             content = await pipeline.segment(task, renderer)
             headers |= {} if renderer.name == "json" else _told(task)
+            if renderer.offset and asked.options.id_offset:
+                headers["x-id-offset"] = str(asked.options.id_offset)
     return Response(content, media_type=renderer.media_type, headers=headers)
 
 

@@ -2,13 +2,18 @@
 
 import base64
 import io
+import json
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask
+from rasterio.features import rasterize
 from rasterio.io import MemoryFile
 from starlette.testclient import TestClient
 
@@ -21,6 +26,7 @@ from tests.tiny import COLORS, bands
 Labels = NDArray[np.uint8]
 PALETTE = np.array(list(COLORS.values()), np.uint8)
 PHOTO = bands(60, 100)
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools 2.0.11
 
 
 def from_png(data: bytes) -> Labels:
@@ -30,8 +36,6 @@ def from_png(data: bytes) -> Labels:
 
 
 def from_json(data: bytes) -> Labels:
-    import json
-
     return from_png(base64.b64decode(json.loads(data)["label_map"]["data"]))
 
 
@@ -58,6 +62,58 @@ def from_geotiff(data: bytes) -> Labels:
         return dataset.read(1)
 
 
+def from_run_lengths(runs: list[tuple[int, dict[str, Any]]]) -> Labels:
+    labels = np.full(runs[0][1]["size"], 255, np.uint8)
+    for cluster, run in runs:
+        labels[mask.decode(run).astype(bool)] = cluster
+    return labels
+
+
+def from_rle(data: bytes) -> Labels:
+    return from_run_lengths([(c["id"], c["rle"]) for c in json.loads(data)["clusters"]])
+
+
+def from_coco(data: bytes) -> Labels:
+    return from_run_lengths([(a["cluster_id"], a["segmentation"]) for a in json.loads(data)["annotations"]])
+
+
+def from_panoptic(data: bytes) -> Labels:
+    files = zipfile.ZipFile(io.BytesIO(data))
+    (annotation,) = json.loads(files.read("panoptic.json"))["annotations"]
+    picture = Image.open(io.BytesIO(files.read(f"panoptic/{annotation['file_name']}")))
+    assert picture.mode == "RGB"
+    ids = np.asarray(picture).astype(int) @ [1, 256, 65536]
+    labels = np.full(ids.shape, 255, np.uint8)
+    for segment in annotation["segments_info"]:
+        assert segment["id"] >= 1
+        assert segment["area"] == (ids == segment["id"]).sum()
+        labels[ids == segment["id"]] = segment["cluster_id"]
+    return labels
+
+
+def from_geojson(data: bytes) -> Labels:
+    document = json.loads(data)
+    shapes = []
+    for feature in document["features"]:
+        polygon = shapely.geometry.shape(feature["geometry"])
+        assert polygon.is_valid
+        assert polygon.exterior.is_ccw
+        assert not any(ring.is_ccw for ring in polygon.interiors)
+        assert polygon.area == feature["properties"]["pixels"]
+        shapes.append((polygon, feature["properties"]["cluster_id"]))
+    return rasterize(shapes, (document["height"], document["width"]), fill=255, dtype="uint8")
+
+
+def from_zip(data: bytes) -> Labels:
+    files = zipfile.ZipFile(io.BytesIO(data))
+    labels = from_png(files.read("segmentation.png"))
+    assert (from_json(files.read("segmentation.json")) == labels).all()
+    assert (from_coco(files.read("segmentation.coco.json")) == labels).all()
+    assert Image.open(io.BytesIO(files.read("segmentation.overlay.jpg"))).size == labels.shape[::-1]
+    assert Image.open(io.BytesIO(files.read("segmentation.confidence.png"))).mode == "L"
+    return labels
+
+
 # format, media type, how its bytes become labels again, whether every pixel has to be equal
 FORMATS: list[tuple[str, str, Callable[[bytes], Labels], bool]] = [
     ("json", "application/json", from_json, True),
@@ -66,12 +122,18 @@ FORMATS: list[tuple[str, str, Callable[[bytes], Labels], bool]] = [
     ("overlay", "image/webp", from_overlay, False),
     ("color", "image/png", from_color, True),
     ("npy", "application/x-npy", from_npy, True),
+    ("rle", "application/json", from_rle, True),
+    ("coco", "application/json", from_coco, True),
+    ("panoptic", "application/zip", from_panoptic, True),
+    ("geojson", "application/geo+json", from_geojson, True),
     ("geotiff", "image/tiff", from_geotiff, True),
+    ("zip", "application/zip", from_zip, True),
 ]
+NO_LABELS = {("confidence", "image/png")}  # formats that hold something else: tested by themselves
 
 
 def test_every_renderer_has_a_row() -> None:
-    assert {(r.name, r.media_type) for r in registry.RENDERERS} == {row[:2] for row in FORMATS}
+    assert {(r.name, r.media_type) for r in registry.RENDERERS} == {row[:2] for row in FORMATS} | NO_LABELS
 
 
 @pytest.mark.parametrize(
@@ -101,6 +163,8 @@ def test_formats_agree_pixel_for_pixel(
         ("image/webp", "image/webp"),
         ("application/x-npy", "application/x-npy"),
         ("image/tiff", "image/tiff"),
+        ("application/geo+json", "application/geo+json"),
+        ("application/zip", "application/zip"),
         ("text/html, image/webp;q=0.8, image/png;q=0.9", "image/png"),
         ("image/jpeg;q=0, image/webp", "image/webp"),
         ("image/*", "image/png"),

@@ -10,7 +10,7 @@ import pytest
 
 from service.formats import registry
 from service.offline import outputs
-from service.offline.outputs import DiskFull, Outputs, suffix_of
+from service.offline.outputs import DiskFull, Outputs
 from service.offline.sources import Finder, Item
 
 
@@ -28,10 +28,10 @@ def stems(folder: Path, *names: str, known: dict[str, str] | None = None) -> lis
 
 
 def test_every_format_has_its_own_ending() -> None:
-    ends = [suffix_of(name) for name in registry.names()]
+    ends = [registry.suffix(name) for name in registry.names()]
     assert len(set(ends)) == len(ends)
     assert not any(end.endswith(".bin") for end in ends)
-    assert [suffix_of(name) for name in ("png", "json", "overlay", "color", "npy")] == [
+    assert [registry.suffix(name) for name in ("png", "json", "overlay", "color", "npy")] == [
         ".png", ".json", ".overlay.jpg", ".color.png", ".npy"
     ]  # fmt: skip
 

@@ -197,7 +197,7 @@ def test_the_answer_has_the_orientation_a_viewer_shows(client: TestClient) -> No
     ("query", "says"),
     [
         ("format=pgn", "did you mean 'png'"),
-        ("format=rle", ", ".join(registry.names())),
+        ("format=svg", ", ".join(registry.names())),
         ("format=PNG", "did you mean 'png'"),
         ("format=webp", "format=overlay with Accept: image/webp"),
         ("crf=slow", "fast"),
@@ -221,7 +221,17 @@ def test_the_answer_has_the_orientation_a_viewer_shows(client: TestClient) -> No
         ("pyramid=half", "auto"),
         ("nodata=255", "keep"),
         ("timeout_ms=0", "milliseconds"),
-        ("min_area=10", "not an option"),
+        ("min_area=-1", "0 to 1000000000"),
+        ("id_offset=65001", "0 to 65000"),
+        ("id_offset=0.5", "0 to 65000"),
+        ("unknown=1.5", "0 to 1"),
+        ("unknown=1_0", "0 to 1"),
+        ("unknown=nan", "0 to 1"),
+        ("palette=gray", "true or false"),
+        ("files=png,jsn", "did you mean 'json'"),
+        ("files=zip", "no format 'zip' to be packed"),
+        ("files=png,", "commas"),
+        ("objects=10", "not an option"),
         ("tile=some", "windows"),
         ("aplha=0.5", "did you mean 'alpha'"),
         ("confidnce=true", "did you mean 'confidence'"),
@@ -334,8 +344,8 @@ def test_the_json_answer(client: TestClient) -> None:
     answer = client.post("/segment", content=PNG)
     body = answer.json()
     assert list(body) == [
-        "model", "digest", "width", "height", "k", "clusters", "label_map", "valid_fraction", "pages", "orientation",
-        "depth_rule", "refined", "warnings", "timings_ms",
+        "model", "digest", "width", "height", "k", "clusters", "label_map", "valid_fraction", "unknown_fraction",
+        "pages", "orientation", "depth_rule", "refined", "warnings", "timings_ms",
     ]  # fmt: skip
     assert list(body["timings_ms"]) == ["decode", "queue", "encoder", "assign", "crf", "encode"]
     assert list(body["clusters"][0]) == ["id", "name", "color", "pixels", "fraction", "bbox", "confidence"]
