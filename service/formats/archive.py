@@ -13,7 +13,7 @@ USUAL = ("json", "png", "overlay", "confidence", "coco")  # where nothing is sai
 
 @renders("application/zip", name="zip", photo=True, margin="full", georeference=True, offset=True, bytes_per_px=12)
 def zip(result: SegmentationResult) -> bytes:
-    """A file for each format that `files` names: segmentation.png, segmentation.overlay.jpg …"""
+    """A file for each format that `formats` names: segmentation.png, segmentation.overlay.jpg …"""
     first = {renderer.name: renderer for renderer in reversed(registry.RENDERERS)}
-    files = result.options.files or USUAL
-    return archive({f"segmentation{registry.suffix(name)}": first[name].render(result) for name in files})
+    names = result.options.formats or USUAL
+    return archive({f"segmentation{registry.suffix(name)}": first[name].render(result) for name in names})

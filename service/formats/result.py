@@ -40,7 +40,7 @@ class RenderOptions(NamedTuple):
     palette     label maps as PNG are shown in color;  id_offset  is added to the ids in files
     min_area    pixels of the smallest region that polygons and run lengths tell
     unknown     the margin below which a pixel is of no cluster, None: none is
-    files       the formats in an archive
+    formats     those in an archive
     """
 
     alpha: float = 0.5
@@ -51,7 +51,7 @@ class RenderOptions(NamedTuple):
     id_offset: int = 0
     min_area: int = 0
     unknown: float | None = None
-    files: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
 
 
 class StoredLabels(NamedTuple):

@@ -142,7 +142,7 @@ class Options(ImageOptions):
         le=1,
         description="0 to 1: pixels whose margin is below are of no cluster, 255 in label maps",
     )
-    files: str | None = Field(
+    formats: str | None = Field(
         default=None,
         pattern=r"^[a-z0-9]{1,20}(,[a-z0-9]{1,20}){0,19}$",
         description=f"formats in a zip, separated by commas; absent, {','.join(archive.USUAL)}",
@@ -161,7 +161,7 @@ class Options(ImageOptions):
             raise ValueError(f"no such format{registry.hint(value) or nearest(value.lower(), registry.names())}")
         return value
 
-    @field_validator("files")
+    @field_validator("formats")
     @classmethod
     def _can_be_packed(cls, value: str | None) -> str | None:
         known = [name for name in registry.names() if name != "zip"]
@@ -205,7 +205,7 @@ class Options(ImageOptions):
             id_offset=self.id_offset,
             min_area=self.min_area,
             unknown=self.unknown,
-            files=tuple(dict.fromkeys(self.files.split(","))) if self.files else (),
+            formats=tuple(dict.fromkeys(self.formats.split(","))) if self.formats else (),
         )
 
 

@@ -256,13 +256,13 @@ def test_pixels_without_data_are_told_as_the_map_shows_them() -> None:
 
 def test_a_zip_has_the_files_that_are_named_and_is_the_same_each_time() -> None:
     result = result_of(
-        np.random.default_rng(4).integers(0, 3, (12, 16)), 3, files=("npy", "geojson", "color"), id_offset=1
+        np.random.default_rng(4).integers(0, 3, (12, 16)), 3, formats=("npy", "geojson", "color"), id_offset=1
     )
     data = rendered(result, "zip")
     files = zipfile.ZipFile(io.BytesIO(data))
     assert files.namelist() == ["segmentation.npy", "segmentation.geojson", "segmentation.color.png"]
     assert (np.load(io.BytesIO(files.read("segmentation.npy"))) == result.labels + 1).all()
-    again = replace(result, options=result.options._replace(files=("npy",)))
+    again = replace(result, options=result.options._replace(formats=("npy",)))
     assert rendered(again, "zip") == rendered(again, "zip")
 
 
