@@ -48,3 +48,12 @@ def alike(meant: Sequence[Array], other: Sequence[Array] = (), threshold: float 
     for cosines in other:
         mask = mask & (likest > cosines)
     return mask
+
+
+def nearest(centroids: Array, most: int) -> list[list[tuple[int, float]]]:
+    """For every one of centroids [K, D] the nearest others by cosine, `most` of them: (id, cosine), best first."""
+    rows = centroids / np.linalg.norm(centroids, axis=1, keepdims=True).clip(1e-12)
+    cosines = np.clip(rows @ rows.T, -1, 1)
+    np.fill_diagonal(cosines, -2)
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, : min(most, len(rows) - 1)]
+    return [[(int(j), round(float(cosines[i, j]), 4)) for j in order[i]] for i in range(len(rows))]

@@ -52,6 +52,26 @@ COMMANDS = {
         "the authors' STEGO, PiCIE or CAUSE checkpoint → a bundle",
         "tessera import cocostuff27_vit_base_5.ckpt --out bundles/stego",
     ),
+    "clusters": Command(
+        "tessera.commands.clusters:main",
+        "what a bundle tells apart: a table, and a contact sheet",
+        "tessera clusters runs/photos --html clusters.html",
+    ),
+    "bench": Command(
+        "tessera.commands.bench:main",
+        "throughput and latency of a server",
+        "tessera bench --url http://localhost:8000 --concurrency 32",
+    ),
+    "doctor": Command(
+        "tessera.commands.doctor:main",
+        "what is installed, which engine would run, what is missing",
+        "tessera doctor --bundle runs/photos/bundle",
+    ),
+    "completion": Command(
+        "tessera.commands.completion:main",
+        "what a shell needs to complete commands and options",
+        "tessera completion bash >> ~/.bashrc",
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from models import hierarchy, palette
+from models import hierarchy, palette, similarity
 from models.bundle import Bundle
 from models.types import Array
 from service.errors import BadOption, NotFound, NotKept
@@ -188,11 +188,7 @@ class Clusters:
     @cached_property
     def neighbors(self) -> list[list[tuple[int, float]]]:
         """For every cluster its three nearest by cosine of the centroids: (id, cosine), best first."""
-        rows = self._bundle.centroids / np.linalg.norm(self._bundle.centroids, axis=1, keepdims=True).clip(1e-12)
-        cosines = np.clip(rows @ rows.T, -1, 1)
-        np.fill_diagonal(cosines, -2)
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, : min(NEIGHBORS, self.count - 1)]
-        return [[(int(j), round(float(cosines[i, j]), 4)) for j in order[i]] for i in range(self.count)]
+        return similarity.nearest(self._bundle.centroids, NEIGHBORS)
 
     def _shown_beside(self, kept: Kept) -> Record:
         """What is shown here and may be missing in the store: another database than before, or an older copy of it."""
