@@ -22,11 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
+import tifffile
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -52,27 +54,39 @@ _RAW_S = 4.0
 _SEAM_SIDE = 3000
 
 
-def draw(path: Path, case: str, side: int) -> None:
-    """Streets beside streets, with the noise of a camera in the lower bits."""
+def draw(path: Path, case: str, side: int, streets: int = 16) -> None:
+    """Streets beside streets, so many different ones, with the noise of a camera in the lower bits."""
     profile = {"driver": "GTiff", "width": side, "height": side, "count": 4, "dtype": "uint16", "crs": "EPSG:32633"}
     profile |= {"transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5e6), "BIGTIFF": "YES", "interleave": "pixel"}
     plain = path if case != "cog" else path.with_suffix(".plain.tif")
-    how: dict[str, Any] = {"blockysize": side} if case == "one-strip" else {"compress": "deflate", "zlevel": 1}
+    how: dict[str, Any] = {"compress": "deflate", "zlevel": 1}
     if case == "cog":
         how |= {"tiled": True, "blockxsize": 512, "blockysize": 512}
-    rng = np.random.default_rng(0)
-    streets = [street((_DRAWN, _DRAWN), seed=seed).astype(np.uint16) * 40 + 300 for seed in range(16)]
+    if case == "one-strip":
+        whole = tifffile.memmap(path, shape=(side, side, 4), dtype="uint16", bigtiff=True, photometric="minisblack",
+                                planarconfig="contig")  # fmt: skip
+        for top, bands in _rows(side, streets):
+            whole[top : top + len(bands)] = bands
+        whole.flush()
+        return
     with rasterio.open(plain, "w", **profile, **how) as file:
-        for top in range(0, side, _DRAWN):
-            row = np.concatenate([streets[i] for i in rng.integers(0, 16, -(-side // _DRAWN))], axis=1)
-            bands = np.dstack([row, row[..., 1:2] // 2 + row[..., :1] // 3])[: side - top, :side]
-            bands = bands + rng.integers(0, 64, bands.shape, np.uint16)
+        for top, bands in _rows(side, streets):
             file.write(bands.transpose(2, 0, 1), window=Window(0, top, bands.shape[1], bands.shape[0]))
     if case == "cog":
         from rasterio.shutil import copy
 
         copy(plain, path, driver="COG", COMPRESS="DEFLATE", BIGTIFF="YES", OVERVIEW_RESAMPLING="AVERAGE")
         plain.unlink()
+
+
+def _rows(side: int, streets: int) -> Iterator[tuple[int, Array]]:
+    """The picture in bands of rows, uint16 [n, side, 4], and where each begins."""
+    rng = np.random.default_rng(0)
+    drawn = [street((_DRAWN, _DRAWN), seed=seed).astype(np.uint16) * 40 + 300 for seed in range(streets)]
+    for top in range(0, side, _DRAWN):
+        row = np.concatenate([drawn[i] for i in rng.integers(0, streets, -(-side // _DRAWN))], axis=1)
+        bands = np.dstack([row, row[..., 1:2] // 2 + row[..., :1] // 3])[: side - top, :side]
+        yield top, bands + rng.integers(0, 64, bands.shape, np.uint16)
 
 
 def raw(predict: Any, window: tuple[int, int], seconds: float = _RAW_S) -> float:
