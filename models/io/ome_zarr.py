@@ -133,9 +133,9 @@ class ZarrRows:
             some = sorted({(2 * i + 1) * count // (2 * _SAMPLE_ROWS) for i in range(_SAMPLE_ROWS)})
             step = max(1, len(some) * unit * self.size[1] // _LEVEL_PX[1])
             thin = [
-                self._samples(self._array, at * unit, min((at + 1) * unit, self.size[0])).reshape(
-                    -1, 1, len(self._bands)
-                )[::step]
+                self._samples(self._array, at * unit, min((at + 1) * unit, self.size[0]))
+                .reshape(-1, 1, len(self._bands))[::step]
+                .copy()  # not a view of the whole
                 for at in some
             ]
             samples, where = np.concatenate(thin), f"of {len(some)} of {count} rows of chunks"

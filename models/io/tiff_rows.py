@@ -22,11 +22,12 @@ from models.io.tiff_directory import Contents, Picture
 from models.io.tiff_segments import Segments
 from models.types import Array
 
-PIECE_BYTES = 64 * 2**20  # of one tile or strip, unpacked
+PIECE_BYTES = 64 * 2**20  # of one tile or packed strip, unpacked
+PLAIN_BYTES = 4 * 2**20  # that are read at once of one that is not packed
 _LEAST_ROWS = 64  # that are brought to colors at once
 _LEVEL_PX = (2**18, 2**22)  # of the level that the range of samples is taken of, at least and at most
 _SAMPLE_PX = 2**24  # that pieces are read of where there is none
-_KEPT_PX = 2**22  # of them, evenly
+_KEPT_PX = 2**21  # of them, evenly
 _PIECES = (16, 1024)
 
 
@@ -51,7 +52,7 @@ class TiffRows:
                 " stored; write it upright"
             )
         for part in plan.parts:
-            part.cut_strips(PIECE_BYTES)
+            part.cut_strips(PLAIN_BYTES, PIECE_BYTES)
         self._plan, self._choice = plan, choice
         self.size, self.warnings = plan.size, plan.warnings
         self._between: tuple[float, float] | None = None
@@ -107,7 +108,7 @@ class _MaskRows:
     def __init__(self, segments: Segments, size: tuple[int, int]) -> None:
         if segments.size != size:
             raise UnsupportedImage("the mask of this TIFF has another size than its picture; write it with GDAL")
-        segments.cut_strips(PIECE_BYTES)
+        segments.cut_strips(PLAIN_BYTES, PIECE_BYTES)
         self._segments = segments
         self._per = max(1, _LEAST_ROWS // segments.rows)
         self._rolling = Rolling(size[0], self._per * segments.rows, self._unit)
@@ -136,15 +137,15 @@ def _sampled(plan: Plan) -> tuple[Samples, str]:
     wanted = min(max(_SAMPLE_PX // (part.rows * part.columns), _PIECES[0]), _PIECES[1])
     across = min(part.across, max(1, round(math.sqrt(wanted * part.across / part.down))))
     down = min(part.down, math.ceil(wanted / across))
-    step = max(1, part.rows * part.columns * across * down // _KEPT_PX)
+    step = math.ceil(part.rows * part.columns * across * down / _KEPT_PX)
     values, opacity, valid = list[Array](), list[Array](), list[Array]()
     for row in range(down):
         for column in range(across):
             at = (2 * row + 1) * part.down // (2 * down), (2 * column + 1) * part.across // (2 * across)
             block = tiff.read_block(plan, *at)
-            values.append(block.values.reshape(-1, 1, block.values.shape[2])[::step])
-            opacity += [] if block.opacity is None else [block.opacity.reshape(-1, 1)[::step]]
-            valid += [] if block.valid is None else [block.valid.reshape(-1, 1)[::step]]
+            values.append(block.values.reshape(-1, 1, block.values.shape[2])[::step].copy())  # not a view of the whole
+            opacity += [] if block.opacity is None else [block.opacity.reshape(-1, 1)[::step].copy()]
+            valid += [] if block.valid is None else [block.valid.reshape(-1, 1)[::step].copy()]
     kind = "tiles" if part.tiled else "strips"
     read = Samples(
         np.concatenate(values), np.concatenate(opacity) if opacity else None, np.concatenate(valid) if valid else None

@@ -173,14 +173,15 @@ class Segments:
                 " smaller image"
             )
 
-    def cut_strips(self, most_bytes: int) -> None:
+    def cut_strips(self, plain_bytes: int, most_bytes: int) -> None:
         """Takes plain strips for several smaller ones, of so many bytes at most or one row: nothing is packed in them.
 
-        Raises ImageTooLarge where that cannot be done: packed ones are read as a whole, and are larger.
+        Raises ImageTooLarge for packed ones, and tiles, of more than `most_bytes`: they are read as a whole.
         """
-        if self.nbytes <= most_bytes:
+        plain = not self.tiled and self.compression == 1 and self._chroma == (1, 1)
+        if self.nbytes <= (plain_bytes if plain else most_bytes):
             return
-        if self.tiled or self.compression != 1 or self._chroma != (1, 1):
+        if not plain:
             kind = "tiles" if self.tiled else "strips"
             raise ImageTooLarge(
                 f"the TIFF's {kind} of {self.columns}×{self.rows} pixels have {self.nbytes / 2**20:.0f} MiB each, and a"
@@ -188,7 +189,7 @@ class Segments:
                 " gdal_translate -of COG -co COMPRESS=DEFLATE in.tif out.tif"
             )
         packed = math.ceil(self.columns * self.samples * self.sample.bits / 8)
-        rows = max(1, most_bytes * self.rows // self.nbytes)
+        rows = max(1, plain_bytes * self.rows // self.nbytes)
         if self.down > 1:
             rows = next(n for n in range(rows, 0, -1) if self.rows % n == 0)
         planes = self.bands if self.planar else 1

@@ -1,6 +1,7 @@
 """Rows read one by one against the same file decoded as a whole."""
 
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def same(path: Path, choice: Choice) -> None:
 def test_rows_are_those_of_the_whole(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, how = FILES[case]
     tifffile.imwrite(tmp_path / "a.tif", samples, **how)
-    monkeypatch.setattr(tiff_rows, "PIECE_BYTES", 64 * 1024)
+    monkeypatch.setattr(tiff_rows, "PLAIN_BYTES", 64 * 1024)
     same(tmp_path / "a.tif", Choice(depth="full", level=0))
 
 
@@ -167,3 +168,19 @@ def test_what_is_no_file_or_turned_or_cut_short_is_refused(tmp_path: Path) -> No
         os.truncate(tmp_path / "b.tif", 20_000)
         with pytest.raises(ImageError, match="truncated"):
             source.rows(200, 300)
+
+
+@pytest.mark.parametrize("how", [{}, {"tile": (256, 256)}, {"rowsperstrip": 64}])
+def test_what_is_held_does_not_grow_with_the_file(how: dict[str, Any], tmp_path: Path) -> None:
+    samples = np.tile(FOUR16, (12, 15, 1))  # 3600×3150, 91 MB
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="minisblack", planarconfig="contig", **how)
+    del samples
+    tracemalloc.start()
+    try:
+        with tiff_rows.open_rows(tmp_path / "a.tif", Limits(), Choice(level=0)) as source:
+            for top in range(0, 3600, 60):
+                source.rows(top, min(top + 80, 3600))
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < 40e6  # 2^21 pixels of three bands, twice, for the range; then less
