@@ -181,7 +181,8 @@ class LabelImageWriter:
     """A label image on its way into a store's group `labels`. As a context it is there at the end, or not at all.
 
     path    the store, which is made where there is none;  name  of the label image
-    size    (H, W);  names, colors uint8 [K, 3]  of the ids 0, 1, …;  of  the picture it is of: its axes and its scale
+    size    (H, W);  dtype  uint8 or uint16;  of  the picture it is of: its axes and its scale
+    names, colors uint8 [K, 3]  of the ids `first`, `first` + 1, …
 
     Rows come from the top on. Raises UsageError without zarr, and OSError.
     """
@@ -196,8 +197,11 @@ class LabelImageWriter:
         name: str = "tessera",
         names: Sequence[str] = (),
         colors: Array | None = None,
+        first: int = 0,
+        dtype: np.dtype[Any] = np.dtype(np.uint8),  # noqa: B008
     ) -> None:
         self._path, self._size, self._of, self._level, self._name = path, size, of, level, name
+        self._first, self._dtype = first, dtype
         self._names, self._colors = names, colors
         self._scratch = path / "labels" / f".{name}.{uuid4().hex[:8]}"
         self._zarr = _zarr()
@@ -205,11 +209,11 @@ class LabelImageWriter:
         self._lead = [axis for axis in of.axes[:-2] if axis["name"] != "c"]
         self._scratch.mkdir(parents=True)
         self._array = self._create(0, size)
-        self._rows = np.empty((min(_CHUNK, size[0]), size[1]), np.uint8)
+        self._rows = np.empty((min(_CHUNK, size[0]), size[1]), dtype)
         self._top = self._held = 0
 
     def write(self, top: int, left: int, labels: Array) -> None:
-        """Whole rows uint8 [h, W], those behind the last ones."""
+        """Whole rows [h, W], those behind the last ones."""
         if (top, left) != (self._top + self._held, 0):
             raise ValueError("label images are written in whole rows, from the top on")
         while len(labels):
@@ -257,7 +261,7 @@ class LabelImageWriter:
             str(self._scratch / str(number)),
             shape=(*lead, *size),
             chunks=(*lead, min(_CHUNK, size[0]), min(_CHUNK, size[1])),
-            dtype="uint8",
+            dtype=str(self._dtype),
             zarr_format=self._format,
             chunk_key_encoding={"name": "v2" if self._format == 2 else "default", "separator": "/"},
             fill_value=0,
@@ -300,8 +304,8 @@ class LabelImageWriter:
         shown = [] if self._colors is None else [[int(v) for v in color] + [255] for color in self._colors]
         version = self._of.version
         label = {
-            "colors": [{"label-value": i, "rgba": color} for i, color in enumerate(shown)],
-            "properties": [{"label-value": i, "name": name} for i, name in enumerate(self._names)],
+            "colors": [{"label-value": i, "rgba": color} for i, color in enumerate(shown, self._first)],
+            "properties": [{"label-value": i, "name": name} for i, name in enumerate(self._names, self._first)],
             "source": {"image": "../../"},
         }
         scales = {"axes": axes, "datasets": datasets, "name": self._name}

@@ -54,6 +54,25 @@ class RenderOptions(NamedTuple):
     formats: tuple[str, ...] = ()
 
 
+class StoredIds(NamedTuple):
+    """How files hold ids: decided by the model and the offset, never by the image.
+
+    values   uint8 or uint16 [256], of each id of a label map;  no_data  that of NO_DATA
+    """
+
+    values: Array
+    no_data: int
+
+    @classmethod
+    def of(cls, count: int, offset: int) -> "StoredIds":
+        """Of so many clusters, to whose ids something is added."""
+        small = count + offset <= NO_DATA
+        no_data = NO_DATA if small else _NO_DATA_16
+        values = np.full(NO_DATA + 1, no_data, np.uint8 if small else np.uint16)
+        values[:count] = np.arange(offset, offset + count)
+        return cls(values, no_data)
+
+
 class StoredLabels(NamedTuple):
     """A label map as files hold it.
 
@@ -122,17 +141,13 @@ class SegmentationResult:
 
     @property
     def stored(self) -> StoredLabels:
-        """The labels for a file. How many bytes a pixel has is decided by the model and the offset, never by the
-        image."""
+        """The labels for a file."""
         offset, count = self.options.id_offset, len(self.style.names)
         if not offset:
             return StoredLabels(self.labels, NO_DATA, self.colors)
-        small = count + offset <= NO_DATA
-        no_data = NO_DATA if small else _NO_DATA_16
-        values = np.full(NO_DATA + 1, no_data, np.uint8 if small else np.uint16)
-        values[:count] = np.arange(offset, offset + count)
+        values, no_data = StoredIds.of(count, offset)
         colors = np.zeros((NO_DATA + 1, 3), np.uint8)
-        if small:
+        if values.dtype == np.uint8:
             colors[offset : offset + count] = self.style.colors
         return StoredLabels(values[self.labels], no_data, colors)
 

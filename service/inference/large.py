@@ -5,13 +5,13 @@ in OME-Zarr a label image of the same axes and scale.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,11 +26,13 @@ from models.io.samples import Choice, Limits, UnsupportedImage
 from models.manifest import Manifest
 from models.region_stats import Area
 from models.types import Array
-from service.formats.result import NO_DATA, ClusterStyle
+from service.formats.result import NO_DATA, ClusterStyle, StoredIds
 from service.inference import windowed
 from service.inference.options import Options
 from service.inference.windowed import Part, Predict, Progress
 
+A = TypeVar("A")
+B = TypeVar("B")
 LIMITS = Limits(max_bytes=2**50, max_mpx=100_000.0, max_side_px=1_000_000, setting="TESSERA_MAX_FILE_MPX")
 
 
@@ -112,22 +114,57 @@ def segment_large(
     """
     choice = choice_of(options, manifest)
     with open_rows(path, choice, limits) as source:
-        sink = partial(sink_of, source, path, out, choice, style)
+        sink = partial(sink_of, source, path, out, choice, style, options.id_offset)
         return write_labels(source, sink, manifest, predict, options, table=table, until=until, progress=progress)
 
 
+@contextmanager
 def sink_of(
-    source: RowSource, path: Path, out: Path, choice: Choice, style: ClusterStyle
-) -> AbstractContextManager[LabelSink]:
-    """Where the labels of a file's rows go: a GeoTIFF in its place, or a Zarr store, by the name of `out`."""
+    source: RowSource, path: Path, out: Path, choice: Choice, style: ClusterStyle, offset: int = 0
+) -> Iterator[LabelSink]:
+    """Where the labels of a file's rows go: a GeoTIFF in its place, or a Zarr store, by the name of `out`.
+
+    offset  is added to their ids
+    """
+    ids = StoredIds.of(len(style.names), offset)
+    writer: geotiff.LabelMapWriter | ome_zarr.LabelImageWriter
     if out.suffix.lower() != ".zarr":
-        place = georeference_of(path, choice)
-        return geotiff.LabelMapWriter(out, source.size, place, names=style.names, colors=style.colors)
-    if not isinstance(source, ome_zarr.ZarrRows):
+        colors = np.concatenate([np.zeros((offset, 3), np.uint8), style.colors])
+        writer = geotiff.LabelMapWriter(
+            out,
+            source.size,
+            georeference_of(path, choice),
+            names=("",) * offset + style.names,
+            colors=colors,
+            nodata=ids.no_data,
+            dtype="uint8" if ids.values.dtype == np.uint8 else "uint16",
+        )
+    elif isinstance(source, ome_zarr.ZarrRows):
+        writer = ome_zarr.LabelImageWriter(
+            out,
+            source.size,
+            source.multiscale,
+            level=choice.level or 0,
+            names=style.names,
+            colors=style.colors,
+            first=offset,
+            dtype=ids.values.dtype,
+        )
+    else:
         raise UsageError(f"{out.name}: label images go beside pictures in OME-Zarr; write a .tif for a TIFF")
-    return ome_zarr.LabelImageWriter(
-        out, source.size, source.multiscale, level=choice.level or 0, names=style.names, colors=style.colors
-    )
+    with writer:
+        yield _Stored(writer, ids.values)
+
+
+class _Stored:
+    """A sink that is given ids, and gives on what files hold for them."""
+
+    def __init__(self, sink: LabelSink, values: Array) -> None:
+        self._sink, self._values = sink, values
+
+    def write(self, top: int, left: int, labels: Array) -> None:
+        """Those of a window [h, w], whose upper left pixel is (top, left)."""
+        self._sink.write(top, left, self._values[labels])
 
 
 def georeference_of(path: Path, choice: Choice) -> Georeference | None:
@@ -153,39 +190,52 @@ def write_labels(
 
     margin  areas are told with their confidence
     """
-    keep = options.nodata == "keep"
+    keep, unknown = options.nodata == "keep", options.unknown
     began, count = time.monotonic(), len(manifest.clusters)
     ids = np.arange(NO_DATA + 1, dtype=np.uint8)
     ids[:count] = table
-    areas: list[Area] = []
 
-    def write(part: Part) -> list[Area]:
-        labels = part.labels()
-        counted = labels if part.valid is None else np.where(part.valid, labels, NO_DATA)
-        margins = part.margin(full=False) if margin else None
-        found = _below(region_stats.compute(counted, count, margins, ignored=NO_DATA), part.rows[0])
-        to.write(part.rows[0], 0, ids[counted if keep else labels])
-        return found
+    def write(part: Part) -> tuple[list[Area], int]:
+        shown = labels = part.labels()
+        held = labels.size if part.valid is None else int(np.count_nonzero(part.valid))
+        if part.valid is not None:
+            labels = np.where(part.valid, labels, np.uint8(NO_DATA))
+            shown = labels if keep else shown
+        margins = part.margin(full=unknown is not None) if margin or unknown is not None else None
+        if unknown is not None and margins is not None:
+            doubtful = margins < unknown
+            labels, shown = (np.where(doubtful, np.uint8(NO_DATA), one) for one in (labels, shown))
+        to.write(part.rows[0], 0, ids[shown])
+        return _below(region_stats.compute(labels, count, margins, ignored=NO_DATA), part.rows[0]), held
 
+    areas, held = list[Area](), 0
     with sink() as to, ThreadPoolExecutor(1, "labels") as writer:
-        before = None
-        for part in windowed.parts(source, manifest, predict, code=margin, skip=keep, until=until, progress=progress):
-            if before is not None:
-                areas += before.result()
-            before = writer.submit(write, part)
-        if before is not None:
-            areas += before.result()
-    areas = region_stats.merge(areas, table)
+        code = margin or unknown is not None
+        going = windowed.parts(source, manifest, predict, code=code, skip=keep, until=until, progress=progress)
+        for found, valid in _one_behind(writer, write, going):
+            areas += found
+            held += valid
     return LargeAnswer(
         source.size,
         len(windowed.layout_of(source.size, manifest)),
-        areas,
-        sum(area.pixels for area in areas) / (source.size[0] * source.size[1]),
+        region_stats.merge(areas, table),
+        held / (source.size[0] * source.size[1]),
         source.depth_rule,
         source.pages,
         source.warnings,
         time.monotonic() - began,
     )
+
+
+def _one_behind(pool: ThreadPoolExecutor, work: Callable[[A], B], given: Iterable[A]) -> Iterator[B]:
+    """What a thread makes of each, while the next one is made."""
+    before: Future[B] | None = None
+    for one in given:
+        if before is not None:
+            yield before.result()
+        before = pool.submit(work, one)
+    if before is not None:
+        yield before.result()
 
 
 def _below(areas: list[Area], top: int) -> list[Area]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from models.deadline import Deadline, DeadlineExceeded
 from models.io.rows import RowSource
-from models.io.samples import Limits
+from models.io.samples import Choice, Limits
 from models.types import Array
 from service.errors import BadOption, DeadlinePassed
 from service.formats.registry import Renderer
@@ -60,7 +60,7 @@ class LargeTask:
         choice = large.choice_of(self.options, self.served.bundle.manifest)
 
         def sink(source: RowSource) -> AbstractContextManager[LabelSink]:
-            return large.sink_of(source, self.path, out, choice, self.served.clusters.style)
+            return self._sink_of(source, out, choice)
 
         return await self._segment(sink)
 
@@ -74,7 +74,7 @@ class LargeTask:
             folder = Path(tempfile.mkdtemp(prefix="tessera-"))
             try:
                 out = folder / "labels.tif"
-                with large.sink_of(source, self.path, out, choice, self.served.clusters.style) as to:
+                with self._sink_of(source, out, choice) as to:
                     yield to
                 opened.append(out.open("rb", buffering=0))
             finally:
@@ -96,6 +96,7 @@ class LargeTask:
             )
         kept = _InMemory()
         found = await self._segment(kept.sink, margin=renderer.margin is not None, most_mpx=self.runtime.limits.max_mpx)
+        named = sum(area.pixels for area in found.areas)
         place = None
         if renderer.georeference:
             choice = large.choice_of(options, served.bundle.manifest)
@@ -111,6 +112,7 @@ class LargeTask:
             style=served.clusters.style,
             georeference=place,
             valid_fraction=found.valid_fraction,
+            unknown_fraction=max(0.0, found.valid_fraction - named / kept.labels.size),
             depth_rule=found.depth_rule,
             pages=found.pages,
             warnings=self.warnings,
@@ -119,6 +121,9 @@ class LargeTask:
         )
         content: bytes = await self._run(lambda: renderer.render(result))
         return content
+
+    def _sink_of(self, source: RowSource, out: Path, choice: Choice) -> AbstractContextManager[LabelSink]:
+        return large.sink_of(source, self.path, out, choice, self.served.clusters.style, self.options.id_offset)
 
     async def _segment(
         self,

@@ -88,6 +88,26 @@ def test_merged_clusters_are_written_as_what_stands_for_them(bundle: Bundle, ras
         assert set(np.unique(after.read(1)).tolist()) == {0, 3}
 
 
+def test_ids_may_begin_elsewhere_and_what_is_unknown_has_none(bundle: Bundle, raster: Path, tmp_path: Path) -> None:
+    run(bundle, raster, tmp_path / "plain.tif")
+    told = run(bundle, raster, tmp_path / "a.tif", id_offset="1", unknown="0.9")
+    run(bundle, raster, tmp_path / "b.tif", id_offset="300")
+    with rasterio.open(tmp_path / "plain.tif") as file:
+        plain = file.read(1)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        found = file.read(1)
+        assert file.tags(1)["CLASS_1"] == "r"
+        assert file.colormap(1)[5][:3] == (12, 13, 14)
+    known = found != 255
+    assert 0.1 < known.mean() < 0.99
+    assert (found[known] == plain[known] + 1).all()
+    assert sum(area.pixels for area in told.areas) <= known.sum()
+    assert told.valid_fraction > known.mean()
+    with rasterio.open(tmp_path / "b.tif") as file:
+        assert (file.dtypes[0], file.nodata) == ("uint16", 65535)
+        assert (file.read(1) == plain.astype(int) + 300).all()
+
+
 def test_nothing_is_left_of_what_was_not_finished(bundle: Bundle, raster: Path, tmp_path: Path) -> None:
     until = Deadline()
     with pytest.raises(DeadlineExceeded):
@@ -123,8 +143,10 @@ def test_a_zarr_picture_becomes_a_label_image_beside_it(bundle: Bundle, tmp_path
     axes = [{"name": name} for name in "cyx"]
     multiscale = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": []}]}
     group.attrs.update({"ome": {"version": "0.5", "multiscales": [multiscale]}})
-    told = run(bundle, tmp_path / "a.zarr", tmp_path / "a.zarr")
-    labels = np.asarray(zarr.open_group(str(tmp_path / "a.zarr"), mode="r")["labels/tessera/0"])
+    told = run(bundle, tmp_path / "a.zarr", tmp_path / "a.zarr", id_offset="1")
+    image = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")["labels/tessera"]
+    labels = np.asarray(image["0"])
     assert told.size == labels.shape == (300, 400)
-    for cluster, left in enumerate(range(40, 400, 80)):
+    for cluster, left in enumerate(range(40, 400, 80), 1):
         assert (labels[:, left - 20 : left + 20] == cluster).all()
+    assert dict(image.attrs)["ome"]["image-label"]["properties"][0] == {"label-value": 1, "name": "r"}

@@ -68,6 +68,10 @@ def test_every_format_says_the_same(client: Any) -> None:
     assert (np.asarray(Image.open(io.BytesIO(picture.content))) == expected).all()
     merged = labels(client.post("/segment?format=npy&tile=always&k=2", content=FILE))
     assert len(np.unique(merged)) == 2
+    sure = client.post("/segment?format=npy&tile=always&unknown=0.3", content=FILE)
+    known = labels(sure) != 255
+    assert 0.1 < known.mean() < 1
+    assert (labels(sure)[known] == expected[known]).all()
     painted = client.post("/segment?format=overlay&tile=always&alpha=0", content=FILE, headers={"accept": "image/webp"})
     assert np.abs(np.asarray(Image.open(io.BytesIO(painted.content))).astype(int) - PHOTO).mean() < 12
 
