@@ -207,7 +207,10 @@ def main() -> int:
             speed = f"{f['windows_s']:.1f} | {f['raw_windows_s']:.1f} | {f['share']:.2f}"
             row = f"| {case} | {f['file_mb']:.0f} | {f['windows']} | {f['wall_s']:.1f} | {f['peak_mb']:.0f} | {speed}"
             print(f"{row} | {apart} | {'; '.join(over(f))} |", flush=True)
-    if not (given.no_keep or given.only):
+    if not given.no_keep:
+        load.RESULTS.mkdir(exist_ok=True)
+        results = load.RESULTS / "large-images.json"
+        known = json.loads(results.read_text())["cases"] if given.only and results.exists() else {}
         what = {
             "what": "python -m benchmarks.large_images",
             "bundle": Bundle.load(given.bundle).ref,
@@ -215,10 +218,8 @@ def main() -> int:
             "machine": machine.describe(),
             "versions": machine.versions(Path(sys.executable), ["numpy", "rasterio", "imagecodecs", "onnxruntime"]),
         }
-        load.RESULTS.mkdir(exist_ok=True)
-        (load.RESULTS / "large-images.json").write_text(
-            json.dumps({**what, "bounds": BOUNDS, "cases": cases}, indent=1) + "\n"
-        )
+        found = {**what, "bounds": BOUNDS, "cases": {**known, **cases}}
+        results.write_text(json.dumps(found, indent=1) + "\n")
     return 1 if any(over(figures) for figures in cases.values()) else 0
 
 
