@@ -35,6 +35,7 @@ from service.api.problems import plain, problem_of
 from service.api.protocols import hugging_face, x_anylabeling
 from service.api.protocols.label_studio import routes as label_studio
 from service.api.protocols.label_studio.task_images import TaskImages
+from service.api.protocols.open_inference import routes as open_inference
 from service.api.routes import clusters, health, models, segment
 from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
@@ -109,11 +110,11 @@ def create_app(
         return Response(document(), media_type="application/json")
 
     app.add_api_route("/openapi.json", described, include_in_schema=False)
-    for room in (segment, clusters, models, health, hugging_face, label_studio, x_anylabeling):
+    for room in (segment, clusters, models, health, open_inference, hugging_face, label_studio, x_anylabeling):
         app.include_router(room.router)
     app.include_router(label_studio.router, prefix="/label-studio", include_in_schema=False)
-    for endpoint in (segment.segment, segment.similar):
-        app.router.routes.insert(0, _Direct(f"/{endpoint.__name__}", endpoint, methods=["POST"]))
+    for path, endpoint in (*open_inference.INFER, ("/similar", segment.similar), ("/segment", segment.segment)):
+        app.router.routes.insert(0, _Direct(path, endpoint, methods=["POST"]))
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/web/index.html", _to_the_page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")

@@ -112,7 +112,8 @@ def _too_large(max_bytes: int) -> BodyTooLarge:
     )
 
 
-def _check_count(count: int, max_images: int) -> None:
+def check_count(count: int, max_images: int) -> None:
+    """Raises BodyTooLarge for more images than one request may bring."""
     if count > max_images:
         raise BodyTooLarge(f"more than {max_images} images in one request (TESSERA_MAX_IMAGES); send them in several")
 
@@ -137,7 +138,7 @@ def _json(data: bytes, max_images: int) -> ParsedBody:
     texts = document["images"] if many else [document["image"]]
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise BadBody('"image" is a base64 text, "images" a list of at least one')
-    _check_count(len(texts), max_images)
+    check_count(len(texts), max_images)
     return ParsedBody(tuple(base64_file(text, i) for i, text in enumerate(texts)), many=many)
 
 
@@ -179,7 +180,7 @@ def _form(data: bytes, boundary: bytes, max_images: int) -> ParsedBody:
         name = disposition.get(b"name", b"").decode("utf-8", "replace")
         value = b"".join(part.data)
         if name == "image":
-            _check_count(len(images) + 1, max_images)
+            check_count(len(images) + 1, max_images)
             images.append(_file(value, named=b"filename" in disposition))
         elif b"filename" in disposition:
             raise BadOption(f"the file's part is called {quoted(name)}; call it 'image': {CURL} …")

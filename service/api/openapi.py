@@ -103,6 +103,58 @@ def media_type(request: Request, usual: str) -> str:
     return BYTES if first.strip().lower() == BYTES else usual
 
 
+def fields(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """The schema of an object that may have others besides."""
+    return {"type": "object", "properties": properties, **({"required": [*required]} if required else {})}
+
+
+def free_body(properties: dict[str, Any]) -> dict[str, Any]:
+    """A JSON body of a dialect, which may be empty."""
+    return {"requestBody": {"required": False, "content": {"application/json": {"schema": fields(properties)}}}}
+
+
+def in_path(*names: str, also: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Names in the path of an operation whose function reads them itself; with what else is said of it."""
+    also = also or {}
+    own = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+    return {**also, "parameters": [*own, *also.get("parameters", [])]}
+
+
+def tensors(length: str) -> dict[str, Any]:
+    """An Open Inference Protocol call; `length` is the header that says how much of a body is JSON."""
+    values = fields({}) | {"additionalProperties": {"type": ["string", "number", "boolean"]}}
+    tensor = {
+        "name": {"type": "string", "enum": ["IMAGE", "PIXELS"]},
+        "datatype": {"type": "string", "enum": ["BYTES", "UINT8"]},
+        "shape": {"type": "array", "items": {"type": "integer"}},
+        "parameters": values,
+        "data": {"type": "array", "items": {}},
+    }
+    output = {"name": {"type": "string", "enum": ["LABELS", "CONFIDENCE", "CLUSTERS_PRESENT"]}, "parameters": values}
+    call = {
+        "id": {"type": "string"},
+        "parameters": values,
+        "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": fields(tensor, "name", "datatype", "shape")},
+        "outputs": {"type": "array", "items": fields(output, "name")},
+    }
+    return {
+        "parameters": [
+            {
+                "name": length,
+                "in": "header",
+                "required": False,
+                "schema": {"type": "integer", "minimum": 0},
+                "description": "how many of the body's bytes are JSON, where tensors follow it; 0: it is an image file",
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "description": "JSON, with the bytes of binary tensors behind it; gzip and deflate are opened.",
+            "content": {"application/json": {"schema": fields(call, "inputs")}, "application/octet-stream": BINARY},
+        },
+    }
+
+
 def responses(
     *statuses: int,
     ok: dict[str, Any] | None = None,

@@ -7,8 +7,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -99,7 +99,7 @@ async def begun(
     Raises Busy, NotFound, DeadlinePassed, ClientDisconnect.
     """
     state = state_of(request)
-    with state.registry.use(options.model) as served:
+    with state.registry.use(options.model) as served, _counted(served):
         limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
         async with _while_connected(request, limit_s):
             deadline = time.monotonic() + limit_s
@@ -185,6 +185,17 @@ async def _read(request: Request, state: AppState, hold: Callable[[int], None], 
         return body.parse(data, request.headers.get("content-type", ""), max_images=settings.max_images)
 
     return (await state.runtime.workers.submit(parse, key=caller)).answer if len(data) > _INLINE_BYTES else parse()
+
+
+@contextmanager
+def _counted(served: Served) -> Iterator[None]:
+    """Around the work on a request, which counts among what the model has done."""
+    began, succeeded = time.perf_counter(), False
+    try:
+        yield
+        succeeded = True
+    finally:
+        served.statistics.request((time.perf_counter() - began) * 1000, succeeded=succeeded)
 
 
 @asynccontextmanager

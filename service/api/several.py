@@ -4,6 +4,7 @@ Knows nothing of pixels, of how an answer or a problem is written.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeVar
 
 from models.errors import TesseraError
@@ -18,8 +19,12 @@ T = TypeVar("T")
 _AT_ONCE = 4  # of one request's images: the others' requests come in between
 
 
-async def segment_each(asked: InferenceRequest[Options], renderer: Renderer[T]) -> list[T | TesseraError]:
+async def segment_each(
+    asked: InferenceRequest[Options], renderer: Renderer[T], done: Callable[[T], object] = lambda _: None
+) -> list[T | TesseraError]:
     """Answers in the images' order; one that cannot be answered has its error in its place.
+
+    done  is told of each answer at once; what it raises ends all of them
 
     Raises BadOption, which is true of all of them.
     """
@@ -28,11 +33,13 @@ async def segment_each(asked: InferenceRequest[Options], renderer: Renderer[T]) 
     async def one(image: bytes | Pixels) -> T | TesseraError:
         async with gate:
             try:
-                return await pipeline.segment(asked.task(image), renderer)
+                answer = await pipeline.segment(asked.task(image), renderer)
             except BadOption:
                 raise
             except TesseraError as error:
                 return error
+        done(answer)
+        return answer
 
     tasks = [asyncio.ensure_future(one(image)) for image in asked.images]
     try:

@@ -123,6 +123,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             counts = np.zeros(count, np.int64)
             counts[[area.id for area in found]] = [area.pixels for area in found]
             served.drift.add(counts)
+            served.statistics.image(task.timings.so_far())
             return body
 
         more = (_PHOTO_BYTES if renderer.photo else 0) + (_CONFIDENCE_BYTES if wants_margin and full else 0)

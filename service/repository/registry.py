@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ from service.repository.trust import TrustList
 from service.repository.verification import network_bytes, read
 from service.repository.watched_engine import WatchedEngine
 from service.scheduling.background import in_thread, spawn
+from service.scheduling.batcher import Reason
 from service.scheduling.fair_lock import FairLock
 from service.settings import Settings
 
@@ -278,9 +280,15 @@ class Registry:
             model=bundle.ref,
             max_batch_size=self._settings.max_batch_size or watched.engine.batch,
             max_batch_mpx=self._settings.max_batch_mpx,
-            on_batch=self._metrics.batched,
+            on_batch=partial(self._batched, bundle),
             on_not_finite=broken.inc,
         )
+
+    def _batched(self, bundle: Bundle, size: int, reason: Reason) -> None:
+        self._metrics.batched(size, reason)
+        for served in self.served + self.leaving:
+            if served.bundle is bundle:
+                served.statistics.batch()
 
     async def _follow(self, served: Served, old: Served | None) -> TransferReport | None:
         """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load."""

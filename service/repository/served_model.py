@@ -19,6 +19,7 @@ from service.engines import Engine
 from service.errors import Busy, NetworkFailed, NetworkNotFinite
 from service.repository.cluster_names import Clusters
 from service.repository.drift import Drift
+from service.repository.statistics import Statistics
 from service.repository.verification import network_bytes
 from service.repository.watched_engine import WatchedEngine
 from service.scheduling.background import as_exception
@@ -121,7 +122,8 @@ class Served:
 
     watched   runs the network;  batcher  queues images for it;  clusters  names and colors as of now
     trouble   why it cannot answer now: its engine is lost, and a fresh one not there yet; None: it can
-    drift     how far what it is asked has moved from its training;  nbytes  about what it takes in memory
+    drift     how far what it is asked has moved from its training;  statistics  what it has done
+    nbytes    about what it takes in memory
     users     requests that hold it now (`Registry.use`);  idle  set while there are none
     """
 
@@ -130,6 +132,7 @@ class Served:
         self.name = bundle.manifest.name
         self.trouble: str | None = None
         self.drift = Drift([cluster.fraction for cluster in bundle.manifest.clusters])
+        self.statistics = Statistics()
         self.nbytes = network_bytes(bundle)
         self.users = 0
         self.idle = asyncio.Event()

@@ -216,6 +216,24 @@ def test_the_description_is_right(client: TestClient) -> None:
         ("post", "/validate"),
         ("get", "/versions"),
         ("post", "/webhook"),
+        ("get", "/v2"),
+        ("get", "/v2/health/live"),
+        ("get", "/v2/health/ready"),
+        ("get", "/v2/models/stats"),
+        *(
+            (method, f"/v2/models/{{model}}{version}{tail}")
+            for version in ("", "/versions/{version}")
+            for method, tail in (
+                ("get", ""),
+                ("get", "/ready"),
+                ("get", "/config"),
+                ("get", "/stats"),
+                ("post", "/infer"),
+            )
+        ),
+        ("post", "/v2/repository/index"),
+        ("post", "/v2/repository/models/{model}/load"),
+        ("post", "/v2/repository/models/{model}/unload"),
         ("get", "/x-anylabeling/v1/models"),
         ("post", "/x-anylabeling/v1/predict"),
     }

@@ -64,36 +64,36 @@ class _Asked(NamedTuple):
     parameters: dict[str, Any]
 
 
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "An image file of any Content-Type, or JSON.",
+        "content": {
+            "application/octet-stream": openapi.BINARY,
+            "image/*": openapi.BINARY,
+            "application/json": {
+                "schema": openapi.fields(
+                    {
+                        "inputs": {"type": "string", "description": "base64 of the image file"},
+                        "parameters": Thresholds.model_json_schema() | {"additionalProperties": True},
+                    },
+                    "inputs",
+                )
+            },
+        },
+    }
+}
 _OPERATION: dict[str, Any] = {
+    "summary": "Hugging Face image-segmentation",
     "response_model": list[Segment],
     "responses": openapi.responses(400, 401, 404, 408, 413, 415, 422, 503, 504, refusal=openapi.LONE),
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "description": "An image file of any Content-Type, or JSON.",
-            "content": {
-                "application/octet-stream": openapi.BINARY,
-                "image/*": openapi.BINARY,
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "required": ["inputs"],
-                        "properties": {
-                            "inputs": {"type": "string", "description": "base64 of the image file"},
-                            "parameters": Thresholds.model_json_schema() | {"additionalProperties": True},
-                        },
-                    }
-                },
-            },
-        }
-    },
 }
 
 
+@router.post("/hf", operation_id="hfSegment", openapi_extra=_BODY, **_OPERATION)
 @router.post(
-    "/hf", operation_id="hfSegment", summary="Hugging Face image-segmentation by the default model", **_OPERATION
+    "/hf/{model}", operation_id="hfSegmentBy", openapi_extra=openapi.in_path("model", also=_BODY), **_OPERATION
 )
-@router.post("/hf/{model}", operation_id="hfSegmentBy", summary="Hugging Face image-segmentation", **_OPERATION)
 async def segment(request: Request) -> Response:
     caller = allowed_caller(request, "infer")
     async with raw_body(request, caller) as raw:

@@ -33,7 +33,11 @@ class RawBody:
 
     async def parse(self, work: Callable[[bytes], T]) -> T:
         """What some work makes of the bytes. Raises what it raises."""
-        return await _apart(self._state, self._caller, len(self.data), lambda: work(self.data))
+        return await self.apart(len(self.data), lambda: work(self.data))
+
+    async def apart(self, size: int, work: Callable[[], T]) -> T:
+        """What some work makes of so many bytes or pixels. Raises what it raises."""
+        return await _apart(self._state, self._caller, size, work)
 
 
 @asynccontextmanager
