@@ -75,7 +75,7 @@ class Shape(BaseModel):
     score: float = Field(description="mean margin, 0 to 1")
 
 
-class Shapes(BaseModel):
+class FoundShapes(BaseModel):
     """An image's regions, the largest first; `description` is what people are told of it."""
 
     shapes: list[Shape]
@@ -87,7 +87,7 @@ class Predicted(BaseModel):
     """The answer."""
 
     success: bool = True
-    data: Shapes
+    data: FoundShapes
 
 
 @router.get(

@@ -62,7 +62,12 @@ async def versions(request: Request) -> dict[str, list[str]]:
         return {"versions": [served.bundle.ref for served in state_of(request).registry.served]}
 
 
-@router.post("/webhook", operation_id="labelStudioWebhook", status_code=201, responses=_REFUSALS)
+@router.post(
+    "/webhook",
+    operation_id="labelStudioWebhook",
+    status_code=201,
+    responses={status: answer for status, answer in _REFUSALS.items() if status != 200},
+)
 async def webhook(request: Request) -> dict[str, str]:
     async with raw_body(request, allowed_caller(request, "infer")) as raw:
         await raw.parse(requests.document_of)
