@@ -80,7 +80,7 @@ class Outputs:
 
         Raises what `write` raises; nothing is left then.
         """
-        path, scratch = self.folder / file, self._scratch / uuid4().hex
+        path, scratch = self.folder / file, self._scratch / f"{uuid4().hex}{os.path.splitext(file)[1]}"
         try:
             if path.parent not in self._made:
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -236,6 +236,8 @@ def _together(group: Sequence[Renderer[bytes]]) -> Renderer[dict[str, bytes]]:
         photo=any(one.photo for one in group),
         margin=margin,
         georeference=any(one.georeference for one in group),
+        offset=any(one.offset for one in group),
+        bytes_per_px=sum(one.bytes_per_px for one in group),
     )
 
 
