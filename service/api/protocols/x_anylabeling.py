@@ -8,6 +8,7 @@ Knows nothing of how an image is segmented.
 
 from typing import Any
 
+import numpy as np
 import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -15,9 +16,9 @@ from pydantic import BaseModel, Field
 
 from models.bridges import bridged
 from models.deadline import Deadline
-from models.polygons import regions
 from service.api import body, openapi
 from service.api.dependencies import allowed_caller, known_caller, state_of
+from service.api.protocols.largest_regions import largest_regions
 from service.api.protocols.parameters import options_of
 from service.api.protocols.raw_body import raw_body
 from service.api.request import begun
@@ -159,19 +160,17 @@ def _confidence(given: object) -> float:
 
 def _shapes(result: SegmentationResult, least: float, until: Deadline) -> bytes:
     """The answer."""
-    drawn, names = result.drawn, result.style.names
-    found = [
-        region
-        for region in regions(result.labels, result.margin, ignored=NO_DATA)
-        if round(region.score, 4) >= least and (drawn is None or region.id in drawn)
-    ]
-    found.sort(key=lambda region: -region.pixels)
-    told = list(result.warnings)
-    if len(found) > MOST_SHAPES:
-        told.append(f"the {MOST_SHAPES} largest of {len(found)} regions are shown; a smaller k, or crf, makes fewer")
+    names, hidden = result.style.names, result.style.hidden
+    labels = result.labels
+    if hidden:
+        labels = np.where(np.isin(labels, list(hidden)), np.uint8(NO_DATA), labels)
+    found = largest_regions(labels, result.margin, min_area=0, most=MOST_SHAPES)
+    told = [*result.warnings, *([found.told] if found.told else [])]
     shapes = []
-    for region in found[:MOST_SHAPES]:
+    for region in found.regions:
         until.check()
+        if round(region.score, 4) < least:
+            continue
         shapes.append(
             {
                 "label": names[region.id],

@@ -13,10 +13,11 @@ import orjson
 
 from models.bridges import bridged
 from models.brush import strokes
-from models.polygons import regions, without_specks
+from models.polygons import without_specks
 from models.types import Array
 from service.api.protocols.label_studio.label_matching import matched, unmatched
 from service.api.protocols.label_studio.labeling_config import Control
+from service.api.protocols.largest_regions import largest_regions
 from service.formats.result import NO_DATA, SegmentationResult
 
 MOST_POLYGONS = 500  # of one image: an editor with more is slow
@@ -100,14 +101,9 @@ def _polygons(result: SegmentationResult, control: Control, wanted: Mapping[int,
     if least is None:
         least = math.ceil(_SPECK * result.labels.size)
     chosen = np.where(np.isin(result.labels, list(wanted)), result.labels, np.uint8(NO_DATA))
-    found = regions(chosen, result.margin, min_area=least, ignored=NO_DATA)
-    if found.pixels.sum() < np.count_nonzero(chosen != NO_DATA):
-        warnings.append(
-            f"{control.name}: regions of fewer than {least} pixels are left out; tessera_min_area changes that"
-        )
-    largest = sorted(found, key=lambda one: -one.pixels)
-    if len(largest) > MOST_POLYGONS:
-        warnings.append(f"{control.name}: the {MOST_POLYGONS} largest of {len(largest)} regions are shown")
-    for one in largest[:MOST_POLYGONS]:
+    largest = largest_regions(chosen, result.margin, min_area=least, most=MOST_POLYGONS)
+    if largest.told:
+        warnings.append(f"{control.name}: {largest.told} (tessera_min_area)")
+    for one in largest.regions:
         corners = bridged(one.rings) * (100 / np.array([width, height]))
         yield one.id, one.score, {"points": np.minimum(corners, 100.0), "closed": True}
