@@ -128,7 +128,7 @@ async def predict(request: Request) -> Response:
         async with begun(request, options, [image], caller) as asked:
             task = asked.task(image)
             until = task.until
-            renderer = Renderer[bytes](lambda result: _shapes(result, least, until), margin="grid")
+            renderer = Renderer[bytes](lambda result: _shapes(result, least, until), margin="grid", bytes_per_px=16)
             content = await pipeline.segment(task, renderer)
     return Response(content, media_type="application/json")
 
@@ -160,11 +160,10 @@ def _confidence(given: object) -> float:
 
 def _shapes(result: SegmentationResult, least: float, until: Deadline) -> bytes:
     """The answer."""
-    names, hidden = result.style.names, result.style.hidden
-    labels = result.labels
-    if hidden:
-        labels = np.where(np.isin(labels, list(hidden)), np.uint8(NO_DATA), labels)
-    found = largest_regions(labels, result.margin, min_area=0, most=MOST_SHAPES)
+    labels, names, drawn = result.labels, result.style.names, result.drawn
+    if drawn is not None:
+        labels = np.where(np.isin(labels, list(drawn)), labels, np.uint8(NO_DATA))
+    found = largest_regions(labels, result.margin, min_area=result.options.min_area, most=MOST_SHAPES)
     told = [*result.warnings, *([found.told] if found.told else [])]
     shapes = []
     for region in found.regions:

@@ -29,6 +29,7 @@ from service.inference import pipeline
 from service.inference.options import Options, SimilarOptions
 
 _AT_ONCE = 4  # tasks of one request: the others' requests come in between
+_BYTES = 16  # for each pixel, that regions and their map hold
 _LEFT_S = 1.0  # of a request's time, in which its answer is put together
 
 
@@ -73,7 +74,7 @@ async def _labeled(
     for tag, key in config.images.items():
         with work.state.runtime.admission.hold() as hold:
             file = await images.read(text_at(data, key), hold)
-            renderer = Renderer(partial(label, controls=config.of(tag), image=tag), margin="grid")
+            renderer = Renderer(partial(label, controls=config.of(tag), image=tag), margin="grid", bytes_per_px=_BYTES)
             task = work.task(file)
             parts.append(await pipeline.segment(task, renderer))
             parts[-1].warnings.extend(task.warnings)
@@ -94,22 +95,31 @@ async def _clicked(
 ) -> Labeled:
     """What is like the places that were clicked."""
     control, chosen = clicks.tool_of(config, prompt)
+    workers = work.state.runtime.workers
+    likest: dict[bool, Array] = {}  # of what is meant, and of what is not
+
+    def fold(meant: bool, content: bytes) -> None:
+        cosines = np.load(io.BytesIO(content))
+        likest[meant] = np.maximum(likest[meant], cosines) if meant in likest else cosines
+
+    def draw() -> Labeled:
+        mask = alike([likest[True]], [likest[False]] if False in likest else [])
+        pixels = int(mask.sum())
+        if not pixels:
+            return Labeled([], 0.0, 0, ["nothing is more like what is meant than like what is not"])
+        sure = float(likest[True][mask].sum())
+        drawn = region(control, prompt.image, mask.shape, chosen, sure / pixels, brush(strokes(mask.view(np.uint8))[1]))
+        return Labeled([drawn], sure, pixels, [])
+
     with work.state.runtime.admission.hold() as hold:
         file = await images.read(text_at(data, config.images[prompt.image]), hold)
-        cosines: dict[bool, list[Array]] = {True: [], False: []}
         for click in prompt.clicks:
             x, y = click.pixel(prompt.size)
             options = SimilarOptions(x=x, y=y, format="npy", model=work.options.model)
             task = cast("InferenceRequest[Any]", replace(work, options=cast(Any, options))).task(file)
-            cosines[click.meant].append(np.load(io.BytesIO(await pipeline.similar(task))))
-
-    def draw() -> Labeled:
-        mask = alike(cosines[True], cosines[False])
-        pixels = int(mask.sum())
-        sure = float(np.maximum.reduce(cosines[True])[mask].sum())
-        stroke = strokes(mask.view(np.uint8))[1]  # what was clicked is like itself
-        drawn = region(control, prompt.image, mask.shape, chosen, sure / pixels, brush(stroke))
-        return Labeled([drawn], sure, pixels, [])
-
-    done: Labeled = (await work.state.runtime.workers.submit(draw, key=work.caller)).answer
+            content = await pipeline.similar(task)
+            if click.meant not in likest:
+                hold(len(content))
+            await workers.submit(partial(fold, click.meant, content), key=work.caller)
+        done: Labeled = (await workers.submit(draw, key=work.caller)).answer
     return done

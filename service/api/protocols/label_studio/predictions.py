@@ -40,7 +40,8 @@ class Labeled(NamedTuple):
 def label(result: SegmentationResult, controls: tuple[Control, ...], image: str) -> Labeled:
     """The regions of an image, for every control of its tag. Score: mean margin of a cluster, or of a polygon."""
     found = Labeled([], sum(a.confidence * a.pixels for a in result.areas), sum(a.pixels for a in result.areas), [])
-    shown = {a.id: a.confidence for a in result.areas if a.id not in result.style.hidden}
+    drawn = result.drawn
+    shown = {a.id: a.confidence for a in result.areas if drawn is None or a.id in drawn}
     labels = [matched(control.labels, result.style.names) for control in controls]
     if told := unmatched(result.style.names, shown, {id: name for names in labels for id, name in names.items()}):
         found.warnings.append(told)

@@ -82,7 +82,10 @@ def read(data: bytes) -> Asked:
     config = labeling_config.parse(text_at(asked, "label_config"))
     params = asked.get("params")
     context = params.get("context") if isinstance(params, dict) else None
-    return Asked([one if isinstance(one, dict) else {} for one in data_of], config, clicks.read(context))
+    prompt = clicks.read(context)
+    if prompt is not None and len(tasks) > 1:
+        raise BadOption(f"params.context: the clicks are of one task, and there are {len(tasks)}")
+    return Asked([one if isinstance(one, dict) else {} for one in data_of], config, prompt)
 
 
 def document_of(data: bytes) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def test_parameters_choose(client: TestClient) -> None:
     least = sorted(shape["score"] for shape in found)[1]
     assert len(shapes(ask(client, conf_threshold=least))) == len(found) - 1
     assert {shape["label"] for shape in shapes(ask(client, k=2))} < set(COLORS)
+    assert {shape["label"] for shape in shapes(ask(client, only="0,2"))} == {"red", "blue"}
+    assert shapes(ask(client, min_area=10**6)) == []
     assert len(shapes(ask(client, marks=[], text_prompt="car", current_task=None))) == len(found)
 
 

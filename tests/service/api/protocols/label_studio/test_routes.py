@@ -207,6 +207,16 @@ def test_clicks_make_a_mask_of_what_is_like_them(client: TestClient) -> None:
     assert (mask_of(region) == ((meant >= 0.5) & (meant > at[2]))).all()
 
 
+def test_a_place_that_is_meant_and_is_not_makes_none(client: TestClient) -> None:
+    context = {"result": [click(5, 50), click(5, 50, is_positive=0)]}
+    (answer,) = predicted(client, asking(context=context))
+    assert answer["result"] == []
+    assert "nothing is more like" in answer["warnings"][0]
+    answer = client.post("/predict", json=asking(uri(), uri(), context=context))
+    assert answer.status_code == 422
+    assert "there are 2" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("context", "said"),
     [
