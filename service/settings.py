@@ -76,8 +76,18 @@ class Settings(BaseModel):
     label_studio_key   of a user of it who may see them
     proof_s            of one core, that the process which proves a bundle's network may take
     proof_bytes        that it may hold besides four times the network's file
+    jobs               the folder of jobs' uploads and results; none: `jobs` in the state folder
+    job_images         of jobs, worked on at once beside everybody's requests; 0: no jobs here
+    job_share          of the turns that jobs' images take while requests wait for theirs, 0 to 1
+    max_job_bytes      of one upload, and of what it unpacks to
+    max_job_files      of one job
+    max_key_jobs       of one key that are not finished
+    max_key_job_bytes  that jobs of one key keep on the disk, uploads and results together
+    job_free_bytes     of the disk that jobs leave free; with less, jobs pause and uploads are refused with 507
+    job_days           that a finished job is kept, counted while the server runs
     roots              folders, separated as in PATH, that requests may name paths below
     max_file_mpx       megapixels of one file below them, which is read in windows
+    buckets            folders of object stores, separated by commas, that jobs may read: s3://photos/2026,gs://maps
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -130,8 +140,23 @@ class Settings(BaseModel):
     label_studio_key: str = Field(default="", repr=False)
     proof_s: int = Field(default=300, ge=1, le=_DAY)
     proof_bytes: int = Field(default=2 * 2**30, ge=2**20, le=_BYTES)
+    jobs: Path | None = None
+    job_images: int = Field(default=2, ge=0, le=_MANY)
+    job_share: float = Field(default=0.1, gt=0, le=1)
+    max_job_bytes: int = Field(default=16 * 2**30, ge=1024, le=_BYTES)
+    max_job_files: int = Field(default=100_000, ge=1, le=_MANY)
+    max_key_jobs: int = Field(default=8, ge=1, le=_MANY)
+    max_key_job_bytes: int = Field(default=64 * 2**30, ge=1024, le=_BYTES)
+    job_free_bytes: int = Field(default=2**30, ge=0, le=_BYTES)
+    job_days: float = Field(default=7.0, gt=0, le=_MANY)
     roots: tuple[Path, ...] = ()
     max_file_mpx: float = Field(default=10_000.0, gt=0, le=_MANY)
+    buckets: str = ""
+
+    @property
+    def job_every(self) -> int:
+        """While requests wait, one turn of so many is the jobs'."""
+        return max(1, round(1 / self.job_share))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":

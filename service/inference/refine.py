@@ -40,7 +40,8 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
     runtime, options = task.runtime, task.options
     began = time.monotonic()
     left_s = task.deadline - began
-    late = began + min(runtime.crf_timeout_s - task.held_s, left_s - min(_KEPT_S, left_s / 3))
+    longest_s = left_s if task.background else runtime.crf_timeout_s - task.held_s
+    late = began + min(longest_s, left_s - min(_KEPT_S, left_s / 3))
     dense = options.refine == "dense"
     compiling = runtime.warmup.note if dense else None
     pool = runtime.crf_workers if dense else runtime.large if output.large else runtime.workers
@@ -74,6 +75,8 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
     key = None if task.key is None else (*task.key, options.refine, options.crf_size, options.crf_params)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
+            if task.background:
+                return await make()
             return await runtime.refined_labels.get(key, make, retry_on=(DeadlineExceeded, DeadlinePassed, Busy))
     except (TimeoutError, DeadlineExceeded, DeadlinePassed):
         now = runtime.warmup.note if compiling else None

@@ -59,6 +59,7 @@ class ImageTask(Generic[O]):
     data      a file's bytes, or pixels without a file
     caller    whose share of the server the image takes
     deadline  of time.monotonic(); nothing is begun later, and what takes long is ended then
+    background  nobody waits for it: it is not kept for being asked again, and its edges have all of its time
     timings, warnings  what is told besides the answer
     key       of the image in this model, where answers are kept
     held_s    seconds for which the CRF's backpressure held it
@@ -71,6 +72,7 @@ class ImageTask(Generic[O]):
     runtime: Runtime
     caller: str
     deadline: float
+    background: bool = False
     timings: Timings = field(default_factory=Timings)
     warnings: list[str] = field(default_factory=list)
     key: tuple[Hashable, ...] | None = None
@@ -185,19 +187,20 @@ class ImageTask(Generic[O]):
         tile        whether it is seen in windows;  margin  that labels made of these come with
         """
         data, cache = self.data, self.runtime.network_outputs
-        if cache.on:
+        kept = cache.on and not self.background
+        if kept:
             digest = _digest(data) if len(data) < _INLINE_BYTES else await self.run(lambda: _digest(data))
             chosen = self.options
             self.key = (
                 digest, chosen.page, chosen.depth, chosen.bands, chosen.pyramid, self.served.bundle.digest
             )  # fmt: skip
-        make: Callable[[], Coroutine[Any, Any, NetworkOutput]] = partial(self._predict, code or cache.on, photo)
+        make: Callable[[], Coroutine[Any, Any, NetworkOutput]] = partial(self._predict, code or kept, photo)
         if tile != "never" and await self._in_windows(tile):
             make = partial(self._predict_windows, margin, photo)
             self.key = None if self.key is None else (*self.key, "windows", margin)
         if before_crf and self.key not in cache:
             await self._hold_back()
-        output = await cache.get(self.key, make, retry_on=(Busy, DeadlinePassed))
+        output = await (make() if self.background else cache.get(self.key, make, retry_on=(Busy, DeadlinePassed)))
         self.warnings += output.facts.warnings
         self.orientation = output.facts.orientation
         return output

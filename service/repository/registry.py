@@ -282,6 +282,7 @@ class Registry:
             max_batch_mpx=self._settings.max_batch_mpx,
             on_batch=partial(self._batched, bundle),
             on_not_finite=broken.inc,
+            every=self._settings.job_every,
         )
 
     def _batched(self, bundle: Bundle, size: int, reason: Reason) -> None:

@@ -41,6 +41,7 @@ class NetworkBatcher(Batcher[NetworkInput, Prediction]):
     model           whose network it is, for people
     max_batch_size  images;  max_batch_mpx  megapixels of a batch at the network's size; one image is never too large
     on_not_finite   told of every image to which the network answered NaN or infinity, in its thread
+    every           the background's turn is one of so many while others wait
 
     died      what ended a run that no error of ours ended; None: nothing has
     failures  batches since the last that had an answer
@@ -55,6 +56,7 @@ class NetworkBatcher(Batcher[NetworkInput, Prediction]):
         max_batch_mpx: float = 8.0,
         on_batch: Callable[[int, Reason], object] | None = None,
         on_not_finite: Callable[[], object] = lambda: None,
+        every: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(
@@ -64,6 +66,7 @@ class NetworkBatcher(Batcher[NetworkInput, Prediction]):
             max_cost=round(max_batch_mpx * 1e6),
             foresee=True,
             on_batch=on_batch,
+            every=every,
             clock=clock,
         )
         self._predict, self._model, self._on_not_finite = predict, model, on_not_finite

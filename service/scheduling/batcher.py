@@ -78,6 +78,7 @@ class Batcher(Generic[J, A]):
     foresee   refuse at once what must be late, once it is known how long a batch takes; for one thread
     on_batch  told size and reason of every batch that ran, on the event loop
     longest_s  of one batch, before its thread counts as hanging (`tend`)
+    every     the background's turn is one of so many while others wait
     clock     seconds; the deadlines given to `submit` are times of this clock
 
     running   jobs that are being run now
@@ -94,6 +95,7 @@ class Batcher(Generic[J, A]):
         foresee: bool = False,
         on_batch: Callable[[int, Reason], object] | None = None,
         longest_s: float = math.inf,
+        every: int = 10,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.run, self.name, self.threads, self.longest_s = run, name, threads, longest_s
@@ -101,7 +103,7 @@ class Batcher(Generic[J, A]):
         self.running = 0
         self._foresee, self._on_batch, self._clock = foresee, on_batch, clock
         self._lock = threading.Lock()  # of all that follows but the wake-ups and the completions
-        self._queue: FairQueue[_Job] = FairQueue()
+        self._queue: FairQueue[_Job] = FairQueue(every)
         self._times: deque[float] = deque(maxlen=_LATEST)  # seconds of the latest batches since it was last idle
         self._started: list[_Worker] = []
         self._lost: list[_Worker] = []  # that hang, each replaced by another
@@ -327,9 +329,11 @@ class Batcher(Generic[J, A]):
         self._completions.put(done[0].get_loop(), list(zip(done, answers, strict=True)), told)
 
 
-def thread_pool(name: str, threads: int, longest_s: float = math.inf) -> Batcher[Callable[[], Any], Any]:
+def thread_pool(
+    name: str, threads: int, longest_s: float = math.inf, every: int = 10
+) -> Batcher[Callable[[], Any], Any]:
     """So many threads for functions without arguments: what `submit` is given is called, what it returns the answer."""
-    return Batcher(lambda jobs: [jobs[0]()], name=name, threads=threads, longest_s=longest_s)
+    return Batcher(lambda jobs: [jobs[0]()], name=name, threads=threads, longest_s=longest_s, every=every)
 
 
 def _refuse(jobs: Iterable[_Job], error: Callable[[], Exception]) -> None:

@@ -5,7 +5,8 @@ that has something waiting leads once before any leads twice, one that floods de
 and one that comes beside a flood leads next. Within a key the lowest rank is first; ranks never change while
 they wait, so what waits long enough is ahead of everything that comes later. What is of the leader's group may go
 along; who so gets ahead of its own key's first keeps its turn, and who could not go along keeps its place: each
-batch is led by whoever is first in line, whatever its group.
+batch is led by whoever is first in line, whatever its group. One key, BACKGROUND, is for what nobody waits for: beside
+others it leads one turn of so many, and goes along only where none of them does.
 
 Knows nothing of time, threads, networks or pixels; whoever shares it between threads holds a lock.
 """
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
+BACKGROUND = "\0background"  # no caller's name
+_EVERY = 10
 _REMEMBERED = 1024  # keys whose last turn is known
 _SPARE = 64  # withdrawn entries that may lie around before they are swept out
 
@@ -65,11 +68,14 @@ class _KeyQueue(Generic[W]):
 class FairQueue(Generic[W]):
     """What waits, in the order in which it is taken. Adding, withdrawing and taking cost O(log n) of those that wait.
 
+    every    the background leads one of so many turns while others wait
+
     waiting  how many are in it
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = _EVERY) -> None:
         self.waiting = 0
+        self._every = every
         self._queues: OrderedDict[str, _KeyQueue[W]] = OrderedDict()  # who leads next comes first; none is empty
         self._led: OrderedDict[str, int] = OrderedDict()  # when each key led last, the latest at the end
         self._turns = 0
@@ -105,7 +111,7 @@ class FairQueue(Generic[W]):
         batch: list[W] = []
         late: list[W] = []
         while self._queues:
-            key, queue = next(iter(self._queues.items()))
+            key, queue = self._next()
             if (first := self._first(queue, now, late)) is not None:
                 self._lead(key)
                 self._pop(queue, first[2])
@@ -126,7 +132,8 @@ class FairQueue(Generic[W]):
                 own += sum(item[0] <= rank and item[2].waits for item in heap)
         if group is not None:
             return own
-        return own + sum(min(other.waiting, own) for name, other in self._queues.items() if name != key)
+        others = (other for name, other in self._queues.items() if name not in (key, BACKGROUND))
+        return own + sum(min(other.waiting, own) for other in others)
 
     def clear(self) -> list[W]:
         """Empty the line; returns who waited, in no order."""
@@ -137,6 +144,14 @@ class FairQueue(Generic[W]):
         self._queues.clear()
         self.waiting = self._gone = 0
         return left
+
+    def _next(self) -> tuple[str, _KeyQueue[W]]:
+        """Whose turn it is; there is somebody."""
+        keys = iter(self._queues.items())
+        first = next(keys)
+        if first[0] != BACKGROUND or self._turns - self._led.get(BACKGROUND, -self._every) >= self._every - 1:
+            return first
+        return next(keys, first)
 
     def _enter(self, key: str) -> _KeyQueue[W]:
         """A key's queue, behind those who led before it did, or as long ago."""
@@ -159,21 +174,23 @@ class FairQueue(Generic[W]):
     def _join(self, batch: list[W], late: list[W], now: float, size: int, budget: float) -> None:
         """Fill a batch, one of each key in turn, as often as somebody of the leader's group still fits."""
         group = batch[0].group
-        queues = list(self._queues.items())  # the leader's last: it has had one
-        before = 0
-        while before < len(batch) < size:
-            before = len(batch)
-            for key, queue in queues:
-                if len(batch) == size:
-                    break
-                item = self._head(queue, group, now, late)
-                if item is None or item[2].cost > budget:
-                    continue
-                if item is self._first(queue, now, late):
-                    self._lead(key)
-                self._pop(queue, item[2])
-                batch.append(item[2])
-                budget -= item[2].cost
+        queues = dict(self._queues)  # the leader's last: it has had one
+        background = queues.pop(BACKGROUND, None)
+        for round_ in (queues, {BACKGROUND: background} if background else {}):
+            before = 0
+            while before < len(batch) < size:
+                before = len(batch)
+                for key, queue in round_.items():
+                    if len(batch) == size:
+                        break
+                    item = self._head(queue, group, now, late)
+                    if item is None or item[2].cost > budget:
+                        continue
+                    if item is self._first(queue, now, late) and key != BACKGROUND:
+                        self._lead(key)
+                    self._pop(queue, item[2])
+                    batch.append(item[2])
+                    budget -= item[2].cost
 
     def _first(self, queue: _KeyQueue[W], now: float, late: list[W]) -> HeapItem[W] | None:
         """Who is first of a key, of whatever group."""

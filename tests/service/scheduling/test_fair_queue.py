@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.scheduling.fair_queue import Entry, FairQueue, Taken
+from service.scheduling.fair_queue import BACKGROUND, Entry, FairQueue, Taken
 
 A, B, C = (8, 8, 3), (16, 16, 3), (8, 16, 3)
 
@@ -332,3 +332,53 @@ def order(image: Image) -> tuple[float, int]:
 
 def first(images: Iterable[Image], key: str) -> Image:
     return min((image for image in images if image.key == key), key=order)
+
+
+def background(line: Line, name: str, group: Hashable = A) -> None:
+    line.number += 1
+    line.queue.add(Image(BACKGROUND, group, line.now, math.inf, 0, name, line.number))
+
+
+def test_the_background_leads_one_turn_of_so_many_while_others_wait() -> None:
+    line = Line()
+    line.queue = FairQueue(every=4)
+    for i in range(9):
+        line.add(f"a{i}")
+        background(line, f"j{i}")
+    order = [batch[0] for batch in line.all()]
+    assert order[:9] == ["a0", "j0", "a1", "a2", "a3", "j1", "a4", "a5", "a6"]
+    assert order[-1] == "j8"
+
+
+def test_between_two_keys_the_background_takes_no_turn_of_theirs() -> None:
+    line = Line()
+    line.queue = FairQueue(every=3)
+    for i in range(4):
+        line.add(f"a{i}")
+        line.add(f"b{i}")
+        background(line, f"j{i}")
+    order = [batch[0] for batch in line.all()]
+    assert [name for name in order if name[0] != "j"] == ["a0", "b0", "a1", "b1", "a2", "b2", "a3", "b3"]
+
+
+def test_who_comes_alone_goes_before_a_background_that_has_just_led() -> None:
+    line = Line()
+    background(line, "j0")
+    background(line, "j1")
+    assert line.take() == ["j0"]
+    line.add("a0")
+    assert line.all() == [["a0"], ["j1"]]
+
+
+def test_the_background_goes_along_where_nobody_else_does() -> None:
+    line = Line(most=3)
+    background(line, "j0")
+    assert line.take() == ["j0"]
+    background(line, "j1")
+    background(line, "j2")
+    for name in ("a0", "b0", "a1"):
+        line.add(name)
+    assert line.all() == [["a0", "b0", "a1"], ["j1", "j2"]]
+    background(line, "j3")
+    line.add("c0")
+    assert line.all() == [["c0", "j3"]]
