@@ -23,7 +23,7 @@ from starlette.types import Scope
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from service.api import body, openapi, responses
+from service.api import body, job_views, openapi, responses
 from service.api.auth import ApiKeys
 from service.api.binding import Binding
 from service.api.client_address import TrustedProxies
@@ -36,13 +36,14 @@ from service.api.protocols import hugging_face, x_anylabeling
 from service.api.protocols.label_studio import routes as label_studio
 from service.api.protocols.label_studio.task_images import TaskImages
 from service.api.protocols.open_inference import routes as open_inference
-from service.api.routes import clusters, health, models, segment
+from service.api.routes import clusters, health, jobs, models, segment
 from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
 from service.engines import Engine
 from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, quoted
 from service.inference import options
 from service.inference.runtime import Runtime
+from service.jobs.jobs import Jobs
 from service.metrics import Metrics, tessera_version
 from service.repository.registry import Registry
 from service.scheduling.background import as_exception, spawn
@@ -52,7 +53,7 @@ from service.settings import Settings
 log = logging.getLogger("tessera")
 
 WEB = Path(__file__).parent / "web"
-_QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery}
+_QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery, "/jobs": job_views.JobsQuery}
 
 
 def create_app(
@@ -67,7 +68,8 @@ def create_app(
     registry = Registry(settings, metrics, open_engine)
     TaskImages.from_settings(settings)  # settings that cannot be used are refused now
     keys, proxies = ApiKeys(settings), TrustedProxies.from_settings(settings)
-    state = AppState(settings, metrics, registry, runtime, InFlight(settings.max_requests), keys, proxies)
+    jobs_here = Jobs(settings, metrics, registry, runtime)
+    state = AppState(settings, metrics, registry, runtime, InFlight(settings.max_requests), keys, proxies, jobs_here)
     served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
@@ -84,9 +86,11 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.starting = spawn(_start(state), "the start")  # /livez answers meanwhile, /readyz says 503
         watching = spawn(watchdog.run(), "the watchdog")
+        jobs_here.start()
         yield
         state.starting.cancel()
         await asyncio.gather(state.starting, return_exceptions=True)
+        await jobs_here.close()
         await registry.close()
         runtime.close()
         watching.cancel()
@@ -110,7 +114,7 @@ def create_app(
         return Response(document(), media_type="application/json")
 
     app.add_api_route("/openapi.json", described, include_in_schema=False)
-    for room in (segment, clusters, models, health, open_inference, hugging_face, label_studio, x_anylabeling):
+    for room in (segment, clusters, models, jobs, health, open_inference, hugging_face, label_studio, x_anylabeling):
         app.include_router(room.router)
     app.include_router(label_studio.router, prefix="/label-studio", include_in_schema=False)
     for path, endpoint in (*open_inference.INFER, ("/similar", segment.similar), ("/segment", segment.segment)):

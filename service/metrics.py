@@ -78,6 +78,8 @@ class Metrics:
             buckets=_SECONDS,
             registry=r,
         )
+        self.jobs = Gauge("tessera_jobs", "Jobs that are kept", ["state"], registry=r)
+        self.job_images = Counter("tessera_job_images", "Images of jobs that are settled", ["outcome"], registry=r)
         self.model = Gauge("tessera_model_info", "Models that serve", ["name", "digest", "provider"], registry=r)
         # Looking a label's counter up costs more than counting.
         self._pixels = lru_cache(4096)(lambda model, cluster: self.cluster_pixels.labels(model, str(cluster)))

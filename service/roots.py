@@ -4,6 +4,7 @@ Knows nothing of what lies there. What lies outside of the roots is not told apa
 """
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from service.errors import BadOption, NotAllowed, NotFound, quoted
 from service.settings import Settings
 
 _MOST = 4096
+# No '::' chains other file systems before a bucket's, no '?' or '*' is a pattern, and nothing names a host.
+_BUCKET = re.compile(r"(s3|gs|gcs|az|abfs)://[^\s/:?#*\[\]{}\\@]+(/[^:?#*\[\]{}\\\x00-\x1f\x7f]*)?")
 
 
 class Rooted(NamedTuple):
@@ -23,15 +26,15 @@ class Rooted(NamedTuple):
 
 
 class Roots:
-    """The folders of one server."""
+    """The folders of one server, and those of object stores, as URLs."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self._folders = folders
+    def __init__(self, folders: Sequence[Path], buckets: Sequence[str] = ()) -> None:
+        self._folders, self._buckets = folders, buckets
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Roots":
-        """Those of TESSERA_ROOTS."""
-        return cls(settings.roots)
+        """Those of TESSERA_ROOTS and TESSERA_BUCKETS."""
+        return cls(settings.roots, [url.strip() for url in settings.buckets.split(",") if url.strip()])
 
     def resolve(self, text: str) -> Rooted:
         """What an absolute path, one that is relative to a root, or a file:// URL names, where it is there.
@@ -57,6 +60,21 @@ class Roots:
         if not found.path.is_dir():
             raise BadOption(f"path: {quoted(text, 200)} is no folder; name the folder that holds the images")
         return found
+
+    def bucket(self, url: str) -> str:
+        """The URL of an object store's folder that lies below one of TESSERA_BUCKETS, or is one. Raises NotFound."""
+        whole = url.rstrip("/") + "/"
+        plain = _BUCKET.fullmatch(url) is not None and len(url) <= _MOST and not {".", ".."} & set(url.split("/"))
+        if plain and any(whole.startswith(root.rstrip("/") + "/") for root in self._buckets):
+            return url.rstrip("/")
+        raise NotFound(
+            f"{quoted(url, 200)} is below no folder of TESSERA_BUCKETS; name one that is, such as s3://photos/2026"
+        )
+
+
+def is_bucket(place: str) -> bool:
+    """Whether a place is meant as an object store's."""
+    return "://" in place and not place.lower().startswith("file:")
 
 
 def _path(text: str) -> str:

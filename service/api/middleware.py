@@ -124,7 +124,7 @@ def problem(
 
 class RequestMiddleware:
     """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, `path` (below the
-    root path), and `unread`, true until the body was read to its end.
+    root path), `unread`, true until the body was read to its end, and `head`, whether no answer's body is sent.
 
     security_headers  of every answer;  root_path  the path under which a proxy shows the server, stripped by it or not
     """
@@ -157,13 +157,14 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # what GET answers; the server leaves the body out, by its own copy of the scope
+        head = scope["method"] == "HEAD"
+        if head:  # what GET answers; the server leaves the body out, by its own copy of the scope
             scope = {**scope, "method": "GET"}
         started = time.perf_counter()
         headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
         unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        state.update(request_id=request_id(headers), timings=Timings(()), model=None, unread=unread)
+        state.update(request_id=request_id(headers), timings=Timings(()), model=None, unread=unread, head=head)
         state["path"] = path = self._path(scope["path"])
         if self._root_path:
             scope = {**scope, "path": self._root_path + path, "root_path": self._root_path}

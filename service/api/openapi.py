@@ -50,18 +50,7 @@ def images(options: type[ImageOptions], *bodies: type[BaseModel], form: str) -> 
     Defaults stand in words: generated clients send them otherwise, where the form may say something else.
     """
     documents: tuple[type[BaseModel], ...] = (ImageBody, ImagesBody, *bodies)
-    schema = options.model_json_schema()
     fields = {name: {"type": "string", "description": text} for name, text in descriptions(options).items()}
-    parameters = [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "schema": {key: value for key, value in field.items() if key not in ("description", "default")},
-            "description": _with_default(field),
-        }
-        for name, field in schema["properties"].items()
-    ]
     _NAMED[form] = {
         "title": form,
         "description": "One or several images, and options beside them.",
@@ -73,7 +62,7 @@ def images(options: type[ImageOptions], *bodies: type[BaseModel], form: str) -> 
         },
     }
     return {
-        "parameters": parameters,
+        "parameters": _parameters(options),
         "requestBody": {
             "required": True,
             "description": "Told apart by the bytes, whatever Content-Type says. Options may be fields of the form.",
@@ -81,6 +70,34 @@ def images(options: type[ImageOptions], *bodies: type[BaseModel], form: str) -> 
                 "multipart/form-data": {"schema": _reference(form)},
                 "application/json": {"schema": {"anyOf": [_named(document) for document in documents]}},
                 BYTES: BINARY,  # of an image, whatever it is
+            },
+        },
+    }
+
+
+def archive(options: type[ImageOptions], *, form: str, folder: str) -> dict[str, Any]:
+    """Parameters and body of an operation on a zip of images, alone or in a form, or on a folder named in JSON."""
+    fields = {name: {"type": "string", "description": text} for name, text in descriptions(options).items()}
+    path = {
+        "type": "string",
+        "description": "a folder below one of TESSERA_ROOTS: its path, or file://; or one below TESSERA_BUCKETS: s3://…",
+    }
+    for name, first in ((form, {"file": {"type": "string", "format": "binary"}}), (folder, {"path": path})):
+        _NAMED[name] = {
+            "title": name,
+            "type": "object",
+            "required": list(first),
+            "properties": {**first, **fields},
+        }
+    return {
+        "parameters": _parameters(options),
+        "requestBody": {
+            "required": True,
+            "description": "A zip, a form with one, or the name of a folder; told apart by the bytes.",
+            "content": {
+                "multipart/form-data": {"schema": _reference(form)},
+                "application/json": {"schema": _reference(folder)},
+                BYTES: BINARY,  # of a zip
             },
         },
     }
@@ -181,6 +198,14 @@ def responses(
     return {200: {"description": "OK", "content": ok or {}, "headers": {**_ID, **(headers or {})}}, **problems}
 
 
+def accepted(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that begins what goes on: 202 with a Location, problems for `statuses`."""
+    problems = responses(*statuses)
+    del problems[200]
+    place = {"Location": {"schema": {"type": "string"}, "description": "where to ask how far it has come"}}
+    return {202: {"description": "Accepted", "headers": {**_ID, **place}}, **problems}
+
+
 def secured(description: dict[str, Any], root_path: str) -> dict[str, Any]:
     """The description, with the named bodies, and how a key travels; where no keys are configured none is needed."""
     description["components"]["schemas"] |= _NAMED
@@ -204,6 +229,20 @@ def _named(model: type[BaseModel], **more: Any) -> dict[str, Any]:
     """A reference to a model's schema, which has its name from now on."""
     _NAMED[model.__name__] = model.model_json_schema() | more
     return _reference(model.__name__)
+
+
+def _parameters(options: type[BaseModel]) -> list[dict[str, Any]]:
+    """Options in the query."""
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "schema": {key: value for key, value in field.items() if key not in ("description", "default")},
+            "description": _with_default(field),
+        }
+        for name, field in options.model_json_schema()["properties"].items()
+    ]
 
 
 def _with_default(field: dict[str, Any]) -> str:

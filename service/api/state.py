@@ -11,6 +11,7 @@ from service.api.auth import ApiKeys
 from service.api.client_address import TrustedProxies
 from service.api.middleware import InFlight
 from service.inference.runtime import Runtime
+from service.jobs.jobs import Jobs
 from service.metrics import Metrics
 from service.repository.registry import Registry
 from service.settings import Settings
@@ -41,6 +42,7 @@ class AppState:
     in_flight: InFlight
     keys: ApiKeys
     proxies: TrustedProxies
+    jobs: Jobs
     lifecycle: Lifecycle = Lifecycle.LOADING
     starting: asyncio.Task[None] | None = None
 
@@ -48,6 +50,7 @@ class AppState:
         """From now on what was asked is finished, and what is new refused."""
         self.lifecycle = Lifecycle.DRAINING
         self.in_flight.closed = True
+        self.jobs.drain()
 
     def not_ready(self) -> str | None:
         """Why a balancer should ask another server; None where it need not."""

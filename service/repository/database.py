@@ -42,11 +42,17 @@ class Database(ABC):
     """The file, worked on by one thread of its own, a piece of work after the other, each with a deadline.
 
     writable  whether the last attempt to write succeeded
+    refused   what is refused meanwhile, and what helps; for the log
 
     What is written is on the disk when `write` returns (synchronous=EXTRA). A file that turns out to be damaged is
     moved aside, and the next one begins with what can still be read of it. Where the file cannot be opened, `read`
     finds what a new one would begin with, and `write` raises NotKept.
     """
+
+    refused = (
+        "Names and colors given with PATCH are refused until it can; set TESSERA_STATE to a folder that can be written,"
+        " with room"
+    )
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -55,6 +61,11 @@ class Database(ABC):
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None  # device and inode of the file it leads to
         self._stand_in: sqlite3.Connection | None = None  # in memory, while the file cannot be opened
+
+    @property
+    def standing_in(self) -> bool:
+        """Whether `read` finds what a new file would begin with: this one cannot be opened."""
+        return self._stand_in is not None
 
     @abstractmethod
     def lay_out(self, connection: sqlite3.Connection) -> None:
@@ -120,12 +131,7 @@ class Database(ABC):
         if failure is None and not self.writable:
             log.info("%s can be written again", self.file)
         elif failure is not None and self.writable:
-            log.error(
-                "%s cannot be written: %s. Names and colors given with PATCH are refused until it can; set"
-                " TESSERA_STATE to a folder that can be written, with room",
-                self.file,
-                failure,
-            )
+            log.error("%s cannot be written: %s. %s", self.file, failure, self.refused)
         self.writable = failure is None
 
     def _transact(self, kind: str, work: Callable[[sqlite3.Connection], T], deadline: float) -> T:
@@ -186,7 +192,7 @@ class Database(ABC):
         _make_folder(self.file.parent)
         if self.file.exists() and not self.file.stat().st_size:
             log.warning(
-                "%s is empty, as a start that is cut short leaves it; names kept there before are lost", self.file
+                "%s is empty, as a start that is cut short leaves it; what was kept there before is lost", self.file
             )
         found = _identity(self.file)
         connection = _connection(self.file)
@@ -220,7 +226,7 @@ class Database(ABC):
             for aside in sorted(self.file.parent.glob(f"{self.file.name}.damaged-*[0-9]")):
                 with closing(_connection(aside)) as damaged:
                     rows = self.rescue(damaged, connection)
-                log.warning("%d changes could still be read in %s and are kept, others there are lost", rows, aside)
+                log.warning("%d rows could still be read in %s and are kept, others there are lost", rows, aside)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _put_aside(self, deadline: float) -> None:

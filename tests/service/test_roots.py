@@ -65,3 +65,18 @@ def test_odd_bytes_are_no_way_out(roots: Roots) -> None:
 def test_without_roots_nothing_is_read() -> None:
     with pytest.raises(NotAllowed, match="TESSERA_ROOTS"):
         Roots([]).folder("/")
+
+
+def test_buckets_are_below_theirs() -> None:
+    roots = Roots([], ["s3://photos/2026/", "gs://maps"])
+    for url in ("s3://photos/2026", "s3://photos/2026/", "s3://photos/2026/a b/ü", "gs://maps/x"):
+        assert roots.bucket(url) == url.rstrip("/")
+    for url in (
+        "s3://photos", "s3://photos/20260", "s3://photos/2026/../2025", "s3://other", "gs://maps2/x", "http://maps/x",
+        "gs://maps/*", "gs://maps/a?b", "simplecache::gs://maps/x", "gs://maps/x::file:///etc", "gs://u@maps/x", "gs://",
+        "memory://maps", "S3://photos/2026", "s3://photos/2026/\n", "gs://maps/" + "x" * 5000,
+    ):  # fmt: skip
+        with pytest.raises(NotFound, match="TESSERA_BUCKETS"):
+            roots.bucket(url)
+    with pytest.raises(NotFound):
+        Roots([]).bucket("s3://photos")

@@ -1,0 +1,98 @@
+"""One image of a job, by the way that a request's goes: its answers are the bytes that `POST /segment` gives.
+
+Knows nothing of jobs, of files, of HTTP. It stands behind everybody who waits, in every queue of the house.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from service.errors import BadOption, Busy, NetworkFailed, NetworkNotFinite, explain
+from service.formats.registry import Renderer
+from service.inference import pipeline
+from service.inference.options import Options, descriptions
+from service.inference.runtime import Runtime
+from service.inference.task import ImageTask
+from service.offline.runner import passes
+from service.repository.registry import Registry
+from service.scheduling.fair_queue import BACKGROUND
+
+_TRIES = 4  # of one image, whose network fails
+_WAIT_S = 2.0  # at most, until it is asked again whether there is room, or another network
+_PATIENCE = 20  # times the server's limit for a request: a job's image waits behind all of them
+
+
+class Answers:
+    """What is made of every image of a job.
+
+    model    name@digest12, looked up for each image: it may be swapped meanwhile
+    stopped  whether to begin nothing more
+
+    Raises BadOption for options that this version does not know.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, str],
+        formats: Sequence[str],
+        model: str,
+        *,
+        registry: Registry,
+        runtime: Runtime,
+        timeout_s: float,
+    ) -> None:
+        self._options = parsed(options)
+        self._passes = passes(formats, self._options)
+        self._model, self._registry, self._runtime = model, registry, runtime
+        given_ms = self._options.timeout_ms
+        self._limit_s = _PATIENCE * timeout_s if given_ms is None else given_ms / 1000
+
+    def check(self, size: int) -> None:
+        """Before a file of so many bytes is read. Raises ImageTooLarge."""
+        self._runtime.limits.check_bytes(size)
+
+    async def of(self, data: bytes, stopped: Callable[[], bool]) -> dict[str, bytes] | None:
+        """An image's file in every format; None where it was stopped before it began.
+
+        Raises what `pipeline.segment` raises but Busy, and NotFound where the model is not served any more.
+        """
+        answers: dict[str, bytes] = {}
+        for renderer in self._passes:
+            found = await self._one(data, renderer, stopped)
+            if found is None:
+                return None
+            answers |= found
+        return answers
+
+    async def _one(
+        self, data: bytes, renderer: Renderer[dict[str, bytes]], stopped: Callable[[], bool]
+    ) -> dict[str, bytes] | None:
+        tries = 0
+        while not stopped():
+            try:
+                with self._registry.use(self._model) as served:
+                    task = ImageTask(
+                        data, self._options, served, self._runtime, BACKGROUND, time.monotonic() + self._limit_s, True
+                    )
+                    return await pipeline.segment(task, renderer)
+            except Busy as error:
+                await asyncio.sleep(min(_WAIT_S, error.retry_after_s))
+            except NetworkNotFinite:
+                raise
+            except NetworkFailed:
+                tries += 1
+                if tries == _TRIES:
+                    raise
+                await asyncio.sleep(_WAIT_S)
+        return None
+
+
+def parsed(given: Mapping[str, Any]) -> Options:
+    """The options of every image. Raises BadOption."""
+    try:
+        return Options.model_validate(given)
+    except ValidationError as error:
+        raise BadOption(explain(error.errors(), descriptions(Options))) from None
