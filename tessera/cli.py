@@ -67,6 +67,16 @@ COMMANDS = {
         "what is installed, which engine would run, what is missing",
         "tessera doctor --bundle runs/photos/bundle",
     ),
+    "pull": Command(
+        "tessera.commands.hub:pull",
+        "a bundle from the Hugging Face Hub, verified by its digest",
+        "tessera pull somebody/street --out bundles/street",
+    ),
+    "push": Command(
+        "tessera.commands.hub:push",
+        "a bundle to the Hugging Face Hub, with a page of its clusters",
+        "tessera push runs/photos/bundle somebody/street --private",
+    ),
     "completion": Command(
         "tessera.commands.completion:main",
         "what a shell needs to complete commands and options",
