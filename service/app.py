@@ -120,6 +120,7 @@ def create_app(
     for path, endpoint in (*open_inference.INFER, ("/similar", segment.similar), ("/segment", segment.segment)):
         app.router.routes.insert(0, _Direct(path, endpoint, methods=["POST"]))
     app.add_api_route("/", _page, include_in_schema=False)
+    app.add_api_route("/llms.txt", _for_language_models, include_in_schema=False)
     app.add_api_route("/web/index.html", _to_the_page, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
     app.add_middleware(
@@ -172,6 +173,10 @@ class _Direct(Route):
 
 async def _page() -> FileResponse:
     return FileResponse(WEB / "index.html")
+
+
+async def _for_language_models() -> FileResponse:
+    return FileResponse(WEB / "llms.txt", media_type="text/plain; charset=utf-8")
 
 
 async def _to_the_page(request: Request) -> RedirectResponse:

@@ -77,12 +77,20 @@ COMMANDS = {
         "a bundle to the Hugging Face Hub, with a page of its clusters",
         "tessera push runs/photos/bundle somebody/street --private",
     ),
+    "mcp": Command(
+        "tessera.commands.mcp_server:main",
+        "three tools for assistants, over stdio: segment, clusters, similar",
+        "tessera mcp --url http://127.0.0.1:8000 --allow photos",
+    ),
     "completion": Command(
         "tessera.commands.completion:main",
         "what a shell needs to complete commands and options",
         "tessera completion bash >> ~/.bashrc",
     ),
 }
+
+
+_BRINGS = {"huggingface_hub": "hub", "mcp": "mcp"}  # packages that one command alone needs, and their extras
 
 
 def main() -> None:
@@ -118,11 +126,11 @@ def _run(name: str) -> None:
     try:
         command = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
-        print(
-            f"tessera {name}: the package {error.name!r} is not installed here; pip install -e '.[training]' brings"
-            " what training needs, '.[cpu]' or '.[gpu]' what serving needs",
-            file=sys.stderr,
-        )
+        extra = _BRINGS.get((error.name or "").partition(".")[0])
+        brings = f"pip install -e '.[{extra}]' brings it"
+        if extra is None:
+            brings = "pip install -e '.[training]' brings what training needs, '.[cpu]' or '.[gpu]' what serving needs"
+        print(f"tessera {name}: the package {error.name!r} is not installed here; {brings}", file=sys.stderr)
         sys.exit(1)
     gc.freeze()
     gc.enable()

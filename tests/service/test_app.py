@@ -470,3 +470,13 @@ def test_a_start_that_cannot_serve_ends_whatever_the_exception(
         state = client.app.state.tessera  # type: ignore[attr-defined]
         wait_until(lambda: state.lifecycle is Lifecycle.FAILED)
         assert client.get("/readyz").json()["detail"] == "the server is failed"
+
+
+def test_language_models_are_told_what_there_is(client: TestClient) -> None:
+    told = client.get("/llms.txt")
+    assert told.status_code == 200
+    assert told.headers["content-type"] == "text/plain; charset=utf-8"
+    described = client.get("/openapi.json").json()["paths"]
+    for method, path in re.findall(r"`(GET|POST|PATCH) (/[a-z]+)", told.text):
+        paths = [known for known in described if known == path or known == f"{path}/{{id}}"]
+        assert any(method.lower() in described[known] for known in paths), path
