@@ -3,6 +3,7 @@
 Knows nothing of HTTP or of one image's way.
 """
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Runtime:
     cores        for the CRF of an image that is alone
     gpu          the CRF's, where there is one;  processes  pydensecrf's, where that is the CRF
     warmup       of our CRF, where an install has it not compiled yet
+    joining      held while the pieces of a large body are put together: one in a turn of the loop
     """
 
     admission: Admission
@@ -62,6 +64,7 @@ class Runtime:
     processes: ProcessPoolRefiner | None
     decoders: DecoderPool = field(default_factory=DecoderPool)
     warmup: JitWarmup = field(default_factory=JitWarmup)
+    joining: asyncio.Lock = field(default_factory=asyncio.Lock)
     _count: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod

@@ -22,8 +22,7 @@ _MOST_TASKS = 1000
 class SetupBody(BaseModel):
     """What Label Studio sends when a project is connected. Nothing of it is kept."""
 
-    project: str = ""
-    schema_: str = Field(default="", alias="schema", description="the labeling configuration, XML")
+    schema_: str | None = Field(default=None, alias="schema", description="the labeling configuration, XML")
 
 
 class ValidateBody(BaseModel):
@@ -118,9 +117,17 @@ def chosen_by(controls: Sequence[Control]) -> Options:
     return options_of(chosen, model=model)
 
 
-def model_of(schema: object) -> str | None:
-    """The model a configuration names; a project may have none yet, or one without images."""
+def model_of(setup: Mapping[str, Any]) -> str | None:
+    """The model that a /setup's configuration names; a project may have none yet, or one without images.
+
+    Raises BadOption for a schema that is no text.
+    """
+    schema = setup.get("schema")
+    if schema is None:
+        return None
+    if not isinstance(schema, str):
+        raise BadOption("schema: the labeling configuration is a text")
     try:
-        return chosen_by(labeling_config.parse(str(schema or "")).controls).model
+        return chosen_by(labeling_config.parse(schema).controls).model
     except BadOption:
         return None

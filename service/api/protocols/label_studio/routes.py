@@ -41,7 +41,7 @@ async def setup(request: Request) -> dict[str, str]:
     caller = allowed_caller(request, "infer")
     async with raw_body(request, caller) as raw:
         asked = await raw.parse(requests.document_of)
-    return {"model_version": served_of(request, requests.model_of(asked.get("schema"))).bundle.ref}
+    return {"model_version": served_of(request, requests.model_of(asked)).bundle.ref}
 
 
 @router.post(

@@ -93,6 +93,7 @@ def test_a_server_is_connected(client: TestClient, root: str) -> None:
 @pytest.mark.parametrize("schema", ["<View></View>", "", "no xml"])
 def test_a_project_without_a_configuration_is_connected_too(client: TestClient, schema: str) -> None:
     assert client.post("/setup", json={"project": "1.17", "schema": schema}).status_code == 200
+    assert client.post("/setup", json={"project": "1.17", "schema": [schema]}).status_code == 422
 
 
 @pytest.mark.parametrize("root", ["", "/label-studio"])
