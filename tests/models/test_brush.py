@@ -8,7 +8,7 @@ import pytest
 from models import brush
 from models.native import bindings
 
-SHAPES = [(1, 1), (1, 32_000), (7, 5), (64, 64), (300, 200)]
+SHAPES = [(1, 1), (1, 32_000), (7, 5), (64, 64), (120, 100)]
 
 
 def read_stroke(data: bytes) -> np.ndarray:

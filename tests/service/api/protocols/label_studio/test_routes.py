@@ -257,15 +257,15 @@ def test_refusals_are_in_its_shape(client: TestClient, body: bytes, status: int,
 
 
 class Leisurely(FakeEngine):
-    """Takes a quarter of a second for an image."""
+    """Takes its time for an image."""
 
     def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
-        time.sleep(0.25)
+        time.sleep(0.15)
         return super().__call__(pixels, code=code)
 
 
 def test_a_batch_that_takes_too_long_has_what_is_done(serve: Serve) -> None:
-    with serve(lambda bundle: Leisurely(), timeout_s=1.5, cache_bytes=0) as client:
+    with serve(lambda bundle: Leisurely(), timeout_s=0.9, cache_bytes=0) as client:
         images = [uri(encode(bands(60, 100 + i), "png")) for i in range(8)]
         answers = predicted(client, asking(*images))
     done = [answer for answer in answers if answer["result"]]
