@@ -34,6 +34,11 @@ def test_help_has_a_line_and_an_example_for_every_command(
         assert command.example.startswith(f"tessera {name} ")
 
 
+def test_every_command_stands_in_a_page() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md"))
+    assert [name for name in cli.COMMANDS if f"tessera {name}" not in pages] == []
+
+
 def test_help_needs_neither_torch_nor_fastapi() -> None:
     poison = "import sys; sys.modules.update(dict.fromkeys(['torch', 'fastapi', 'numpy']))"
     code = f"{poison}; from tessera.cli import main; main()"
