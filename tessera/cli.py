@@ -67,6 +67,11 @@ COMMANDS = {
         "what is installed, which engine would run, what is missing",
         "tessera doctor --bundle runs/photos/bundle",
     ),
+    "export": Command(
+        "tessera.commands.export:main",
+        "a bundle's network for geoai and QGIS",
+        "tessera export runs/photos --geoai exported",
+    ),
     "pull": Command(
         "tessera.commands.hub:pull",
         "a bundle from the Hugging Face Hub, verified by its digest",

@@ -38,7 +38,7 @@ def clusters(
     """
     console = Console(stderr=True)
     with exit_code(console):
-        found = Bundle.load(_folder(bundle))
+        found = Bundle.load(bundle_folder(bundle))
         Console().print(_table(found))
         if html:
             html.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def clusters(
             say(console, f"wrote {html}")
 
 
-def _folder(path: Path) -> Path:
+def bundle_folder(path: Path) -> Path:
     """The bundle's folder; a run's is in it. Raises UsageError."""
     if (path / "manifest.json").exists():
         return path
