@@ -22,7 +22,7 @@ GENEROUS: Mapping[str, Any] = {  # where nobody waits, and files are the user's 
     "max_mpx": 256.0,
     "max_side_px": 200_000,
     "max_queue_mpx": 1024.0,
-    "timeout_s": 3600.0,
+    "timeout_s": 6 * 3600.0,
     "crf_timeout_s": 1800.0,
 }
 

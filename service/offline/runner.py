@@ -6,12 +6,12 @@ gone for good, end the run, which can be gone on with.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from models.deadline import Deadline
 from models.errors import TesseraError
 from models.io.samples import ImageTooLarge
 from service.errors import BadOption, Busy, NetworkFailed, NetworkNotFinite
@@ -19,6 +19,7 @@ from service.formats import registry
 from service.formats.registry import Margin, Renderer
 from service.formats.result import SegmentationResult
 from service.inference import pipeline
+from service.inference.large_task import LargeTask
 from service.inference.options import Options
 from service.inference.runtime import Runtime
 from service.inference.task import ImageTask
@@ -93,7 +94,7 @@ class Runner:
         journal: Journal,
         at_once: int,
         caller: str = "",
-        timeout_s: float = 3600.0,
+        timeout_s: float = 6 * 3600.0,
         on_end: Callable[[Ended], object] = lambda ended: None,
         on_part: Callable[[Part], object] = lambda part: None,
     ) -> None:
@@ -168,18 +169,21 @@ class Runner:
     async def _in_windows(self, item: Item, stem: str, refused: ImageTooLarge | None) -> Sequence[str]:
         large_files.check(item, self._options, self._formats, refused)
         (file,) = self._outputs.files(stem, store=item.store)
-        until = Deadline() if self._options.timeout_ms is None else Deadline(time.monotonic() + self._limit_s)
+        assert item.path is not None
+        deadline = math.inf if self._options.timeout_ms is None else time.monotonic() + self._limit_s
+        task = LargeTask(
+            item.path,
+            self._options,
+            self._served,
+            self._runtime,
+            self._caller,
+            deadline,
+            progress=lambda done, total: self._on_part(Part(item, done, total)),
+        )
         async with self._large:
             with self._outputs.writing(file) as scratch:
-                return await large_files.segment(
-                    item,
-                    scratch,
-                    self._served,
-                    self._options,
-                    caller=self._caller,
-                    until=until,
-                    progress=lambda done, total: self._on_part(Part(item, done, total)),
-                )
+                await task.write(scratch)
+        return task.warnings
 
     async def _answers(self, data: bytes) -> tuple[dict[str, bytes], list[str]]:
         """An image's answers by format, and what is told besides."""
