@@ -47,7 +47,7 @@ class TaskImages:
         except httpx.InvalidURL:
             raise SettingsError(f"{_URL}: {quoted(url)} is no URL") from None
         here = self._base
-        if url and (here.scheme not in ("http", "https") or not here.host or here.query or here.userinfo):
+        if url and (here.scheme not in ("http", "https") or not here.raw_host or here.query or here.userinfo):
             raise SettingsError(f"{_URL}: {quoted(url)}; write for instance https://labels.example.org")
         if key and not url:
             raise SettingsError(f"{_KEY} is of no use without {_URL}")
@@ -91,7 +91,7 @@ class OpenTaskImages:
             return _inline(address)
         if scheme == "file:":
             return await self._file(address, hold)
-        if not self._base.host and (local := _LOCAL.fullmatch(address)):
+        if not self._base.raw_host and (local := _LOCAL.fullmatch(address)):
             return await self._file(unquote(local[1]), hold)
         url = self._allowed(address)
         try:
@@ -123,14 +123,15 @@ class OpenTaskImages:
     def _allowed(self, address: str) -> httpx.URL:
         """The URL to fetch. Raises NotAllowed for one that leads anywhere but to Label Studio's files."""
         shown = quoted(address, 100)
-        if not self._base.host:
+        if not self._base.raw_host:
             raise NotAllowed(f"the task's image is at {shown}: set {_URL} and {_KEY} here, or send data: URIs")
         try:
             url = httpx.URL(address if len(address) <= _MAX_ADDRESS else "")
-            there = url if url.scheme or url.host else self._base
+            there = url if url.scheme or url.raw_host else self._base
         except httpx.InvalidURL:
             raise NotAllowed(f"the task's image is at {shown}, which is no URL") from None
-        if (there.scheme, there.host, there.port) != (self._base.scheme, self._base.host, self._base.port):
+        here = self._base
+        if (there.scheme, there.raw_host, there.port) != (here.scheme, here.raw_host, here.port):
             raise NotAllowed(
                 f"the task's image is at {shown}; images are fetched from {_URL} alone ({self._base}). For cloud"
                 " storage switch pre-signed URLs off in Label Studio: it hands the files out itself then"
