@@ -33,12 +33,13 @@ class Placement:
 
     way      corners float64 [n, 2] x, y in pixels → [n, 2] longitude, latitude, or the source's x, y
     longest  edge in pixels, that stays one
-    crs      of what comes out, as WKT
+    crs      of what comes out, as WKT;  by  what of the source leads there
     """
 
     way: Way
     longest: float
     crs: str | None
+    by: str = "transform"
 
     def rings(self, points: Array, bounds: Array) -> tuple[Array, Array]:
         """Closed rings along the edges of pixels, where they lie: points [n, 2] of all of them, and int64 [r, 2] which
@@ -71,9 +72,11 @@ def to_wgs84(georeference: Georeference, size: Size) -> Placement:
     with_system = georeference.transform is not None or georeference.points
     if with_system and georeference.crs is not None:
         own, crs = _own(georeference), georeference.crs
-        return _measured(lambda points: geodesy.to_wgs84(crs, own(points)), size, geodesy.WGS84)
+        by = "transform" if georeference.transform is not None else f"{len(georeference.points)} control points"
+        return _measured(lambda points: geodesy.to_wgs84(crs, own(points)), size, geodesy.WGS84, by)
     if georeference.rpcs is not None:
-        return _measured(_by_rpcs(georeference.rpcs), size, geodesy.WGS84)
+        by = f"RPCs at a height of {georeference.rpcs['height_off']:g} m, without a terrain model"
+        return _measured(_by_rpcs(georeference.rpcs), size, geodesy.WGS84, by)
     raise NotPlaced("the file does not say of which coordinate system its coordinates are")
 
 
@@ -84,7 +87,7 @@ def to_own(georeference: Georeference, size: Size) -> Placement:
     if not geodesy.here():
         raise NotPlaced(f"rasterio is not installed: {geodesy.EXTRA}")
     if georeference.points:
-        return _measured(_own(georeference), size, georeference.crs, around=False)
+        return _measured(_own(georeference), size, georeference.crs, "control points", around=False)
     if georeference.rpcs is not None:
         return to_wgs84(georeference, size)
     raise NotPlaced("the file names a coordinate system and no place in it")
@@ -116,7 +119,7 @@ def _finite(way: Way) -> Way:
     return checked
 
 
-def _measured(way: Way, size: Size, crs: str | None, *, around: bool = True) -> Placement:
+def _measured(way: Way, size: Size, crs: str | None, by: str, *, around: bool = True) -> Placement:
     """With the longest edge that may stay one.
 
     around  whether x goes around the earth, and is to go on where it would begin again
@@ -129,7 +132,7 @@ def _measured(way: Way, size: Size, crs: str | None, *, around: bool = True) -> 
     if around:
         grid[..., 0] = _going_on(grid[..., 0])
         way = _near(way, grid[..., 0], size)
-    return Placement(way, _longest(grid, (height / (down - 1), width / (across - 1))), crs)
+    return Placement(way, _longest(grid, (height / (down - 1), width / (across - 1))), crs, by)
 
 
 def _going_on(longitudes: Array) -> Array:

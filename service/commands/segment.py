@@ -59,7 +59,7 @@ def _command() -> Callable[..., None]:
             ),
         ],
     )
-    formats = f"One or several of {', '.join(registry.names())}, separated by commas."
+    formats = f"One or several of {', '.join(registry.offline_names())}, separated by commas."
     own = [
         option("out", Path, inspect.Parameter.empty, help="The folder of the answers.", show_default=False),
         option("format", str, "png", help=formats),
@@ -137,7 +137,7 @@ def _options(given: dict[str, str | None]) -> Options:
 
 def _formats(text: str) -> tuple[str, ...]:
     formats = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    known = registry.names()
+    known = registry.offline_names()
     for format in formats:
         if format not in known:
             hint = registry.hint(format) or nearest(format.lower(), known)

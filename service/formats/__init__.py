@@ -2,5 +2,5 @@
 
 from importlib import import_module
 
-for _file in ("document", "pictures", "npy", "rle", "coco", "panoptic", "geojson", "geotiff", "archive"):
+for _file in ("document", "pictures", "npy", "rle", "coco", "panoptic", "geojson", "geotiff", "geopackage", "archive"):
     import_module(f"{__name__}.{_file}")

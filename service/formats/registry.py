@@ -21,6 +21,7 @@ Margin = Literal["full", "grid"] | None
 _SUFFIXES = {
     "application/json": ".json",
     "application/geo+json": ".geojson",
+    "application/geopackage+sqlite3": ".gpkg",
     "application/x-npy": ".npy",
     "application/zip": ".zip",
     "image/jpeg": ".jpg",
@@ -28,7 +29,7 @@ _SUFFIXES = {
     "image/tiff": ".tif",
     "image/webp": ".webp",
 }
-_PLAIN = ("png", "json", "npy", "geojson", "geotiff", "zip")  # all others have their name before the suffix
+_PLAIN = ("png", "json", "npy", "geojson", "geotiff", "gpkg", "zip")  # all others have their name before the suffix
 
 
 class Renderer(NamedTuple, Generic[T]):
@@ -54,6 +55,7 @@ class Renderer(NamedTuple, Generic[T]):
 
 
 RENDERERS: list[Renderer[bytes]] = []
+OFFLINE: list[Renderer[bytes]] = []  # of formats that commands write besides, and the server does not answer
 
 
 def renders(
@@ -66,12 +68,14 @@ def renders(
     georeference: bool = False,
     offset: bool = False,
     bytes_per_px: int = 0,
+    offline: bool = False,
 ) -> Callable[[F], F]:
     """Makes a function the renderer of a format.
 
     accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
     photo, margin, georeference  what it needs of the result, which is None elsewhere
     offset, bytes_per_px  see Renderer
+    offline  only commands write it
 
     Raises ValueError at import when another function has the name and type, or the type's Accept.
     """
@@ -81,7 +85,7 @@ def renders(
             if other.media_type == media_type and (other.name == name or (accept and other.accept)):
                 raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
         needs = photo, margin, georeference, offset, bytes_per_px
-        RENDERERS.append(Renderer(function, name, media_type, accept, *needs))
+        (OFFLINE if offline else RENDERERS).append(Renderer(function, name, media_type, accept, *needs))
         return function
 
     return register
@@ -92,10 +96,19 @@ def names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(r.name for r in RENDERERS))
 
 
+def offline_names() -> tuple[str, ...]:
+    """What commands take as `--format`."""
+    return (*names(), *(renderer.name for renderer in OFFLINE))
+
+
+def first(name: str) -> Renderer[bytes]:
+    """The renderer of a format's first media type, of all that there are."""
+    return next(renderer for renderer in (*RENDERERS, *OFFLINE) if renderer.name == name)
+
+
 def suffix(name: str) -> str:
     """What a format's file ends in: `.png`, `.overlay.jpg`. The format's first media type says which kind it is."""
-    media_type = next(renderer.media_type for renderer in RENDERERS if renderer.name == name)
-    kind = _SUFFIXES.get(media_type, ".bin")
+    kind = _SUFFIXES.get(first(name).media_type, ".bin")
     return kind if name in _PLAIN else f".{name}{kind}"
 
 

@@ -167,7 +167,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
 
 def _remove(folder: Path, head: Mapping[str, Any], records: Mapping[str, Record]) -> None:
     """Removes the files of an order that was done before, none of which lies elsewhere."""
-    outputs = Outputs(folder, [format for format in head["formats"] if format in registry.names()])
+    outputs = Outputs(folder, [format for format in head["formats"] if format in registry.offline_names()])
     top = folder.resolve()
     for record in records.values():
         for file in outputs.files(record.stem, store=record.store):

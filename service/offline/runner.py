@@ -223,7 +223,7 @@ def passes(formats: Sequence[str], options: Options) -> list[Renderer[dict[str, 
 
     Formats that need margins at the image's size go by themselves: JSON's are taken on the patch grid.
     """
-    chosen = [next(one for one in registry.RENDERERS if one.name == format) for format in formats]
+    chosen = [registry.first(format) for format in formats]
     full = [one for one in chosen if one.margin == "full" and not options.confidence]
     groups = [[one for one in chosen if one not in full], full]
     return [_together(group) for group in groups if group]
