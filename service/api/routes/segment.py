@@ -40,16 +40,14 @@ async def segment(request: Request) -> Response:
         headers = {"vary": "accept"}
         if asked.path is not None:
             answer, of_file = await by_path.segment(asked, asked.path, renderer)
-            answer.headers.update(headers | ({} if renderer.name == "json" else _told(of_file)))
+            answer.headers.update(headers | _beside(of_file, renderer))
             return answer
         if asked.many:
             content = await _several(asked)
         else:
             task = asked.task(asked.images[0])
             content = await pipeline.segment(task, renderer)
-            headers |= {} if renderer.name == "json" else _told(task)
-            if renderer.offset and asked.options.id_offset:
-                headers["x-id-offset"] = str(asked.options.id_offset)
+            headers |= _beside(task, renderer)
     return Response(content, media_type=renderer.media_type, headers=headers)
 
 
@@ -69,6 +67,14 @@ async def similar(request: Request) -> Response:
         content = await pipeline.similar(task)
     media_type = "image/png" if asked.options.format == "png" else "application/x-npy"
     return Response(content, media_type=openapi.media_type(request, media_type), headers=_told(task))
+
+
+def _beside(task: ImageTask[Options] | LargeTask, renderer: registry.Renderer[bytes]) -> dict[str, str]:
+    """What is told in the answer's head."""
+    told = {} if renderer.name == "json" else _told(task)
+    if renderer.offset and task.options.id_offset:
+        told["x-id-offset"] = str(task.options.id_offset)
+    return told
 
 
 def _told(task: ImageTask[Any] | LargeTask) -> dict[str, str]:

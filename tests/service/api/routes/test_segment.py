@@ -414,7 +414,7 @@ def test_no_mix_of_options_is_ever_a_500(client: TestClient) -> None:
               "a" * 5000, "%00", "0,1", "1,,2", "[]", "{}", "\\", "';--", "percentile", "full",
               "tiny", "0.5"]  # fmt: skip
     names = ["model", "format", "crf", "crf_iterations", "k", "alpha", "only", "confidence", "depth", "page",
-             "timeout_ms", "x", "", "a[b]"]  # fmt: skip
+             "timeout_ms", "unknown", "min_area", "id_offset", "palette", "formats", "x", "", "a[b]"]  # fmt: skip
     seen = set()
     for _ in range(150):
         query = [(dice.choice(names), dice.choice(values)) for _ in range(dice.randint(0, 3))]
