@@ -130,6 +130,11 @@ def free_body(properties: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": False, "content": {"application/json": {"schema": fields(properties)}}}}
 
 
+def in_query(options: type[ImageOptions], *without: str) -> dict[str, Any]:
+    """The options that a dialect's address may have."""
+    return {"parameters": [one for one in _parameters(options) if one["name"] not in without]}
+
+
 def in_path(*names: str, also: dict[str, Any] | None = None) -> dict[str, Any]:
     """Names in the path of an operation whose function reads them itself; with what else is said of it."""
     also = also or {}

@@ -27,7 +27,7 @@ from service.errors import BadBody, BadOption, explain
 from service.formats.registry import Renderer
 from service.formats.result import SegmentationResult
 from service.inference import pipeline
-from service.inference.options import Frozen, descriptions
+from service.inference.options import Frozen, Options, descriptions
 
 _HINT = 'send the image file itself, or {"inputs": "<base64 of it>", "parameters": {…}}'
 _SUBTASKS = (
@@ -65,6 +65,7 @@ class _Asked(NamedTuple):
 
 
 _BODY: dict[str, Any] = {
+    **openapi.in_query(Options, "model", "format"),
     "requestBody": {
         "required": True,
         "description": "An image file of any Content-Type, or JSON.",
