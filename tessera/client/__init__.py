@@ -5,7 +5,7 @@ with Client("http://127.0.0.1:8000") as tessera:
     found.labels, found.names, found.overlay()
 """
 
-from tessera.client.answers import Cluster, Clusters, Model, Neighbor
+from tessera.client.answers import Cluster, Clusters, Job, JobFailure, Model, Neighbor
 from tessera.client.asynchronous import AsyncClient
 from tessera.client.errors import (
     BadImage,
@@ -41,6 +41,8 @@ __all__ = [
     "ImageInput",
     "ImageOptions",
     "ImageRefused",
+    "Job",
+    "JobFailure",
     "KeyRefused",
     "Model",
     "Neighbor",

@@ -101,6 +101,55 @@ class Merge:
 
 
 @dataclass(frozen=True)
+class JobFailure:
+    """An image of a job of which there is no answer, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as it stands; `document` is all that the server says of it.
+
+    state     queued, running, paused (it goes on by itself once what `note` says is changed), done, failed, cancelled
+    total     images; None until they are counted;  done  those that are settled, with those that failed
+    failures  the first of them, where one job was asked for
+    """
+
+    id: str
+    state: str
+    note: str | None
+    total: int | None
+    done: int
+    failed: int
+    eta_s: float | None
+    failures: tuple[JobFailure, ...]
+    document: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Job":
+        """As JSON has it."""
+        progress = answer["progress"]
+        return cls(
+            id=answer["id"],
+            state=answer["state"],
+            note=answer.get("note"),
+            total=progress["total"],
+            done=progress["done"],
+            failed=progress["failed"],
+            eta_s=progress.get("eta_s"),
+            failures=tuple(JobFailure(one["file"], one["reason"]) for one in answer.get("failures", ())),
+            document=answer,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass(frozen=True)
 class Model:
     """One bundle as the server holds it; `document` is all that it says of it.
 

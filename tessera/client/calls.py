@@ -5,17 +5,18 @@ Knows nothing of connections, of waiting, of retries.
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera.client.answers import Cluster, Clusters, Merge, Model
-from tessera.client.errors import ClientError, Problem, Refused, refusal
+from tessera.client.answers import Cluster, Clusters, Job, Merge, Model
+from tessera.client.errors import BadImage, ClientError, Problem, Refused, refusal
 from tessera.client.images import ImageInput, read
 from tessera.client.options import as_query
 from tessera.client.retries import ours, retry_after_s
@@ -38,7 +39,9 @@ class Answer(NamedTuple):
 class Call(Generic[T]):
     """One request, and what its answer becomes.
 
+    content     the body: bytes, or the file that is read as it goes
     repeatable  whether it may be sent again where it is not known if the server did it
+    patient     whether it may take longer than the client's time, as long as something comes within that
     """
 
     method: str
@@ -46,8 +49,9 @@ class Call(Generic[T]):
     read: Callable[[Answer], T]
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | None = None
+    content: bytes | Path | None = None
     repeatable: bool = True
+    patient: bool = False
 
     def result(self, answer: Answer) -> T:
         """What the answer says. Raises Refused, or ClientError for one that is not understood."""
@@ -157,6 +161,54 @@ def unload_model(name: str) -> Call[str]:
     )
 
 
+def submit_folder(place: str, format: str | Iterable[str], options: Mapping[str, Any]) -> Call[Job]:
+    """POST /jobs for a folder below one of the server's roots, or a bucket."""
+    return Call(
+        "POST",
+        "/jobs",
+        _job,
+        headers={"content-type": "application/json"},
+        content=json.dumps({"path": place, **as_query({**options, "format": format})}).encode(),
+        repeatable=False,
+    )
+
+
+def submit(archive: Path, format: str | Iterable[str], options: Mapping[str, Any]) -> Call[Job]:
+    """POST /jobs with a zip, read from the disk as it goes. Raises BadImage where there is none."""
+    if not archive.is_file():
+        raise BadImage(f"{str(archive)!r} is no file")
+    return Call(
+        "POST",
+        "/jobs",
+        _job,
+        query=as_query({**options, "format": format}),
+        headers={**_FILE, "content-length": str(archive.stat().st_size)},
+        content=archive,
+        repeatable=False,
+        patient=True,
+    )
+
+
+def jobs() -> Call[tuple[Job, ...]]:
+    """GET /jobs, the latest first."""
+    return Call("GET", "/jobs", lambda answer: tuple(Job.of(one) for one in json.loads(answer.content)["jobs"]))
+
+
+def job(id: str) -> Call[Job]:
+    """GET /jobs/{id}."""
+    return Call("GET", f"/jobs/{_quoted(id)}", _job)
+
+
+def delete_job(id: str, keep: bool) -> Call[Job]:
+    """DELETE /jobs/{id}."""
+    return Call("DELETE", f"/jobs/{_quoted(id)}", _job, query=as_query({"keep": keep}), repeatable=False)
+
+
+def job_result(id: str) -> Call[bytes]:
+    """GET /jobs/{id}/result, whose bytes go to a file."""
+    return Call("GET", f"/jobs/{_quoted(id)}/result", _content, patient=True)
+
+
 def ready() -> Call[bool]:
     """GET /readyz."""
     return Call("GET", "/readyz", lambda answer: json.loads(answer.content)["ready"] is True)
@@ -203,6 +255,10 @@ def _array(answer: Answer) -> NDArray[np.float32]:
 
 def _cluster(answer: Answer) -> Cluster:
     return Cluster.of(json.loads(answer.content))
+
+
+def _job(answer: Answer) -> Job:
+    return Job.of(json.loads(answer.content))
 
 
 def _quoted(name: str) -> str:

@@ -3,6 +3,7 @@
 Knows nothing of what is asked.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ class Attempts:
     def left_s(self) -> float:
         """Until the deadline. Raises TimedOut where it has passed."""
         if (left := self._end - self._clock()) <= 0:
-            raise TimedOut(f"no answer within {self._timeout_s:g} s (timeout=)")
+            raise TimedOut(self._late())
         return left
 
     def after_answer(self, status: int, headers: Mapping[str, str]) -> float | None:
@@ -64,7 +65,7 @@ class Attempts:
         """Seconds to wait before the next try. Raises NoAnswer, TimedOut."""
         self._tried += 1
         if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
-            raise TimedOut(f"no answer within {self._timeout_s:g} s (timeout=)") from error
+            raise TimedOut(self._late()) from error
         may_come_again = isinstance(error, _NOT_SENT) or (
             self._repeatable and not isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError)
         )
@@ -73,6 +74,13 @@ class Attempts:
         words = str(error) or type(error).__name__
         times = "once" if self._tried == 1 else f"{self._tried} times"
         raise NoAnswer(f"no answer from the server, tried {times}: {words}") from error
+
+    def _late(self) -> str:
+        return (
+            "no answer in time (timeout=)"
+            if self._end == math.inf
+            else f"no answer within {self._timeout_s:g} s (timeout=)"
+        )
 
     def _wait_s(self, retry_after_s: float | None) -> float | None:
         if self._tried > self._retries.most:

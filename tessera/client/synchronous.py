@@ -3,10 +3,12 @@
 Knows nothing of what a call sends; that stands in `calls.py`, for `AsyncClient` too.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -15,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.client import calls, connection
-from tessera.client.answers import Cluster, Clusters, Merge, Model
+from tessera.client.answers import Cluster, Clusters, Job, Merge, Model
 from tessera.client.calls import Answer, Call
 from tessera.client.errors import Busy, ClientError, NoAnswer, TimedOut, of_all
 from tessera.client.images import ImageInput
 from tessera.client.options import ClusterChange, ImageOptions, SegmentOptions
 from tessera.client.retries import Attempts, Retries
 from tessera.client.segmentation import Segmentation
+from tessera.client.transfer import Taken, opened
 
 T = TypeVar("T")
 _LOOK_S = 0.2  # between two looks at a server that starts
@@ -113,6 +116,42 @@ class Client:
         """Put a model away; it wants the admin key. Returns the default from now on."""
         return self._send(calls.unload_model(name))
 
+    def submit(
+        self, archive: str | Path, format: str | Iterable[str] = "png", **options: Unpack[SegmentOptions]
+    ) -> Job:
+        """Begin a job on the images of a zip: label maps of thousands while nobody waits. Raises BadImage too."""
+        return self._send(calls.submit(Path(archive), format, options))
+
+    def submit_folder(self, place: str, format: str | Iterable[str] = "png", **options: Unpack[SegmentOptions]) -> Job:
+        """Begin a job on a folder of the server's own, below TESSERA_ROOTS, or on a bucket: s3://…"""
+        return self._send(calls.submit_folder(place, format, options))
+
+    def jobs(self) -> tuple[Job, ...]:
+        """The caller's jobs, the latest first."""
+        return self._send(calls.jobs())
+
+    def job(self, job: Job | str) -> Job:
+        """How a job stands now."""
+        return self._send(calls.job(_id(job)))
+
+    def wait_job(self, job: Job | str, timeout: float | None = None, every: float = 1.0) -> Job:
+        """The job once it has ended, asked for it each so many seconds. Raises TimedOut."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not (now := self.job(job)).ended:
+            if end is not None and time.monotonic() + every > end:
+                raise TimedOut(f"job {now.id} had {now.done} of {now.total} images after {timeout:g} s")
+            time.sleep(every)
+        return now
+
+    def delete_job(self, job: Job | str, *, keep: bool = False) -> Job:
+        """Cancel a job, and delete its files. keep: what there is of its result stays."""
+        return self._send(calls.delete_job(_id(job), keep))
+
+    def download(self, job: Job | str, path: str | Path) -> Path:
+        """A job's result, a zip, to a file; what was there before stays until all of it has come."""
+        self._send(calls.job_result(_id(job)), to=Path(path))
+        return Path(path)
+
     def ready(self) -> bool:
         """Whether the server answers images now."""
         try:
@@ -161,11 +200,12 @@ class Client:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _send(self, call: Call[T], retries: Retries | None = None) -> T:
-        attempts = Attempts(retries or self._retries, self._timeout_s, repeatable=call.repeatable)
+    def _send(self, call: Call[T], retries: Retries | None = None, to: Path | None = None) -> T:
+        limit_s = math.inf if call.patient else self._timeout_s
+        attempts = Attempts(retries or self._retries, limit_s, repeatable=call.repeatable)
         while True:
             try:
-                answer = self._once(call, attempts)
+                answer = self._once(call, attempts, to)
             except httpx.TransportError as error:
                 wait_s: float | None = attempts.after_failure(error)
             else:
@@ -174,17 +214,25 @@ class Client:
                 return call.result(answer)
             time.sleep(wait_s)
 
-    def _once(self, call: Call[T], attempts: Attempts) -> Answer:
-        with self._http.stream(
-            call.method,
-            call.path,
-            params=call.query,
-            headers=call.headers,
-            content=call.content,
-            timeout=connection.limits(attempts.left_s()),
-        ) as response:
-            chunks = []
+    def _once(self, call: Call[T], attempts: Attempts, to: Path | None) -> Answer:
+        """One try. A good answer goes into the file `to`, where there is one, and there as a whole."""
+        with (
+            opened(call.content) as content,
+            self._http.stream(
+                call.method,
+                call.path,
+                params=call.query,
+                headers=call.headers,
+                content=content,
+                timeout=connection.limits(min(attempts.left_s(), self._timeout_s)),
+            ) as response,
+            Taken(to if response.is_success else None) as taken,
+        ):
             for chunk in response.iter_bytes():
                 attempts.left_s()
-                chunks.append(chunk)
-        return Answer(response.status_code, response.headers, b"".join(chunks))
+                taken.add(chunk)
+        return Answer(response.status_code, response.headers, taken.held)
+
+
+def _id(job: Job | str) -> str:
+    return job if isinstance(job, str) else job.id

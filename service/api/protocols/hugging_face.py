@@ -82,7 +82,7 @@ _BODY: dict[str, Any] = {
                 )
             },
         },
-    }
+    },
 }
 _OPERATION: dict[str, Any] = {
     "summary": "Hugging Face image-segmentation",

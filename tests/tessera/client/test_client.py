@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -226,7 +227,7 @@ def test_images_are_taken_as_they_are_needed(client: Client) -> None:
     answers.close()  # type: ignore[attr-defined]
 
 
-def test_async(url: str) -> None:
+def test_async(url: str, tmp_path: Path) -> None:
     async def ask() -> None:
         async with AsyncClient(url, key="secret") as client:
             await client.wait_ready(5)
@@ -246,8 +247,42 @@ def test_async(url: str) -> None:
                 _ = [answer async for answer in client.segment_many([PNG] * 5, k=99)]
             with pytest.raises(ClientError):
                 await client.model("nobody")
+            job = await client.wait_job(await client.submit(zipped(tmp_path / "p.zip")), timeout=20, every=0.05)
+            assert (job.done, job.failed) == (3, 1)
+            with zipfile.ZipFile(await client.download(job, tmp_path / "r.zip")) as archive:
+                assert len(archive.namelist()) >= 2
+            assert (await client.delete_job(job.id)).id == job.id
 
     asyncio.run(ask())
+
+
+def zipped(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/one.png", PNG)
+        archive.writestr("two.jpg", JPEG)
+        archive.writestr("bad.png", b"no image at all, but some text")
+    return path
+
+
+def test_jobs(client: Client, tmp_path: Path) -> None:
+    job = client.submit(zipped(tmp_path / "photos.zip"), ["png", "npy"], k=3)
+    ended = client.wait_job(job, timeout=20, every=0.05)
+    assert (ended.state, ended.total, ended.done, ended.failed) == ("done", 3, 3, 1)
+    assert [failure.file for failure in ended.failures] == ["bad.png"]
+    assert client.jobs()[0].id == job.id
+    result = client.download(job, tmp_path / "result.zip")
+    assert not list(tmp_path.glob(".*"))
+    with zipfile.ZipFile(result) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("one.npy")]
+        assert (np.load(io.BytesIO(archive.read(name))) == client.segment(PNG, k=3).labels).all()
+    client.delete_job(job)
+    with pytest.raises(NotFound):
+        client.download(job, tmp_path / "again.zip")
+    assert not (tmp_path / "again.zip").exists()
+    with pytest.raises(BadImage):
+        client.submit("nowhere.zip")
+    with pytest.raises(Refused, match="TESSERA_ROOTS"):
+        client.submit_folder("/nowhere")
 
 
 def test_the_client_meets_neither_torch_nor_the_service() -> None:
