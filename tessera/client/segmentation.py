@@ -21,6 +21,7 @@ from models.io import decode as files
 from models.io.encode import encode
 from models.io.png import encode_palette
 from models.io.samples import Choice, Limits
+from models.run_length import run_lengths
 from tessera.client.errors import BadImage, ClientError
 
 NO_CLASS = 255
@@ -147,18 +148,19 @@ class Segmentation:
         )
         return blended
 
-    def to_coco(self, image_id: int = 1, file_name: str = "", id_offset: int = 0) -> dict[str, Any]:
+    def to_coco(self, image_id: int = 1, file_name: str = "") -> dict[str, Any]:
         """The image as a COCO data set of its own: a run-length mask for each cluster in it, as pycocotools reads.
 
-        id_offset  is added to ids where categories begin at 1
+        Categories begin at 1, as those of the server's `format=coco` do: cluster k is category k + 1.
         """
+        counts = {run.id: run.counts for run in run_lengths(self.labels, ignored=NO_CLASS)}
         annotations = [
             {
                 "id": number,
                 "image_id": image_id,
-                "category_id": cluster.id + id_offset,
+                "category_id": cluster.id + 1,
                 "cluster_id": cluster.id,
-                "segmentation": {"size": [self.height, self.width], "counts": _counts(self.labels == cluster.id)},
+                "segmentation": {"size": [self.height, self.width], "counts": counts[cluster.id]},
                 "area": cluster.pixels,
                 "bbox": list(cluster.bbox),
                 "iscrowd": 0,
@@ -170,7 +172,7 @@ class Segmentation:
             "images": [{"id": image_id, "file_name": file_name, "width": self.width, "height": self.height}],
             "annotations": annotations,
             "categories": [
-                {"id": cluster.id + id_offset, "name": cluster.name, "supercategory": self.model}
+                {"id": cluster.id + 1, "name": cluster.name, "supercategory": self.model}
                 for cluster in sorted(self.clusters, key=lambda cluster: cluster.id)
             ],
         }
@@ -239,20 +241,3 @@ def _parts(value: object) -> Collection[Any]:
 
 def _level(pyramid: object) -> int | None:
     return int(str(pyramid)) if str(pyramid).isdecimal() else None
-
-
-def _counts(mask: NDArray[np.bool_]) -> str:
-    """COCO's run lengths as text: down the columns, zeros first, five bits a character, each as the difference to the
-    last but one."""
-    flat = np.concatenate(([False], mask.ravel(order="F"), [not mask[-1, -1]]))
-    ends = np.flatnonzero(flat[1:] != flat[:-1])
-    runs = np.diff(ends, prepend=0).tolist()
-    text = bytearray()
-    for i, run in enumerate(runs):
-        left = run - runs[i - 2] if i > 2 else run
-        more = True
-        while more:
-            bits, left = left & 31, left >> 5
-            more = left != (-1 if bits & 16 else 0)
-            text.append(48 + (bits | 32 if more else bits))
-    return text.decode()

@@ -101,7 +101,7 @@ def test_coco_is_what_pycocotools_writes(client: Client) -> None:
     rng = np.random.default_rng(5)
     for pixels in (PHOTO, rng.integers(0, 255, (37, 21, 3), np.uint8), np.full((1, 1, 3), 250, np.uint8)):
         found = client.segment(pixels)
-        document = found.to_coco(7, "a.png", id_offset=1)
+        document = found.to_coco(7, "a.png")
         json.dumps(document)
         assert document["images"] == [
             {"id": 7, "file_name": "a.png", "width": pixels.shape[1], "height": pixels.shape[0]}
@@ -114,6 +114,9 @@ def test_coco_is_what_pycocotools_writes(client: Client) -> None:
             assert annotation["area"] == coco.area(theirs) == mask.sum()
             assert annotation["bbox"] == coco.toBbox(theirs).tolist()
             assert annotation["category_id"] == annotation["cluster_id"] + 1
+        served = json.loads(client.segment_as(pixels, "coco"))["annotations"]
+        for name in ("category_id", "segmentation", "area", "bbox"):
+            assert [one[name] for one in served] == [one[name] for one in document["annotations"]]
 
 
 def test_similar(client: Client) -> None:

@@ -65,6 +65,7 @@ def test_labels_are_a_servers_one_class_higher(
             assert differ.sum() <= max(1, differ.size // 100), (height, width)
 
 
+@pytest.mark.slow
 def test_the_embedded_default_repeats_its_golden_image(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     golden = Bundle.load(embedded()[0]).golden
     reader = exported(monkeypatch, embedded()[0], tmp_path)

@@ -81,6 +81,7 @@ def test_pushing_again_leaves_no_old_patch(there: Hub, run: Run, tiny_bundle: Pa
     assert not Path("bundles/tiny/note.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_broken_pull_goes_on_where_it_ended(
     there: Hub, run: Run, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +131,7 @@ def test_another_digest_costs_the_manifest_alone(
     assert run("pull", "somebody/tiny", "--digest", "xyz") == 2
 
 
+@pytest.mark.slow
 def test_another_bundle_is_not_replaced_unasked(
     there: Hub, run: Run, files: dict[str, bytes], make_bundle: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +148,7 @@ def test_another_bundle_is_not_replaced_unasked(
     assert run("pull", "somebody/tiny", "--out", other) == 2
 
 
+@pytest.mark.slow
 def test_the_trust_list_is_told(
     there: Hub, run: Run, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

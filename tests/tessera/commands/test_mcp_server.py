@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 MAIN = "from tessera.cli import main; main()"
 
 
+@pytest.mark.slow
 def test_three_tools(url: str, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(JPEG)
     (tmp_path / "b.txt").write_text("no image at all, but some text")
