@@ -77,7 +77,7 @@ class ZarrRows:
         level = choice.level or 0
         if level >= len(multiscale.levels):
             raise NoSuchPart(f"pyramid {level}: this picture has {len(multiscale.levels) - 1} smaller level(s)")
-        self._array = _array(path, store, multiscale.levels[level].path)
+        self._array = _array(path, store, multiscale.levels[level].path, len(multiscale.axes))
         shape = dict(zip(multiscale.names, self._array.shape, strict=False))
         self.size: Size = (shape["y"], shape["x"])
         limits.check_size(*self.size)
@@ -124,7 +124,7 @@ class ZarrRows:
         if self._array.dtype == np.uint8:
             return
         for number, level in enumerate(self.multiscale.levels[1:], 1):
-            array = _array(path, store, level.path)
+            array = _array(path, store, level.path, len(self.multiscale.axes))
             if not self._choice.level and _LEVEL_PX[0] <= array.shape[-1] * array.shape[-2] <= _LEVEL_PX[1]:
                 samples, where = self._samples(array, 0, array.shape[-2]), f"of level {number} of the pyramid"
                 break
@@ -168,7 +168,7 @@ def read_multiscale(path: Path) -> Multiscale:
         raise UnsupportedImage(f"axes {', '.join(names)[:100]} are not opened; t, c, z, y, x are, y and x the last")
     if not isinstance(datasets, list) or not datasets or not all(isinstance(d, dict) for d in datasets):
         raise ImageError("the OME-Zarr is damaged: `multiscales` names no arrays")
-    levels = [Level(_below(d.get("path")), list(d.get("coordinateTransformations") or [])) for d in datasets]
+    levels = [Level(_below(d.get("path")), _listed(d.get("coordinateTransformations"))) for d in datasets]
     omero = ome.get("omero")
     channels = omero.get("channels") if isinstance(omero, dict) else None
     active = None
@@ -369,8 +369,11 @@ def _store(path: Path, *, read_only: bool) -> Any:
     return Inside(root, read_only=read_only)
 
 
-def _array(path: Path, store: Any, name: str) -> Any:
-    """One array, once its metadata are known to ask for nothing else than numbers. Raises ImageError and its kin."""
+def _array(path: Path, store: Any, name: str, axes: int) -> Any:
+    """One array of so many axes, once its metadata are known to ask for nothing else than numbers.
+
+    Raises ImageError and its kin.
+    """
     plain = _json(path / name / "zarr.json") or _json(path / name / ".zarray")
     if plain is None:
         raise ImageError(f"the OME-Zarr is damaged: it has no array {name[:100]!r}")
@@ -386,7 +389,7 @@ def _array(path: Path, store: Any, name: str) -> Any:
         raise ImageError(f"the Zarr array {name[:100]!r} cannot be opened: {str(error)[:200]}") from None
     if kind not in "uif":
         raise UnsupportedImage(f"Zarr arrays of {array.dtype} are not opened; integers and floats are")
-    if array.ndim < 2 or min(array.shape) < 1:
+    if array.ndim != axes or min(array.shape) < 1:
         raise ImageError(f"the Zarr array {name[:100]!r} has the shape {array.shape}")
     if (most := max(int(np.prod(c, dtype=object)) for c in chunks) * array.dtype.itemsize) > CHUNK_BYTES:
         raise ImageTooLarge(
@@ -405,7 +408,7 @@ def _codecs(document: Any) -> Iterator[str]:
         return
     for key, value in document.items():
         if key in ("codecs", "index_codecs", "filters", "storage_transformers"):
-            for one in value or []:
+            for one in value if isinstance(value, list) else [value] if value else []:
                 yield str(one.get("name", one.get("id"))) if isinstance(one, dict) else str(one)
         if key == "compressor" and value is not None:
             yield str(value.get("id")) if isinstance(value, dict) else str(value)
@@ -434,6 +437,10 @@ def _scale(level: Level, axes: int) -> list[float]:
         if isinstance(scale, list) and len(scale) == axes and all(isinstance(n, int | float) for n in scale):
             return [float(n) for n in scale]
     return [1.0] * axes
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _below(path: object) -> str:

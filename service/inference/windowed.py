@@ -25,6 +25,7 @@ from service.scheduling.batcher import Completed
 
 Predict = Callable[[Iterable[Array], bool], Iterator[Prediction]]  # windows, and whether their code is wanted
 Progress = Callable[[int, int], object]  # windows that are done, and all there are
+_MOST_HELD_BYTES = 2**31  # while windows are read
 _AHEAD = 2  # batches that wait for the network, so that it never does
 
 
@@ -101,9 +102,14 @@ def parts(
 
     code   margins are wanted;  skip  windows that hold no data are not looked at: nobody asks for their labels
 
-    Raises what reading and the network raise, and DeadlineExceeded.
+    Raises what reading and the network raise, ImageTooLarge for rows too wide to be held, and DeadlineExceeded.
     """
     layout = layout_of(source.size, manifest)
+    if (room := held_bytes(source, manifest, code=code)) > _MOST_HELD_BYTES:
+        raise ImageTooLarge(
+            f"rows of {source.size[1]} pixels in windows would hold {room / 2**30:.1f} GiB, and"
+            f" {_MOST_HELD_BYTES / 2**30:.0f} are the most; cut it into columns, or read a level of it, pyramid=1"
+        )
     code = code and manifest.code.assignment == "cosine"
     until, blend, done = until or Deadline(), Blend(layout), 0
     seen = _Seen()

@@ -137,6 +137,9 @@ def test_what_is_unsound_or_dangerous_is_refused(tmp_path: Path, monkeypatch: py
         ({"compressor": {"id": "pickle"}}, UnsupportedImage),
         ({"filters": [{"id": "pickle"}]}, UnsupportedImage),
         ({"filters": [{"id": "vlen-utf8"}]}, UnsupportedImage),
+        ({"filters": 3}, UnsupportedImage),
+        ({"compressor": [1]}, UnsupportedImage),
+        ({"shape": [130, 90], "chunks": [32, 50]}, ImageError),
         ({"dtype": "|O"}, ImageError),
         ({"shape": [3, 0, 90]}, ImageError),
         ({"chunks": [3, 100_000, 100_000]}, ImageTooLarge),
@@ -168,6 +171,11 @@ def test_what_is_unsound_or_dangerous_is_refused(tmp_path: Path, monkeypatch: py
         {"multiscales": [{**attributes["multiscales"][0], "datasets": []}]},
         {"multiscales": [{**attributes["multiscales"][0], "datasets": [{"path": "../outside"}]}]},
         {"multiscales": [{**attributes["multiscales"][0], "datasets": [{"path": "9"}]}]},
+        {"multiscales": [{**attributes["multiscales"][0], "axes": 5}]},
+        {"multiscales": [{**attributes["multiscales"][0], "axes": []}]},
+        {"multiscales": 4},
+        {"ome": 4},
+        {"multiscales": [{**attributes["multiscales"][0], "datasets": [3]}]},
     ]:
         (path / ".zattrs").write_text(json.dumps(changed))
         with pytest.raises(ImageError):

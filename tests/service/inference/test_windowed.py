@@ -98,6 +98,9 @@ def test_it_stops_when_the_time_is_up_and_says_what_a_network_cannot(bundle: Bun
 def test_more_windows_than_are_ever_read_are_refused(bundle: Bundle) -> None:
     with pytest.raises(ImageTooLarge, match="pyramid=1"):
         windowed.layout_of((900_000, 900_000), bundle.manifest)
+    wide = ArrayRows(Decoded(np.broadcast_to(np.zeros(3, np.uint8), (300, 8_000_000, 3))))
+    with pytest.raises(ImageTooLarge, match="columns"):
+        next(parts(wide, bundle.manifest, on_engine(MeanColor())))
 
 
 def test_through_the_queue_it_is_the_same_and_a_failure_is_everybodys(bundle: Bundle) -> None:
