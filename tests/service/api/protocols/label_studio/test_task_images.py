@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from models.errors import TesseraError
-from service.api.protocols.label_studio import task_images
+from service.api.protocols.label_studio import fetching
 from service.api.protocols.label_studio.task_images import TaskImages
 from service.settings import SettingsError
 from tests.service.answers import PNG
@@ -38,8 +39,9 @@ class LabelStudio(BaseHTTPRequestHandler):
         elif self.path == "/data/away":
             self._answer(302, location="http://127.0.0.1:1/data/photo.png")
         elif self.path == "/data/slow":
-            time.sleep(1)
-            self._answer(200)
+            time.sleep(0.3)
+            with suppress(BrokenPipeError):
+                self._answer(200)
         elif self.path == "/data/large":
             self._answer(200, bytes(2**20))
         else:
@@ -143,7 +145,7 @@ def test_what_it_says_is_told(label_studio: str, monkeypatch: pytest.MonkeyPatch
     assert "more than 0 MiB (TESSERA_MAX_BYTES)" in refused(images, "/data/large")
     assert "set TESSERA_LABEL_STUDIO_URL" in refused(TaskImages(), "/data/upload/1/photo.png")
     assert "is TESSERA_LABEL_STUDIO_URL right?" in refused(TaskImages("http://127.0.0.1:1"), "/data/photo.png")
-    monkeypatch.setattr(task_images, "_FETCH_S", 0.1)
+    monkeypatch.setattr(fetching, "_FETCH_S", 0.1)
     assert "not within 0.1 s" in refused(images, "/data/slow")
 
 
@@ -164,7 +166,15 @@ def test_files_below_a_root_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("url", "key"),
-    [("label-studio", ""), ("ftp://h", ""), ("http://", ""), ("http://h/?a=b", ""), ("http://u:p@h", ""), ("", "key")],
+    [
+        ("label-studio", ""),
+        ("ftp://h", ""),
+        ("http://", ""),
+        ("http://h/?a=b", ""),
+        ("http://u:p@h", ""),
+        ("", "key"),
+        ("http://h:x", ""),
+    ],
 )
 def test_settings_that_cannot_be_used_are_named(url: str, key: str) -> None:
     with pytest.raises(SettingsError, match="TESSERA_LABEL_STUDIO_"):
