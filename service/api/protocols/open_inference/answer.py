@@ -30,7 +30,8 @@ from service.formats.result import SegmentationResult
 
 
 class Maps(NamedTuple):
-    """What is kept of one image: labels uint8 [H, W] and margins float32 [H, W] where they are wanted, ids present."""
+    """What is kept of one image: ids present, and where they are wanted its labels, uint8 or uint16 [H, W], and its
+    margins float32 [H, W]."""
 
     pixels: int
     labels: Array | None
@@ -41,9 +42,10 @@ class Maps(NamedTuple):
     @classmethod
     def of(cls, result: SegmentationResult, wanted: Sequence[Tensor]) -> "Maps":
         """Of a segmentation, what these outputs need."""
-        labels = result.labels if LABELS in wanted else None
+        labels = result.stored.labels if LABELS in wanted else None
         margin = result.margin if CONFIDENCE in wanted else None
-        return cls(result.labels.size, labels, margin, [area.id for area in result.areas], result.warnings)
+        present = [area.id + result.options.id_offset for area in result.areas]
+        return cls(result.labels.size, labels, margin, present, result.warnings)
 
     @property
     def nbytes(self) -> int:

@@ -151,7 +151,9 @@ async def infer(request: Request) -> Response:
 
 def _renderer(call: Call) -> Renderer[Maps]:
     wanted = [output.tensor for output in call.outputs]
-    return Renderer(lambda result: Maps.of(result, wanted), margin="full" if CONFIDENCE in wanted else None)
+    return Renderer(
+        lambda result: Maps.of(result, wanted), margin="full" if CONFIDENCE in wanted else None, offset=True
+    )
 
 
 def _kept(raw: RawBody, call: Call, most: int) -> Callable[[Maps], None]:

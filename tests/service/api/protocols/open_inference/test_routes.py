@@ -77,7 +77,16 @@ def test_answers_are_compressed_where_that_is_asked_for(client: TestClient) -> N
     assert "content-encoding" not in small.headers
 
 
-def test_no_data_and_warnings_are_told(client: TestClient) -> None:
+def test_ids_are_those_of_files(client: TestClient) -> None:
+    for options in ({"id_offset": 1}, {"id_offset": 300, "unknown": 0.6}, {"unknown": 0.6}, {"k": 3, "id_offset": 1}):
+        found = tensors(client.post(INFER, json=image() | {"parameters": options}))
+        file = client.post("/segment", params={"format": "npy", **options}, content=PNG)
+        assert np.array_equal(found["LABELS"][0], labels(file))
+        nothing = 255 if options.get("id_offset", 0) < 200 else 65535
+        assert set(found["CLUSTERS_PRESENT"][0]) == set(np.unique(found["LABELS"])) - {nothing}
+
+
+def test_warnings_are_told(client: TestClient) -> None:
     given = client.post(INFER, json=pixels(shape=[1, 3, 4, 3], data=PHOTO[:3, :4].reshape(-1).tolist()))
     assert "smaller than one cell" in given.json()["parameters"]["warnings"]
 
