@@ -39,9 +39,18 @@ _described = partial(openapi.responses, refusal=openapi.LONE)
 
 
 def _of_model(
-    method: str, tail: str, operation: str, *statuses: int, extra: dict[str, Any] | None = None, **how: Any
+    method: str,
+    tail: str,
+    operation: str,
+    *statuses: int,
+    extra: dict[str, Any] | None = None,
+    ok: dict[str, Any] | None = None,
+    **how: Any,
 ) -> Callable[[E], E]:
-    """Registers what is asked of a model, with and without a version in the path."""
+    """Registers what is asked of a model, with and without a version in the path.
+
+    extra, ok  what is said of the request, and of answers besides JSON
+    """
 
     def register(endpoint: E) -> E:
         for version in _VERSIONS:
@@ -51,7 +60,7 @@ def _of_model(
                 endpoint,
                 methods=[method],
                 operation_id=f"{operation}Version" if version else operation,
-                responses=_described(401, 404, 503, *statuses),
+                responses=_described(401, 404, 503, *statuses, ok=ok),
                 openapi_extra=openapi.in_path(*names, also=extra),
                 **how,
             )
@@ -129,6 +138,7 @@ async def statistics(request: Request) -> documents.OipStatistics:
     response_model=documents.OipAnswer,
     summary="Label maps of images, as tensors",
     extra=openapi.tensors(_LENGTH),
+    ok={openapi.BYTES: openapi.BINARY},
 )
 async def infer(request: Request) -> Response:
     caller = allowed_caller(request, "infer")
@@ -207,10 +217,10 @@ INFER = [(f"{_MODEL}{version}/infer", infer) for version in _VERSIONS]
 )
 async def index(request: Request) -> list[documents.OipIndexEntry]:
     known_caller(request)
-    ready = (await _small(request)).get("ready")
-    if not isinstance(ready, bool | None):
+    ready = (await _small(request)).get("ready", False)
+    if not isinstance(ready, bool):
         raise BadBody("ready is true or false")
-    return documents.index(state_of(request).registry, ready=bool(ready))
+    return documents.index(state_of(request).registry, ready=ready)
 
 
 @router.post(
@@ -263,7 +273,7 @@ async def shared_memory(request: Request) -> None:
 
 
 async def _parameters(request: Request) -> dict[str, Any]:
-    parameters = (await _small(request)).get("parameters") or {}
+    parameters = (await _small(request)).get("parameters", {})
     if not isinstance(parameters, dict):
         raise BadBody('"parameters" is an object')
     return parameters
