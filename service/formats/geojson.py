@@ -44,7 +44,7 @@ PIXELS = Coordinates(
 )
 
 
-@renders("application/geo+json", name="geojson", margin="full", georeference=True, bytes_per_px=16)
+@renders("application/geo+json", name="geojson", margin="grid", georeference=True, bytes_per_px=16)
 def geojson(result: SegmentationResult) -> bytes:
     """RFC 7946: connected regions on pixel edges, each with its cluster, pixels and mean margin. Longitude and latitude
     where the source lies somewhere; a warning says why where they are pixels all the same."""
@@ -93,11 +93,20 @@ def collection(result: SegmentationResult, coordinates: Coordinates) -> bytes:
 
 
 def regions_of(told: SegmentationResult) -> Regions:
-    """Those that are told, in pixels. Raises BadOption where there is more to tell than is told."""
+    """Those that are told, in pixels; where no margins were kept each has its cluster's.
+
+    Raises BadOption where there is more to tell than is told.
+    """
     try:
-        return polygons.regions(told.labels, told.margin, ignored=NO_DATA)
+        found = polygons.regions(told.labels, told.margin, ignored=NO_DATA)
     except TooManyRegions as error:
         raise BadOption(f"min_area: {error}; leave small ones out, such as with min_area=64") from None
+    if told.margin is not None:
+        return found
+    known = np.zeros(NO_DATA)
+    for area in told.areas:
+        known[area.id] = area.confidence
+    return replace(found, scores=known[found.ids])
 
 
 def _properties(result: SegmentationResult, cluster: int) -> dict[str, Any]:

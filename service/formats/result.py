@@ -160,4 +160,7 @@ class SegmentationResult:
         if chosen.min_area > 1:
             labels = polygons.without_specks(labels, chosen.min_area, NO_DATA)
         areas = region_stats.compute(labels, len(self.style.names), self.margin, ignored=NO_DATA)
+        if self.margin is None:
+            known = {area.id: area.confidence for area in self.areas}
+            areas = [area._replace(confidence=known.get(area.id, 0.0)) for area in areas]
         return replace(self, labels=labels, areas=areas)

@@ -234,6 +234,16 @@ def test_every_polygon_has_the_mean_margin_of_its_pixels() -> None:
         assert result.labels[inside].min() == result.labels[inside].max() == feature["properties"]["cluster_id"]
 
 
+def test_without_margins_regions_have_their_clusters() -> None:
+    result = result_of(np.random.default_rng(6).integers(0, 3, (9, 9)), 3)
+    sure = {area.id: round(area.confidence, 4) for area in result.areas}
+    for min_area in (0, 2):
+        told = replace(result, margin=None, options=result.options._replace(min_area=min_area))
+        features = json.loads(rendered(told, "geojson"))["features"]
+        assert all(f["properties"]["score"] == sure[f["properties"]["cluster_id"]] for f in features)
+        assert {a["cluster_id"]: a["score"] for a in json.loads(rendered(told, "coco"))["annotations"]} == sure
+
+
 def test_a_map_of_specks_is_refused_as_polygons_and_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(polygons, "MOST_REGIONS", 50)
     noise = np.random.default_rng(3).integers(0, 9, (20, 20))

@@ -57,7 +57,11 @@ def test_merged_clusters_and_levels_are_the_same_in_every_format(serve: Serve) -
         assert {(f["properties"]["name"], f["properties"].get("hidden")) for f in polygons["features"]} >= {
             ("meadow", True)
         }
-        assert [{**c, "confidence": 0} for c in polygons["clusters"]] == [{**c, "confidence": 0} for c in present]
+        assert polygons["clusters"] == present
+        for cluster in present:
+            own = [f["properties"] for f in polygons["features"] if f["properties"]["cluster_id"] == cluster["id"]]
+            weighed = sum(p["score"] * p["pixels"] for p in own) / cluster["pixels"]
+            assert weighed == pytest.approx(cluster["confidence"], abs=2e-4)
 
 
 def test_levels_are_the_same_in_every_format(client: TestClient) -> None:
