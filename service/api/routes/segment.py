@@ -14,7 +14,7 @@ from service.api.problems import problem_of
 from service.api.request import InferenceRequest, read_request
 from service.api.several import segment_each
 from service.errors import BadOption, printable
-from service.formats import registry
+from service.formats import archive, registry
 from service.inference import pipeline
 from service.inference.large_task import LargeTask
 from service.inference.options import Options, SimilarOptions
@@ -88,7 +88,8 @@ def _told(task: ImageTask[Any] | LargeTask) -> dict[str, str]:
 def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer[bytes]:
     accept, format = asked.request.headers.get("accept", ""), asked.options.format
     if not asked.many:
-        return registry.choose(format, accept)
+        chosen = registry.choose(format, accept)
+        return archive.narrowed(asked.options.render.formats) if chosen.name == "zip" else chosen
     if format not in (None, "json"):
         raise BadOption(f"format: several images are answered as json only; send them singly for {format}")
     return registry.choose("json", accept)

@@ -20,7 +20,7 @@ from rasterio.io import MemoryFile
 from models import palette, polygons, region_stats
 from models.io import geodesy
 from service.errors import BadOption
-from service.formats import registry
+from service.formats import archive, registry
 from service.formats.result import NO_DATA, ClusterStyle, RenderOptions, SegmentationResult
 
 Labels = NDArray[Any]
@@ -274,6 +274,13 @@ def test_a_zip_has_the_files_that_are_named_and_is_the_same_each_time() -> None:
     assert (np.load(io.BytesIO(files.read("segmentation.npy"))) == result.labels + 1).all()
     again = replace(result, options=result.options._replace(formats=("npy",)))
     assert rendered(again, "zip") == rendered(again, "zip")
+
+
+def test_a_zip_needs_what_is_in_it() -> None:
+    needs = [
+        (r.photo, r.margin, r.offset) for r in map(archive.narrowed, [(), ("png", "npy"), ("coco",), ("overlay",)])
+    ]
+    assert needs == [(True, "full", True), (False, None, True), (False, "grid", True), (True, None, True)]
 
 
 def test_margins_are_a_gray_picture() -> None:
