@@ -32,8 +32,8 @@ from service.scheduling.background import spawn
 from service.settings import Settings
 
 _DAY_S = 86400
+_LAST_S = 1.0  # for images under way when a job is cancelled
 _THREADS = 4  # for uploads, besides those of images under way
-_STEP_BYTES = 2**22  # of an upload of unknown length, for which room is asked at a time
 
 
 class Wanted(NamedTuple):
@@ -54,7 +54,7 @@ class Upload:
         self.size = 0
 
     def expect(self, total: int) -> None:
-        """Before it comes: so many bytes in all. Raises BodyTooLarge, NotKept."""
+        """So many bytes in all, or more, are to come. Raises BodyTooLarge, NotKept."""
         if total > self._most:
             raise BodyTooLarge(
                 f"the zip has more than the {self._most / 2**20:.0f} MiB of one job (TESSERA_MAX_JOB_BYTES); send it in"
@@ -65,8 +65,7 @@ class Upload:
     async def write(self, data: bytes) -> None:
         """Its next bytes. Raises BodyTooLarge, NotKept."""
         size = self.size + len(data)
-        if size > self._promise.promised:
-            self.expect(size if size > self._most else min(self._most, size + _STEP_BYTES))
+        self.expect(size)
 
         def append() -> None:
             if self._file is None:
@@ -149,8 +148,11 @@ class Jobs:
             Upload("", self._folders.of(""), promise, self._disk, self._settings.max_job_bytes).expect(size or 0)
 
     @asynccontextmanager
-    async def upload(self, owner: str) -> AsyncIterator[Upload]:
-        """Around an upload: what has not become a job at its end leaves nothing behind. Raises TooMany, NotKept."""
+    async def upload(self, owner: str, size: int | None) -> AsyncIterator[Upload]:
+        """Around an upload, of so many bytes where that is known: what has not become a job leaves nothing behind.
+
+        Raises TooMany, BodyTooLarge, NotKept.
+        """
         kept = await self._store.room(owner, self._settings.max_key_jobs)
         id = uuid4().hex
         with self._room.promise(owner, kept) as promise:
@@ -158,6 +160,7 @@ class Jobs:
                 folder, lock = await self._disk.run(lambda: self._folders.begin(id))
             upload = Upload(id, folder, promise, self._disk, self._settings.max_job_bytes)
             try:
+                upload.expect(size or 0)
                 yield upload
             finally:
                 upload.close()
@@ -225,7 +228,7 @@ class Jobs:
     async def end(self, job: Job, *, keep: bool) -> Job:
         """Cancel a job that has not ended; `keep` what there is, or delete all of it. Raises NotKept."""
         job = await self._store.move(job.id, State.CANCELLED) or job
-        await self._runner.forget(job.id)
+        await self._runner.forget(job.id, _LAST_S if keep else 0.0)
         if keep:
             return await self._store.get(job.id) or job
         await self._store.remove(job.id)

@@ -61,9 +61,11 @@ class Runner:
         work = self._works.get(job.id)
         return work.job if work is not None else job
 
-    async def forget(self, id: str) -> None:
-        """Returns once nothing of a job is under way here any more."""
+    async def forget(self, id: str, last_s: float) -> None:
+        """Returns once nothing of a job is under way here any more; what is has so many seconds to be finished."""
         if (task := self._tasks.get(id)) is not None:
+            self._works[id].stop()
+            await asyncio.wait([task], timeout=last_s)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._works.pop(id, None)

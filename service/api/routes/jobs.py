@@ -50,7 +50,7 @@ async def create_job(request: Request) -> Response:
         place, more = await body.json()
         job = await jobs.begin_at(place, caller, wanted(*options_with(given, more)))
     else:
-        async with jobs.upload(caller) as upload:
+        async with jobs.upload(caller, body.declared) as upload:
             more = await body.save(upload)
             job = await jobs.begin(upload, caller, wanted(*options_with(given, more)))
     log.info("%s began job %s, request %s", caller or "somebody", job.id, request.state.request_id)

@@ -14,13 +14,9 @@ from models.io.encode import encode
 from service.api import middleware
 from service.jobs import runner, work
 from tests.service.answers import PNG, problem
+from tests.service.jobs_of import FILES, ZIP, begun, kept, packed, result, settled
 from tests.tiny import bands
 
-FILES = {
-    "a/1.png": encode(bands(60, 100), "png"),
-    "a/2.jpg": encode(bands(64, 80), "jpeg", 95),
-    "b c/ü.png": encode(bands(40, 40, (4, 3, 2, 1, 0)), "png"),
-}
 ANN, BEN, ADMIN = ({"X-API-Key": key} for key in ("for ann", "for ben", "open sesame"))
 
 
@@ -31,47 +27,6 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "_FLUSH_S", 0.02)
     monkeypatch.setattr(work, "_LATER_S", 0.02)
     monkeypatch.setattr(runner, "_LOOK_S", 0.02)
-
-
-def packed(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-ZIP = packed(FILES)
-
-
-def begun(client: TestClient, content: Any = ZIP, query: str = "", **how: Any) -> str:
-    answer = client.post(f"/jobs?{query}", content=content, **how)
-    assert answer.status_code == 202, answer.text
-    assert answer.headers["location"] == f"/jobs/{answer.json()['id']}"
-    return str(answer.json()["id"])
-
-
-def settled(client: TestClient, job: str, *states: str, **how: Any) -> dict[str, Any]:
-    """The job, once it has one of these states."""
-    deadline = time.monotonic() + 10
-    while (found := client.get(f"/jobs/{job}", **how).json())["state"] not in (states or ("done",)):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.005)
-    return dict(found)
-
-
-def result(client: TestClient, job: str, **how: Any) -> dict[str, bytes]:
-    answer = client.get(f"/jobs/{job}/result", **how)
-    assert answer.status_code == 200, answer.text
-    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        assert archive.testzip() is None
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def kept(client: TestClient) -> list[Path]:
-    """What lies in the folder of the jobs, besides the database."""
-    home = client.app.state.tessera.jobs._folders.home  # type: ignore[attr-defined]
-    return sorted(path for path in home.iterdir() if path.is_dir())
 
 
 def test_a_result_holds_what_requests_would_have_been_answered(client: TestClient) -> None:
