@@ -1,5 +1,5 @@
-"""Every snippet of docs/integrations, and of docs/segment.md, does what its page shows, beside a real server of the
-embedded default.
+"""Every snippet of docs/integrations, docs/segment.md and docs/jobs.md does what its page shows, beside a real server
+of the embedded default.
 
 A page's ```python and ```bash blocks run in order, in one folder that holds street.jpg; a ```text block is what the one
 before it prints. `localhost:8000` is the test's own server. A page whose first line is `<!-- needs: module -->` is
@@ -24,7 +24,7 @@ from tests.service.process import process
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 PAGES = sorted(page for page in (ROOT / "docs" / "integrations").glob("*.md") if page.stem != "README")
-PAGES.append(ROOT / "docs" / "segment.md")
+PAGES += [ROOT / "docs" / "segment.md", ROOT / "docs" / "jobs.md"]
 _BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -6,11 +6,15 @@ Knows nothing of how names are kept.
 """
 
 import asyncio
+import io
 import json
 import os
 import random
 import resource
 import shutil
+import zipfile
+from collections.abc import Callable
+from typing import Any
 
 from tests.torture.client import Answer, request, said, together
 from tests.torture.pictures import PNG
@@ -54,7 +58,7 @@ async def failing_machine(place: Place, found: Found) -> None:
     await _jumping_clock(place, found)
     await _full_disk(place, found)
     await _read_only(place, found)
-    found.not_built("a full disk under a job's output, which comes with the tools' issue")
+    await _full_disk_under_a_job(place, found)
 
 
 async def _jumping_clock(place: Place, found: Found) -> None:
@@ -91,6 +95,41 @@ async def _full_disk(place: Place, found: Found) -> None:
         again = await names(server)
         found.must((again[0], again[2]) == ("before", "after"), f"after a restart: {again}")
         found.must(again[1] == shown[1], f"the name shown as {shown[1]!r} is {again[1]!r} after a restart")
+
+
+async def _full_disk_under_a_job(place: Place, found: Found) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(40):
+            archive.writestr(f"{number}.png", PNG)
+    async with serving([place.bundle], place.folder("state"), engine="slow") as server:
+        begun = await server.ask("POST", "/jobs?format=png", buffer.getvalue())
+        found.must(begun.status == 202, f"a job is not begun: {begun.status}")
+        job = f"/jobs/{begun.json()['id']}"
+        await _job_has(server, job, lambda known: known["progress"]["done"] >= 2)
+        writable(server, 0)
+        paused = await _job_has(server, job, lambda known: known["state"] == "paused")
+        found.must(bool(paused["note"]), f"full disk: the job says {paused}")
+        another = await said(server.port, request("POST", "/jobs", buffer.getvalue()))
+        found.must(told(another), f"full disk: POST /jobs says {another and another.status}")
+        asked = await said(server.port, request("POST", "/segment", PNG))
+        found.must(asked is not None and asked.status == 200, "full disk: a request is not answered")
+        writable(server, resource.RLIM_INFINITY)
+        done = await _job_has(server, job, lambda known: known["state"] == "done")
+        found.must(
+            done["progress"]["done"] == 40 and not done["progress"]["failed"], f"a job did not go on: {done}", 40
+        )
+
+
+async def _job_has(server: Server, job: str, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The job, once this is true of it, or as it is after half a minute."""
+    known: dict[str, Any] = (await server.ask("GET", job)).json()
+    for _ in range(300):
+        if true(known):
+            break
+        await asyncio.sleep(0.1)
+        known = (await server.ask("GET", job)).json()
+    return known
 
 
 async def _read_only(place: Place, found: Found) -> None:
