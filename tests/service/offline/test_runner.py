@@ -120,8 +120,8 @@ def test_answers_are_those_of_requests(settings: Settings, tmp_path: Path, clien
 def test_formats_with_margins_of_their_own_go_apart() -> None:
     one = runner.passes(("json", "png"), Options())
     assert [(r.margin, r.photo) for r in one] == [("grid", False)]
-    assert [r.margin for r in runner.passes(("json", "overlay", "geojson"), Options())] == ["grid", "full"]
-    assert [r.margin for r in runner.passes(("json", "geojson"), Options(confidence=True))] == ["full"]
+    assert [r.margin for r in runner.passes(("json", "overlay", "confidence"), Options())] == ["grid", "full"]
+    assert [r.margin for r in runner.passes(("json", "confidence"), Options(confidence=True))] == ["full"]
 
 
 def test_a_bad_file_is_named_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
