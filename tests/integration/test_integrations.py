@@ -4,7 +4,8 @@ of the embedded default.
 A page's ```python and ```bash blocks run in order, in one folder that holds street.jpg; a ```text block is what the one
 before it prints. `localhost:8000` is the test's own server. A page whose first line is `<!-- needs: module -->` is
 skipped where that cannot be imported; one whose first line is `<!-- in .venv-clients -->` is run by what `make clients`
-installs; other languages (```xml, ```yaml, ```json) are not run.
+installs, `<!-- in the system's python: module -->` by the one that Debian's packages are for; other languages (```xml,
+```yaml, ```json) are not run.
 """
 
 import importlib.util
@@ -42,13 +43,18 @@ def test_the_snippets_print_what_the_page_shows(page: Path, address: str, tmp_pa
         if not CLIENTS.exists():
             pytest.skip("other people's clients are not installed: make clients")
         python, home = str(CLIENTS), str(tmp_path)
+    for module in re.findall(r"<!-- in the system's python: (.*?) -->", text.split("\n", 1)[0]):
+        python = "/usr/bin/python3"
+        if subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode:
+            pytest.skip(f"{module} is not installed for {python}")
     for needed in re.findall(r"<!-- needs: (.*?) -->", text.split("\n", 1)[0]):
         for module in needed.split(", "):
             if importlib.util.find_spec(module) is None:
                 pytest.skip(f"{module} is not installed")
     shutil.copy(ROOT / "docs" / "street.jpg", tmp_path)
     path = f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path, "HOME": home}
+    qt = {"QT_QPA_PLATFORM": "offscreen"}
+    environment = {**os.environ, **qt, "PYTHONPATH": str(ROOT), "PATH": path, "HOME": home}
     printed = None
     for language, code in _BLOCK.findall(text):
         if language == "text":
