@@ -39,10 +39,11 @@ def require(what: str) -> None:
 def gdal(**settings: str | int) -> Iterator[None]:
     """Around all that GDAL is asked: it looks for no files beside, writes none, and has these settings besides."""
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning
+    from rasterio.errors import NotGeoreferencedWarning, TransformWarning
 
     # For good, and again where somebody took it away: what `warnings` offers for a while is not of one thread alone.
     warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+    warnings.filterwarnings("ignore", category=TransformWarning)
     with rasterio.Env(**_ALONE, **settings):
         yield
 

@@ -149,3 +149,9 @@ def test_without_rasterio_nothing_is_placed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(geodesy, "here", lambda: False)
     with pytest.raises(NotPlaced, match=r"rasterio is not installed: pip install 'tessera-segmentation\[geo\]'"):
         to_wgs84(found, SIZE)
+
+
+def test_polynomials_that_lead_nowhere_are_no_place() -> None:
+    wild = {**rpcs().to_dict(), "line_num_coeff": [1e9] * 20, "samp_num_coeff": [-1e9] * 20}
+    with pytest.raises(NotPlaced):
+        to_wgs84(Georeference(rpcs=wild), SIZE)
