@@ -18,6 +18,7 @@ from models.io.encode import encode
 from service.api import middleware
 from service.jobs import runner, work
 from service.jobs.folders import JobFolder
+from service.offline import remote
 from tests.service.answers import PNG, problem
 from tests.service.fakes import Slow, picture, wait_until
 from tests.service.jobs_of import ZIP, begun, kept, packed, result, settled
@@ -279,3 +280,30 @@ def test_a_database_that_is_lost_takes_no_server_with_it(serve: Any, tmp_path: P
     with serve() as client:
         assert client.get("/jobs").json()["jobs"] == []
         settled(client, begun(client))
+
+
+class Store:
+    """What stands behind s3:// here: objects by their names, of which one cannot be read."""
+
+    def find(self, url: str, *, detail: bool) -> dict[str, dict[str, object]]:
+        folder = url.removeprefix("s3://") + "/"
+        names = ("photos/2026/a.png", "photos/2026/b/c.png", "photos/2026/b/gone.png", "photos/2026/notes.txt")
+        return {name: {"size": len(PNG), "ETag": name, "type": "file"} for name in names if name.startswith(folder)}
+
+    def cat_file(self, url: str) -> bytes:
+        if url.endswith("gone.png"):
+            raise PermissionError("Access Denied")
+        return PNG
+
+
+def test_a_folder_of_an_object_store(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote.Bucket, "of", classmethod(lambda cls, url: cls("s3", Store())))
+    with serve(buckets="gs://maps, s3://photos") as client:
+        job = begun(client, None, json={"path": "s3://photos/2026"})
+        found = settled(client, job)
+        assert found["progress"]["total"] == 3
+        assert [failure["file"] for failure in found["failures"]] == ["b/gone.png"]
+        assert set(result(client, job)) == {"a.png", "b/c.png"}
+        problem(client.post("/jobs", json={"path": "s3://photos2/2026"}), 404)
+        job = client.post("/jobs", json={"path": "s3://photos/1999"}).json()["id"]
+        assert "holds nothing" in settled(client, job, "paused")["note"]
