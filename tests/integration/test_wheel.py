@@ -60,6 +60,7 @@ def test_a_folder_called_models_does_the_command_no_harm(tessera: Path, elsewher
         assert done.stdout
 
 
+@pytest.mark.slow
 def test_it_serves_the_embedded_default(tessera: Path, elsewhere: dict[str, object]) -> None:
     port = free_port()
     server = subprocess.Popen([tessera, "serve", "--port", str(port)], stderr=subprocess.PIPE, **elsewhere)  # type: ignore[call-overload]

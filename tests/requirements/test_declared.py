@@ -14,6 +14,8 @@ from requirements import lock
 ROOT = Path(__file__).parents[2]
 ROOMS = ("models", "service", "tessera", "training")
 PROJECT = lock.project()["project"]
+SERVING = set(PROJECT["optional-dependencies"]) - {"training", "dev"}
+INTEGRATIONS = ROOT / "tessera" / "integrations"  # run inside CVAT's and FiftyOne's programs
 DISTRIBUTION = {  # else the name of the module
     "PIL": "pillow",
     "skimage": "scikit-image",
@@ -44,10 +46,16 @@ def undeclared(paths: list[Path], allowed: set[str]) -> dict[str, str]:
 
 def test_what_serves_imports_only_what_serving_declares() -> None:
     paths = [path for room in ("models", "service", "tessera") for path in (ROOT / room).rglob("*.py")]
-    paths = [path for path in paths if ROOT / "models" / "nets" not in path.parents]
+    elsewhere = {ROOT / "models" / "nets", INTEGRATIONS}
+    paths = [path for path in paths if elsewhere.isdisjoint(path.parents)]
     assert len(paths) > 100
-    extras = set(PROJECT["optional-dependencies"]) - {"training", "dev"}
-    assert undeclared(paths, declared(*extras)) == {}
+    assert undeclared(paths, declared(*SERVING)) == {}
+
+
+def test_what_another_program_loads_imports_that_program_besides() -> None:
+    paths = [*INTEGRATIONS.rglob("*.py")]
+    assert len(paths) > 3
+    assert undeclared(paths, declared(*SERVING) | {"cvat-sdk", "fiftyone"}) == {}
 
 
 def test_training_imports_only_what_training_declares() -> None:

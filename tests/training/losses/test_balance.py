@@ -50,7 +50,15 @@ def trained(start: list[float] | None, steps: int = 220) -> Balance:
     return balance
 
 
-@pytest.mark.parametrize("start", [None, [3.0, 3.0, 3.0], [-0.5, -0.5, -0.5], [0.9, -0.5, -0.5]])
+@pytest.mark.parametrize(
+    "start",
+    [
+        None,
+        [-0.5, -0.5, -0.5],
+        pytest.param([3.0, 3.0, 3.0], marks=pytest.mark.slow),
+        pytest.param([0.9, -0.5, -0.5], marks=pytest.mark.slow),
+    ],
+)
 def test_similarities_end_where_the_paper_wants_them(start):
     balance = trained(start)
     own, knn, rand, near_0, near_1 = balance.seen.tolist()
