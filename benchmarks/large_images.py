@@ -194,6 +194,7 @@ def main() -> int:
     cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         print("| case | file MB | windows | wall s | peak MB | windows/s | raw | share | seam | interior | |")
         print("|---|---|---|---|---|---|---|---|---|---|---|")
         for case in given.only or CASES:
