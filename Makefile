@@ -1,5 +1,5 @@
 # The only door. Each target sets up what it needs, in an environment of its own.
-#   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle] [EXTRAS=openvino] [OPEN=1]   the service, on the embedded default
+#   make serve [HOST=127.0.0.1] [PORT=8000] [BUNDLE=RUN/bundle] [EXTRAS=geo,heic] [OPEN=1]   the service, on the embedded default
 #   make train DATA=photos [OUT=runs/photos] [METHOD=picie] [ARGS=--dry-run]      a folder of images → a bundle and a report
 #   make test                                                      the tests
 #   make check                                                     format, lint, types, floor plan
@@ -34,6 +34,10 @@ TRAINING := $(if $(wildcard $(TRAIN)/.ready),$(TRAIN),.venv-train$(if $(LOCK),,-
 comma := ,
 KERNELS := $(wildcard models/native/*.c models/native/*.h)
 RUNTIME := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo gpu || echo cpu)
+# Unless others are named, those that the environment was made with.
+ifeq ($(EXTRAS),)
+EXTRAS := $(patsubst $(SERVE)/.ready-$(RUNTIME)%,%,$(firstword $(wildcard $(SERVE)/.ready-$(RUNTIME)*)))
+endif
 
 .PHONY: help serve train test test-all torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
 	clients lock audit clean

@@ -181,6 +181,9 @@ class Settings(BaseModel):
             raise SettingsError(explain(named, {})) from None
         if settings.models and not settings.models.is_dir():
             raise SettingsError(f"{PREFIX}MODELS: {settings.models} is no folder")
+        for root in settings.roots:
+            if not root.is_dir():
+                raise SettingsError(f"{PREFIX}ROOTS: {root} is no folder")
         return settings
 
 

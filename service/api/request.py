@@ -107,7 +107,8 @@ async def begun(
             try:
                 yield asked
             except ImageError as error:
-                if type(error) is ImageError and "urlencoded" in request.headers.get("content-type", ""):
+                whole = len(asked.images) == 1 and str(len(asked.images[0])) == request.headers.get("content-length")
+                if whole and type(error) is ImageError and "urlencoded" in request.headers.get("content-type", ""):
                     raise ImageError(f"{error}. If this is curl -d: it changes files; use {body.CURL}") from None
                 raise
             finally:

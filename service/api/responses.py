@@ -73,9 +73,6 @@ class Answered(Frozen):
     orientation: int = Field(description="EXIF's 1 to 8: the turn that was taken to show the image upright")
     depth_rule: str | None
     refined: bool
-    id_offset: int | None = Field(
-        default=None, description="what was added to ids in files that take it, and not here; when asked for"
-    )
     warnings: list[str]
     timings_ms: dict[str, float]
 

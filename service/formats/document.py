@@ -15,6 +15,8 @@ from models.io.png import encode_palette
 from service.formats.registry import renders
 from service.formats.result import SegmentationResult
 
+_OWN_IDS = "id_offset is added in png, npy, coco, panoptic and geotiff; ids in this document are the clusters' own"
+
 
 @renders("application/json", name="json", margin="grid")
 def json(result: SegmentationResult) -> bytes:
@@ -61,8 +63,7 @@ def facts(result: SegmentationResult) -> dict[str, Any]:
         "orientation": result.orientation,
         "depth_rule": result.depth_rule,
         "refined": result.refined,
-        **({"id_offset": result.options.id_offset} if result.options.id_offset else {}),
-        "warnings": result.warnings,
+        "warnings": [*result.warnings, *([_OWN_IDS] if result.options.id_offset else [])],
         "timings_ms": {stage: round(ms, 2) for stage, ms in result.timings.so_far().items()},
     }
 

@@ -8,6 +8,11 @@ import pytest
 from service.settings import Settings, SettingsError, embedded
 
 
+def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"TESSERA_ROOTS: .*nowhere is no folder"):
+        Settings.from_env({"TESSERA_ROOTS": str(tmp_path / "nowhere")})
+
+
 def test_defaults() -> None:
     settings = Settings.from_env({"HOME": "/home/ann"})
     assert settings.bundles == embedded()

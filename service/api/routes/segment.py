@@ -89,7 +89,11 @@ def _renderer(asked: InferenceRequest[Options]) -> registry.Renderer[bytes]:
     accept, format = asked.request.headers.get("accept", ""), asked.options.format
     if not asked.many:
         chosen = registry.choose(format, accept)
-        return archive.narrowed(asked.options.render.formats) if chosen.name == "zip" else chosen
+        if chosen.name == "zip":
+            return archive.narrowed(asked.options.render.formats)
+        if asked.options.formats:
+            raise BadOption(f"formats: those in a zip, and this answer is {chosen.name}; ask for format=zip as well")
+        return chosen
     if format not in (None, "json"):
         raise BadOption(f"format: several images are answered as json only; send them singly for {format}")
     return registry.choose("json", accept)

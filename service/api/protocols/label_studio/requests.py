@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from service.api.protocols.label_studio import clicks, labeling_config
 from service.api.protocols.label_studio.labeling_config import Control, LabelingConfig
 from service.api.protocols.parameters import options_of
-from service.errors import BadBody, BadOption, BodyTooLarge
+from service.errors import BadBody, BadOption, BodyTooLarge, quoted
 from service.inference.options import Options
 
 _MOST_TASKS = 1000
@@ -102,7 +102,9 @@ def text_at(document: Mapping[str, Any], key: str) -> str:
     """The text under a key. Raises BadOption where there is none."""
     value = document.get(key)
     if not isinstance(value, str) or not value:
-        raise BadOption(f"there is no text {key!r}, where the labeling configuration, or an image's address, should be")
+        raise BadOption(
+            f"{quoted(key)} is missing, or no text: it has the labeling configuration, or an image's address"
+        )
     return value
 
 

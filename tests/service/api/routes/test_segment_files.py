@@ -121,9 +121,14 @@ def test_ids_that_are_one_more_say_so(client: TestClient) -> None:
         assert (READERS[name](answer.content) == plain + 1).all()
     assert Image.open(io.BytesIO(client.post("/segment?format=png&palette=false", content=PNG).content)).mode == "L"
     assert "x-id-offset" not in client.post("/segment?format=color&id_offset=1", content=PNG).headers
-    assert client.post("/segment?format=rle&id_offset=1", content=PNG).json()["id_offset"] == 1
+    assert "id_offset" in client.post("/segment?format=rle&id_offset=1", content=PNG).json()["warnings"][0]
 
 
 def test_polygons_that_are_too_many_are_422(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.polygons.MOST_REGIONS", 2)
     assert "min_area" in problem(client.post("/segment?format=geojson", content=PNG), 422)
+
+
+def test_formats_are_those_of_a_zip(client: TestClient) -> None:
+    answer = client.post("/segment?formats=png", content=PNG)
+    assert (answer.status_code, "format=zip" in answer.json()["detail"]) == (422, True)

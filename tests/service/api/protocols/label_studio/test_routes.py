@@ -134,7 +134,7 @@ def test_a_task_that_cannot_be_answered_has_its_reason_and_spoils_no_other(clien
         (text, "image"),
         (far, "set TESSERA_LABEL_STUDIO_URL"),
         (damaged, "data: URI is damaged"),
-        *((one, "there is no text 'image'") for one in missing),
+        *((one, "'image' is missing, or no text") for one in missing),
     ]:
         assert failed["result"] == []
         assert failed["score"] == 0
@@ -242,7 +242,7 @@ def test_a_click_that_means_nothing_is_refused(client: TestClient, context: Any,
         (b"{", 400, "no JSON"),
         (b"[]", 400, "no object"),
         (b'{"tasks": []}', 400, '"tasks" is a list'),
-        (b'{"tasks": [{}]}', 422, "no text 'label_config'"),
+        (b'{"tasks": [{}]}', 422, "'label_config' is missing, or no text"),
         (b'{"tasks": [{}], "label_config": "<View/>"}', 422, "no image is labeled"),
         (b'{"tasks": [' + b"{}," * 1000 + b'{}], "label_config": "<View/>"}', 413, "1000 are the most"),
     ],
