@@ -3,26 +3,31 @@
 Knows nothing of calls.
 """
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 import httpx
+
+from tessera.client.errors import NoAddress
 
 URL: Final = "http://127.0.0.1:8000"
 TIMEOUT_S: Final = 120.0
 _CONNECT_S = 10.0
 _KEPT_S = 60.0  # less than the server's TESSERA_KEEP_ALIVE_S: the client is the one who closes
 _CONNECTIONS = 100
+_PORTS = 2**16
+_BARE = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?(/.*)?")  # as people write localhost:8000
 
 
 def settings(url: str, key: str | None) -> dict[str, Any]:
-    """For httpx.Client and httpx.AsyncClient. Raises ValueError for an address that is none."""
+    """For httpx.Client and httpx.AsyncClient; an address without a scheme is http's. Raises NoAddress."""
     try:
-        where = httpx.URL(url)
+        where = httpx.URL(f"http://{url}" if isinstance(url, str) and _BARE.fullmatch(url) else url)
     except (httpx.InvalidURL, TypeError) as error:
-        raise ValueError(f"{url!r} is no address: {error}") from None
-    if where.scheme not in ("http", "https") or not where.host:
-        raise ValueError(f"{url!r} is no address; write it as {URL} or https://example.org/tessera")
+        raise NoAddress(f"{url!r} is no address: {error}") from None
+    if where.scheme not in ("http", "https") or not where.host or (where.port or 0) >= _PORTS:
+        raise NoAddress(f"{url!r} is no address; write it as {URL} or https://example.org/tessera")
     return {
         "base_url": where,
         "headers": {"user-agent": f"tessera/{_version()}", **({"x-api-key": key} if key else {})},

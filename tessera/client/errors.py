@@ -5,7 +5,7 @@ Knows nothing of how requests are sent.
 
 from typing import NamedTuple
 
-from models.errors import TesseraError
+from models.errors import TesseraError, UsageError
 
 
 class Problem(NamedTuple):
@@ -20,6 +20,10 @@ class Problem(NamedTuple):
 
 class ClientError(TesseraError):
     """The base of all below."""
+
+
+class NoAddress(UsageError, ValueError):
+    """What was given as a server's address is none."""
 
 
 class BadImage(ClientError):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,10 +28,12 @@ from tessera.client import (
     ImageOptions,
     ImageRefused,
     KeyRefused,
+    NoAddress,
     NotFound,
     OptionRefused,
     Refused,
     SegmentOptions,
+    connection,
 )
 from tests.service.answers import JPEG, PHOTO, PNG
 
@@ -195,8 +198,19 @@ def test_refusals_have_a_class_and_say_what_to_change(
 def test_a_key_is_sent(url: str) -> None:
     with Client(url) as stranger, pytest.raises(KeyRefused):
         stranger.clusters()
-    with pytest.raises(ValueError, match="no address"):
-        Client("localhost:8000")
+
+
+@pytest.mark.parametrize("written", ["localhost:8000", "[::1]:8000", "gpu/tessera"])
+def test_an_address_without_a_scheme_is_one_of_http(written: str) -> None:
+    assert connection.settings(written, None)["base_url"] == httpx.URL(f"http://{written}")
+
+
+@pytest.mark.parametrize(
+    "written", ["", "no place", "ftp://here", "localhost:port", "localhost:99999", "http:/localhost"]
+)
+def test_what_is_no_address_is_said(written: str) -> None:
+    with pytest.raises(NoAddress, match="no address"):
+        Client(written)
 
 
 def test_many_keep_their_order_and_one_bad_spoils_none(client: Client) -> None:

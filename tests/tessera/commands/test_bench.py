@@ -93,9 +93,15 @@ def test_every_jpeg_is_another_file_of_the_same_picture() -> None:
     assert np.std(decode(drawn[0]).image) > 10
 
 
-@pytest.mark.parametrize("arguments", [("--size", "big"), ("--option", "k"), ("--images", "/nowhere/at/all")])
-def test_wrong_usage_is_2(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
-    assert run(monkeypatch, *arguments) == 2
+@pytest.mark.parametrize(
+    "arguments", [("--size", "big"), ("--option", "k"), ("--images", "/nowhere/at/all"), ("--url", "no place")]
+)
+def test_wrong_usage_is_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    assert run(monkeypatch, *arguments, *(("--size", "8x8") if "--size" not in arguments else ())) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
 
 
 @pytest.mark.slow
