@@ -3,6 +3,7 @@
 Knows nothing of what is served, and keeps nothing open.
 """
 
+import errno
 import ipaddress
 import os
 import re
@@ -29,6 +30,10 @@ class Binding(NamedTuple):
     root_path: str = ""
 
 
+class PortTaken(TesseraError):
+    """Some program listens there already."""
+
+
 def is_loopback(host: str) -> bool:
     """Whether every address that `host` stands for is this machine's loopback. `` and `::` stand for all there are.
 
@@ -38,7 +43,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_free(host: str, port: int) -> None:
-    """Raises TesseraError when a server could not listen there: taken, not allowed, or no address of this machine."""
+    """Raises PortTaken, and TesseraError where it is not allowed, or no address of this machine."""
     for family, address in _resolved(host, port):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no reason
@@ -49,7 +54,8 @@ def check_free(host: str, port: int) -> None:
                 probe.listen(1)
             except OSError as error:
                 reason = os.strerror(error.errno or 0).lower()
-                raise TesseraError(f"cannot listen on {address[0]} port {port}: {reason}; choose another") from None
+                kind = PortTaken if error.errno == errno.EADDRINUSE else TesseraError
+                raise kind(f"cannot listen on {address[0]} port {port}: {reason}; choose another") from None
 
 
 def check_certificate(certfile: Path | None, keyfile: Path | None) -> None:

@@ -41,6 +41,8 @@ _NEEDED = (
 _TOLD = ("numpy", "pillow", "imagecodecs", "numba", "fastapi", "uvicorn", "onnx", "onnxruntime", "onnxruntime-gpu",
          "openvino", "torch")  # fmt: skip
 _GPU_S = 10.0
+_ANSWER_S = 2.0  # from who listens on the port
+_LIVE_BYTES = 64
 _LITTLE_BYTES = 2**30
 _MARKS = {"good": "✓", "absent": "·", "warning": "!", "bad": "✗"}
 
@@ -203,7 +205,10 @@ def _service(bundles: Sequence[Path], host: str, port: int) -> Iterator[Finding]
         yield Finding("settings", "bad", str(error))
         return
     yield _tried("state", lambda: _writable(settings.state), "set TESSERA_STATE to a folder that can be written")
-    yield _tried(f"port {port}", lambda: _free(binding.check_free, host, port), "tessera serve --port N")
+    try:
+        yield _tried(f"port {port}", lambda: _free(binding.check_free, host, port), "tessera serve --port N")
+    except binding.PortTaken:
+        yield _taken(host, port)
     installed = [f"{name} ({kind.versions})" for name, kind in kinds().items() if kind.versions and _offered(name)]
     if not installed:
         yield Finding("engines", "bad", "none is installed", _install("cpu"))
@@ -223,10 +228,14 @@ def _offered(engine: str) -> bool:
 
 
 def _tried(what: str, look: Callable[[], str], mend: str) -> Finding:
+    """What is looked at, or why it cannot be used. Raises PortTaken."""
     from models.errors import TesseraError
+    from service.api.binding import PortTaken
 
     try:
         return Finding(what, "good", look())
+    except PortTaken:
+        raise
     except (TesseraError, OSError) as error:
         return Finding(what, "bad", str(error), mend)
 
@@ -240,6 +249,27 @@ def _writable(state: Path) -> str:
 def _free(check: Callable[[str, int], None], host: str, port: int) -> str:
     check(host, port)
     return f"nobody listens on {host}"
+
+
+def _taken(host: str, port: int) -> Finding:
+    """Who listens there: a server of ours, which is well, or another program, beside which one serves elsewhere."""
+    import httpx
+
+    at = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    who = ""
+    for scheme in ("http", "https"):
+        try:
+            with httpx.Client(verify=False, trust_env=False, timeout=_ANSWER_S) as client:
+                where = httpx.URL(scheme=scheme, host=at, port=port, path="/livez")
+                with client.stream("GET", where) as answer:
+                    if answer.status_code == 200 and next(answer.iter_raw(_LIVE_BYTES), b"") == b'{"live":true}':
+                        said = f"a Tessera server answers on {at} already; another one takes --port"
+                        return Finding(f"port {port}", "good", said)
+                    who = who or ascii(answer.headers.get("server", ""))[1:61].rstrip("'")
+        except (httpx.HTTPError, httpx.InvalidURL):
+            continue
+    said = f"another program{f' ({who})' if who else ''} listens on {at}: a server wants another port"
+    return Finding(f"port {port}", "warning", said, "tessera serve --port N")
 
 
 def _named(engine: str, check: Callable[[], None]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tessera.commands import doctor
+from tests.tessera.client.scripted import scripted
 
 ROOT = Path(__file__).parents[3]
 
@@ -55,14 +56,37 @@ def test_what_stands_in_the_way_is_named_with_what_mends_it(
 ) -> None:
     monkeypatch.setenv("TESSERA_TRUST", str(tmp_path / "trust"))
     (tmp_path / "trust").write_text("0" * 64 + "  another\n")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        findings = found(monkeypatch, capsys, "--bundle", str(tiny_bundle), "--port", port)
-    assert findings[f"port {port}"]["state"] == "bad"
-    assert findings[f"port {port}"]["mend"] == "tessera serve --port N"
+    findings = found(monkeypatch, capsys, "--bundle", str(tiny_bundle), "--host", "192.0.2.1")
+    assert findings["port 8000"]["state"] == "bad"
     assert "is not in trust" in findings["bundle tiny"]["said"]
     monkeypatch.setenv("TESSERA_WORKRES", "3")
     assert "did you mean" in found(monkeypatch, capsys)["settings"]["said"]
+
+
+def test_a_port_of_a_server_of_ours_is_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_bundle: Path, url: str
+) -> None:
+    port = url.rpartition(":")[2]
+    findings = found(monkeypatch, capsys, "--bundle", str(tiny_bundle), "--port", port)
+    assert findings[f"port {port}"]["state"] == "good"
+    assert "a Tessera server answers on 127.0.0.1" in findings[f"port {port}"]["said"]
+    assert all(finding["state"] != "bad" for finding in findings.values())
+
+
+@pytest.mark.parametrize(
+    ("says", "name"),
+    [
+        (b"HTTP/1.1 200 OK\r\nserver: Shop/2\r\ncontent-length: 2\r\n\r\n{}", "(Shop/2)"),
+        (b"220 mail\r\n", "another program listens"),
+    ],
+)
+def test_a_port_of_another_program_is_a_warning(says: bytes, name: str) -> None:
+    with scripted([says, says]) as other:
+        port = int(other.url.rpartition(":")[2])
+        finding = doctor._taken("127.0.0.1", port)
+    assert (finding.state, finding.mend) == ("warning", "tessera serve --port N")
+    assert name in finding.said
+    assert doctor.serves([finding])
 
 
 def test_missing_extras_have_the_command_that_brings_them(
