@@ -3,6 +3,7 @@
 Knows nothing of servers: names that people gave to a served bundle are in the server's state, and not here.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from models.bundle import Bundle
 from models.errors import UsageError
 from models.files import write_atomically
 from models.terminal.progress import exit_code, say
+from service.settings import embedded
 from tessera.commands.contact_sheet import NEIGHBORS, contact_sheet
 
 _BAR = 20  # characters of the whole
@@ -53,7 +55,10 @@ def bundle_folder(path: Path) -> Path:
         return path
     if (path / "bundle" / "manifest.json").exists():
         return path / "bundle"
-    raise UsageError(f"{path} is no bundle, nor a run that holds one: name the folder with manifest.json")
+    raise UsageError(
+        f"{path} is no bundle, nor a run that holds one: name the folder with manifest.json,"
+        f" such as runs/photos/bundle of the run runs/photos, or the embedded one {os.path.relpath(embedded()[0])}"
+    )
 
 
 def _table(bundle: Bundle) -> Table:

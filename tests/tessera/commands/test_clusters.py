@@ -3,11 +3,13 @@
 import re
 import sys
 from html.parser import HTMLParser
+from os.path import relpath
 from pathlib import Path
 
 import pytest
 
 from models.bundle import Bundle
+from service.settings import embedded
 from tessera.commands import clusters
 from tessera.commands.contact_sheet import contact_sheet
 
@@ -58,7 +60,9 @@ def test_a_run_holds_its_bundle_and_other_folders_do_not(
     (tmp_path / "bundle").symlink_to(tiny_bundle)
     assert run(monkeypatch, str(tmp_path)) == 0
     assert run(monkeypatch, str(tmp_path / "nowhere")) == 2
-    assert "no bundle" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no bundle" in said
+    assert f"the embedded one {relpath(embedded()[0])}" in said
 
 
 def test_names_are_no_markup(tiny_bundle: Path) -> None:
