@@ -17,6 +17,7 @@ from models.io.paths import Paths, Skipped, natural
 # Hidden ones, what macOS packs, thumbnails of a Synology, what Windows keeps
 NOT_ENTERED = re.compile(r"\.|__|@eaDir$|\$RECYCLE\.BIN$|System Volume Information$", re.IGNORECASE)
 PLAN_PICTURE = "-plan.png"  # what the name of a run's folder is followed by, beside it
+_ANSWERS = (".tessera", "journal.jsonl")  # what lies in a folder of label maps, below it
 _OUTPUTS = (("run.json",), ("manifest.json", "encoder.onnx"))  # what lies in a run's folder, in a bundle's
 
 _ZARR = ("zarr.json", ".zgroup")
@@ -29,7 +30,7 @@ class Survey:
     files     of the suffixes asked for: folder by folder, each in natural order
     left_out  how many files have another suffix, by it in small letters; "" without one
     unusable  what has such a suffix and is no file, and folders that cannot be entered
-    outputs   folders of runs and bundles, which are not entered
+    outputs   folders of runs, bundles and answers, which are not entered
     stores    folders that are one picture each, in many files: Zarr
     """
 
@@ -70,7 +71,9 @@ class _Walker:
                 )
                 continue
             names = {entry.name for entry in inside}
-            if any(names.issuperset(output) for output in _OUTPUTS):
+            if any(names.issuperset(output) for output in _OUTPUTS) or (
+                where != folder and _holds_answers(where, names)
+            ):
                 self.outputs.append(Path(where))
                 continue
             if not names.isdisjoint(_ZARR):
@@ -106,7 +109,8 @@ def survey(folders: Sequence[Path], suffixes: Sequence[str] = SUFFIXES, *, witho
 
     without  folders that are not entered
 
-    The picture that a dry run leaves beside a run's folder is no data either.
+    The picture that a dry run leaves beside a run's folder is no data either. Label maps that a command made are data
+    where their own folder is named: as somebody's labels.
     """
     walker = _Walker(suffixes, without)
     found: dict[str, list[str]] = {str(folder): walker.walk(str(folder)) for folder in folders}
@@ -139,6 +143,10 @@ def _in_order(files: list[str], folder: str) -> list[str]:
 def _identity(folder: Path | str) -> tuple[int, int]:
     facts = os.stat(folder)
     return facts.st_dev, facts.st_ino
+
+
+def _holds_answers(folder: str, names: Collection[str]) -> bool:
+    return _ANSWERS[0] in names and os.path.isfile(os.path.join(folder, *_ANSWERS))
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -112,6 +112,14 @@ def test_runs_bundles_and_the_present_out_are_never_data(tmp_path: Path) -> None
     assert sorted(path.name for path in found.outputs) == ["run", "served"]
 
 
+def test_answers_are_data_only_where_their_own_folder_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "x.png", tmp_path / "labels" / "x.png", tmp_path / "labels" / ".tessera" / "journal.jsonl")
+    touch(tmp_path / "noted" / "y.png", tmp_path / "noted" / ".tessera" / "other")
+    assert names(tmp_path) == ["noted/y.png", "x.png"]
+    assert survey([tmp_path]).outputs == (tmp_path / "labels",)
+    assert names(tmp_path / "labels") == ["x.png"]
+
+
 def test_other_files_are_counted_by_suffix(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in ("1.png", "a.MP4", "b.mp4", "c.zip", "d.CR2", "e.txt", "README", "f.exr")))
     found = survey([tmp_path])
