@@ -3,6 +3,7 @@
 Knows nothing of pixels, of HTTP, of who asks.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ class Source:
     """An open one.
 
     items     the images, each by its name below the source, in natural order
-    unusable  what lies there and cannot be taken: its name, and why
+    unusable  what lies there and cannot be taken: its name, with a number behind one that is taken, and why
     left_out  files that are no images, by their names
     """
 
@@ -76,7 +77,14 @@ def open_bucket(url: str, *, files: int) -> Source:
 
 def _source(found: Found, prefix: str, close: Callable[[], None]) -> Source:
     items = [replace(item, name=_text(item.name)) for item in found.items]
-    unusable = [(_text(str(skipped.path).removeprefix(prefix)), skipped.reason) for skipped in found.unusable]
+    taken, alike, unusable = {item.name for item in items}, Counter[str](), []
+    for skipped in found.unusable:
+        name = own = _text(str(skipped.path).removeprefix(prefix))
+        while name in taken:
+            alike[own] += 1
+            name = f"{own} ({alike[own] + 1})"
+        taken.add(name)
+        unusable.append((name, skipped.reason))
     return Source(items, unusable, sum(found.left_out.values()), close)
 
 

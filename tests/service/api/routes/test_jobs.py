@@ -57,6 +57,21 @@ def test_a_bad_image_is_named_and_spoils_none(client: TestClient) -> None:
     assert len(result(client, job)) == 3
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_files_of_one_name_the_first_is_taken(client: TestClient) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, source in (("a.jpg", "a/2.jpg"), ("a.jpg", "a/1.png"), ("b.jpg", "a/2.jpg"), ("a.jpg", "a/2.jpg")):
+            archive.writestr(name, FILES[source])
+    found = settled(client, job := begun(client, buffer.getvalue()))
+    progress = found["progress"]
+    assert (progress["total"], progress["done"], progress["failed"]) == (4, 4, 2)
+    assert [failure["file"] for failure in found["failures"]] == ["a.jpg (2)", "a.jpg (3)"]
+    assert all("the first is taken" in failure["reason"] for failure in found["failures"])
+    answer = client.post("/segment?format=png", content=FILES["a/2.jpg"]).content
+    assert result(client, job) == {"a.png": answer, "b.png": answer}
+
+
 def test_a_zip_in_a_form_and_options_as_its_fields(client: TestClient) -> None:
     answer = client.post("/jobs?alpha=0.5", files={"file": ("photos.zip", ZIP)}, data={"format": "json", "k": "2"})
     assert answer.status_code == 202, answer.text
