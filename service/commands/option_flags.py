@@ -4,7 +4,7 @@ Knows nothing of what they mean.
 """
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
 import typer
@@ -41,6 +41,15 @@ def spelled_out(words: Sequence[str], model: type[BaseModel], without: Collectio
         ):
             spelled.append("true")
     return spelled
+
+
+def taken(model: type[BaseModel], given: Mapping[str, str | None]) -> list[str]:
+    """What the options take that were, or may have been, said alone: a word that was typed behind may be meant so."""
+    told = []
+    for name in (name for name, value in given.items() if value == "true" and _alone(model, name)):
+        words = ("true", "false") if (kind := model.model_fields[name].annotation) is bool else get_args(kind)
+        told.append(f"--{name.replace('_', '-')} takes {', '.join(words[:-1])} or {words[-1]}, and alone means true")
+    return told
 
 
 def _alone(model: type[BaseModel], name: str) -> tuple[str, ...]:

@@ -22,15 +22,15 @@ from rich.console import Console
 from models.errors import UsageError
 from models.lock import locked
 from models.terminal.progress import exit_code, say
-from service.commands.option_flags import option, parameters, spelled_out
+from service.commands.option_flags import option, parameters, spelled_out, taken
 from service.commands.segment_run import SegmentRun
-from service.errors import explain, nearest, printable, quoted
+from service.errors import BadOption, explain, nearest, printable, quoted
 from service.formats import registry
 from service.inference.options import Options, descriptions
-from service.offline import journal, sources
+from service.offline import journal, remote, sources
 from service.offline.engine import generous
 from service.offline.outputs import NOTES, Outputs
-from service.offline.runner import Todo, passes
+from service.offline.runner import Todo, check_formats, passes
 from service.offline.sources import Found
 from service.settings import Settings, check_bundles
 
@@ -61,7 +61,9 @@ def _command() -> Callable[..., None]:
     )
     formats = f"One or several of {', '.join(registry.offline_names())}, separated by commas."
     own = [
-        option("out", Path, inspect.Parameter.empty, help="The folder of the answers.", show_default=False),
+        option(
+            "out", str, inspect.Parameter.empty, metavar="PATH", help="The folder of the answers.", show_default=False
+        ),
         option("format", str, "png", help=formats),
         option("bundle", Path | None, None, help="The bundle's folder; else the default.", show_default=False),
         option("workers", int, 0, min=0, max=1024, help="Threads that decode and encode images; 0: one for each core."),
@@ -87,7 +89,7 @@ app.command()(_command())
 
 def _run(
     paths: list[str],
-    out: Path,
+    out: str,
     format: str,
     bundle: Path | None,
     workers: int,
@@ -97,13 +99,15 @@ def _run(
 ) -> None:
     console = Console(stderr=True)
     with exit_code(console):
-        options, formats = _options(given), _formats(format)
+        options, formats, folder = _options(given), _formats(format), _folder(out)
+        _check_formats(formats, options)
+        _check_words(paths, given)
         settings = _settings(bundle, workers, several=len(passes(formats, options)) > 1)
-        with sources.find(paths, without=[out]) as found:
-            _check_apart(out, found)
+        with sources.find(paths, without=[folder]) as found:
+            _check_apart(folder, found)
             _told(console, found)
-            outputs = Outputs(out, formats)
-            before = journal.known(out)
+            outputs = Outputs(folder, formats)
+            before = journal.known(folder, formats)
             stems = outputs.stems(found.items, before or {})
             todo = [Todo(item, stem) for item, stem in zip(found.items, stems, strict=True)]
             if dry_run:
@@ -111,7 +115,7 @@ def _run(
                 return
             if before is None and not overwrite:
                 _check_free(outputs, todo)
-            with locked(out / NOTES, doing="segments"):
+            with locked(folder / NOTES, doing="segments"):
                 run = SegmentRun(console, outputs, options, formats, settings, without=(*_ELSEWHERE, "timeout_ms"))
                 _on_a_loop(run.go(todo, overwrite=overwrite))
         if run.failed or found.unusable:
@@ -133,6 +137,28 @@ def _options(given: dict[str, str | None]) -> Options:
         return Options.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise UsageError(explain(error.errors(), descriptions(Options))) from None
+
+
+def _check_words(paths: Sequence[str], given: dict[str, str | None]) -> None:
+    """Raises UsageError for what stands for an image and may be the value of an option that can be said alone."""
+    for word in paths:
+        if word.isalnum() and not os.path.lexists(word) and (told := taken(Options, given)):
+            raise UsageError(f"{quoted(word, 200)} is not there, and no value of an option; {'; '.join(told)}")
+
+
+def _folder(out: str) -> Path:
+    if remote.is_url(out):
+        raise UsageError(
+            f"--out {quoted(out, 200)}: answers are written to folders of this machine; name one, and copy it"
+        )
+    return Path(out)
+
+
+def _check_formats(formats: Sequence[str], options: Options) -> None:
+    try:
+        check_formats(formats, options)
+    except BadOption as error:
+        raise UsageError(f"--format: {error}") from None
 
 
 def _formats(text: str) -> tuple[str, ...]:

@@ -144,8 +144,9 @@ class SegmentRun:
             self.failed += 1
             say(self._console, f"failed: {printable(ended.item.source)}: {ended.failed}")
         self._warned.update(ended.warnings)
-        rate = self._ended / max(1e-9, time.monotonic() - began)
-        bar.advance(note=f"{rate:.3g} images/s{f', {self.failed} failed' if self.failed else ''}")
+        done = self._ended - self.failed
+        pace = [f"{done / max(1e-9, time.monotonic() - began):.3g} images/s"] * (done > 0)
+        bar.advance(note=", ".join(pace + [f"{self.failed} failed"] * (self.failed > 0)))
 
     def _sum_up(self, total: int, seconds: float) -> None:
         for warning, count in self._warned.most_common():
@@ -155,7 +156,10 @@ class SegmentRun:
             return
         done, folder = self._ended - self.failed, self._outputs.folder
         failed = f"; {self.failed} failed, and will be tried again the next time" if self.failed else ""
-        pace = f"{span(seconds)}, {self._ended / max(1e-9, seconds):.3g} images/s"
+        if not done:
+            say(self._console, f"no image was segmented{failed}")
+            return
+        pace = f"{span(seconds)}, {done / max(1e-9, seconds):.3g} images/s"
         say(self._console, f"{done} images segmented in {pace}; they are in {folder}{failed}")
 
     def _how(self, what: str) -> str:

@@ -4,6 +4,7 @@ Knows nothing of how that is written: `models.io.geotiff` does.
 """
 
 from models.errors import UsageError
+from models.io import geodesy
 from models.io import geotiff as writer
 from models.io.georeference import Georeference
 from service.errors import BadOption
@@ -11,7 +12,11 @@ from service.formats.registry import renders
 from service.formats.result import SegmentationResult
 
 
-@renders("image/tiff", name="geotiff", georeference=True, offset=True)
+def _require() -> None:
+    geodesy.require("format geotiff")
+
+
+@renders("image/tiff", name="geotiff", georeference=True, offset=True, require=_require)
 def geotiff(result: SegmentationResult) -> bytes:
     """Cloud-optimized: one band of cluster ids with colors and names, in the source's coordinates."""
     labels, no_data, colors = result.stored

@@ -9,10 +9,11 @@ here and one row in FORMATS of tests/service/formats/test_registry.py: `format=t
 API description and the error texts know it then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, Literal, NamedTuple, TypeVar
 
-from service.errors import NotAcceptable
+from models.errors import UsageError
+from service.errors import BadOption, NotAcceptable
 from service.formats.result import SegmentationResult
 
 F = TypeVar("F", bound="Callable[[SegmentationResult], bytes]")
@@ -41,6 +42,7 @@ class Renderer(NamedTuple, Generic[T]):
     georeference  whether `result.georeference` is
     offset  whether its ids are those of `result.stored`, to which `id_offset` is added
     bytes_per_px  that it holds besides the labels, of a large image
+    require  raises UsageError where a library that it needs is missing
     """
 
     render: Callable[[SegmentationResult], T]
@@ -52,6 +54,7 @@ class Renderer(NamedTuple, Generic[T]):
     georeference: bool = False
     offset: bool = False
     bytes_per_px: int = 0
+    require: Callable[[], None] | None = None
 
 
 RENDERERS: list[Renderer[bytes]] = []
@@ -68,13 +71,14 @@ def renders(
     georeference: bool = False,
     offset: bool = False,
     bytes_per_px: int = 0,
+    require: Callable[[], None] | None = None,
     offline: bool = False,
 ) -> Callable[[F], F]:
     """Makes a function the renderer of a format.
 
     accept  whether `Accept: media_type` alone picks it; a type can be picked by one format only
     photo, margin, georeference  what it needs of the result, which is None elsewhere
-    offset, bytes_per_px  see Renderer
+    offset, bytes_per_px, require  see Renderer
     offline  only commands write it
 
     Raises ValueError at import when another function has the name and type, or the type's Accept.
@@ -84,7 +88,7 @@ def renders(
         for other in RENDERERS:
             if other.media_type == media_type and (other.name == name or (accept and other.accept)):
                 raise ValueError(f"{media_type} is already what {other.render.__name__}() renders as {other.name}")
-        needs = photo, margin, georeference, offset, bytes_per_px
+        needs = photo, margin, georeference, offset, bytes_per_px, require
         (OFFLINE if offline else RENDERERS).append(Renderer(function, name, media_type, accept, *needs))
         return function
 
@@ -104,6 +108,16 @@ def offline_names() -> tuple[str, ...]:
 def first(name: str) -> Renderer[bytes]:
     """The renderer of a format's first media type, of all that there are."""
     return next(renderer for renderer in (*RENDERERS, *OFFLINE) if renderer.name == name)
+
+
+def check(names: Iterable[str]) -> None:
+    """Raises BadOption for a format that cannot be written here."""
+    try:
+        for require in (first(name).require for name in names):
+            if require is not None:
+                require()
+    except UsageError as error:
+        raise BadOption(str(error)) from None
 
 
 def suffix(name: str) -> str:

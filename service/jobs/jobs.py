@@ -25,7 +25,7 @@ from service.jobs.store import Failure, JobStore, new_job
 from service.jobs.work import Work
 from service.jobs.zip_stream import Entry, ZipStream
 from service.metrics import Metrics
-from service.offline.runner import check
+from service.offline.runner import check, check_formats
 from service.repository.registry import Registry
 from service.roots import Roots, is_bucket
 from service.scheduling.background import spawn
@@ -138,7 +138,9 @@ class Jobs:
     def check(self, wanted: Wanted) -> str:
         """name@digest12 of the model that answers. Raises BadOption, NotFound, Busy."""
         served = self._registry.get(wanted.model or None)
-        check(parsed(wanted.options), served)
+        options = parsed(wanted.options)
+        check_formats(wanted.formats, options)
+        check(options, served)
         return served.bundle.ref
 
     async def check_room(self, owner: str, size: int | None) -> None:

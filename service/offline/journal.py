@@ -63,19 +63,22 @@ class Journal:
 
         overwrite  what was done there is done anew: the files that the journal knows are removed
 
-        Raises UsageError where another order was begun there.
+        Raises UsageError where answers of another order are there; one that made none gives way.
         """
         path = folder / NOTES / NAME
         head, records, whole = _read(path)
         if head is not None and overwrite:
             _remove(folder, head, records)
             head = None
+        difference = head and _difference(head, _plain(order))
+        if difference and _empty(records):
+            head = None
         if head is None:
             records = {}
             path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"journal": _VERSION, **_plain(order)}) + "\n"
             write_atomically(path, lambda file: file.write(text.encode()))
-        elif difference := _difference(head, _plain(order)):
+        elif difference:
             raise UsageError(
                 f"{folder} holds answers of another order: {difference}; name another --out, or give --overwrite to"
                 " have them made anew"
@@ -104,13 +107,22 @@ class Journal:
         os.close(self._file)
 
 
-def known(folder: Path) -> dict[str, str] | None:
+def known(folder: Path, formats: Sequence[str]) -> dict[str, str] | None:
     """Source → what its outputs are called, of a folder whose journal was begun; None: it was not.
+
+    None also for one without an answer, of other formats: none of theirs can be its own.
 
     Raises UsageError where it is damaged.
     """
     head, records, _ = _read(folder / NOTES / NAME)
-    return None if head is None else {source: record.stem for source, record in records.items()}
+    if head is None or (_empty(records) and sorted(head.get("formats", ())) != sorted(formats)):
+        return None
+    return {source: record.stem for source, record in records.items()}
+
+
+def _empty(records: Mapping[str, Record]) -> bool:
+    """Whether no image was answered."""
+    return all(record.failed is not None for record in records.values())
 
 
 def _plain(order: Order) -> dict[str, Any]:

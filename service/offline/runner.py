@@ -65,6 +65,11 @@ class Ended(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+def check_formats(formats: Sequence[str], options: Options) -> None:
+    """Raises BadOption for a format, or one packed into a zip, that cannot be written here."""
+    registry.check([*formats, *(options.render.formats if "zip" in formats else ())])
+
+
 def check(options: Options, served: Served) -> None:
     """Raises BadOption for what no image could be given by this model."""
     served.clusters.table(options.k)

@@ -17,6 +17,7 @@ import pytest
 from starlette.testclient import TestClient
 from typer.testing import CliRunner, Result
 
+from models.io import geodesy
 from models.io.encode import encode
 from models.lock import locked
 from service.commands import segment
@@ -135,6 +136,15 @@ def test_options_are_those_of_a_request(here: Path, client: TestClient) -> None:
         ("photos --out labels --k 4 --only 9", "only: no cluster 9"),
         ("photos --out labels --crf-iterations x", "crf_iterations: is no number"),
         ("nowhere --out labels", "'nowhere' is not there; name a file, a folder"),
+        (
+            "photos --crf maybe --out labels",
+            "'maybe' is not there, and no value of an option; --crf takes true, fast or",
+        ),
+        ("maybe --confidence --out labels", "--confidence takes true or false, and alone means true"),
+        (
+            "photos --out s3://bucket/labels",
+            "--out 's3://bucket/labels': answers are written to folders of this machine",
+        ),
         ("photos --out photos", "is, or holds, the images' folder"),
         ("photos --out .", "is, or holds, the images' folder"),
         ("photos/0/notes.txt --out labels --bundle photos", "manifest.json"),
@@ -150,6 +160,52 @@ def test_wrong_usage_is_said_and_ends_with_2(here: Path, line: str, sentence: st
     assert sentence in said(result)
     assert result.exit_code == (1 if "manifest" in sentence else 2), result.output
     assert not list((here / "labels").rglob("*.png"))
+    assert not (here / "s3:").exists()
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_anything_is(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(here / "photos", 2)
+    monkeypatch.setattr(geodesy, "here", lambda: False)
+    for line in ("--format png,geotiff", "--format zip --formats geotiff,json"):
+        result = typed(f"photos --out labels {line}")
+        assert result.exit_code == 2
+        assert said(result).count("format geotiff needs rasterio, which is not installed") == 1
+        assert not (here / "labels").exists()
+
+
+def test_answers_are_no_photos(here: Path) -> None:
+    photos(here / "photos", 2)
+    assert "2 images segmented" in said(typed("photos --out photos/labels"))
+    assert "2 images segmented" in said(typed("photos --out elsewhere --format json"))
+    assert "2 images segmented" in said(typed("photos/labels --out labels"))  # where they are asked for by name
+
+
+def test_where_nothing_was_done_no_pace_is_told_and_another_order_may_begin(here: Path) -> None:
+    (here / "photos").mkdir()
+    bad = here / "photos" / "bad.jpg"
+    bad.write_bytes(b"no image")
+    for line in ("", "--k 3"):
+        result = typed(f"photos --out labels {line}")
+        assert result.exit_code == 1
+        assert "no image was segmented; 1 failed" in said(result)
+        assert "images/s" not in said(result)
+    bad.write_bytes(encode(bands(), "jpeg"))
+    (here / "labels/bad.json").write_text("mine")
+    assert "was not written here before" in said(typed("photos --out labels --format json"))
+    assert "1 images segmented" in said(typed("photos --out labels --k 4"))
+    assert "k was 4, and is 3" in said(typed("photos --out labels --k 3"))
+
+
+def test_options_are_judged_before_what_lies_in_the_folder(here: Path) -> None:
+    photos(here / "photos", 1)
+    assert typed("photos --out labels").exit_code == 0
+    for line, sentence in (("--k 300", "k: should be less"), ("--k 4 --only 9", "only: no cluster 9")):
+        result = typed(f"photos --out labels --format json {line}")
+        assert result.exit_code == 2
+        assert sentence in said(result)
+        assert "another order" not in said(result)
 
 
 def test_other_options_in_the_same_folder_are_refused_and_overwritten_where_asked(here: Path) -> None:

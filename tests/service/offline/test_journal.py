@@ -102,7 +102,7 @@ def test_a_journal_that_names_files_elsewhere_has_none_of_them_removed(tmp_path:
 
 
 def test_a_damaged_journal_is_said_and_not_overwritten(tmp_path: Path) -> None:
-    assert journal.known(tmp_path) is None
+    assert journal.known(tmp_path, ["png"]) is None
     (tmp_path / NOTES).mkdir()
     for text in ("no journal\n", "", '{"journal": 99}\n'):
         (tmp_path / NOTES / NAME).write_text(text)

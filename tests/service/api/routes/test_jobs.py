@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from models.io import geodesy
 from models.io.encode import encode
 from service.api import middleware
 from service.jobs import runner, work
@@ -70,6 +71,15 @@ def test_of_two_files_of_one_name_the_first_is_taken(client: TestClient) -> None
     assert all("the first is taken" in failure["reason"] for failure in found["failures"])
     answer = client.post("/segment?format=png", content=FILES["a/2.jpg"]).content
     assert result(client, job) == {"a.png": answer, "b.png": answer}
+
+
+def test_a_format_that_cannot_be_written_is_no_job(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geodesy, "here", lambda: False)
+    before = client.get("/jobs").json()["jobs"]
+    for query in ("format=png,geotiff", "format=zip&formats=geotiff"):
+        said = problem(client.post(f"/jobs?{query}", content=ZIP), 422)
+        assert "format geotiff needs rasterio, which is not installed" in said
+    assert client.get("/jobs").json()["jobs"] == before
 
 
 def test_a_zip_in_a_form_and_options_as_its_fields(client: TestClient) -> None:
