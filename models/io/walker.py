@@ -71,9 +71,7 @@ class _Walker:
                 )
                 continue
             names = {entry.name for entry in inside}
-            if any(names.issuperset(output) for output in _OUTPUTS) or (
-                where != folder and _holds_answers(where, names)
-            ):
+            if any(names.issuperset(output) for output in _OUTPUTS) or (where != folder and holds_answers(where)):
                 self.outputs.append(Path(where))
                 continue
             if not names.isdisjoint(_ZARR):
@@ -135,6 +133,11 @@ def walk(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> Paths:
     return survey([folder], suffixes).files
 
 
+def holds_answers(folder: str) -> bool:
+    """Whether a command wrote label maps there."""
+    return os.path.isfile(os.path.join(folder, *_ANSWERS))
+
+
 def _in_order(files: list[str], folder: str) -> list[str]:
     start = len(folder.rstrip("/")) + 1
     return sorted(files, key=lambda file: (natural(file[start:]), file))
@@ -143,10 +146,6 @@ def _in_order(files: list[str], folder: str) -> list[str]:
 def _identity(folder: Path | str) -> tuple[int, int]:
     facts = os.stat(folder)
     return facts.st_dev, facts.st_ino
-
-
-def _holds_answers(folder: str, names: Collection[str]) -> bool:
-    return _ANSWERS[0] in names and os.path.isfile(os.path.join(folder, *_ANSWERS))
 
 
 def _is_below(path: str, folder: str) -> bool:

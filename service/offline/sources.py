@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from models.errors import UsageError
 from models.io import ome_zarr
 from models.io.decode import SUFFIXES
 from models.io.paths import Names, Skipped, natural
-from models.io.walker import survey
+from models.io.walker import holds_answers, survey
 from service.errors import quoted
 from service.offline import remote
 from service.offline.archive import Archive, Bounds
@@ -245,7 +246,10 @@ class Finder:
         self._items.append((root, Item(path, source, facts.st_size, stamp, self._disk, Path(source), store)))
 
     def _pattern(self, pattern: str) -> None:
-        """A pattern's files, named below the folder where its first sign of one stands; folders are searched."""
+        """A pattern's files, named below the folder where its first sign of one stands; folders are searched.
+
+        Answers that were written below that folder are passed over, as the walker does.
+        """
         parts = Path(pattern).parts
         fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         root = Path(*parts[:fixed]).absolute()
@@ -253,8 +257,11 @@ class Finder:
         matches = sorted(glob.glob(pattern, recursive=True), key=lambda match: (natural(match), match))
         if not matches:
             raise UsageError(f"{quoted(pattern, 200)} fits nothing that is there; {_WHAT}")
+        answers = cache(holds_answers)
         for match in matches:
             if os.path.realpath(match).startswith(barred) and barred:
+                continue
+            if any(answers(str(folder)) for folder in _between(root, Path(match).absolute())):
                 continue
             suffix = os.path.splitext(match)[1].lower()
             if os.path.isdir(match) and ome_zarr.is_zarr(Path(match)):
@@ -295,6 +302,11 @@ def find(words: Sequence[str], *, without: Collection[Path] = ()) -> Iterator[Fo
         yield finder.found()
     finally:
         finder.close()
+
+
+def _between(root: Path, path: Path) -> list[Path]:
+    """A path and the folders that it lies in, below a root."""
+    return [folder for folder in (path, *path.parents) if folder != root and folder.is_relative_to(root)]
 
 
 def _reason(error: OSError) -> str:

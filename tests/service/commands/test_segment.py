@@ -179,6 +179,8 @@ def test_answers_are_no_photos(here: Path) -> None:
     photos(here / "photos", 2)
     assert "2 images segmented" in said(typed("photos --out photos/labels"))
     assert "2 images segmented" in said(typed("photos --out elsewhere --format json"))
+    for number, pattern in enumerate(("photos/**/*.png", "photos/*", "photos/*/*/*.png photos/[0-9]")):
+        assert "2 images segmented" in said(typed(f"{pattern} --out by-pattern/{number}"))
     assert "2 images segmented" in said(typed("photos/labels --out labels"))  # where they are asked for by name
 
 
