@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from models.errors import TesseraError, UsageError
+from models.extras import brings
 from models.io.georeference import ControlPoint
 from models.types import Array
 
-EXTRA = "pip install 'tessera-segmentation[geo]'"
+EXTRA = brings("geo")
 WGS84 = "EPSG:4326"
 _ALONE = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR", "GDAL_PAM_ENABLED": "NO"}  # no files beside
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import NamedTuple
 
+from models.extras import brings
 from models.io.samples import ImageError, UnsupportedImage
 
 Test = Callable[[bytes], bool]
@@ -208,6 +209,6 @@ def kind_of(data: bytes) -> Kind:
     if extra := missing(kind.reader):
         raise UnsupportedImage(
             f"this is {kind.name}, which this server was installed without: install the extra"
-            f" `{extra}` (make serve EXTRAS={extra}, or pip install 'tessera-segmentation[{extra}]'), or send {OPENED}"
+            f" `{extra}` ({brings(extra)}), or send {OPENED}"
         )
     return kind

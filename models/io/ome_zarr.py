@@ -20,6 +20,7 @@ from uuid import uuid4
 import numpy as np
 
 from models.errors import UsageError
+from models.extras import brings
 from models.io import stretch
 from models.io.rows import Rolling, Rows
 from models.io.samples import Choice, ImageError, ImageTooLarge, Limits, NoSuchPart, Size, UnsupportedImage
@@ -340,7 +341,7 @@ def _zarr() -> Any:
     try:
         import zarr
     except ImportError:
-        raise UsageError("OME-Zarr needs zarr, the extra `zarr`: pip install 'tessera-segmentation[zarr]'") from None
+        raise UsageError(f"OME-Zarr needs zarr, which is not installed: {brings('zarr')}") from None
     return zarr
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from models import hardware
 from models.bundle import Bundle, BundleError
+from models.extras import brings
 from models.inference import Prediction
 from models.types import Array
 from service.engines.base import CpuEngine, EngineError, Kind, Ports, check, unreadable
@@ -92,7 +93,8 @@ def _open_bf16(bundle: Bundle, settings: Settings) -> OpenVino:
     return OpenVino(bundle, bundle.encoder_bytes(), settings, "openvino-bf16", "bf16")
 
 
+_EXTRA = f"the `openvino` extra ({brings('openvino')})"
 KINDS = [
-    Kind("openvino", True, ("openvino",), "the `openvino` extra", _open_f32),
-    Kind("openvino-bf16", False, ("openvino",), "the `openvino` extra", _open_bf16),
+    Kind("openvino", True, ("openvino",), _EXTRA, _open_f32),
+    Kind("openvino-bf16", False, ("openvino",), _EXTRA, _open_bf16),
 ]

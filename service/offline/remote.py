@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.errors import UsageError
+from models.extras import brings
 from service.errors import quoted
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
@@ -49,8 +50,7 @@ class Bucket:
             return cls(scheme, fsspec.filesystem(scheme))
         except ImportError as error:
             raise UsageError(
-                f"{scheme}:// needs a package that is not installed ({error.name or error}); pip install -e '.[remote]'"
-                " brings it"
+                f"{scheme}:// needs a package that is not installed ({error.name or error}): {brings('remote')}"
             ) from None
 
     def below(self, url: str) -> Iterator[RemoteFile]:

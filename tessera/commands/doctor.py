@@ -18,6 +18,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Literal
 
+from models.extras import brings
+
 ROOT = Path(__file__).resolve().parents[2]
 _DISTRIBUTION = "tessera-segmentation"
 _EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -96,7 +98,8 @@ def told(findings: Sequence[Finding]) -> str:
         if finding.mend and finding.state != "absent":
             lines.append(f"  {'':{width}}  → {finding.mend}")
     if absent := [finding for finding in findings if finding.state == "absent" and finding.mend]:
-        lines += ["", *(f"  {finding.mend:46}  {finding.said}" for finding in absent)]
+        width = max(len(finding.said) for finding in absent)
+        lines += ["", *(f"  {finding.said:{width}}  {finding.mend}" for finding in absent)]
     lines += ["", "serving works here" if serves(findings) else "serving does not work here: see ✗"]
     return "\n".join(lines)
 
@@ -106,7 +109,7 @@ def examine(bundles: Sequence[Path], host: str, port: int) -> Iterator[Finding]:
     yield from _installed()
     missing = [name for name in _NEEDED if util.find_spec(name) is None]
     if missing:
-        yield Finding("packages", "bad", f"not installed: {', '.join(missing)}", _install(""))
+        yield Finding("packages", "bad", f"not installed: {', '.join(missing)}", brings(""))
         return
     yield Finding("packages", "good", ", ".join(filter(None, map(_version, _TOLD))))
     yield from _extras()
@@ -128,22 +131,16 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _install(extra: str) -> str:
-    """What brings an extra here: from the checkout, where this is one."""
-    part = f"[{extra}]" if extra else ""
-    return f"pip install -e '.{part}'" if (ROOT / "pyproject.toml").exists() else f"pip install '{_DISTRIBUTION}{part}'"
-
-
 def _extras() -> Iterator[Finding]:
     for extra, (purpose, modules) in _EXTRAS.items():
         missing = [module for module in modules if util.find_spec(module) is None]
         if not missing:
             yield Finding(f"extra {extra}", "good", purpose)
         elif extra == "cpu":
-            yield Finding("extra cpu", "bad", f"{purpose}: onnxruntime is not installed", f"{_install('cpu')} or [gpu]")
+            yield Finding("extra cpu", "bad", f"{purpose}: onnxruntime is not installed", brings("cpu"))
         else:
             some = f" ({', '.join(missing)} missing)" if len(missing) < len(modules) else ""
-            yield Finding(f"extra {extra}", "absent", f"{purpose}{some}", _install(extra))
+            yield Finding(f"extra {extra}", "absent", f"{purpose}{some}", brings(extra))
 
 
 def _machine() -> Iterator[Finding]:
@@ -181,7 +178,7 @@ def _kernels() -> Iterator[Finding]:
         yield Finding("C kernels", "good", "compiled")
     else:
         said = "not compiled: numpy does their work, several times slower"
-        yield Finding("C kernels", "warning", said, f"install a C compiler, then {_install('')}")
+        yield Finding("C kernels", "warning", said, f"install a C compiler, then {_DISTRIBUTION} anew")
     if jit_cache.ready():
         yield Finding("CRF", "good", "compiled")
     else:
@@ -211,7 +208,7 @@ def _service(bundles: Sequence[Path], host: str, port: int) -> Iterator[Finding]
         yield _taken(host, port)
     installed = [f"{name} ({kind.versions})" for name, kind in kinds().items() if kind.versions and _offered(name)]
     if not installed:
-        yield Finding("engines", "bad", "none is installed", _install("cpu"))
+        yield Finding("engines", "bad", "none is installed", brings("cpu"))
         return
     yield Finding("engines", "good", ", ".join(installed))
     yield _tried("engine", lambda: _named(settings.engine, lambda: check_installed(settings)), "TESSERA_ENGINE=auto")

@@ -6,6 +6,7 @@ Knows nothing of folders.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from models.extras import pip
 from models.io import kinds
 
 _VIDEOS = ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .webm .wmv"
@@ -37,7 +38,7 @@ def sentences(counts: Mapping[str, int]) -> list[str]:
     left, said = Counter(counts), []
     for reader, ends in kinds.SUFFIXES_OF.items():
         if extra := kinds.missing(reader):
-            hint = f"install the extra `{extra}`, pip install 'tessera-segmentation[{extra}]'"
+            hint = f"install the extra `{extra}`, {pip(extra)}"
             name = reader.upper()
             said += _sentence(f"{name} picture", f"{name} pictures", _taken(left, ends), hint)
     for suffixes, one, several, hint in _KINDS:
