@@ -83,7 +83,7 @@ COMMANDS = {
         "tessera push runs/photos/bundle somebody/street --private",
     ),
     "mcp": Command(
-        "tessera.commands.mcp_server:main",
+        "tessera.commands.mcp:main",
         "three tools for assistants, over stdio: segment, clusters, similar",
         "tessera mcp --url http://127.0.0.1:8000 --allow photos",
     ),
@@ -93,9 +93,6 @@ COMMANDS = {
         "tessera completion bash >> ~/.bashrc",
     ),
 }
-
-
-_BRINGS = {"huggingface_hub": "hub", "mcp": "mcp"}  # packages that one command alone needs, and their extras
 
 
 def main() -> None:
@@ -125,17 +122,19 @@ def _main() -> None:
 
 def _run(name: str) -> None:
     from models.errors import TesseraError
+    from models.extras import brings
 
     module, function = COMMANDS[name].owner.split(":")
     gc.disable()  # importing leaves no garbage, and looking for it is a quarter of the time
     try:
         command = getattr(import_module(module), function)
     except ModuleNotFoundError as error:
-        extra = _BRINGS.get((error.name or "").partition(".")[0])
-        brings = f"pip install -e '.[{extra}]' brings it"
-        if extra is None:
-            brings = "pip install -e '.[training]' brings what training needs, '.[cpu]' or '.[gpu]' what serving needs"
-        print(f"tessera {name}: the package {error.name!r} is not installed here; {brings}", file=sys.stderr)
+        extra = "training" if module.startswith("training.") else "cpu"
+        absent = f"the package {error.name!r} is not installed here: {brings(extra)}"
+        if {"-h", "--help"} & set(sys.argv[2:]):
+            print(f"tessera {name}: {COMMANDS[name].line}\n\n  $ {COMMANDS[name].example}\n\n{absent}")
+            sys.exit(0)
+        print(f"tessera {name}: {absent}", file=sys.stderr)
         sys.exit(1)
     gc.freeze()
     gc.enable()

@@ -14,19 +14,12 @@ from typing import Annotated
 
 import httpx
 import typer
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from rich.console import Console
 
 from models.bundle import Bundle
 from models.bundle_files import MAX_BYTES, MAX_EXEMPLAR_BYTES, REQUIRED, BundleError, exemplar_of, shown
 from models.errors import TesseraError, UsageError
+from models.extras import brings
 from models.manifest import MAX_FILES
 from models.terminal.progress import exit_code, say
 from service.repository.trust import TrustList
@@ -77,6 +70,8 @@ def _pull(
     """
     console = Console(stderr=True)
     with exit_code(console), _told(repository):
+        from huggingface_hub import HfApi, snapshot_download
+
         out = out or Path("bundles") / repository.rpartition("/")[2]
         wanted = _wanted(digest)
         api = HfApi(endpoint=_endpoint(), token=token)
@@ -126,6 +121,8 @@ def _push(
     """
     console = Console(stderr=True)
     with exit_code(console), _told(repository):
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
         found = Bundle.load(bundle)
         api = HfApi(endpoint=_endpoint(), token=token)
         api.create_repo(repository, private=private or None, exist_ok=True)
@@ -209,7 +206,17 @@ def _trust(bundle: Bundle) -> str:
 
 @contextmanager
 def _told(repository: str) -> Iterator[None]:
-    """The Hub's errors as sentences."""
+    """The Hub's errors as sentences. Raises HubError where its package is not installed."""
+    try:
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ModuleNotFoundError as error:
+        raise HubError(f"the package {error.name!r} is not installed here: {brings('hub')}") from None
     try:
         yield
     except GatedRepoError:

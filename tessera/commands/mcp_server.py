@@ -1,10 +1,9 @@
-"""`tessera mcp`: three tools for assistants that speak the Model Context Protocol, over stdio (extra `mcp`).
+"""Three tools for assistants that speak the Model Context Protocol, over stdio (extra `mcp`): `tessera mcp`.
 
 They ask a server that runs: an assistant names files of this machine, and sees pictures and numbers. Files outside the
 folders that were allowed are not read. Knows nothing of how anything is segmented.
 """
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,31 +17,9 @@ from models import palette
 from models.io.encode import encode
 from models.preprocess import resize
 from tessera.client import Client, ClientError
-from tessera.client.connection import URL
 
 T = TypeVar("T")
 _SHOWN_PX = 1024  # of a picture's long side: what an assistant looks at
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        prog="tessera mcp",
-        description="Three tools for assistants over stdio: segment, clusters, similar. They ask a server that runs.",
-        epilog="$ tessera mcp --url http://127.0.0.1:8000 --allow ~/photos",
-    )
-    parser.add_argument("--url", default=URL, help="the server (default: %(default)s)")
-    parser.add_argument("--key", help="where the server wants one")
-    parser.add_argument(
-        "--allow",
-        action="append",
-        type=Path,
-        metavar="DIR",
-        help="folders whose images may be read; default: the current one",
-    )
-    given = parser.parse_args()
-    with Client(given.url, key=given.key) as client:
-        server(client, [folder.resolve() for folder in given.allow or [Path.cwd()]]).run()
 
 
 def server(client: Client, allowed: list[Path]) -> MCPServer:

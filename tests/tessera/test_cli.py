@@ -1,5 +1,6 @@
 """`tessera`: help without torch, the version, wrong usage, what a command raises."""
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from models.errors import TesseraError
+from models.extras import brings
 from tessera import cli
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,37 @@ def test_every_command_is_where_it_is_said_to_be() -> None:
     for command in cli.COMMANDS.values():
         module, function = command.owner.split(":")
         assert callable(getattr(import_module(module), function))
+
+
+@pytest.mark.parametrize(
+    ("absent", "name", "says"),
+    [
+        ("huggingface_hub", "pull", "--revision"),
+        ("huggingface_hub", "push", "--private"),
+        ("mcp", "mcp", "--allow DIR"),
+        ("torch", "train", "$ tessera train --data photos"),
+        ("torch", "recluster", "tessera-segmentation[training]"),
+    ],
+)
+def test_help_needs_no_extra(absent: str, name: str, says: str) -> None:
+    code = f"import sys; sys.modules[{absent!r}] = None; from tessera.cli import main; main()"
+    command = [sys.executable, "-c", code, name, "--help"]
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment)
+    assert says in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent", "extra"),
+    [(("pull", "somebody/street"), "huggingface_hub", "hub"), (("mcp", "--allow", "."), "mcp", "mcp")],
+)
+def test_what_a_command_lacks_is_said_when_it_runs(arguments: tuple[str, ...], absent: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{absent!r}] = None; from tessera.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"is not installed here: {brings(extra)}" in done.stderr
 
 
 def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
