@@ -118,7 +118,8 @@ def test_torchrun_trains_stops_and_goes_on_with_another_number_of_processes(tmp_
     begin = torchrun("--data", str(tmp_path / "photos"), "--out", str(out), "--method", "picie", *small)
     with subprocess.Popen(begin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT) as running:
         deadline = time.monotonic() + 120
-        while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        log = out / "metrics.jsonl"
+        while not (log.exists() and log.stat().st_size) and time.monotonic() < deadline:  # until steps are made
             time.sleep(0.2)
         running.send_signal(signal.SIGTERM)
         said = running.communicate(timeout=120)[0]
