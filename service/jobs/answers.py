@@ -22,6 +22,7 @@ from service.scheduling.fair_queue import BACKGROUND
 
 _TRIES = 4  # of one image, whose network fails
 _WAIT_S = 2.0  # at most, until it is asked again whether there is room, or another network
+_LATELY_S = 1.0  # who asked so lately asks again: what has begun then is what a request waits for
 _PATIENCE = 20  # times the server's limit for a request: a job's image waits behind all of them
 
 
@@ -29,6 +30,7 @@ class Answers:
     """What is made of every image of a job.
 
     model    name@digest12, looked up for each image: it may be swapped meanwhile
+    every    while requests come, an image's time is one of so many: it rests for the others
     stopped  whether to begin nothing more
 
     Raises BadOption for options that this version does not know.
@@ -43,10 +45,12 @@ class Answers:
         registry: Registry,
         runtime: Runtime,
         timeout_s: float,
+        every: int,
     ) -> None:
         self._options = parsed(options)
         self._passes = passes(formats, self._options)
         self._model, self._registry, self._runtime = model, registry, runtime
+        self._every, self._took_s = every, 0.0
         given_ms = self._options.timeout_ms
         self._limit_s = _PATIENCE * timeout_s if given_ms is None else given_ms / 1000
 
@@ -59,12 +63,16 @@ class Answers:
 
         Raises what `pipeline.segment` raises but Busy, and NotFound where the model is not served any more.
         """
+        if self._runtime.admission.asked_within(_LATELY_S):
+            await asyncio.sleep(min(_WAIT_S, self._took_s * (self._every - 1)))
         answers: dict[str, bytes] = {}
+        began = time.monotonic()
         for renderer in self._passes:
             found = await self._one(data, renderer, stopped)
             if found is None:
                 return None
             answers |= found
+        self._took_s = time.monotonic() - began
         return answers
 
     async def _one(

@@ -275,6 +275,7 @@ class Jobs:
             registry=self._registry,
             runtime=self._runtime,
             timeout_s=self._settings.timeout_s,
+            every=self._settings.job_every,
         )
 
     async def _shortage(self, job: Job) -> str | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Busy, TooMany
+from service.scheduling.fair_queue import BACKGROUND
 
 HIGH_WATER = 0.8  # of the bound; above it for FLOODED_S the service calls itself not ready
 FLOODED_S = 10.0
@@ -119,6 +120,7 @@ class Admission:
         self.bytes = 0
         self.working_bytes = 0
         self._high_since: float | None = None
+        self._asked = -math.inf
 
     @contextmanager
     def ticket(self, key: str = "") -> Iterator[Ticket]:
@@ -130,10 +132,17 @@ class Admission:
         """
         ticket = Ticket(self)
         self._enter(ticket, key)
+        awaited = key != BACKGROUND
+        self._asked = self._clock() if awaited else self._asked
         try:
             yield ticket
         finally:
             self._leave(ticket, key)
+            self._asked = self._clock() if awaited else self._asked
+
+    def asked_within(self, seconds: float) -> bool:
+        """Whether an image that somebody waits for came or left so lately."""
+        return self._clock() - self._asked < seconds
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[int], None]]:

@@ -6,6 +6,7 @@ import pytest
 
 from service.errors import Busy, TooMany
 from service.scheduling.admission import Admission
+from service.scheduling.fair_queue import BACKGROUND
 from tests.service.fakes import Clock
 
 
@@ -214,3 +215,16 @@ def test_a_slow_lone_image_does_not_set_the_pace() -> None:
         with runtime.ticket():
             clock.now += 0.1
         assert runtime.retry_after_s() == 4
+
+
+def test_who_asked_lately_is_known_and_jobs_ask_nothing() -> None:
+    now = 100.0
+    admission = Admission(max_images=4, max_mpx=10, max_bytes=1000, clock=lambda: now)
+    with admission.ticket(BACKGROUND):
+        assert not admission.asked_within(1.0)
+    with admission.ticket("ann"):
+        now = 105.0
+        assert not admission.asked_within(1.0)
+    assert admission.asked_within(1.0)
+    now = 106.0
+    assert not admission.asked_within(1.0)
