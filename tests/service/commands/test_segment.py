@@ -31,17 +31,16 @@ from tests.tiny import bands
 ROOT = Path(__file__).parents[3]
 STOP_AT = """
 import os, signal, sys
+from itertools import count
 from tessera.cli import main
 at, when, number = int(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
-replace, seen = os.replace, 0
-def counting(source, target):
-    global seen
-    mine = os.path.basename(os.path.dirname(source)) == "unfinished"
-    seen += mine
-    if mine and seen == at and when == "before":
+replace, numbers = os.replace, count(1)
+def counting(source, target):  # by several threads: each has a number of its own, and one of them sends the signal
+    mine = next(numbers) if os.path.basename(os.path.dirname(source)) == "unfinished" else None
+    if mine == at and when == "before":
         os.kill(os.getpid(), number)
     replace(source, target)
-    if mine and seen == at and when == "after":
+    if mine == at and when == "after":
         os.kill(os.getpid(), number)
 os.replace = counting
 main()
