@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from service.api.protocols.label_studio import clicks, labeling_config
 from service.api.protocols.label_studio.labeling_config import Control, LabelingConfig
 from service.api.protocols.parameters import options_of
-from service.errors import BadBody, BadOption, BodyTooLarge, quoted
+from service.errors import BadBody, BadOption, quoted
 from service.inference.options import Options
 
 _MOST_TASKS = 1000
@@ -70,13 +70,13 @@ class Asked:
 
 
 def read(data: bytes) -> Asked:
-    """A /predict's body. Raises BadBody, BadOption, BodyTooLarge."""
+    """A /predict's body. Raises BadBody, BadOption."""
     asked = document_of(data)
     tasks = asked.get("tasks")
     if not isinstance(tasks, list) or not tasks:
         raise BadBody('"tasks" is a list of at least one task')
     if len(tasks) > _MOST_TASKS:
-        raise BodyTooLarge(f"{len(tasks)} tasks in one request; {_MOST_TASKS} are the most")
+        raise BadOption(f"tasks: {len(tasks)} in one request; {_MOST_TASKS} are the most")
     data_of = [task.get("data") if isinstance(task, dict) else None for task in tasks]
     config = labeling_config.parse(text_at(asked, "label_config"))
     params = asked.get("params")

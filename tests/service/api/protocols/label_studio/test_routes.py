@@ -244,7 +244,7 @@ def test_a_click_that_means_nothing_is_refused(client: TestClient, context: Any,
         (b'{"tasks": []}', 400, '"tasks" is a list'),
         (b'{"tasks": [{}]}', 422, "'label_config' is missing, or no text"),
         (b'{"tasks": [{}], "label_config": "<View/>"}', 422, "no image is labeled"),
-        (b'{"tasks": [' + b"{}," * 1000 + b'{}], "label_config": "<View/>"}', 413, "1000 are the most"),
+        (b'{"tasks": [' + b"{}," * 1000 + b'{}], "label_config": "<View/>"}', 422, "1000 are the most"),
     ],
     ids=range(7),
 )
