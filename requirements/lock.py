@@ -47,6 +47,8 @@ LOCKS = {
     "remote": Lock(("remote",), like="dev"),
     "hub": Lock(("hub",), like="dev"),
     "mcp": Lock(("mcp",), like="dev"),
+    "ray": Lock(("ray",), like="dev"),
+    "otel": Lock(("otel",), like="dev"),
     "tools": Lock(),
 }
 

@@ -41,6 +41,7 @@ from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
 from service.engines import Engine
 from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, quoted
+from service.fleet.fleet import Fleet
 from service.inference import options
 from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
@@ -60,8 +61,12 @@ def create_app(
     settings: Settings | None = None,
     open_engine: Callable[[Bundle], Engine] | None = None,
     binding: Binding = Binding(),  # noqa: B008
+    fleet: Fleet | None = None,
 ) -> FastAPI:
-    """The application. `open_engine` puts another runtime under it, as tests do; `binding` says where it listens."""
+    """The application. `open_engine` puts another runtime under it, as tests do; `binding` says where it listens.
+
+    fleet  what reaches the other servers under its address; none: it is alone
+    """
     settings = settings or Settings.from_env(os.environ)
     metrics = Metrics()
     runtime = Runtime.of(settings, metrics)
@@ -70,6 +75,8 @@ def create_app(
     keys, proxies = ApiKeys(settings), TrustedProxies.from_settings(settings)
     jobs_here = Jobs(settings, metrics, registry, runtime)
     state = AppState(settings, metrics, registry, runtime, InFlight(settings.max_requests), keys, proxies, jobs_here)
+    if fleet is not None:
+        state.fleet = fleet
     served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))

@@ -4,12 +4,13 @@ Knows nothing of routes.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.api.auth import ApiKeys
 from service.api.client_address import TrustedProxies
 from service.api.middleware import InFlight
+from service.fleet.fleet import Fleet
 from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
 from service.metrics import Metrics
@@ -33,7 +34,10 @@ class Lifecycle(StrEnum):
 
 @dataclass
 class AppState:
-    """The parts of one server. `starting` loads the models, then compiles what the CRF lacks; it ends by itself."""
+    """The parts of one server. `starting` loads the models, then compiles what the CRF lacks; it ends by itself.
+
+    fleet  the servers under its address, of which it is one
+    """
 
     settings: Settings
     metrics: Metrics
@@ -43,6 +47,7 @@ class AppState:
     keys: ApiKeys
     proxies: TrustedProxies
     jobs: Jobs
+    fleet: Fleet = field(default_factory=Fleet)
     lifecycle: Lifecycle = Lifecycle.LOADING
     starting: asyncio.Task[None] | None = None
 

@@ -1,0 +1,1 @@
+"""Several servers that answer under one address: what they tell each other."""
