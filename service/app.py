@@ -37,11 +37,12 @@ from service.api.protocols.label_studio import routes as label_studio
 from service.api.protocols.label_studio.task_images import TaskImages
 from service.api.protocols.open_inference import routes as open_inference
 from service.api.routes import clusters, health, jobs, models, segment
+from service.api.scrape import Scrape
 from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
 from service.engines import Engine
 from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, quoted
-from service.fleet.fleet import Fleet
+from service.fleet.fleet import Call, Fleet
 from service.inference import options
 from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
@@ -77,6 +78,13 @@ def create_app(
     state = AppState(settings, metrics, registry, runtime, InFlight(settings.max_requests), keys, proxies, jobs_here)
     if fleet is not None:
         state.fleet = fleet
+    scrape = Scrape(state)
+
+    async def show_names(arguments: Call) -> Call:
+        await registry.refresh()
+        return {}
+
+    state.fleet.on("names", show_names)
     served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
@@ -94,7 +102,11 @@ def create_app(
         state.starting = spawn(_start(state), "the start")  # /livez answers meanwhile, /readyz says 503
         watching = spawn(watchdog.run(), "the watchdog")
         jobs_here.start()
+        await state.fleet.start()
+        scrape.start()
         yield
+        await state.fleet.close()
+        scrape.close()
         state.starting.cancel()
         await asyncio.gather(state.starting, return_exceptions=True)
         await jobs_here.close()
@@ -112,7 +124,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.tessera = state
+    app.state.tessera, app.state.scrape = state, scrape
     describe = app.openapi
     app.openapi = lru_cache(1)(lambda: openapi.secured(describe(), binding.root_path))  # type: ignore[method-assign]
     document = lru_cache(1)(lambda: json.dumps(app.openapi()).encode())

@@ -15,6 +15,7 @@ from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
 from service.metrics import Metrics
 from service.repository.registry import Registry
+from service.scheduling.background import spawn
 from service.settings import Settings
 
 
@@ -56,6 +57,11 @@ class AppState:
         self.lifecycle = Lifecycle.DRAINING
         self.in_flight.closed = True
         self.jobs.drain()
+
+    def tell_names(self) -> None:
+        """Other servers under the address show at once what changed here, and not only within a second."""
+        if len(self.fleet.members) > 1:
+            spawn(self.fleet.ask("names"), "telling others of a change")
 
     def not_ready(self) -> str | None:
         """Why a balancer should ask another server; None where it need not."""

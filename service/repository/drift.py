@@ -3,7 +3,7 @@
 Knows nothing of images, HTTP or Prometheus: counts of pixels by cluster go in, one number comes out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 import numpy as np
@@ -43,9 +43,19 @@ class Drift:
             self.images += 1
             self._served += (pixels / total - self._served) / min(self.images, self._window)
 
-    def distance(self) -> float | None:
-        """Total variation, 0 (same shares) to 1 (nothing in common); None before `least` images."""
+    def seen(self) -> tuple[int, list[float]]:
+        """How many of the latest images count, and their mean shares [K]."""
         with self._lock:
-            if self.images < self._least:
-                return None
-            return float(np.abs(self._served - self._trained).sum() / 2)
+            return min(self.images, self._window), [float(share) for share in self._served]
+
+    def distance(self, elsewhere: Iterable[tuple[int, Sequence[float]]] = ()) -> float | None:
+        """Total variation, 0 (same shares) to 1 (nothing in common); None before `least` images.
+
+        elsewhere  what other servers of the same network have `seen`: each counts by its images
+        """
+        found = [self.seen(), *elsewhere]
+        images = sum(count for count, _ in found)
+        if images < self._least:
+            return None
+        served = sum(count * np.asarray(shares) for count, shares in found) / images
+        return float(np.abs(served - self._trained).sum() / 2)

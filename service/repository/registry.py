@@ -7,7 +7,7 @@ declares; until then whatever it replaces goes on, and a bundle that fails chang
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ log = logging.getLogger("tessera")
 
 _SHARE_S = 1.0  # until a change made by another server shows in every answer
 _FIRST_LOOK_S = 5.0
+Drifts = Mapping[str, tuple[int, Sequence[float]]]  # as JSON has them
 
 
 class NoBundle(TesseraError):
@@ -184,13 +185,26 @@ class Registry:
             await asyncio.gather(self._sharing, return_exceptions=True)
         self._changes.close()
 
-    def show(self) -> None:
-        """Bring `tessera_model_info` and the drift up to date: a provider can change while it runs."""
+    async def refresh(self) -> None:
+        """Show what other servers on the state folder changed."""
+        for served in list(self.served):
+            await served.clusters.refresh()
+
+    def drifts(self) -> Drifts:
+        """What the drift of each model served here is made of, by its ref."""
+        return {served.bundle.ref: served.drift.seen() for served in self.served}
+
+    def show(self, elsewhere: Sequence[Drifts] = ()) -> None:
+        """Bring `tessera_model_info` and the drift up to date: a provider can change while it runs.
+
+        elsewhere  the `drifts` of other servers under the same address
+        """
         self._metrics.model.clear()
         self._drift.clear()
         for served in reversed(self.served):  # of two with one name, the one that the name finds is the last word
             self._metrics.model.labels(served.name, served.bundle.digest[:12], served.engine.provider).set(1)
-            if (distance := served.drift.distance()) is not None:
+            others = [drifts[served.bundle.ref] for drifts in elsewhere if served.bundle.ref in drifts]
+            if (distance := served.drift.distance(others)) is not None:
                 self._drift.labels(served.name).set(distance)
 
     async def _share(self) -> None:
@@ -203,8 +217,7 @@ class Registry:
                 if not self._changes.writable:
                     with suppress(NotKept):
                         await self._changes.probe()
-                for served in list(self.served):
-                    await served.clusters.refresh()
+                await self.refresh()
             except Exception:
                 log.exception("changes made by other servers cannot be looked at")
 

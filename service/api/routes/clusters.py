@@ -92,6 +92,7 @@ async def change_cluster(id: int, request: Request, query: Annotated[options.Mod
 
     after = _describe(request, served, await served.clusters.patch(id, change, unchanged), id, None)
     _log_change(request, caller, before[0], after, change.model_fields_set)
+    state_of(request).tell_names()
     return conditional.changed(after)
 
 

@@ -46,6 +46,5 @@ async def healthz(request: Request) -> responses.Health:
 
 @router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse, responses=openapi.responses())
 async def metrics(request: Request) -> Response:
-    state = state_of(request)
-    state.registry.show()
-    return Response(state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    text = await request.app.state.scrape.text()
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

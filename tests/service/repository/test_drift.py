@@ -57,3 +57,12 @@ def test_many_threads_lose_no_image() -> None:
         list(pool.map(lambda i: drift.add(np.eye(4, dtype=np.int64)[i % 4]), range(4000)))
     assert drift.images == 4000
     assert drift.distance() == pytest.approx(0, abs=1e-9)
+
+
+def test_several_servers_are_as_one_that_saw_all() -> None:
+    one, two, all_ = (Drift([0.5, 0.25, 0.25], window=1000, least=60) for _ in range(3))
+    for server, image in [(one, counts(9, 1, 0))] * 40 + [(two, counts(0, 1, 1))] * 30:
+        server.add(image)
+        all_.add(image)
+    assert one.distance() is None
+    assert two.distance([one.seen()]) == pytest.approx(one.distance([two.seen()])) == pytest.approx(all_.distance())
