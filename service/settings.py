@@ -4,6 +4,7 @@ Knows nothing of what the values are used for.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,8 @@ _BYTES = 2**50
 EngineName = Literal["auto", "onnxruntime", "onnxruntime-int8", "openvino", "openvino-bf16", "cuda", "tensorrt"]
 CRFName = Literal["dense", "pydensecrf"]
 PRETRAINED = Path(__file__).parents[1] / "models" / "pretrained"
+# What Kubernetes tells a container of a Service that is named tessera or tessera-…: TESSERA_PORT and the like.
+_SERVICE_LINK = re.compile(r"(.+_)?(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 
 
 class SettingsError(UsageError):
@@ -161,7 +164,10 @@ class Settings(BaseModel):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
         """The settings in `environ`. Raises SettingsError, naming the variable and what it takes."""
-        given = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and v}
+        ours = {k[len(PREFIX) :]: v for k, v in environ.items() if k.startswith(PREFIX) and v}
+        if "KUBERNETES_SERVICE_HOST" in environ:
+            ours = {name: value for name, value in ours.items() if not _SERVICE_LINK.fullmatch(name)}
+        given = {name.lower(): value for name, value in ours.items()}
         for name in given:
             if name not in cls.model_fields:
                 known = [PREFIX + field.upper() for field in cls.model_fields]

@@ -1,4 +1,7 @@
-"""What the ways to deploy say: compose against its specification, systemd, Kubernetes; who may come in; hashes."""
+"""What the ways to deploy say: compose against its specification, systemd; who may come in; hashes.
+
+Kubernetes has its own: test_kubernetes.py.
+"""
 
 import configparser
 import json
@@ -82,11 +85,9 @@ def test_make_serve_is_open_where_that_is_said(given: list[str], passed: bool) -
 
 def test_whoever_stops_the_server_waits_longer_than_it_drains() -> None:
     unit = service_unit()
-    (deployment,) = (part for part in kubernetes() if part["kind"] == "Deployment")
     graces = (
         int(str(services("docker-compose.yml")["tessera"]["stop_grace_period"]).removesuffix("s")),
         int(unit["Service"]["TimeoutStopSec"]),
-        deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"],
     )
     assert all(grace >= DRAIN_S + 4 for grace in graces)
 
@@ -104,32 +105,11 @@ def test_systemd_restarts_as_the_supervisor_does_and_no_wrong_setting() -> None:
         assert not name.startswith("TESSERA_") or name.removeprefix("TESSERA_").lower() in Settings.model_fields
 
 
-def test_kubernetes_asks_the_right_probes_of_the_right_port() -> None:
-    parts = {part["kind"]: part for part in kubernetes()}
-    spec = parts["Deployment"]["spec"]["template"]["spec"]
-    (container,) = spec["containers"]
-    (port,) = container["ports"]
-    assert str(port["containerPort"]) in (ROOT / "Dockerfile").read_text().split('CMD ["serve"')[1]
-    probes = {name: container[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
-    assert [probe["path"] for probe in probes.values()] == ["/readyz", "/readyz", "/livez"]
-    assert {probe["port"] for probe in probes.values()} == {port["name"]}
-    assert parts["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
-    assert parts["Service"]["spec"]["selector"] == parts["Deployment"]["spec"]["selector"]["matchLabels"]
-    claims = {volume["name"]: volume.get("persistentVolumeClaim") for volume in spec["volumes"]}
-    assert claims["state"] == {"claimName": parts["PersistentVolumeClaim"]["metadata"]["name"]}
-    assert {mount["name"] for mount in container["volumeMounts"]} == set(claims)
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-
-
 def service_unit() -> configparser.ConfigParser:
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     assert unit.read(ROOT / "deploy" / "tessera.service")
     return unit
-
-
-def kubernetes() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text()))
 
 
 def assert_by_hash(lines: list[str]) -> None:

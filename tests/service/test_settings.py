@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service import settings
 from service.settings import Settings, SettingsError, embedded
 
 
@@ -35,6 +36,25 @@ def test_values() -> None:
     assert settings.bundles == (Path("a/one"), Path("b/two"))
     assert (settings.max_mpx, settings.engine, settings.state) == (20.0, "onnxruntime", Path("s"))
     assert Settings.from_env({"XDG_STATE_HOME": "/x"}).state == Path("/x/tessera")
+
+
+def test_what_kubernetes_says_of_a_service_named_tessera_is_no_setting() -> None:
+    links = {
+        "TESSERA_SERVICE_HOST": "10.0.0.7",
+        "TESSERA_SERVICE_PORT_HTTP": "80",
+        "TESSERA_PORT": "tcp://10.0.0.7:80",
+        "TESSERA_PORT_80_TCP_ADDR": "10.0.0.7",
+        "TESSERA_PREDICTOR_PORT_80_TCP": "tcp://10.0.0.8:80",
+    }
+    inside = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    assert Settings.from_env({**links, **inside, "HOME": "/"}) == Settings.from_env({"HOME": "/"})
+    for link in links:
+        with pytest.raises(SettingsError, match=link):
+            Settings.from_env({link: links[link]})
+    with pytest.raises(SettingsError, match="TESSERA_PORTS"):
+        Settings.from_env({**inside, "TESSERA_PORTS": "80"})
+    for name in Settings.model_fields:  # no setting may ever be taken for one
+        assert not settings._SERVICE_LINK.fullmatch(name.upper())
 
 
 @pytest.mark.parametrize(
