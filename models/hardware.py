@@ -22,13 +22,21 @@ _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")
 _MEMORY = Path("/proc/meminfo")
 _DONTNEED = 4  # MADV_DONTNEED
+_share = math.inf
 
 
 def cores() -> int:
-    """Processors this process may use: its affinity, cut by the quota of its control group and of those around it."""
+    """Processors this process may use: its affinity, cut by the quota of its control group and of those around it, and
+    by its share."""
     affinity = getattr(os, "sched_getaffinity", None)
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, math.ceil(min([allowed, *map(_quota, _control_groups("cpu"))])))
+    return max(1, math.ceil(min([allowed, _share, *map(_quota, _control_groups("cpu"))])))
+
+
+def share_cores(count: float) -> None:
+    """From now on this process takes so many processors at most: it has neighbors, and the system holds nobody back."""
+    global _share
+    _share = count
 
 
 def _control_groups(controller: str) -> Iterator[Path]:

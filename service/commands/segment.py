@@ -23,6 +23,7 @@ from models.errors import UsageError
 from models.lock import locked
 from models.terminal.progress import exit_code, say
 from service.commands.option_flags import option, parameters, spelled_out, taken
+from service.commands.segment_place import place_of
 from service.commands.segment_run import SegmentRun
 from service.errors import BadOption, explain, nearest, printable, quoted
 from service.formats import registry
@@ -32,10 +33,12 @@ from service.offline.engine import generous
 from service.offline.outputs import NOTES, Outputs
 from service.offline.runner import Todo, check_formats, passes
 from service.offline.sources import Found
+from service.offline.work import Work
 from service.settings import Settings, check_bundles
 
 _ELSEWHERE = ("model", "format", "priority")  # --bundle, --format of several; nobody else waits
 _FEW = 5
+_WORKERS = "Threads that decode and encode images; 0: one for each core. With --engine ray: engines, as N or MIN-MAX."
 
 app = typer.Typer(add_completion=False, help="Images to label maps, without a server.")
 
@@ -66,7 +69,12 @@ def _command() -> Callable[..., None]:
         ),
         option("format", str, "png", help=formats),
         option("bundle", Path | None, None, help="The bundle's folder; else the default.", show_default=False),
-        option("workers", int, 0, min=0, max=1024, help="Threads that decode and encode images; 0: one for each core."),
+        option("workers", str, "0", metavar="N", help=_WORKERS),
+        option(
+            "engine", str, "local", metavar="[local|ray]", help="ray: workers on a cluster, or on all of this machine."
+        ),
+        option("ray_address", str | None, None, help="Of a Ray cluster: auto or HOST:PORT; else one is started here."),
+        option("gpus", float, 0.0, min=0, max=64, help="With --engine ray: GPUs of each worker, such as 0.25."),
         option("overwrite", bool, False, help="Begin anew where answers of other options, or other files, are."),
         option("dry_run", bool, False, help="List the images and what would be written, and end."),
     ]
@@ -92,7 +100,10 @@ def _run(
     out: str,
     format: str,
     bundle: Path | None,
-    workers: int,
+    workers: str,
+    engine: str,
+    ray_address: str | None,
+    gpus: float,
     overwrite: bool,
     dry_run: bool,
     **given: str | None,
@@ -102,7 +113,8 @@ def _run(
         options, formats, folder = _options(given), _formats(format), _folder(out)
         _check_formats(formats, options)
         _check_words(paths, given)
-        settings = _settings(bundle, workers, several=len(passes(formats, options)) > 1)
+        place = place_of(engine, workers, ray_address, gpus)
+        settings = place.settings(_settings(bundle, several=len(passes(formats, options)) > 1))
         with sources.find(paths, without=[folder]) as found:
             _check_apart(folder, found)
             _told(console, found)
@@ -116,8 +128,10 @@ def _run(
             if before is None and not overwrite:
                 _check_free(outputs, todo)
             with locked(folder / NOTES, doing="segments"):
-                run = SegmentRun(console, outputs, options, formats, settings, without=(*_ELSEWHERE, "timeout_ms"))
-                _on_a_loop(run.go(todo, overwrite=overwrite))
+                work = Work(options, formats, settings, outputs)
+                with place.executor(lambda text: say(console, text)) as executor:
+                    run = SegmentRun(console, work, executor, without=(*_ELSEWHERE, "timeout_ms"))
+                    _on_a_loop(run.go(todo, overwrite=overwrite))
         if run.failed or found.unusable:
             raise typer.Exit(1)
 
@@ -173,15 +187,13 @@ def _formats(text: str) -> tuple[str, ...]:
     return formats
 
 
-def _settings(bundle: Path | None, workers: int, *, several: bool) -> Settings:
+def _settings(bundle: Path | None, *, several: bool) -> Settings:
     """The environment's, with what was typed; one bundle.
 
     several  whether an image passes the network more than once, which its cache then spares
     """
     settings = Settings.from_env(os.environ)
     changes: dict[str, Any] = {"bundles": settings.bundles[:1] if bundle is None else (bundle,)}
-    if workers:
-        changes["workers"] = workers
     if not several and "cache_bytes" not in settings.model_fields_set:
         changes["cache_bytes"] = 0
     settings = generous(settings.model_copy(update=changes))

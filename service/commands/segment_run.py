@@ -12,19 +12,14 @@ from contextlib import suppress
 
 from rich.console import Console
 
-from models import hardware
 from models.errors import TesseraError, UsageError
 from models.terminal import command_line
 from models.terminal.progress import Progress, say, span
 from service.errors import BadOption, printable
-from service.inference.options import Options
-from service.offline.engine import Running, running
 from service.offline.journal import Journal, Order
-from service.offline.outputs import DiskFull, Outputs
-from service.offline.runner import Ended, Runner, Todo, check
-from service.repository.served_model import Served
-from service.scheduling.background import spawn
-from service.settings import Settings
+from service.offline.outputs import DiskFull
+from service.offline.runner import Ended, Part, Todo, check
+from service.offline.work import Executor, Listener, Model, Work
 
 
 class Interrupted(TesseraError):
@@ -36,28 +31,19 @@ class Interrupted(TesseraError):
 class SegmentRun:
     """Made once a run.
 
-    without  options that do not tell one run from another
+    executor  who does the work
+    without   options that do not tell one run from another
 
-    failed   images that failed so far
+    failed    images that failed so far
     """
 
-    def __init__(
-        self,
-        console: Console,
-        outputs: Outputs,
-        options: Options,
-        formats: tuple[str, ...],
-        settings: Settings,
-        *,
-        without: Collection[str],
-    ) -> None:
-        self._console, self._outputs, self._settings = console, outputs, settings
-        self._options, self._formats, self._without = options, formats, set(without)
+    def __init__(self, console: Console, work: Work, executor: Executor, *, without: Collection[str]) -> None:
+        self._console, self._work, self._executor, self._without = console, work, executor, set(without)
+        self._outputs = work.outputs
         self.failed = 0
-        self._ended, self._left = 0, 0
+        self._ended, self._left, self._began = 0, 0, time.monotonic()
         self._warned = Counter[str]()
         self._stopped = False
-        self._runner: Runner | None = None
 
     async def go(self, todo: Sequence[Todo], *, overwrite: bool) -> None:
         """All that is not done yet. Raises Interrupted, DiskFull, UsageError, and what an engine's start raises."""
@@ -67,10 +53,9 @@ class SegmentRun:
             with suppress(NotImplementedError):
                 loop.add_signal_handler(number, self._stop, task)
         try:
-            async with running(self._settings) as engine:
-                with engine.registry.use(None) as served:
-                    await self._compiled(engine, served)
-                    await self._all(engine, served, todo, overwrite=overwrite)
+            model = await Model.of(self._work.settings)
+            check(self._work.options, model.clusters)
+            await self._all(model, todo, overwrite=overwrite)
         except BadOption as error:
             raise UsageError(str(error)) from None
         except asyncio.CancelledError:
@@ -80,75 +65,56 @@ class SegmentRun:
         if self._stopped and self._ended < self._left:
             raise Interrupted(self._how("stopped"))
 
-    async def _all(self, engine: Running, served: Served, todo: Sequence[Todo], *, overwrite: bool) -> None:
-        check(self._options, served)
-        told = self._options.model_dump(mode="json", exclude=self._without, exclude_defaults=True)
-        order = Order(served.bundle.ref, served.bundle.digest, self._formats, told)
+    async def _all(self, model: Model, todo: Sequence[Todo], *, overwrite: bool) -> None:
+        told = self._work.options.model_dump(mode="json", exclude=self._without, exclude_defaults=True)
+        order = Order(model.bundle.ref, model.bundle.digest, self._work.formats, told)
         journal = Journal.begin(self._outputs.folder, order, overwrite=overwrite)
         try:
             self._outputs.begin()
-            left = [
-                one
-                for one in todo
-                if not journal.is_done(one.item, self._outputs.files(one.stem, store=one.item.store))
-            ]
+            left = [one for one in todo if not journal.is_done(one.item, one.files(self._outputs))]
             self._left = len(left)
             if left and len(left) < len(todo):
                 say(self._console, f"{len(todo) - len(left)} of {len(todo)} images are done already")
-            began = time.monotonic()
             with Progress(self._console, "segmenting", len(todo), done=len(todo) - len(left)) as bar:
-                self._runner = Runner(
-                    self._options,
-                    self._formats,
-                    runtime=engine.runtime,
-                    served=served,
-                    outputs=self._outputs,
-                    journal=journal,
-                    at_once=2 * (self._settings.workers or hardware.cores()) + 2,
-                    timeout_s=self._settings.timeout_s,
-                    on_end=lambda ended: self._tell(ended, bar, began),
-                    on_part=lambda part: bar.advance(
-                        0, f"{printable(part.item.name)}: window {part.done} of {part.total}"
-                    ),
-                )
-                if not self._stopped:
-                    await self._runner.run(left)
+
+                def ended(one: Ended) -> None:
+                    journal.note(one.item, one.todo.stem, one.failed, one.warnings)
+                    self._tell(one, bar)
+
+                def part(one: Part) -> None:
+                    bar.advance(0, f"{printable(one.item.name)}: window {one.done} of {one.total}")
+
+                if left and not self._stopped:
+                    await self._executor.run(self._work, model, left, Listener(self._begin, ended, part))
         finally:
             journal.close()
             self._outputs.end()
-        self._sum_up(len(todo), time.monotonic() - began)
+        self._sum_up(len(todo))
 
-    async def _compiled(self, engine: Running, served: Served) -> None:
-        """Waits until the dense CRF is compiled, where an install has it not yet."""
-        warmup = engine.runtime.warmup
-        if self._options.refine != "dense":
-            return
-        warmup.look()
-        if warmup.note:
-            say(self._console, "the CRF is being compiled, once on this machine: mostly 10 to 20 s")
-            spawn(warmup.run([served.clusters.count]), "the compilation of the CRF")
-            await warmup.wait()
+    def _begin(self) -> None:
+        """The clock of the pace runs."""
+        self._began = time.monotonic()
 
     def _stop(self, task: "asyncio.Task[None]") -> None:
-        """A signal: what is under way is finished; a second one drops that, too."""
-        if self._stopped or self._runner is None:
+        """A signal: what is under way is finished, where it can be; a second one drops that, too."""
+        under_way = "" if self._stopped else self._executor.stop()
+        if not under_way:
             task.cancel()
             return
         self._stopped = True
-        self._runner.stop()
-        say(self._console, "stopping: what is under way is finished; Ctrl-C once more drops it")
+        say(self._console, f"stopping: {under_way}")
 
-    def _tell(self, ended: Ended, bar: Progress, began: float) -> None:
+    def _tell(self, ended: Ended, bar: Progress) -> None:
         self._ended += 1
         if ended.failed is not None:
             self.failed += 1
             say(self._console, f"failed: {printable(ended.item.source)}: {ended.failed}")
         self._warned.update(ended.warnings)
         done = self._ended - self.failed
-        pace = [f"{done / max(1e-9, time.monotonic() - began):.3g} images/s"] * (done > 0)
+        pace = [f"{done / max(1e-9, time.monotonic() - self._began):.3g} images/s"] * (done > 0)
         bar.advance(note=", ".join(pace + [f"{self.failed} failed"] * (self.failed > 0)))
 
-    def _sum_up(self, total: int, seconds: float) -> None:
+    def _sum_up(self, total: int) -> None:
         for warning, count in self._warned.most_common():
             say(self._console, f"{count} images: {warning}")
         if not self._left:
@@ -159,6 +125,7 @@ class SegmentRun:
         if not done:
             say(self._console, f"no image was segmented{failed}")
             return
+        seconds = time.monotonic() - self._began
         pace = f"{span(seconds)}, {done / max(1e-9, seconds):.3g} images/s"
         say(self._console, f"{done} images segmented in {pace}; they are in {folder}{failed}")
 

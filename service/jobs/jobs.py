@@ -140,7 +140,7 @@ class Jobs:
         served = self._registry.get(wanted.model or None)
         options = parsed(wanted.options)
         check_formats(wanted.formats, options)
-        check(options, served)
+        check(options, served.clusters)
         return served.bundle.ref
 
     async def check_room(self, owner: str, size: int | None) -> None:

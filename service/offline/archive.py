@@ -49,13 +49,14 @@ class Member(NamedTuple):
 class Archive:
     """An open one. Members can be read from several threads.
 
+    bounds    what is taken of it
     members   in the archive's order;  unusable  what is in it and cannot be taken, with the reason
 
     Raises ArchiveError, and OSError.
     """
 
     def __init__(self, path: Path, bounds: Bounds = Bounds()) -> None:  # noqa: B008
-        self.path, self._bounds = path, bounds
+        self.path, self.bounds = path, bounds
         self.members: list[Member] = []
         self.unusable: list[Skipped] = []
         with path.open("rb") as file:
@@ -99,9 +100,9 @@ class Archive:
                 continue
             self._infos[name] = info
             self.members.append(Member(name, info.file_size, f"{info.CRC:08x}"))
-        if total > self._bounds.total_bytes:
+        if total > self.bounds.total_bytes:
             raise ArchiveError(
-                f"{self.path}: unpacked it has {total / 1e9:.1f} GB, and {self._bounds.total_bytes / 1e9:.1f} GB are"
+                f"{self.path}: unpacked it has {total / 1e9:.1f} GB, and {self.bounds.total_bytes / 1e9:.1f} GB are"
                 " taken; divide it"
             )
 
@@ -116,10 +117,10 @@ class Archive:
             return "it is encrypted; pack it without a password"
         if info.compress_type not in _PACKED:
             return f"it is packed by a method (number {info.compress_type}) that is not unpacked here"
-        if info.file_size > self._bounds.member_bytes:
-            return f"unpacked it has {info.file_size / 1e6:.0f} MB, and {self._bounds.member_bytes / 1e6:.0f} are taken"
-        if info.file_size > max(_FREE_BYTES, self._bounds.ratio * info.compress_size):
-            return f"unpacked it is more than {self._bounds.ratio} times as large, as no image is"
+        if info.file_size > self.bounds.member_bytes:
+            return f"unpacked it has {info.file_size / 1e6:.0f} MB, and {self.bounds.member_bytes / 1e6:.0f} are taken"
+        if info.file_size > max(_FREE_BYTES, self.bounds.ratio * info.compress_size):
+            return f"unpacked it is more than {self.bounds.ratio} times as large, as no image is"
         return None
 
 

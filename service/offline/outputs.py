@@ -32,23 +32,31 @@ class Outputs:
 
     formats      a file for each of them
     least_bytes  of room on the disk, below which nothing is begun
+
+    They travel to other processes, which write beside this one until it calls `end`, or another begins there.
     """
 
     def __init__(self, folder: Path, formats: Sequence[str], least_bytes: int = _LEAST_BYTES) -> None:
         self.folder = folder
         self._suffixes = {format: registry.suffix(format) for format in formats}
         self._least_bytes = least_bytes
-        self._scratch = folder / NOTES / "unfinished"
+        self._scratches = folder / NOTES / "unfinished"
+        self._scratch = self._scratches / uuid4().hex  # whoever is left of an earlier run finds its own gone
         self._made: set[Path] = set()
 
     def begin(self) -> None:
-        """Clears away what a process that was killed had not finished."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        """Clears away what a process that was killed had not finished, and bars what it left running."""
+        shutil.rmtree(self._scratches, ignore_errors=True)
         self._scratch.mkdir(parents=True)
+
+    @property
+    def begun(self) -> bool:
+        """Whether that is seen from here: elsewhere a path may lead to another folder."""
+        return self._scratch.is_dir()
 
     def end(self) -> None:
         """Leaves nothing of its own behind."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(self._scratches, ignore_errors=True)
 
     def files(self, stem: str, *, store: bool = False) -> list[str]:
         """What is written of an image whose outputs are called `stem`, below the folder; of a store that is one."""

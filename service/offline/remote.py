@@ -6,6 +6,7 @@ Knows nothing of images. Keys and endpoints are those of each library's own envi
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from models.errors import UsageError
@@ -75,6 +76,15 @@ class Bucket:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """In another process it is connected there."""
+        return _connected, (self.scheme,)
+
+
+@cache
+def _connected(scheme: str) -> Bucket:
+    return Bucket.of(f"{scheme}://")
 
 
 def said(error: Exception) -> str:

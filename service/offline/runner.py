@@ -1,4 +1,4 @@
-"""Many images through one model, a few at a time: read, segmented as a request's are, written, noted.
+"""Many images through one model, a few at a time: read, segmented as a request's are, written, told.
 
 Knows nothing of HTTP. What one image's file is to blame for ends with that image; a full disk, and a network that is
 gone for good, end the run, which can be gone on with.
@@ -24,9 +24,9 @@ from service.inference.options import Options
 from service.inference.runtime import Runtime
 from service.inference.task import ImageTask
 from service.offline import large_files
-from service.offline.journal import Journal
 from service.offline.outputs import DiskFull, Outputs
 from service.offline.sources import Item
+from service.repository.cluster_names import Clusters
 from service.repository.served_model import Served
 
 log = logging.getLogger("tessera")
@@ -60,9 +60,18 @@ class Part(NamedTuple):
 class Ended(NamedTuple):
     """An image that is done: its answers are written, perhaps with warnings, or it failed for a reason."""
 
-    item: Item
+    todo: Todo
     failed: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def item(self) -> Item:
+        """The image."""
+        return self.todo.item
+
+
+OnEnd = Callable[[Ended], object]
+OnPart = Callable[[Part], object]
 
 
 def check_formats(formats: Sequence[str], options: Options) -> None:
@@ -70,13 +79,12 @@ def check_formats(formats: Sequence[str], options: Options) -> None:
     registry.check([*formats, *(options.render.formats if "zip" in formats else ())])
 
 
-def check(options: Options, served: Served) -> None:
-    """Raises BadOption for what no image could be given by this model."""
-    served.clusters.table(options.k)
-    count = served.clusters.count
+def check(options: Options, clusters: Clusters) -> None:
+    """Raises BadOption for what no image could be given by the model that has these clusters."""
+    clusters.table(options.k)
     for cluster in options.render.only or ():
-        if cluster >= count:
-            raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
+        if cluster >= clusters.count:
+            raise BadOption(f"only: no cluster {cluster}; {clusters.ref} has 0 to {clusters.count - 1}")
 
 
 class Runner:
@@ -85,7 +93,6 @@ class Runner:
     formats   of each; what a request for one of them alone would answer
     at_once   images under way
     caller    whose share of the engine they take;  timeout_s  for one image, where the options say nothing
-    on_end    told of every image that is done, on the event loop;  on_part  of large ones meanwhile, in a thread
     """
 
     def __init__(
@@ -96,17 +103,13 @@ class Runner:
         runtime: Runtime,
         served: Served,
         outputs: Outputs,
-        journal: Journal,
         at_once: int,
         caller: str = "",
         timeout_s: float = 6 * 3600.0,
-        on_end: Callable[[Ended], object] = lambda ended: None,
-        on_part: Callable[[Part], object] = lambda part: None,
     ) -> None:
         self._options, self._runtime, self._served = options, runtime, served
         self._formats, self._passes = formats, passes(formats, options)
-        self._outputs, self._journal, self._at_once = outputs, journal, at_once
-        self._caller, self._on_end, self._on_part = caller, on_end, on_part
+        self._outputs, self._at_once, self._caller = outputs, at_once, caller
         self._limit_s = timeout_s if options.timeout_ms is None else options.timeout_ms / 1000
         self._room = _Room(_HELD_BYTES)
         self._large = asyncio.Semaphore(1)
@@ -117,10 +120,13 @@ class Runner:
         """What is under way is finished; nothing more is begun."""
         self._stopped = True
 
-    async def run(self, todo: Iterable[Todo]) -> None:
-        """All of them, or until `stop`. Cancelled, it drops what is under way. Raises DiskFull, NetworkFailed."""
+    async def run(self, todo: Iterable[Todo], on_end: OnEnd, on_part: OnPart = lambda part: None) -> None:
+        """All of them, or until `stop`. Cancelled, it drops what is under way. Raises DiskFull, NetworkFailed.
+
+        on_end  told of every image that is done, on the event loop;  on_part  of large ones meanwhile, in a thread
+        """
         waiting = iter(todo)
-        tasks = [asyncio.create_task(self._work(waiting)) for _ in range(self._at_once)]
+        tasks = [asyncio.create_task(self._work(waiting, on_end, on_part)) for _ in range(self._at_once)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -128,52 +134,53 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, waiting: Iterator[Todo]) -> None:
-        for item, stem in waiting:
+    async def _work(self, waiting: Iterator[Todo], on_end: OnEnd, on_part: OnPart) -> None:
+        for one in waiting:
             if self._stopped:
                 return
             self._outputs.check_room()
-            async with self._room.of(item.size if item.size <= self._runtime.limits.max_bytes else 0):
-                ended = await self._one(item, stem)
-            self._journal.note(item, stem, ended.failed, ended.warnings)
-            self._on_end(ended)
+            async with self._room.of(one.item.size if one.item.size <= self._runtime.limits.max_bytes else 0):
+                ended = await self._one(one, on_part)
+            on_end(ended)
 
-    async def _one(self, item: Item, stem: str) -> Ended:
+    async def _one(self, one: Todo, on_part: OnPart) -> Ended:
         """An image's answers, written. Raises DiskFull, NetworkFailed."""
         try:
-            warnings = await self._whole(item, stem)
+            warnings = await self._whole(one, on_part)
         except (DiskFull, NetworkFailed) as error:
             if isinstance(error, NetworkNotFinite):
-                return Ended(item, str(error))
+                return Ended(one, str(error))
             raise
         except TesseraError as error:
-            return Ended(item, str(error))
+            return Ended(one, str(error))
         except OSError as error:
-            return Ended(item, (error.strerror or str(error)).lower())
+            return Ended(one, (error.strerror or str(error)).lower())
         except MemoryError:
-            return Ended(item, "there is not enough memory for it")
+            return Ended(one, "there is not enough memory for it")
         except Exception as error:
-            log.exception("%s failed", item.source)
-            return Ended(item, f"it failed: {type(error).__name__}: {error}")
-        return Ended(item, warnings=tuple(warnings))
+            log.exception("%s failed", one.item.source)
+            return Ended(one, f"it failed: {type(error).__name__}: {error}")
+        return Ended(one, warnings=tuple(warnings))
 
-    async def _whole(self, item: Item, stem: str) -> Sequence[str]:
+    async def _whole(self, one: Todo, on_part: OnPart) -> Sequence[str]:
         """An image's answers, written; made from its bytes, or from its file where that is too large to be held."""
+        item = one.item
         if item.store:
-            return await self._in_windows(item, stem, None)
+            return await self._in_windows(one, None, on_part)
         try:
             self._runtime.limits.check_bytes(item.size)
             files, warnings = await self._answers(await asyncio.to_thread(item.read))
         except ImageTooLarge as error:
             if not await asyncio.to_thread(large_files.takes, item):
                 raise
-            return await self._in_windows(item, stem, error)
-        await asyncio.to_thread(self._outputs.write, stem, files)
+            return await self._in_windows(one, error, on_part)
+        await asyncio.to_thread(self._outputs.write, one.stem, files)
         return warnings
 
-    async def _in_windows(self, item: Item, stem: str, refused: ImageTooLarge | None) -> Sequence[str]:
+    async def _in_windows(self, one: Todo, refused: ImageTooLarge | None, on_part: OnPart) -> Sequence[str]:
+        item = one.item
         large_files.check(item, self._options, self._formats, refused)
-        (file,) = self._outputs.files(stem, store=item.store)
+        (file,) = one.files(self._outputs)
         assert item.path is not None
         deadline = math.inf if self._options.timeout_ms is None else time.monotonic() + self._limit_s
         task = LargeTask(
@@ -183,7 +190,7 @@ class Runner:
             self._runtime,
             self._caller,
             deadline,
-            progress=lambda done, total: self._on_part(Part(item, done, total)),
+            progress=lambda done, total: on_part(Part(item, done, total)),
         )
         async with self._large:
             with self._outputs.writing(file) as scratch:

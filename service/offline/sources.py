@@ -100,6 +100,15 @@ class _Members:
     def close(self) -> None:
         self.archive.close()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """In another process it is opened there, once."""
+        return _members, (self.at, self.archive.bounds)
+
+
+@cache
+def _members(at: str, bounds: Bounds) -> _Members:
+    return _Members(Archive(Path(at), bounds), at)
+
 
 @dataclass
 class Finder:

@@ -65,6 +65,11 @@ class Clusters:
         self._show({})
 
     @property
+    def ref(self) -> str:
+        """The bundle whose they are, as name@digest12."""
+        return self._bundle.ref
+
+    @property
     def count(self) -> int:
         """K."""
         return len(self._bundle.manifest.clusters)

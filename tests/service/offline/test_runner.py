@@ -71,6 +71,7 @@ def run(
                 ]
 
                 def on_end(one: Ended) -> None:
+                    journal.note(one.item, one.todo.stem, one.failed, one.warnings)
                     ended.append(one)
                     meanwhile(work, one)
 
@@ -80,12 +81,10 @@ def run(
                     runtime=engine.runtime,
                     served=served,
                     outputs=outputs,
-                    journal=journal,
                     at_once=4,
-                    on_end=on_end,
                 )
                 try:
-                    await work.run(todo)
+                    await work.run(todo, on_end)
                 finally:
                     journal.close()
                     outputs.end()

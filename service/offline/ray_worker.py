@@ -1,0 +1,143 @@
+"""One worker on Ray: an engine in a process of its own, which takes batches of images and tells what became of them.
+
+Knows nothing of the cluster. Images come as paths and URLs, never as pixels: Ray's own reader makes 8 bits of 16.
+"""
+
+import asyncio
+import os
+import pickle
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple, TypeVar
+
+from models import hardware
+from models.errors import TesseraError, UsageError
+from service.offline.local import ready
+from service.offline.runner import Ended, Part, Runner, Todo
+from service.offline.work import Work
+from service.repository.cluster_changes import newest
+
+T = TypeVar("T")
+RUNS = 2  # batches under way in a worker: while one ends, the next has begun
+_TOLD_EVERY_S = 0.5
+
+
+class Expected(NamedTuple):
+    """What a worker is to find where it runs.
+
+    cores   its share of its machine's
+    digest  of the bundle;  said  the number of the last change to its clusters
+    """
+
+    cores: int
+    digest: str
+    said: int
+
+
+class Report(NamedTuple):
+    """What a worker tells, every now and then.
+
+    ended  number, failure and warnings of images that are done;  parts  number, windows done and all of large ones
+    broken  what ends the run
+    """
+
+    ended: Sequence[tuple[int, str | None, tuple[str, ...]]] = ()
+    parts: Sequence[tuple[int, int, int]] = ()
+    broken: TesseraError | None = None
+
+
+def packed(numbered: Sequence[tuple[int, Todo]]) -> list[bytes]:
+    """Images to come, as they travel, each with its number."""
+    return [pickle.dumps(one) for one in numbered]
+
+
+class Worker:
+    """Made once a process, by Ray Data; what is wrong with it is told by the first batch."""
+
+    def __init__(self, work: Work, expected: Expected) -> None:
+        hardware.share_cores(expected.cores)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True, name="engine").start()
+        self._stack = AsyncExitStack()
+        self._broken: TesseraError | None = None
+        try:
+            self._runner = self._wait(self._stack.enter_async_context(_started(work, expected)))
+        except (TesseraError, OSError) as error:
+            self._broken = _on_this_node(error)
+
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[bytes]]]:
+        """Reports, each as it comes, of a batch of `todo`."""
+        if self._broken is not None:
+            yield _column(Report(broken=self._broken))
+            return
+        yield _column(Report())
+        numbered = [pickle.loads(one) for one in batch["todo"]]
+        yield from map(_column, self._reports(numbered))
+
+    def _reports(self, numbered: Sequence[tuple[int, Todo]]) -> Iterator[Report]:
+        numbers = {todo.item.source: number for number, todo in numbered}
+        told: SimpleQueue[Ended | Part | None] = SimpleQueue()
+        done = asyncio.run_coroutine_threadsafe(
+            self._runner.run([todo for _, todo in numbered], told.put, told.put), self._loop
+        )
+        done.add_done_callback(lambda _: told.put(None))
+        more = True
+        while more:
+            ended, parts = [], {}
+            until = time.monotonic() + _TOLD_EVERY_S
+            while more and (left_s := until - time.monotonic()) > 0:
+                try:
+                    one = told.get(timeout=left_s)
+                except Empty:
+                    break
+                match one:
+                    case Ended():
+                        ended.append((numbers[one.item.source], one.failed, one.warnings))
+                    case Part():
+                        parts[numbers[one.item.source]] = (one.done, one.total)
+                    case None:
+                        more = False
+            if ended or parts:
+                yield Report(ended, [(number, *part) for number, part in parts.items()])
+        if (error := done.exception()) is not None:
+            yield Report(broken=_on_this_node(error))
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+@asynccontextmanager
+async def _started(work: Work, expected: Expected) -> AsyncIterator[Runner]:
+    """The engine, once what it needs was found where it runs. Raises UsageError, and what its start raises."""
+    if not work.outputs.begun:
+        raise UsageError(
+            f"{work.outputs.folder} is another folder there than where the command was typed: name an --out that all"
+            " nodes share"
+        )
+    async with ready(work, lambda text: None, runs=RUNS) as (runner, served):
+        if served.bundle.digest != expected.digest:
+            raise UsageError(f"{work.settings.bundles[0]} holds another bundle there: every node needs the same")
+        if newest(served.clusters.past.record) < expected.said:
+            raise UsageError(
+                f"names and colors that people gave to clusters are not found in {work.settings.state} there: set"
+                " TESSERA_STATE to a folder that all nodes share"
+            )
+        yield runner
+
+
+def _on_this_node(error: BaseException) -> TesseraError:
+    """What is told of an error, with where it happened: one that travels."""
+    kind = type(error) if isinstance(error, TesseraError) else TesseraError
+    said = str(error) or type(error).__name__
+    told = f"on {socket.gethostname()} (process {os.getpid()}): {said}"
+    with suppress(TypeError):  # of a kind that is made otherwise
+        return kind(told)
+    return TesseraError(told)
+
+
+def _column(report: Report) -> dict[str, list[bytes]]:
+    return {"told": [pickle.dumps(report)]}
