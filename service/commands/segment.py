@@ -12,6 +12,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from service.errors import BadOption, explain, nearest, printable, quoted
 from service.formats import registry
 from service.inference.options import Options, descriptions
 from service.offline import journal, remote, sources
+from service.offline.bucket_outputs import BucketOutputs, checked
 from service.offline.engine import generous
 from service.offline.outputs import NOTES, Outputs
 from service.offline.runner import Todo, check_formats, passes
@@ -65,7 +67,12 @@ def _command() -> Callable[..., None]:
     formats = f"One or several of {', '.join(registry.offline_names())}, separated by commas."
     own = [
         option(
-            "out", str, inspect.Parameter.empty, metavar="PATH", help="The folder of the answers.", show_default=False
+            "out",
+            str,
+            inspect.Parameter.empty,
+            metavar="PATH",
+            help="The folder of the answers, or a bucket's URL.",
+            show_default=False,
         ),
         option("format", str, "png", help=formats),
         option("bundle", Path | None, None, help="The bundle's folder; else the default.", show_default=False),
@@ -110,16 +117,16 @@ def _run(
 ) -> None:
     console = Console(stderr=True)
     with exit_code(console):
-        options, formats, folder = _options(given), _formats(format), _folder(out)
+        options, formats = _options(given), _formats(format)
+        outputs = _outputs(out, formats)
         _check_formats(formats, options)
         _check_words(paths, given)
         place = place_of(engine, workers, ray_address, gpus)
         settings = place.settings(_settings(bundle, several=len(passes(formats, options)) > 1))
-        with sources.find(paths, without=[folder]) as found:
-            _check_apart(folder, found)
+        with sources.find(paths, **_without(outputs)) as found:
+            _check_apart(outputs, found)
             _told(console, found)
-            outputs = Outputs(folder, formats)
-            before = journal.known(folder, formats)
+            before = journal.known(outputs, formats)
             stems = outputs.stems(found.items, before or {})
             todo = [Todo(item, stem) for item, stem in zip(found.items, stems, strict=True)]
             if dry_run:
@@ -127,7 +134,7 @@ def _run(
                 return
             if before is None and not overwrite:
                 _check_free(outputs, todo)
-            with locked(folder / NOTES, doing="segments"):
+            with _locked(outputs):
                 work = Work(options, formats, settings, outputs)
                 with place.executor(lambda text: say(console, text)) as executor:
                     run = SegmentRun(console, work, executor, without=(*_ELSEWHERE, "timeout_ms"))
@@ -160,12 +167,19 @@ def _check_words(paths: Sequence[str], given: dict[str, str | None]) -> None:
             raise UsageError(f"{quoted(word, 200)} is not there, and no value of an option; {'; '.join(told)}")
 
 
-def _folder(out: str) -> Path:
-    if remote.is_url(out):
-        raise UsageError(
-            f"--out {quoted(out, 200)}: answers are written to folders of this machine; name one, and copy it"
-        )
-    return Path(out)
+def _outputs(out: str, formats: Sequence[str]) -> Outputs:
+    """Raises UsageError for an URL below which nothing can be written."""
+    return BucketOutputs(checked(out), formats) if remote.is_url(out) else Outputs(Path(out), formats)
+
+
+def _without(outputs: Outputs) -> dict[str, Any]:
+    """Where no images are looked for."""
+    return {"without_url": outputs.where} if isinstance(outputs, BucketOutputs) else {"without": [outputs.folder]}
+
+
+def _locked(outputs: Outputs) -> AbstractContextManager[None]:
+    """One process at a time there; of a bucket nobody can tell."""
+    return nullcontext() if isinstance(outputs, BucketOutputs) else locked(outputs.folder / NOTES, doing="segments")
 
 
 def _check_formats(formats: Sequence[str], options: Options) -> None:
@@ -218,9 +232,10 @@ def _listed(console: Console, todo: Sequence[Todo], outputs: Outputs) -> None:
     say(console, f"{len(todo)} images; nothing was written")
 
 
-def _check_apart(out: Path, found: Found) -> None:
+def _check_apart(outputs: Outputs, found: Found) -> None:
     """Raises UsageError where answers would lie among the images of a folder, and be taken for some the next time."""
-    for folder in found.walked:
+    out = outputs.folder
+    for folder in found.walked if not isinstance(outputs, BucketOutputs) else ():
         if folder.resolve().is_relative_to(out.resolve()):
             raise UsageError(
                 f"--out {out} is, or holds, the images' folder {folder}; name another, such as {out / 'labels'}"
@@ -229,10 +244,10 @@ def _check_apart(out: Path, found: Found) -> None:
 
 def _check_free(outputs: Outputs, todo: Sequence[Todo]) -> None:
     """Raises UsageError where an answer would take the place of a file that no run of ours has written."""
-    for one in todo if outputs.folder.exists() else ():
+    for one in todo:
         for file in one.files(outputs):
-            if os.path.lexists(outputs.folder / file):
+            if outputs.taken(file):
                 raise UsageError(
-                    f"{outputs.folder / file} is there, and was not written here before; name another --out, or give"
+                    f"{outputs.where}/{file} is there, and was not written here before; name another --out, or give"
                     " --overwrite"
                 )

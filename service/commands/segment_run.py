@@ -68,7 +68,7 @@ class SegmentRun:
     async def _all(self, model: Model, todo: Sequence[Todo], *, overwrite: bool) -> None:
         told = self._work.options.model_dump(mode="json", exclude=self._without, exclude_defaults=True)
         order = Order(model.bundle.ref, model.bundle.digest, self._work.formats, told)
-        journal = Journal.begin(self._outputs.folder, order, overwrite=overwrite)
+        journal = Journal.begin(self._outputs, order, overwrite=overwrite)
         try:
             self._outputs.begin()
             left = [one for one in todo if not journal.is_done(one.item, one.files(self._outputs))]
@@ -118,9 +118,9 @@ class SegmentRun:
         for warning, count in self._warned.most_common():
             say(self._console, f"{count} images: {warning}")
         if not self._left:
-            say(self._console, f"all {total} images are done already, in {self._outputs.folder}")
+            say(self._console, f"all {total} images are done already, in {self._outputs.where}")
             return
-        done, folder = self._ended - self.failed, self._outputs.folder
+        done, folder = self._ended - self.failed, self._outputs.where
         failed = f"; {self.failed} failed, and will be tried again the next time" if self.failed else ""
         if not done:
             say(self._console, f"no image was segmented{failed}")

@@ -5,20 +5,15 @@ process that was killed the last line may be cut, and does not count.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from models.errors import UsageError
-from models.files import write_atomically
 from service.formats import registry
-from service.offline.outputs import NOTES, Outputs, full
+from service.offline.outputs import Log, Outputs
 from service.offline.sources import Item
 
-NAME = "journal.jsonl"
 _VERSION = 1
 
 
@@ -48,73 +43,68 @@ class Record(NamedTuple):
 
 @dataclass
 class Journal:
-    """Of one folder of outputs, open for more. `begin` opens it.
+    """Of the outputs in one place, open for more. `begin` opens it.
 
     records  source → what became of it
     """
 
-    folder: Path
+    outputs: Outputs
     records: dict[str, Record]
-    _file: int
+    _log: Log
 
     @classmethod
-    def begin(cls, folder: Path, order: Order, *, overwrite: bool = False) -> Self:
-        """The journal of a folder, gone on with, or begun where there is none.
+    def begin(cls, outputs: Outputs, order: Order, *, overwrite: bool = False) -> Self:
+        """The journal of a place, gone on with, or begun where there is none.
 
         overwrite  what was done there is done anew: the files that the journal knows are removed
 
         Raises UsageError where answers of another order are there; one that made none gives way.
         """
-        path = folder / NOTES / NAME
-        head, records, whole = _read(path)
+        log = outputs.log()
+        head, records, whole = _read(log)
         if head is not None and overwrite:
-            _remove(folder, head, records)
+            _remove(outputs, head, records)
             head = None
         difference = head and _difference(head, _plain(order))
         if difference and _empty(records):
             head = None
         if head is None:
             records = {}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps({"journal": _VERSION, **_plain(order)}) + "\n"
-            write_atomically(path, lambda file: file.write(text.encode()))
+            log.start(json.dumps({"journal": _VERSION, **_plain(order)}).encode() + b"\n")
         elif difference:
             raise UsageError(
-                f"{folder} holds answers of another order: {difference}; name another --out, or give --overwrite to"
-                " have them made anew"
+                f"{outputs.where} holds answers of another order: {difference}; name another --out, or give"
+                " --overwrite to have them made anew"
             )
         else:
-            os.truncate(path, whole)
-        return cls(folder, records, os.open(path, os.O_WRONLY | os.O_APPEND))
+            log.go_on(whole)
+        return cls(outputs, records, log)
 
     def is_done(self, item: Item, files: Sequence[str]) -> bool:
         """Whether an image was done as it is now, and its answers, `files` below the folder, are there."""
         record = self.records.get(item.source)
         same = record is not None and record.failed is None and (record.size, record.stamp) == (item.size, item.stamp)
-        return same and all((self.folder / file).exists() for file in files)
+        return same and all(map(self.outputs.there, files))
 
     def note(self, item: Item, stem: str, failed: str | None = None, warnings: Sequence[str] = ()) -> None:
         """An image's answers are on the disk, or it failed. Raises DiskFull, OSError."""
         record = self.records[item.source] = Record(item.size, item.stamp, stem, failed, tuple(warnings), item.store)
         line = {"source": item.source, **{name: value for name, value in record._asdict().items() if value}}
-        try:
-            os.write(self._file, json.dumps(line).encode() + b"\n")
-        except OSError as error:
-            raise full(error, self.folder) or error from None
+        self._log.append(json.dumps(line).encode() + b"\n")
 
     def close(self) -> None:
         """Nothing more is noted."""
-        os.close(self._file)
+        self._log.close()
 
 
-def known(folder: Path, formats: Sequence[str]) -> dict[str, str] | None:
-    """Source → what its outputs are called, of a folder whose journal was begun; None: it was not.
+def known(outputs: Outputs, formats: Sequence[str]) -> dict[str, str] | None:
+    """Source → what its outputs are called, of a place whose journal was begun; None: it was not.
 
     None also for one without an answer, of other formats: none of theirs can be its own.
 
     Raises UsageError where it is damaged.
     """
-    head, records, _ = _read(folder / NOTES / NAME)
+    head, records, _ = _read(outputs.log())
     if head is None or (_empty(records) and sorted(head.get("formats", ())) != sorted(formats)):
         return None
     return {source: record.stem for source, record in records.items()}
@@ -129,17 +119,15 @@ def _plain(order: Order) -> dict[str, Any]:
     return {**order._asdict(), "formats": list(order.formats), "options": dict(order.options)}
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Record], int]:
+def _read(log: Log) -> tuple[dict[str, Any] | None, dict[str, Record], int]:
     """The first line, None where there is no journal; the last word on each image; how many bytes are whole lines."""
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
+    if (data := log.read()) is None:
         return None, {}, 0
     whole = data.rfind(b"\n") + 1
     first, *lines = data[:whole].splitlines() or [b""]
     head = _object(first)
     if head.get("journal") != _VERSION:
-        raise UsageError(f"{path} is damaged, or of another version of Tessera: name another --out, or remove it")
+        raise UsageError(f"{log.where} is damaged, or of another version of Tessera: name another --out, or remove it")
     records: dict[str, Record] = {}
     for told in map(_object, lines):
         if {"source", "stamp", "stem"} <= told.keys():
@@ -177,16 +165,9 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None
     return None
 
 
-def _remove(folder: Path, head: Mapping[str, Any], records: Mapping[str, Record]) -> None:
+def _remove(outputs: Outputs, head: Mapping[str, Any], records: Mapping[str, Record]) -> None:
     """Removes the files of an order that was done before, none of which lies elsewhere."""
-    outputs = Outputs(folder, [format for format in head["formats"] if format in registry.offline_names()])
-    top = folder.resolve()
+    before = outputs.of([format for format in head["formats"] if format in registry.offline_names()])
     for record in records.values():
-        for file in outputs.files(record.stem, store=record.store):
-            path = top / file
-            if not path.parent.resolve().is_relative_to(top):
-                continue
-            if record.store and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        for file in before.files(record.stem, store=record.store):
+            before.remove(file, store=record.store)

@@ -12,19 +12,46 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Protocol, Self
 from uuid import uuid4
 
 from models.errors import TesseraError
+from models.files import write_atomically
 from service.formats import registry
 from service.offline.sources import Item
 
 NOTES = ".tessera"  # the folder, below that of the outputs, of what is not for people
+NAME = "journal.jsonl"  # in it
 STORE = ".zarr"  # whatever the formats are: its label image is in it
 _LEAST_BYTES = 32 * 2**20  # of room on the disk, below which nothing is begun
 
 
 class DiskFull(TesseraError):
     """No room is left; what is written so far stays."""
+
+
+class Log(Protocol):
+    """Lines that are only ever added to.
+
+    where  they lie, for people
+    """
+
+    where: str
+
+    def read(self) -> bytes | None:
+        """All of them; None where there is no log. Raises OSError."""
+
+    def start(self, first: bytes) -> None:
+        """A new one, with one line, in place of what was there; open for more. Raises DiskFull, OSError."""
+
+    def go_on(self, whole: int) -> None:
+        """Open for more, behind so many bytes."""
+
+    def append(self, line: bytes) -> None:
+        """One more. Raises DiskFull, OSError."""
+
+    def close(self) -> None:
+        """No more of them."""
 
 
 class Outputs:
@@ -48,6 +75,38 @@ class Outputs:
         """Clears away what a process that was killed had not finished, and bars what it left running."""
         shutil.rmtree(self._scratches, ignore_errors=True)
         self._scratch.mkdir(parents=True)
+
+    @property
+    def where(self) -> str:
+        """What people call the place."""
+        return str(self.folder)
+
+    def of(self, formats: Sequence[str]) -> Self:
+        """The same place, of other formats."""
+        return type(self)(self.folder, formats, self._least_bytes)
+
+    def log(self) -> Log:
+        """What of them is done, for who goes on; not yet open."""
+        return _FileLog(self.folder)
+
+    def there(self, file: str) -> bool:
+        """Whether a file, or a folder, was written."""
+        return (self.folder / file).exists()
+
+    def taken(self, file: str) -> bool:
+        """Whether its place is taken, be it by a link that leads nowhere."""
+        return os.path.lexists(self.folder / file)
+
+    def remove(self, file: str, *, store: bool = False) -> None:
+        """Removes a file that was written, or the folder that is one; nothing that lies elsewhere."""
+        top = self.folder.resolve()
+        path = top / file
+        if not path.parent.resolve().is_relative_to(top):
+            return
+        if store and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
     @property
     def begun(self) -> bool:
@@ -128,6 +187,41 @@ class Outputs:
         for item in items:
             if item.path is not None and item.source.startswith(below):
                 yield _folded(item.source[len(below) :])
+
+
+class _FileLog:
+    """A file that grows."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / NOTES / NAME
+        self.where = str(self._path)
+        self._file: int | None = None
+
+    def read(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def start(self, first: bytes) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, lambda file: file.write(first))
+        self.go_on(len(first))
+
+    def go_on(self, whole: int) -> None:
+        os.truncate(self._path, whole)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+
+    def append(self, line: bytes) -> None:
+        assert self._file is not None
+        try:
+            os.write(self._file, line)
+        except OSError as error:
+            raise full(error, self._folder) or error from None
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
 
 
 def full(error: OSError, folder: Path) -> DiskFull | None:

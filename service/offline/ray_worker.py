@@ -115,7 +115,7 @@ async def _started(work: Work, expected: Expected) -> AsyncIterator[Runner]:
     """The engine, once what it needs was found where it runs. Raises UsageError, and what its start raises."""
     if not work.outputs.begun:
         raise UsageError(
-            f"{work.outputs.folder} is another folder there than where the command was typed: name an --out that all"
+            f"{work.outputs.where} is another place there than where the command was typed: name an --out that all"
             " nodes share"
         )
     async with ready(work, lambda text: None, runs=RUNS) as (runner, served):

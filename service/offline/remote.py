@@ -5,8 +5,10 @@ Knows nothing of images. Keys and endpoints are those of each library's own envi
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.errors import UsageError
@@ -57,7 +59,10 @@ class Bucket:
     def below(self, url: str) -> Iterator[RemoteFile]:
         """The object of an URL, all below it, or those that fit its pattern, in no order. Raises UsageError."""
         try:
+            self._files.invalidate_cache()
             found = (self._files.glob if "*" in url else self._files.find)(url, detail=True)
+        except FileNotFoundError:
+            return
         except Exception as error:
             raise UsageError(f"{quoted(url, 200)} cannot be listed: {said(error)}") from None
         for name, facts in found.items():
@@ -66,13 +71,24 @@ class Bucket:
 
     def read(self, url: str) -> bytes:
         """An object's bytes. Raises OSError."""
-        try:
+        with _as_os_error():
             data: bytes = self._files.cat_file(url)
             return data
-        except OSError:
-            raise
-        except Exception as error:  # each of the libraries has its own
-            raise OSError(said(error)) from None
+
+    def write(self, url: str, data: bytes) -> None:
+        """An object, there as a whole or not at all. Raises OSError."""
+        with _as_os_error():
+            self._files.pipe_file(url, data)
+
+    def upload(self, path: Path, url: str) -> None:
+        """An object from a file, likewise. Raises OSError."""
+        with _as_os_error():
+            self._files.put_file(str(path), url)
+
+    def remove(self, url: str) -> None:
+        """No such object any more, if there was one. Raises OSError."""
+        with _as_os_error(), suppress(FileNotFoundError):
+            self._files.rm_file(url)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -85,6 +101,17 @@ class Bucket:
 @cache
 def _connected(scheme: str) -> Bucket:
     return Bucket.of(f"{scheme}://")
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Each of the libraries has its own."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(said(error)) from None
 
 
 def said(error: Exception) -> str:

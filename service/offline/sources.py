@@ -114,7 +114,7 @@ def _members(at: str, bounds: Bounds) -> _Members:
 class Finder:
     """Collects what it is told to take; `found` names it.
 
-    without  folders in which nothing is found: what is written goes there
+    without  folders in which nothing is found: what is written goes there;  without_url  the same below an URL
     inside   a folder that no file may lie outside of, links followed; None: anywhere
     bounds   of archives
     """
@@ -122,6 +122,7 @@ class Finder:
     without: Collection[Path] = ()
     inside: Path | None = None
     bounds: Bounds = field(default_factory=Bounds)
+    without_url: str | None = None
 
     def __post_init__(self) -> None:
         self._items: list[tuple[Path | None, Item]] = []  # with the root that it is named below; None: it was named
@@ -194,7 +195,9 @@ class Finder:
     def url(self, url: str) -> None:
         """An object of a bucket, all images below a prefix, or those that fit a pattern. Raises UsageError."""
         self._origins.append(bucket := remote.Bucket.of(url))
-        files = sorted(bucket.below(url), key=lambda file: (natural(file.url), file.url))
+        barred = None if self.without_url is None else f"{self.without_url}/"
+        found = (file for file in bucket.below(url) if barred is None or not file.url.startswith(barred))
+        files = sorted(found, key=lambda file: (natural(file.url), file.url))
         if not files:
             raise UsageError(f"{quoted(url, 200)} holds nothing")
         plain = url.partition("*")[0].rstrip("/") if "*" not in url else url.partition("*")[0].rpartition("/")[0]
@@ -299,12 +302,12 @@ class Finder:
 
 
 @contextmanager
-def find(words: Sequence[str], *, without: Collection[Path] = ()) -> Iterator[Found]:
+def find(words: Sequence[str], *, without: Collection[Path] = (), without_url: str | None = None) -> Iterator[Found]:
     """What people ask for, to be read until the block ends. Raises UsageError, ArchiveError, OSError.
 
-    without  folders in which nothing is found
+    without  folders in which nothing is found;  without_url  the same below an URL
     """
-    finder = Finder(without)
+    finder = Finder(without, without_url=without_url)
     try:
         for word in words:
             finder.word(word)

@@ -23,8 +23,7 @@ from models.lock import locked
 from service.commands import segment
 from service.commands.option_flags import spelled_out
 from service.inference.options import Options
-from service.offline.journal import NAME
-from service.offline.outputs import NOTES, DiskFull, Outputs
+from service.offline.outputs import NAME, NOTES, DiskFull, Outputs
 from tests.service.server import proved
 from tests.tiny import bands
 
@@ -141,8 +140,8 @@ def test_options_are_those_of_a_request(here: Path, client: TestClient) -> None:
         ),
         ("maybe --confidence --out labels", "--confidence takes true or false, and alone means true"),
         (
-            "photos --out s3://bucket/labels",
-            "--out 's3://bucket/labels': answers are written to folders of this machine",
+            "photos --out memory://bucket/../labels",
+            "--out 'memory://bucket/../labels': name a bucket and a prefix, such as memory://bucket/labels",
         ),
         ("photos --out photos", "is, or holds, the images' folder"),
         ("photos --out .", "is, or holds, the images' folder"),
@@ -159,7 +158,7 @@ def test_wrong_usage_is_said_and_ends_with_2(here: Path, line: str, sentence: st
     assert sentence in said(result)
     assert result.exit_code == (1 if "manifest" in sentence else 2), result.output
     assert not list((here / "labels").rglob("*.png"))
-    assert not (here / "s3:").exists()
+    assert not (here / "memory:").exists()
 
 
 def test_a_format_that_cannot_be_written_is_refused_before_anything_is(

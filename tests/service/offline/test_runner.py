@@ -62,7 +62,7 @@ def run(
             with engine.registry.use(None) as served:
                 outputs = Outputs(out, formats)
                 outputs.begin()
-                journal = Journal.begin(out, Order(served.bundle.ref, served.bundle.digest, tuple(formats), {}))
+                journal = Journal.begin(outputs, Order(served.bundle.ref, served.bundle.digest, tuple(formats), {}))
                 known = {source: record.stem for source, record in journal.records.items()}
                 todo = [
                     Todo(item, stem)
