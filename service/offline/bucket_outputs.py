@@ -43,6 +43,10 @@ class BucketOutputs(Outputs):
     def log(self) -> Log:
         return _ObjectLog(self._bucket, f"{self._url}/{NOTES}/journal")
 
+    def __getstate__(self) -> dict[str, object]:
+        """Others need not know what is there."""
+        return {**self.__dict__, "_there": None}
+
     def there(self, file: str) -> bool:
         """Whether it was, when this was first asked: a bucket is listed once."""
         if self._there is None:

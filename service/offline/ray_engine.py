@@ -83,7 +83,8 @@ class OnRay:
                     listener.part(Part(todo[number].item, done, total))
         finally:
             self._stopped.set()
-            await asyncio.shield(asyncio.to_thread(thread.join))
+            while thread.is_alive():  # a second signal does not wait
+                await asyncio.sleep(_LOOK_EVERY_S)
 
     def _on_cluster(
         self,
