@@ -51,6 +51,7 @@ from service.repository.registry import Registry
 from service.scheduling.background import as_exception, spawn
 from service.scheduling.watchdog import Watchdog
 from service.settings import Settings
+from service.tracing.setup import tracer_of
 
 log = logging.getLogger("tessera")
 
@@ -70,7 +71,9 @@ def create_app(
     """
     settings = settings or Settings.from_env(os.environ)
     metrics = Metrics()
+    tracer = tracer_of(settings, tessera_version(), fleet.member if fleet is not None else "")
     runtime = Runtime.of(settings, metrics)
+    runtime.tracer = tracer
     registry = Registry(settings, metrics, open_engine)
     TaskImages.from_settings(settings)  # settings that cannot be used are refused now
     keys, proxies = ApiKeys(settings), TrustedProxies.from_settings(settings)
@@ -113,6 +116,8 @@ def create_app(
         await registry.close()
         runtime.close()
         watching.cancel()
+        if tracer is not None:
+            await tracer.close()
 
     app = FastAPI(
         title="Tessera",
@@ -152,6 +157,7 @@ def create_app(
         security_headers=security_headers(tls=binding.tls, loopback=binding.loopback),
         root_path=binding.root_path,
         access_log=settings.access_log,
+        tracer=tracer,
     )
     app.add_exception_handler(TesseraError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_options)

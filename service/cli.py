@@ -17,7 +17,7 @@ import uvicorn
 from models import hardware
 from models.errors import TesseraError, UsageError
 from models.native import bindings as kernels
-from service import supervisor
+from service import logs, supervisor
 from service.api import binding, signals
 from service.api.auth import ApiKeys
 from service.api.client_address import TrustedProxies
@@ -27,7 +27,7 @@ from service.api.server import Server
 from service.api.state import Lifecycle
 from service.app import create_app
 from service.engines import check_installed as check_engine
-from service.errors import printable, quoted
+from service.errors import quoted
 from service.settings import Settings, check_bundles
 
 log = logging.getLogger("tessera")
@@ -38,21 +38,18 @@ _OTHER_FILES = 256  # that may be open beside connections
 _MOST_FILES = 2**20
 
 
-class _OneLine(logging.Formatter):
-    """What somebody wrote breaks no line, and turns none around."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message)
-        return super().formatMessage(record)
-
-
 @contextmanager
 def _told() -> Iterator[None]:
     """Around a server's life: what nobody foresaw ends it with a sentence as well, and its traceback."""
     try:
         yield
-    except (TesseraError, typer.Exit):
+    except typer.Exit:
         raise
+    except TesseraError as error:
+        if not logs.in_json():
+            raise
+        log.critical("%s", error)
+        raise typer.Exit(error.exit_code) from None
     except Exception as error:
         log.critical("cannot serve: %s: %s", type(error).__name__, error, exc_info=error)
         raise typer.Exit(1) from None
@@ -82,10 +79,7 @@ def run(
         again = [argument for argument in sys.orig_argv[1:] if argument != "--supervise"]
         os.execv(sys.executable, [sys.executable, "-P", supervisor.__file__, sys.executable, *again])
     signals.hold_hangups()
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logs.set_up(os.environ.get("TESSERA_LOG", ""))
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(hardware.cores()))  # uvloop's own threads; four otherwise
     settings = Settings.from_env(os.environ)
     if bundle:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import UsageError
 from service.errors import explain, nearest, quoted
+from service.logs import LogFormat
 
 PREFIX = "TESSERA_"
 _DAY = 86400
@@ -66,6 +67,8 @@ class Settings(BaseModel):
     drain_s            after SIGTERM, the lame duck included, until whatever is left is ended
     engine_timeout_s   of one run of a network: one that takes longer hangs, and a fresh engine takes its place
     access_log         a line for every request; refusals and failures are logged either way
+    log                text, for people, or json, an object a line
+    traces             whether requests are traced; OpenTelemetry's own variables say how, and where to
     crf                who answers crf=true: `dense`, ours, or `pydensecrf`, in a process for each worker
     crf_timeout_s      a CRF that takes longer, waiting for its turn included, is left out, with a warning
     keys               who may ask: name=secret, or name:infer=secret, separated by commas; empty: everybody
@@ -131,6 +134,8 @@ class Settings(BaseModel):
     lame_duck_s: float | None = Field(default=None, ge=0, le=_DAY)
     drain_s: int = Field(default=25, ge=0, le=_DAY)
     access_log: bool = True
+    log: LogFormat = "text"
+    traces: bool = False
     keys: str = Field(default="", repr=False)
     keys_file: Path | None = None
     admin_key: str = Field(default="", repr=False)

@@ -8,6 +8,7 @@ Knows nothing of what the command does.
 """
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -103,7 +104,12 @@ def _end_with_parent() -> Callable[[], object] | None:
 
 
 def _say(what: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} supervisor: {what}", file=sys.stderr, flush=True)
+    line = f"{time.strftime('%H:%M:%S')} supervisor: {what}"
+    if os.environ.get("TESSERA_LOG") == "json":  # as `logs.py` writes it
+        now = time.time()
+        at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
+        line = json.dumps({"time": at, "level": "WARNING", "logger": "supervisor", "message": what, "pid": os.getpid()})
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import re
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -65,7 +66,7 @@ async def read(
     if declared.isdecimal() and int(declared) > max_bytes:
         raise (too_large or _too_large)(max_bytes)
     chunks: list[bytes] = []
-    size = 0
+    size, began = 0, time.perf_counter()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
@@ -77,6 +78,8 @@ async def read(
     except TimeoutError:
         raise BodyTooSlow(f"the body had not arrived after {timeout_s:g} s; {size} bytes had") from None
     request.state.unread = False
+    if (trace := request.state.trace) is not None:
+        trace.note("receive", began, time.perf_counter())
     if len(chunks) == 1:
         return chunks[0]
     if size < _TURN_BYTES:

@@ -71,6 +71,8 @@ async def _segment(asked: InferenceRequest[Options], path: str, renderer: Render
         return await _streamed(task, media_type(asked.request, renderer.media_type)), task
     finally:
         asked.request.state.timings.add(task.timings.so_far())
+        if (trace := asked.request.state.trace) is not None:
+            trace.images.append(task.traced())
 
 
 async def _small(asked: InferenceRequest[Options], file: Path, renderer: Renderer[bytes]) -> tuple[Response, Told]:

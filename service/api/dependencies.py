@@ -37,13 +37,17 @@ register_url_convertor("id", Id())
 def known_caller(request: Request) -> str:
     """The name of who sent a request, where keys are configured. Raises KeyMissing, TooManyWrongKeys."""
     state = state_of(request)
-    return state.keys.authenticate(request.headers, state.proxies.client(request.scope)).name
+    name = state.keys.authenticate(request.headers, state.proxies.client(request.scope)).name
+    request.state.caller = name
+    return name
 
 
 def allowed_caller(request: Request, scope: Scope) -> str:
     """The same, of who may do this. Raises NotAllowed besides."""
     state = state_of(request)
-    return state.keys.allow(scope, request.headers, state.proxies.client(request.scope)).name
+    name = state.keys.allow(scope, request.headers, state.proxies.client(request.scope)).name
+    request.state.caller = name
+    return name
 
 
 def served_of(request: Request, ref: str | None) -> Served:

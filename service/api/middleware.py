@@ -27,7 +27,9 @@ from service.api.problems import internal, problem_of
 from service.api.security_headers import RawHeaders
 from service.errors import Busy, TooMany
 from service.metrics import Metrics
+from service.request_context import RequestContext, current
 from service.timings import Timings
+from service.tracing.traces import Attributes, RequestTrace, Tracer
 
 log = logging.getLogger("tessera")
 
@@ -50,13 +52,13 @@ _WELL_FORMED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def request_id(headers: Headers) -> str:
-    """The caller's X-Request-ID or trace id where it is well formed, else a new one."""
+def request_id(headers: Headers, trace: RequestTrace | None = None) -> str:
+    """The caller's X-Request-ID or trace id where it is well formed, else that of our trace, or a new one."""
     given = headers.get("x-request-id", "")
     if _WELL_FORMED.fullmatch(given):
         return given
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return trace[1] if trace else uuid.uuid4().hex
+    theirs = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return theirs[1] if theirs else trace.id if trace else uuid.uuid4().hex
 
 
 class InFlight:
@@ -123,8 +125,9 @@ def problem(
 
 
 class RequestMiddleware:
-    """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, `path` (below the
-    root path), `unread`, true until the body was read to its end, and `head`, whether no answer's body is sent.
+    """Around the whole app. In the request's state: `request_id`, `timings` (ms by stage), `model`, `caller` (the name
+    of its key), `path` (below the root path), `unread`, true until the body was read to its end, `head`, whether no
+    answer's body is sent, and `trace`, None where it is not traced.
 
     security_headers  of every answer;  root_path  the path under which a proxy shows the server, stripped by it or not
     """
@@ -141,6 +144,7 @@ class RequestMiddleware:
         security_headers: RawHeaders,
         root_path: str = "",
         access_log: bool = True,
+        tracer: Tracer | None = None,
     ) -> None:
         self._app = origins.cors(app)
         self._proxies = proxies
@@ -151,29 +155,36 @@ class RequestMiddleware:
         self._metrics = metrics
         self._traffic = in_flight
         self._access_log = access_log
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        head = scope["method"] == "HEAD"
+        method: str = scope["method"]
+        head = method == "HEAD"
         if head:  # what GET answers; the server leaves the body out, by its own copy of the scope
             scope = {**scope, "method": "GET"}
         started = time.perf_counter()
         headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
         unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        state.update(request_id=request_id(headers), timings=Timings(()), model=None, unread=unread, head=head)
         state["path"] = path = self._path(scope["path"])
+        probe = path in PROBES
+        trace = None if probe or self._tracer is None else self._tracer.request(method, headers, started, _told(scope))
+        id = request_id(headers, trace)
+        state.update(request_id=id, timings=Timings(()), model=None, caller="", unread=unread, head=head, trace=trace)
+        working_on = current.set((RequestContext(id, span=trace and trace.span),))
         if self._root_path:
             scope = {**scope, "path": self._root_path + path, "root_path": self._root_path}
-        probe = path in PROBES
-        status = CLIENT_LEFT
+        status, size, error = CLIENT_LEFT, 0, ""
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, size
+            if message["type"] == "http.response.body":
+                size += len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
                 status = message["status"]
                 self._add_headers(message, state, started)
                 if self._traffic.closed:
@@ -199,8 +210,9 @@ class RequestMiddleware:
                 retry["retry-after"] = str(refusal.retry_after_s)
             answer = problem(state, problem_of(refusal, state["request_id"]), retry)
             await self._origins.cors(answer)(scope, receive, send_with_headers)
-        except Exception:
-            log.exception("%s %s failed, request %s", scope["method"], _path(scope), state["request_id"])
+        except Exception as failure:
+            error = type(failure).__qualname__
+            log.exception("%s %s failed, request %s", method, _path(scope), id)
             if status == CLIENT_LEFT:  # nothing was sent yet
                 answer = problem(state, internal(state["request_id"]))
                 await self._origins.cors(answer)(scope, receive, send_with_headers)
@@ -211,7 +223,23 @@ class RequestMiddleware:
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.answered(route, status, took)
             if not probe and (self._access_log or status >= 400):
-                log.info("%s %s %d %.1f ms %s", scope["method"], _path(scope), status, took * 1000, state["request_id"])
+                fields = {
+                    "method": method,
+                    "path": _path(scope),
+                    "route": route if route != "other" else "",
+                    "status": status,
+                    "took_ms": round(took * 1000, 1),
+                    "response_bytes": size,
+                    "model": state["model"],
+                    "key": state["caller"],
+                }
+                told = {"fields": {name: value for name, value in fields.items() if value not in (None, "")}}
+                log.info("%s %s %d %.1f ms %s", method, fields["path"], status, took * 1000, id, extra=told)
+            if trace is not None:
+                told_of = {"tessera.request_id": id, "tessera.model": state["model"], "tessera.key": state["caller"]}
+                trace.attributes |= {name: value for name, value in told_of.items() if value}
+                trace.end(None if route == "other" else route, None if status == CLIENT_LEFT else status, error)
+            current.reset(working_on)
 
     def _path(self, path: str) -> str:
         """The path below the root's, which some proxies strip and others do not."""
@@ -228,6 +256,18 @@ class RequestMiddleware:
         ]
         if state["model"]:
             message["headers"].append((b"x-model", state["model"].encode()))
+
+
+def _told(scope: Scope) -> Attributes:
+    """What a trace tells of a request, by the names of OpenTelemetry's conventions. No query: it may hold a secret."""
+    host, port = scope.get("server") or ("", None)
+    told = {
+        "url.scheme": scope["scheme"],
+        "url.path": _path(scope),
+        "network.protocol.version": scope.get("http_version", ""),
+        "server.address": host,
+    }
+    return {**told, "server.port": port} if port else told
 
 
 def _path(scope: Scope) -> str:

@@ -114,6 +114,8 @@ async def begun(
             finally:
                 for task in asked.tasks:
                     request.state.timings.add(task.timings.so_far())
+                if (trace := request.state.trace) is not None:
+                    trace.images += [task.traced() for task in asked.tasks]
     request.state.model = served.bundle.ref
 
 

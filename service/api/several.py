@@ -32,11 +32,13 @@ async def segment_each(
 
     async def one(image: bytes | Pixels) -> T | TesseraError:
         async with gate:
+            task = asked.task(image)
             try:
-                answer = await pipeline.segment(asked.task(image), renderer)
+                answer = await pipeline.segment(task, renderer)
             except BadOption:
                 raise
             except TesseraError as error:
+                task.error = type(error).__name__
                 return error
         done(answer)
         return answer

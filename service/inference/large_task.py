@@ -30,6 +30,7 @@ from service.inference.runtime import Runtime
 from service.inference.windowed import Progress
 from service.repository.served_model import Served
 from service.timings import Timings
+from service.tracing.traces import ImageTrace
 
 
 @dataclass(eq=False)
@@ -54,6 +55,10 @@ class LargeTask:
 
     def __post_init__(self) -> None:
         self.until = Deadline(self.deadline)
+
+    def traced(self) -> ImageTrace:
+        """What is told of the file once it is done."""
+        return ImageTrace(tuple(self.timings.spans), self.options.told())
 
     async def write(self, out: Path) -> LargeAnswer:
         """The label map as a file: `large.segment_large` says which. Raises UsageError and OSError besides."""

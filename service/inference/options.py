@@ -18,6 +18,8 @@ from service.formats.result import RenderOptions
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?|[+-]?nan|[+-]?inf(inity)?", re.IGNORECASE)
 
+_TOLD = {"format", "k", "crf", "crf_size", "crf_iterations", "tile", "page", "depth", "pyramid", "priority"}
+
 
 class Frozen(BaseModel):
     """Values only; unknown keys are refused."""
@@ -64,6 +66,11 @@ class ImageOptions(Frozen):
         if number and isinstance(value, str) and not _NUMBER.fullmatch(value.strip(" \t")):
             raise ValueError("is no number")
         return value
+
+    def told(self) -> dict[str, str | int | float | bool]:
+        """What a trace tells of those that differ from what they are by themselves."""
+        given = self.model_dump(include=_TOLD, exclude_defaults=True)
+        return {f"tessera.{name}": value for name, value in given.items()}
 
     def choice(self, spec: InputSpec) -> Choice:
         """What of a file the network is shown."""

@@ -20,6 +20,7 @@ from service.inference.results import NetworkOutput
 from service.inference.task import ImageTask
 from service.refiners.gpu_batcher import NotOnDevice
 from service.refiners.process_pool import ProcessLost, ProcessPoolRefiner
+from service.timings import at
 
 log = logging.getLogger("tessera")
 
@@ -54,10 +55,14 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
         except asyncio.CancelledError:
             until.cancel()
             raise
+        started = at(done.started)
+        task.timings.waited(started - done.queue_s, started)
         labels: Array = done.answer
         return labels
 
     async def make() -> Array:
+        nonlocal own
+        own = True
         if dense and not on_cpu(task):
             try:
                 return await _on_device(task, output, late)
@@ -69,9 +74,14 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
             except ProcessLost as error:
                 log.warning("%s; ours refines this image", error)
         if dense:
-            await runtime.warmup.wait()
+            waits = time.perf_counter()
+            try:
+                await runtime.warmup.wait()
+            finally:
+                task.timings.waited(waits, time.perf_counter())
         return await run(lambda: _on_this_thread(task, output, runtime.cores if pool.alone else 1, until))
 
+    asked, own = time.perf_counter(), False
     key = None if task.key is None else (*task.key, options.refine, options.crf_size, options.crf_params)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
@@ -81,6 +91,9 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
     except (TimeoutError, DeadlineExceeded, DeadlinePassed):
         now = runtime.warmup.note if compiling else None
         raise NotRefined(f"not refined: {now or compiling or _LATE + _cheaper(options, output.source)}") from None
+    finally:
+        if not own:  # another's, which was waited for
+            task.timings.waited(asked, time.perf_counter())
 
 
 def on_cpu(task: ImageTask[Options]) -> bool:

@@ -23,6 +23,7 @@ from service.scheduling.backpressure import Backpressure
 from service.scheduling.batcher import Batcher, thread_pool
 from service.scheduling.result_cache import SingleFlightCache
 from service.settings import Settings
+from service.tracing.traces import Tracer
 
 _AHEAD = 2  # images of a key, for each thread of the CRF, that may be between their network and their CRF's end
 _HANGS = 2  # times as long as a request may take, and a job hangs: its request has long been answered
@@ -44,6 +45,7 @@ class Runtime:
     cores        for the CRF of an image that is alone
     gpu          the CRF's, where there is one;  processes  pydensecrf's, where that is the CRF
     warmup       of our CRF, where an install has it not compiled yet
+    tracer       keeps traces, where they are asked for
     joining      held while the pieces of a large body are put together: one in a turn of the loop
     """
 
@@ -64,6 +66,7 @@ class Runtime:
     processes: ProcessPoolRefiner | None
     decoders: DecoderPool = field(default_factory=DecoderPool)
     warmup: JitWarmup = field(default_factory=JitWarmup)
+    tracer: Tracer | None = None
     joining: asyncio.Lock = field(default_factory=asyncio.Lock)
     _count: Iterator[int] = field(default_factory=itertools.count)
 

@@ -34,8 +34,9 @@ from service.inference.runtime import Runtime
 from service.inference.windowed import ArrayRows, labelled, layout_of, through_queue
 from service.repository.served_model import Served
 from service.scheduling.admission import Ticket
-from service.scheduling.batcher import Batcher
-from service.timings import Timings
+from service.scheduling.batcher import Batch, Batcher
+from service.timings import Timings, at
+from service.tracing.traces import ImageTrace
 
 O = TypeVar("O", bound=ImageOptions)  # noqa: E741
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class ImageTask(Generic[O]):
     key       of the image in this model, where answers are kept
     held_s    seconds for which the CRF's backpressure held it
     orientation  the turn that was taken to show the image upright, once it is known
+    error     the name of what kept it from an answer of its own, among several
     """
 
     data: bytes | Pixels
@@ -78,12 +80,16 @@ class ImageTask(Generic[O]):
     key: tuple[Hashable, ...] | None = None
     held_s: float = 0.0
     orientation: int = 1
+    error: str = ""
     _encoded: Encoded | None = None
     _decoded: Decoded | None = None
     _fitted: Fit | None = None
     _photo: Array | None = None
     _ticket: Ticket | None = None
     _before_crf: bool = False
+    _source: tuple[int, int] | None = None
+    _own_pass: bool = False
+    _batch: Batch | None = None
 
     def __post_init__(self) -> None:
         self.until = Deadline(self.deadline)
@@ -119,8 +125,20 @@ class ImageTask(Generic[O]):
             raise
         except DeadlineExceeded as error:
             raise DeadlinePassed(str(error)) from None
+        started = at(done.started)
+        self.timings.waited(started - done.queue_s, started)
         answer: T = done.answer
         return answer
+
+    def traced(self) -> ImageTrace:
+        """What is told of the image once it is done."""
+        told = {"tessera.k": self.served.clusters.count} | self.options.told()
+        if self._source is not None:
+            told |= {"tessera.image.height": self._source[0], "tessera.image.width": self._source[1]}
+            told["tessera.cache.hit"] = not self._own_pass
+        if self._batch is not None:
+            told["tessera.batch.size"] = self._batch.size
+        return ImageTrace(tuple(self.timings.spans), told, self._batch, self.error)
 
     @property
     def encoded(self) -> Encoded:
@@ -200,7 +218,11 @@ class ImageTask(Generic[O]):
             self.key = None if self.key is None else (*self.key, "windows", margin)
         if before_crf and self.key not in cache:
             await self._hold_back()
+        began = time.perf_counter()
         output = await (make() if self.background else cache.get(self.key, make, retry_on=(Busy, DeadlinePassed)))
+        self._source = output.source
+        if not self._own_pass:  # another's, that it waited for, or one that is long over
+            self.timings.waited(began, time.perf_counter())
         self.warnings += output.facts.warnings
         self.orientation = output.facts.orientation
         return output
@@ -237,6 +259,7 @@ class ImageTask(Generic[O]):
         await self.runtime.before_crf.enter(self.caller, began - self.options.priority, longest_s)
         self._before_crf = True
         self.held_s = time.monotonic() - began
+        self.timings.took("queue", at(began), at(began) + self.held_s)
 
     async def _predict(self, code: bool, photo: bool) -> NetworkOutput:
         def begin() -> tuple[Encoded, tuple[Fit, Facts] | None]:
@@ -257,7 +280,10 @@ class ImageTask(Generic[O]):
             priority=self.options.priority,
             deadline=self.deadline,
         )
-        self.timings.add({"queue": (self.held_s + done.queue_s) * 1000, "encoder": done.run_s * 1000})
+        started = at(done.started)
+        self.timings.took("queue", started - done.queue_s, started)
+        self.timings.took("encoder", started, started + done.run_s)
+        self._batch, self._own_pass = done.batch, True
         scores, codes = done.answer
         kept = None if codes is None else _alone(codes)
         slow = encoded.seconds > _SHORT_S
@@ -292,6 +318,7 @@ class ImageTask(Generic[O]):
                 return encoded.decode()
 
         decoded = await self._elsewhere(encoded, decode)
+        self._own_pass = True
         self._claim_bytes((_WINDOWED_BYTES + (_MARGIN_BYTES if margin == "full" else 0)) * height * width)
         predict = through_queue(
             self.served,

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from models.errors import TesseraError
 from service.errors import BadOption, Busy, NetworkFailed, NetworkNotFinite, explain
 from service.formats.registry import Renderer
 from service.inference import pipeline
@@ -32,6 +33,7 @@ class Answers:
     model    name@digest12, looked up for each image: it may be swapped meanwhile
     every    while requests come, an image's time is one of so many: it rests for the others
     stopped  whether to begin nothing more
+    job      whose images they are, for traces
 
     Raises BadOption for options that this version does not know.
     """
@@ -46,11 +48,12 @@ class Answers:
         runtime: Runtime,
         timeout_s: float,
         every: int,
+        job: str = "",
     ) -> None:
         self._options = parsed(options)
         self._passes = passes(formats, self._options)
         self._model, self._registry, self._runtime = model, registry, runtime
-        self._every, self._took_s = every, 0.0
+        self._every, self._took_s, self._job = every, 0.0, job
         given_ms = self._options.timeout_ms
         self._limit_s = _PATIENCE * timeout_s if given_ms is None else given_ms / 1000
 
@@ -85,7 +88,13 @@ class Answers:
                     task = ImageTask(
                         data, self._options, served, self._runtime, BACKGROUND, time.monotonic() + self._limit_s, True
                     )
-                    return await pipeline.segment(task, renderer)
+                    try:
+                        return await pipeline.segment(task, renderer)
+                    except TesseraError as error:
+                        task.error = type(error).__name__
+                        raise
+                    finally:
+                        self._trace(task)
             except Busy as error:
                 await asyncio.sleep(min(_WAIT_S, error.retry_after_s))
             except NetworkNotFinite:
@@ -96,6 +105,12 @@ class Answers:
                     raise
                 await asyncio.sleep(_WAIT_S)
         return None
+
+    def _trace(self, task: ImageTask[Options]) -> None:
+        if (tracer := self._runtime.tracer) is not None:
+            done = task.traced()
+            told = {"tessera.job.id": self._job, "tessera.model": self._model}
+            tracer.image("job image", done._replace(attributes={**done.attributes, **told}))
 
 
 def parsed(given: Mapping[str, Any]) -> Options:

@@ -6,6 +6,7 @@ Knows nothing of jobs.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,7 +20,7 @@ class DiskThreads:
 
     async def run(self, work: Callable[[], T]) -> T:
         """What a function returns or raises, from one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
 
     def close(self) -> None:
         """What has not begun never does."""

@@ -276,6 +276,7 @@ class Jobs:
             runtime=self._runtime,
             timeout_s=self._settings.timeout_s,
             every=self._settings.job_every,
+            job=job.id,
         )
 
     async def _shortage(self, job: Job) -> str | None:

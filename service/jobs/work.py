@@ -23,6 +23,7 @@ from service.jobs.sources import Source, SourceGone
 from service.jobs.store import JobStore
 from service.offline.outputs import Outputs
 from service.offline.sources import Item
+from service.request_context import RequestContext, current
 
 log = logging.getLogger("tessera")
 
@@ -75,6 +76,7 @@ class Work:
 
     async def run(self) -> None:
         """To its end, or until `stop`; cancelled, what is under way is dropped. Told in the store."""
+        current.set((RequestContext(job_id=self.job.id),))  # of this task
         try:
             await self._go()
         except (Paused, SourceGone, NotKept) as error:

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from contextvars import copy_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -112,7 +113,7 @@ class Database(ABC):
         self._thread.shutdown(wait=False)
 
     async def _in_thread(self, job: Callable[[float], T], limit_s: float) -> T:
-        future = self._thread.submit(job, time.monotonic() + limit_s)
+        future = self._thread.submit(copy_context().run, job, time.monotonic() + limit_s)
         waiting = asyncio.wrap_future(future)
         try:
             done, _ = await asyncio.wait([waiting], timeout=limit_s)

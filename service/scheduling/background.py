@@ -7,6 +7,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 log = logging.getLogger("tessera")
@@ -65,7 +66,8 @@ def in_thread(work: Callable[[], T], name: str, discard: Callable[[T], object] |
         except RuntimeError:  # the loop is closed: nobody is left to hear it
             log.debug("%s ended after the server did", name)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    began_by = copy_context()
+    threading.Thread(target=lambda: began_by.run(run), name=name, daemon=True).start()
     return done
 
 

@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from service.errors import Busy, DeadlinePassed
+from service.request_context import RequestContext, current
 from service.scheduling.background import Patience, WorkLost, as_exception
 from service.scheduling.completions import CompletionQueue
 from service.scheduling.fair_queue import Entry, FairQueue
@@ -40,12 +41,28 @@ J = TypeVar("J")
 A = TypeVar("A")
 
 
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Several jobs that ran at once.
+
+    size  of them;  requests  whom they were for
+    """
+
+    size: int
+    requests: tuple[RequestContext, ...]
+
+
 class Completed(NamedTuple, Generic[A]):
-    """What a job got, and the seconds it waited and its batch ran."""
+    """What a job got, and the seconds it waited and its batch ran.
+
+    started  when it did, by the batcher's clock;  batch  the others it ran with; None: it was alone
+    """
 
     answer: A
     queue_s: float
     run_s: float
+    started: float
+    batch: Batch | None
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +70,7 @@ class _Job(Entry):
     payload: Any
     done: asyncio.Future[Completed[Any]]
     since: float
+    requests: tuple[RequestContext, ...]
 
 
 class _Worker(threading.Thread):
@@ -144,7 +162,7 @@ class Batcher(Generic[J, A]):
         """
         now = self._clock()
         done: asyncio.Future[Completed[A]] = asyncio.get_running_loop().create_future()
-        job = _Job(key, group, now - priority, deadline, cost, payload, done, now)
+        job = _Job(key, group, now - priority, deadline, cost, payload, done, now, current.get())
         with self._lock:
             if self._refuse is not None:
                 raise self._refuse()
@@ -281,6 +299,7 @@ class Batcher(Generic[J, A]):
             self._answer(late, [gone] * len(late), None)
         if batch:
             self._run(worker, batch, self._reason(batch, left))
+            current.set(())
         worker.batch = None
         return bool(batch or late)
 
@@ -292,6 +311,12 @@ class Batcher(Generic[J, A]):
         return "shape" if left else "drained"
 
     def _run(self, worker: _Worker, batch: list[_Job], reason: Reason) -> None:
+        together: Batch | None = None
+        requests = batch[0].requests
+        if len(batch) > 1:
+            requests = tuple(dict.fromkeys(request for job in batch for request in job.requests))
+            together = Batch(len(batch), requests)
+        current.set(requests)  # this thread's, until its next batch
         started = self._clock()
         answers: Sequence[Any]
         ran: Reason | None = reason
@@ -309,7 +334,7 @@ class Batcher(Generic[J, A]):
                 return
             answers, ran, took = [as_exception(error)] * len(batch), None, 0.0
         completed = [
-            answer if isinstance(answer, Exception) else Completed(answer, started - job.since, took)
+            answer if isinstance(answer, Exception) else Completed(answer, started - job.since, took, started, together)
             for job, answer in zip(batch, answers, strict=True)
         ]
         with self._lock:

@@ -224,7 +224,7 @@ class AsyncClient:
                         call.method,
                         call.path,
                         params=call.query,
-                        headers=call.headers,
+                        headers=connection.traced(call.headers),
                         content=body,
                         timeout=connection.limits(min(left_s, self._timeout_s)),
                     )

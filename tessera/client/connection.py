@@ -4,6 +4,8 @@ Knows nothing of calls.
 """
 
 import re
+import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -33,6 +35,17 @@ def settings(url: str, key: str | None) -> dict[str, Any]:
         "headers": {"user-agent": f"tessera/{_version()}", **({"x-api-key": key} if key else {})},
         "limits": httpx.Limits(max_connections=_CONNECTIONS, keepalive_expiry=_KEPT_S),
     }
+
+
+def traced(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """A call's headers, and what tells the server in whose trace it is: where the program keeps traces by
+    OpenTelemetry, and has loaded it itself."""
+    sent = dict(headers or {})
+    if "opentelemetry.trace" in sys.modules:
+        from opentelemetry import propagate
+
+        propagate.inject(sent)
+    return sent
 
 
 def limits(left_s: float) -> httpx.Timeout:

@@ -222,7 +222,7 @@ class Client:
                 call.method,
                 call.path,
                 params=call.query,
-                headers=call.headers,
+                headers=connection.traced(call.headers),
                 content=content,
                 timeout=connection.limits(min(attempts.left_s(), self._timeout_s)),
             ) as response,

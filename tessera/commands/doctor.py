@@ -32,6 +32,7 @@ _EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "remote": ("buckets: s3, gs, az", ("fsspec", "s3fs", "gcsfs", "adlfs")),
     "hub": ("tessera pull and push", ("huggingface_hub",)),
     "mcp": ("tessera mcp", ("mcp",)),
+    "otel": ("traces of requests: TESSERA_TRACES", ("opentelemetry.sdk", "opentelemetry.exporter")),
     "heic": ("HEIC, as phones write it", ("pi_heif",)),
     "dicom": ("DICOM, as hospitals write it", ("pydicom",)),
     "crf": ("the papers' own CRF", ("pydensecrf",)),
@@ -133,7 +134,7 @@ def _version(distribution: str) -> str | None:
 
 def _extras() -> Iterator[Finding]:
     for extra, (purpose, modules) in _EXTRAS.items():
-        missing = [module for module in modules if util.find_spec(module) is None]
+        missing = [module for module in modules if not _there(module)]
         if not missing:
             yield Finding(f"extra {extra}", "good", purpose)
         elif extra == "cpu":
@@ -141,6 +142,13 @@ def _extras() -> Iterator[Finding]:
         else:
             some = f" ({', '.join(missing)} missing)" if len(missing) < len(modules) else ""
             yield Finding(f"extra {extra}", "absent", f"{purpose}{some}", brings(extra))
+
+
+def _there(module: str) -> bool:
+    try:
+        return util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it is in
+        return False
 
 
 def _machine() -> Iterator[Finding]:

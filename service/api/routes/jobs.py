@@ -53,6 +53,8 @@ async def create_job(request: Request) -> Response:
         async with jobs.upload(caller, body.declared) as upload:
             more = await body.save(upload)
             job = await jobs.begin(upload, caller, wanted(*options_with(given, more)))
+    if (trace := request.state.trace) is not None:
+        trace.attributes["tessera.job.id"] = job.id
     log.info("%s began job %s, request %s", caller or "somebody", job.id, request.state.request_id)
     request.state.model = job.model
     info = job_views.job_info(request, job)

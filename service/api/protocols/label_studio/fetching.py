@@ -14,6 +14,7 @@ import httpx
 
 from models.io.samples import ImageError
 from service.errors import BodyTooLarge, NotAllowed, quoted
+from service.tracing.setup import outgoing_headers
 
 _URL, _KEY = "TESSERA_LABEL_STUDIO_URL", "TESSERA_LABEL_STUDIO_KEY"
 _FILES = re.compile(r"/(data|storage-data)/.+|/(tasks|projects)/[0-9]+/resolve/?")  # what it serves images under
@@ -78,7 +79,7 @@ class LabelStudioFiles:
         return self._base.copy_with(path=root + path, query=url.query or None)
 
     async def _fetch(self, url: httpx.URL, hold: Callable[[int], None]) -> bytes:
-        headers = {**await self._signed_in(), "accept-encoding": "identity"}
+        headers = {**await self._signed_in(), **outgoing_headers(), "accept-encoding": "identity"}
         async with self._client.stream("GET", url, headers=headers) as answer:
             if answer.status_code != 200:
                 raise ImageError(_refused(answer.status_code))
