@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -56,6 +57,9 @@ from service.tracing.setup import tracer_of
 log = logging.getLogger("tessera")
 
 WEB = Path(__file__).parent / "web"
+# FastAPI tells by itself as soon as anything in the process sets a global provider of OpenTelemetry, and with the query
+# and the messages of exceptions. Versions before 0.16x take no notice of this.
+_NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 _QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery, "/jobs": job_views.JobsQuery}
 
 
@@ -128,6 +132,7 @@ def create_app(
         docs_url=None,  # both pages would fetch their scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     app.state.tessera, app.state.scrape = state, scrape
     describe = app.openapi

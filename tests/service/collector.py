@@ -1,6 +1,6 @@
 """A collector of traces on loopback: OTLP over HTTP, read with OpenTelemetry's own protobuf classes.
 
-    python -m tests.service.collector [PORT]    prints every trace as a tree, once no more of it comes
+python -m tests.service.collector [PORT]    prints every trace as a tree, once no more of it comes
 """
 
 import gzip
@@ -53,9 +53,7 @@ class Collector:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 time.sleep(delay_s)
                 collector.headers.append({**{k.lower(): v for k, v in self.headers.items()}, "path": self.path})
-                collector.spans += spans(
-                    gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body
-                )
+                collector.spans += spans(gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body)
                 collector.came = time.monotonic()
                 self.send_response(200)
                 self.send_header("content-length", "0")
@@ -112,7 +110,8 @@ def tree(of_one_trace: Sequence[Span]) -> str:
     lines: list[str] = []
 
     def write(span: Span, depth: int) -> None:
-        told = " ".join(f"{name.removeprefix('tessera.')}={value}" for name, value in span.attributes.items())
+        shown = {name.removeprefix("tessera."): value for name, value in span.attributes.items() if _shown(name)}
+        told = " ".join(f"{name}={value}" for name, value in shown.items())
         links = f" ↔ {', '.join(link[:8] for link in span.links)}" if span.links else ""
         name = "  " * depth + span.name
         lines.append(f"{name:24} {(span.start - began) / 1e6:8.2f} {span.ms:8.2f} ms  {told}{links}".rstrip())
@@ -122,6 +121,11 @@ def tree(of_one_trace: Sequence[Span]) -> str:
     for root in roots:
         write(root, 0)
     return "\n".join(lines)
+
+
+def _shown(attribute: str) -> bool:
+    own = attribute.startswith("tessera.") and attribute != "tessera.request_id"
+    return own or attribute in ("error.type", "http.response.status_code")
 
 
 def _dict(attributes: Any) -> dict[str, Any]:
