@@ -60,6 +60,8 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
         labels: Array = done.answer
         return labels
 
+    asked, own = time.perf_counter(), False
+
     async def make() -> Array:
         nonlocal own
         own = True
@@ -81,7 +83,6 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
                 task.timings.waited(waits, time.perf_counter())
         return await run(lambda: _on_this_thread(task, output, runtime.cores if pool.alone else 1, until))
 
-    asked, own = time.perf_counter(), False
     key = None if task.key is None else (*task.key, options.refine, options.crf_size, options.crf_params)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):

@@ -5,6 +5,7 @@ Knows nothing of requests.
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -56,11 +57,8 @@ def tracer_of(settings: Settings, version: str, member: str = "") -> Tracer | No
     except ValueError as error:
         raise SettingsError(f"OTEL_PROPAGATORS: {error}") from None
     _rarely()
-    ours = {
-        "service.name": "tessera",
-        "service.version": version,
-        **({"service.instance.id": member} if member else {}),
-    }
+    instance = f"{socket.gethostname()}/{member or os.getpid()}"
+    ours = {"service.name": "tessera", "service.version": version, "service.instance.id": instance}
     resource = Resource.create(ours).merge(OTELResourceDetector().detect())
     exporters: dict[str, Callable[[], SpanExporter]] = {
         "otlp": OTLPSpanExporter,

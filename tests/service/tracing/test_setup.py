@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import sys
 import time
 
@@ -64,7 +65,7 @@ def test_what_it_says_of_itself_is_the_operators_word(
     setup.tracer_of(ON, "1.2", "replica-7")
     first, second = [dict(one.resource.attributes) for one in providers]
     assert (first["service.name"], first["service.version"], first["service.instance.id"]) == (
-        "tessera", "1.2", "replica-7",
+        "tessera", "1.2", f"{socket.gethostname()}/replica-7",
     )  # fmt: skip
     assert (second["service.name"], second["deployment.environment.name"]) == ("fields", "test")
 
