@@ -11,7 +11,7 @@ WITHOUT = ("model", "format", "priority")
 
 def test_every_option_of_a_request_is_one_of_the_command() -> None:
     flags = {one.name: one for one in typer.main.get_command(segment.app).params}
-    own = {"paths", "out", "format", "bundle", "workers", "overwrite", "dry_run"}
+    own = {"paths", "out", "format", "bundle", "workers", "engine", "ray_address", "gpus", "overwrite", "dry_run"}
     assert flags.keys() == (Options.model_fields.keys() - set(WITHOUT)) | own
     assert flags["crf_size"].opts == ["--crf-size"]
     assert flags["crf_size"].metavar == "[input|source]"
