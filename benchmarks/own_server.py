@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,24 +70,32 @@ def void(found: Mapping[str, float], answered: int = 0) -> str | None:
 
 @contextmanager
 def serving(
-    bundle: Path, log: Path, *, port: int, env: Mapping[str, str] | None = None, tessera: Path | None = None
+    bundle: Path,
+    log: Path,
+    *,
+    port: int,
+    env: Mapping[str, str] | None = None,
+    tessera: Path | None = None,
+    more: Sequence[str] = (),
+    workers: int = 1,
 ) -> Iterator[OwnServer]:
     """A server of one bundle for as long as the block runs.
 
-    env  TESSERA_ settings beside the environment's;  log  the file that gets its log
+    env      TESSERA_ settings beside the environment's;  log  the file that gets its log
+    more     options of the command;  workers  processes that it starts
 
     Raises ServerError with its last line when it ends before it is ready.
     """
     began = time.monotonic()
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [command(tessera), "serve", "--bundle", bundle, "--port", str(port)],
+            [command(tessera), "serve", "--bundle", bundle, "--port", str(port), *more],
             stdout=out,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(env or {})},
         )
     try:
-        while not _ready(port):
+        while not _ready(port, workers):
             if process.poll() is not None or time.monotonic() - began > _READY_S:
                 last = (log.read_text().splitlines() or ["no word"])[-1]
                 raise ServerError(f"our server did not get ready on port {port}: {last}")
@@ -102,9 +110,9 @@ def serving(
             process.wait()
 
 
-def _ready(port: int) -> bool:
+def _ready(port: int, workers: int) -> bool:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
+            return answer.status == 200 and counters(port).get("tessera_workers", 1) == workers
     except (urllib.error.URLError, OSError):
         return False

@@ -39,6 +39,11 @@ def share_cores(count: float) -> None:
     _share = count
 
 
+def share(total: int, number: int, of: int) -> int:
+    """A number's part, counted from 1, of a total that so many share: one at least; what is left is of the first."""
+    return max(1, total // of + (number <= total % of))
+
+
 def _control_groups(controller: str) -> Iterator[Path]:
     """Folders of those this process's time, or memory, is counted in, from its own outwards, versions 1 and 2."""
     for line in _text(_GROUPS).splitlines():

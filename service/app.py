@@ -49,6 +49,7 @@ from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
 from service.metrics import Metrics, tessera_version
 from service.repository.registry import Registry
+from service.repository.shared_models import SharedModels
 from service.scheduling.background import as_exception, spawn
 from service.scheduling.watchdog import Watchdog
 from service.settings import Settings
@@ -56,6 +57,7 @@ from service.tracing.setup import tracer_of
 
 log = logging.getLogger("tessera")
 
+_LOOK_S = 0.02
 WEB = Path(__file__).parent / "web"
 # FastAPI tells by itself as soon as anything in the process sets a global provider of OpenTelemetry, and with the query
 # and the messages of exceptions. Versions before 0.16x take no notice of this.
@@ -75,23 +77,23 @@ def create_app(
     """
     settings = settings or Settings.from_env(os.environ)
     metrics = Metrics()
-    tracer = tracer_of(settings, tessera_version(), fleet.member if fleet is not None else "")
-    runtime = Runtime.of(settings, metrics)
+    fleet = fleet or Fleet()
+    tracer = tracer_of(settings, tessera_version(), fleet.member)
+    runtime = Runtime.of(settings, metrics, fleet)
     runtime.tracer = tracer
     registry = Registry(settings, metrics, open_engine)
     TaskImages.from_settings(settings)  # settings that cannot be used are refused now
-    keys, proxies = ApiKeys(settings), TrustedProxies.from_settings(settings)
+    keys, proxies = ApiKeys(settings, fleet), TrustedProxies.from_settings(settings)
     jobs_here = Jobs(settings, metrics, registry, runtime)
-    state = AppState(settings, metrics, registry, runtime, InFlight(settings.max_requests), keys, proxies, jobs_here)
-    if fleet is not None:
-        state.fleet = fleet
+    in_flight, shared = InFlight(settings.max_requests, fleet), SharedModels(registry, fleet)
+    state = AppState(settings, metrics, registry, runtime, in_flight, keys, proxies, jobs_here, shared, fleet)
     scrape = Scrape(state)
 
     async def show_names(arguments: Call) -> Call:
         await registry.refresh()
         return {}
 
-    state.fleet.on("names", show_names)
+    fleet.on("names", show_names)
     served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
@@ -109,10 +111,12 @@ def create_app(
         state.starting = spawn(_start(state), "the start")  # /livez answers meanwhile, /readyz says 503
         watching = spawn(watchdog.run(), "the watchdog")
         jobs_here.start()
-        await state.fleet.start()
+        await fleet.start()
         scrape.start()
+        while fleet.late and state.lifecycle is Lifecycle.LOADING:
+            await asyncio.sleep(_LOOK_S)
         yield
-        await state.fleet.close()
+        await fleet.close()
         scrape.close()
         state.starting.cancel()
         await asyncio.gather(state.starting, return_exceptions=True)
@@ -173,7 +177,7 @@ def create_app(
 async def _start(state: AppState) -> None:
     """Load the models; then compile what the CRF lacks. A failure ends the server, which says why."""
     try:
-        await state.registry.load()
+        await state.models.start()
     except asyncio.CancelledError:  # the server ends
         raise
     except BaseException as error:  # what is not ours as well: a server that stays in `loading` helps nobody
@@ -184,6 +188,7 @@ async def _start(state: AppState) -> None:
         return
     if state.lifecycle is Lifecycle.LOADING:
         state.lifecycle = Lifecycle.READY
+        state.fleet.keep("ready", True)
     await state.runtime.warmup.run(served.clusters.count for served in state.registry.served)
 
 

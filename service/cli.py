@@ -29,6 +29,7 @@ from service.app import create_app
 from service.engines import check_installed as check_engine
 from service.errors import quoted
 from service.settings import Settings, check_bundles
+from service.workers import MOST, Part, become
 
 log = logging.getLogger("tessera")
 
@@ -73,23 +74,33 @@ def run(
     certfile: Annotated[Path | None, typer.Option(help="Certificate in PEM, to speak https.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key, where it is not in the same file.")] = None,
     root_path: Annotated[str, typer.Option(help="Path under which a proxy shows the server, such as /tessera.")] = "",
+    workers: Annotated[
+        int, typer.Option(min=1, max=MOST, help="Processes that answer, each with its own copy of the models.")
+    ] = 1,
+    worker: Annotated[str, typer.Option(hidden=True)] = "",  # one of them, as the parent says
 ) -> None:
     """Serve bundles over HTTP: the embedded default, or those given. Other settings are TESSERA_ variables."""
-    if supervise:  # in this process, which so becomes a small one
+    part = Part.parse(worker) if worker else None
+    if supervise and workers == 1:  # in this process, which so becomes a small one
         again = [argument for argument in sys.orig_argv[1:] if argument != "--supervise"]
         os.execv(sys.executable, [sys.executable, "-P", supervisor.__file__, sys.executable, *again])
     signals.hold_hangups()
     logs.set_up(os.environ.get("TESSERA_LOG", ""))
+    if workers > 1 and part is None:
+        become(workers, host, port)
+    fleet = None if part is None else part.fleet()
     os.environ.setdefault("UV_THREADPOOL_SIZE", str(hardware.cores()))  # uvloop's own threads; four otherwise
     settings = Settings.from_env(os.environ)
     if bundle:
         settings = settings.model_copy(update={"bundles": tuple(bundle)})
+    if part is not None:
+        settings = settings.shared(part.number, part.of)
     check_bundles(settings)
     check_engine(settings)
     root_path = binding.check_root_path(root_path)
     binding.check_certificate(certfile, keyfile)
     here = binding.Binding(binding.is_loopback(host), certfile is not None, root_path)
-    app = create_app(settings, binding=here)
+    app = create_app(settings, binding=here, fleet=fleet)
     state = app.state.tessera
     keys: ApiKeys = state.keys
     if not (here.loopback or keys.needed or open_to_all):
@@ -97,17 +108,20 @@ def run(
             f"{quoted(host)} is reached from other machines, and everybody there could ask and rename: set TESSERA_KEYS"
             " (or TESSERA_KEYS_FILE), or say --open (make serve OPEN=1) where that is meant"
         )
-    binding.check_free(host, port)
+    if part is None:
+        binding.check_free(host, port)
     if not (here.loopback or keys.needed):
         log.warning("open: whoever reaches %s port %d may ask and rename without a key", host or "any address", port)
     signals.on_hangup(keys.reload if settings.keys_file or settings.admin_key_file else None)
     if not kernels.compiled():
         log.warning("numpy does the work of the C kernels, several times slower: install again where a C compiler is")
     proxies: TrustedProxies = state.proxies
-    connections = Connections(settings, state.metrics, counted=lambda address: not proxies.trusts(address))
+    connections = Connections(
+        settings, state.metrics, counted=lambda address: not proxies.trusts(address), fleet=state.fleet
+    )
     state.metrics.watch("connections", "Open connections", lambda: len(connections))
     state.metrics.watch("unread_bytes", "Of answers that clients have not taken yet", lambda: connections.unread)
-    connections.max_connections = min(connections.max_connections, open_files() - _OTHER_FILES)
+    connections.most_here = min(connections.most_here, open_files() - _OTHER_FILES)
     server = Server(
         uvicorn.Config(
             app,
@@ -131,7 +145,7 @@ def run(
         if here.loopback
         else _LAME_DUCK_S,
     )
-    server.run()
+    server.run(None if part is None else binding.shared(host, port))
     if state.lifecycle is Lifecycle.FAILED or not server.started:
         raise typer.Exit(1)
 

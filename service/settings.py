@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import UsageError
+from models.hardware import share
 from service.errors import explain, nearest, quoted
 from service.logs import LogFormat
 
@@ -165,6 +166,12 @@ class Settings(BaseModel):
     def job_every(self) -> int:
         """While requests wait, one turn of so many is the jobs'."""
         return max(1, round(1 / self.job_share))
+
+    def shared(self, number: int, of: int) -> "Settings":
+        """Those of one of so many workers: what each holds for itself is divided, what they count together is not."""
+        amounts = ("threads", "workers", "gpu_bytes", "cache_bytes", "max_model_bytes", "max_unread_bytes")
+        given = {name: total for name in amounts if (total := getattr(self, name))}  # 0 stays what it means
+        return self.model_copy(update={name: share(total, number, of) for name, total in given.items()})
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":

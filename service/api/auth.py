@@ -14,6 +14,7 @@ from hmac import compare_digest
 from service.api.key_settings import ADMIN, SCOPES, Caller, Key, Scope, read_keys
 from service.api.wrong_keys import WrongKeys
 from service.errors import KeyMissing, NotAllowed
+from service.fleet.fleet import Fleet
 from service.settings import Settings, SettingsError
 
 log = logging.getLogger("tessera")
@@ -25,11 +26,14 @@ _ANYBODY = Caller("", frozenset({"infer", "edit"}))
 class ApiKeys:
     """The keys of one server."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Those of TESSERA_KEYS, TESSERA_ADMIN_KEY, or their files. Raises SettingsError, showing no part of them."""
+    def __init__(self, settings: Settings, fleet: Fleet | None = None) -> None:
+        """Those of TESSERA_KEYS, TESSERA_ADMIN_KEY, or their files. Raises SettingsError, showing no part of them.
+
+        fleet  the servers that count wrong keys together
+        """
         self._settings = settings
         self._keys: tuple[Key, ...] = read_keys(settings)
-        self._wrong = WrongKeys()
+        self._wrong = WrongKeys(fleet=fleet)
 
     def __repr__(self) -> str:
         return f"ApiKeys({', '.join(key.caller.name for key in self._keys)})"

@@ -9,6 +9,8 @@ import os
 import re
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,17 +47,14 @@ def is_loopback(host: str) -> bool:
 def check_free(host: str, port: int) -> None:
     """Raises PortTaken, and TesseraError where it is not allowed, or no address of this machine."""
     for family, address in _resolved(host, port):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: TIME_WAIT is no reason
-            if family == socket.AF_INET6:
-                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                probe.bind(address)
-                probe.listen(1)
-            except OSError as error:
-                reason = os.strerror(error.errno or 0).lower()
-                kind = PortTaken if error.errno == errno.EADDRINUSE else TesseraError
-                raise kind(f"cannot listen on {address[0]} port {port}: {reason}; choose another") from None
+        with _bound(family, address) as probe, _refused(address):
+            probe.listen(1)
+
+
+def shared(host: str, port: int) -> list[socket.socket]:
+    """Sockets for every address that `host` stands for, bound beside those of other processes of this user: Linux deals
+    connections out among all that listen. Raises PortTaken, TesseraError."""
+    return [_bound(family, address, shared=True) for family, address in _resolved(host, port)]
 
 
 def check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
@@ -94,6 +93,33 @@ def _resolved(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[st
     except (OSError, UnicodeError):
         raise UsageError(f"--host: {quoted(host)} is no address and no name that stands for one") from None
     return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
+
+
+def _bound(family: socket.AddressFamily, address: tuple[str, int], *, shared: bool = False) -> socket.socket:
+    """A socket with an address; `shared`: others of this user may have it as well. Raises PortTaken, TesseraError."""
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # TIME_WAIT is no reason
+    if shared:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        door.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        with _refused(address):
+            door.bind(address)
+    except TesseraError:
+        door.close()
+        raise
+    return door
+
+
+@contextmanager
+def _refused(address: tuple[str, int]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        kind = PortTaken if error.errno == errno.EADDRINUSE else TesseraError
+        raise kind(f"cannot listen on {address[0]} port {address[1]}: {reason}; choose another") from None
 
 
 def _is_loopback(address: tuple[str, int]) -> bool:

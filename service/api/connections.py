@@ -16,6 +16,7 @@ from typing import Protocol
 
 from models import hardware
 from service.api.client_address import group_of
+from service.fleet.fleet import Fleet
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -69,15 +70,22 @@ class Connections:
     """All of one server.
 
     draining   whether the server ends: then nobody rests for long
+    most_here  of one server, whatever the others of its fleet have
     counted    False for addresses that stand for many clients, as a trusted proxy's does
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, counted: Callable[[str], bool] = lambda address: True
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        counted: Callable[[str], bool] = lambda address: True,
+        fleet: Fleet | None = None,
     ) -> None:
+        fleet = fleet or Fleet()
         self._metrics = metrics
         self._counted = counted
-        self.max_connections = settings.max_connections
+        self.most_here = self._most = settings.max_connections
+        self._total, self._of = fleet.count("connections"), fleet.tally("connections")
         self._max_of_client = settings.max_client_connections
         self._max_unread = settings.max_unread_bytes
         self.header_timeout_s = settings.header_timeout_s
@@ -104,17 +112,19 @@ class Connections:
         """A new one. Where there are too many, the one that has rested longest goes; where none rests, the new one is
         `over`."""
         connection.address = address = group_of(address) if address and self._counted(address) else None
-        client = self._clients.get(address, _Client()) if address else _Client()
-        full = client.count >= self._max_of_client
-        if full or len(self._all) >= self.max_connections:
-            connection.over = not self._close_longest(client.resting if full else self._resting)
+        full = address is not None and self._of.total(address) >= self._max_of_client
+        if full or len(self._all) >= self.most_here or self._total.total >= self._most:
+            resting = self._resting if not full else self._clients[address].resting if address in self._clients else {}
+            connection.over = not self._close_longest(resting)
         if connection.over:
             self._metrics.refused.labels("connections").inc()
             if len(self._over) >= EVADED:
                 next(iter(self._over)).end("connections")
             self._over[connection] = None
         self._all.add(connection)
+        self._total.add(1)
         if address is not None:
+            self._of.add(address, 1)
             self._clients.setdefault(address, _Client()).count += 1
         self.rest(connection, self.header_timeout_s)
 
@@ -125,8 +135,10 @@ class Connections:
         self.work(connection)
         self.flow(connection)
         self._all.remove(connection)
+        self._total.add(-1)
         self._over.pop(connection, None)
         if (address := connection.address) is not None:
+            self._of.add(address, -1)
             client = self._clients[address]
             client.count -= 1
             if not client.count:

@@ -23,19 +23,19 @@ _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 async def load(request: Request, caller: str, name: str, *, default: bool = False) -> Added:
     """Serve the bundle in the folder of this name under TESSERA_MODELS.
 
-    Raises NotAllowed, BadOption, NotFound, and what `Registry.add` raises.
+    Raises NotAllowed, BadOption, NotFound, and what `SharedModels.load` raises.
     """
     state = state_of(request)
     folder = await asyncio.to_thread(_folder, state.settings.models, name)
-    added = await state.registry.add(folder, default=default)
+    added = await state.models.load(folder, default=default)
     request.state.model = added.served.bundle.ref
     log.info("%s loaded %s, request %s", caller, added.served.bundle.ref, request.state.request_id)
     return added
 
 
 async def unload(request: Request, caller: str, name: str) -> Served:
-    """Put a model away. Raises what `Registry.remove` raises."""
-    served = await state_of(request).registry.remove(name)
+    """Put a model away. Raises what `SharedModels.unload` raises."""
+    served = await state_of(request).models.unload(name)
     log.info("%s unloaded %s, request %s", caller, served.bundle.ref, request.state.request_id)
     return served
 

@@ -8,7 +8,6 @@ import logging
 import re
 import time
 import uuid
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -26,6 +25,7 @@ from service.api.origins import AllowedOrigins
 from service.api.problems import internal, problem_of
 from service.api.security_headers import RawHeaders
 from service.errors import Busy, TooMany
+from service.fleet.fleet import Fleet
 from service.metrics import Metrics
 from service.request_context import RequestContext, current
 from service.timings import Timings
@@ -62,37 +62,40 @@ def request_id(headers: Headers, trace: RequestTrace | None = None) -> str:
 
 
 class InFlight:
-    """Requests that are being answered now: so many in all, and half as many of one client.
+    """Requests that are being answered now: so many in all servers of a fleet, and half as many of one client.
 
-    closed  further ones are refused, and their connections closed
+    running  those of this server
+    closed   further ones are refused, and their connections closed
     """
 
-    def __init__(self, max_requests: int) -> None:
+    def __init__(self, max_requests: int, fleet: Fleet | None = None) -> None:
+        fleet = fleet or Fleet()
         self._most, self._most_of_one = max_requests, max(1, max_requests // 2)
-        self.running = 0
+        self._running, self._of = fleet.count("requests"), fleet.tally("requests")
         self.closed = False
-        self._of: Counter[str] = Counter()
+
+    @property
+    def running(self) -> int:
+        return int(self._running.own)
 
     def check(self, client: str) -> None:
         """Raises Busy, or TooMany where it is this client's own requests."""
         if self.closed:
             raise Busy("the server is shutting down; ask another, or again in a moment", reason="draining")
-        if self.running >= self._most:
-            raise Busy(f"{self.running} requests are being answered", reason="too_many_requests")
-        if self._of[client] >= self._most_of_one:
-            raise TooMany(f"{self._of[client]} requests of yours are being answered", reason="client_full")
+        if (running := int(self._running.total)) >= self._most:
+            raise Busy(f"{running} requests are being answered", reason="too_many_requests")
+        if (running := self._of.total(client)) >= self._most_of_one:
+            raise TooMany(f"{running} requests of yours are being answered", reason="client_full")
 
     def enter(self, client: str) -> None:
         """One more."""
-        self.running += 1
-        self._of[client] += 1
+        self._running.add(1)
+        self._of.add(client, 1)
 
     def leave(self, client: str) -> None:
         """One less."""
-        self.running -= 1
-        self._of[client] -= 1
-        if not self._of[client]:
-            del self._of[client]
+        self._running.add(-1)
+        self._of.add(client, -1)
 
 
 class DrainingResponse(JSONResponse):

@@ -73,7 +73,8 @@ class Server(uvicorn.Server):
         if self.started and self._state.lifecycle is not Lifecycle.FAILED:
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host or "[::]"
             where = f"http{'s' if self.config.is_ssl else ''}://{host}:{self.config.port}/"
-            log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
+            if not self._state.fleet.late:
+                log.info("tessera %s on %s — POST /segment, or open it in a browser", tessera_version(), where)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM drains; Ctrl-C does without the lame duck; a second signal ends what is running."""

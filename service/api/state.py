@@ -15,6 +15,7 @@ from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
 from service.metrics import Metrics
 from service.repository.registry import Registry
+from service.repository.shared_models import SharedModels
 from service.scheduling.background import spawn
 from service.settings import Settings
 
@@ -48,6 +49,7 @@ class AppState:
     keys: ApiKeys
     proxies: TrustedProxies
     jobs: Jobs
+    models: SharedModels
     fleet: Fleet = field(default_factory=Fleet)
     lifecycle: Lifecycle = Lifecycle.LOADING
     starting: asyncio.Task[None] | None = None

@@ -8,34 +8,37 @@ neighbor behind the same address guesses. Knows nothing of what keys open.
 import logging
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
 from service.api.client_address import group_of
 from service.errors import TooManyWrongKeys, printable
+from service.fleet.fleet import Fleet
 
 log = logging.getLogger("tessera")
 
 ATTEMPTS = 10
 EACH_S = 6.0
-_REMEMBERED = 4096
+_AGAIN_S = 60.0  # a key that comes in is noted no more often
 
 
 class WrongKeys:
-    """Those of one server. Of an address ATTEMPTS are judged at once, and another each EACH_S seconds."""
+    """Those of all servers of a fleet. Of an address ATTEMPTS are judged at once, and another each EACH_S seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, fleet: Fleet | None = None) -> None:
+        fleet = fleet or Fleet()
         self._clock = clock
-        self._owed: OrderedDict[str, tuple[float, float]] = OrderedDict()  # attempts, and when they were that many
-        self._came_in: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._owed = fleet.marks("wrong_keys")  # by address: when all of its attempts are forgiven
+        self._came_in = fleet.marks("came_in")  # by address and key: when it came in last
 
     def judge(self, address: str, digest: bytes, *, known: bool) -> None:
         """Called with every key that was sent. Raises TooManyWrongKeys."""
         address = group_of(address)
-        if known and (address, digest) in self._came_in:
-            self._came_in.move_to_end((address, digest))
+        now, came = self._clock(), digest + address.encode()
+        if known and (before := self._came_in.get(came)):
+            if now - before > _AGAIN_S:
+                self._came_in.change(came, lambda _: now)
             return
-        owed = self._attempts(address)
+        owed = (self._owed.get(address.encode()) - now) / EACH_S
         if owed > ATTEMPTS - 1:
             raise TooManyWrongKeys(
                 "too many wrong keys came from this address; keys it has not used before wait",
@@ -43,22 +46,8 @@ class WrongKeys:
                 retry_after_s=math.ceil((owed - (ATTEMPTS - 1)) * EACH_S),
             )
         if known:
-            self._came_in[address, digest] = None
-            _shorten(self._came_in)
+            self._came_in.change(came, lambda _: now)
             return
-        self._owed[address] = (owed + 1, self._clock())
-        self._owed.move_to_end(address)
-        _shorten(self._owed)
+        self._owed.change(address.encode(), lambda forgiven: max(forgiven, now) + EACH_S)
         if owed + 1 > ATTEMPTS - 1:
             log.warning("%s has sent %d wrong keys; what else it tries waits", printable(address), ATTEMPTS)
-
-    def _attempts(self, address: str) -> float:
-        """Those of an address that time has not forgiven yet."""
-        attempts, at = self._owed.get(address, (0.0, 0.0))
-        return max(0.0, attempts - (self._clock() - at) / EACH_S)
-
-
-def _shorten(remembered: OrderedDict[str, tuple[float, float]] | OrderedDict[tuple[str, bytes], None]) -> None:
-    """The longest unused goes first."""
-    while len(remembered) > _REMEMBERED:
-        remembered.popitem(last=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.errors import TesseraError
+from service.fleet.counts import Count, Marks, Tally
 
 log = logging.getLogger("tessera")
 
@@ -30,11 +31,13 @@ class Fleet:
 
     member   this server's name among them, "" where it is alone
     members  the names of all, its own included
+    late     whether others serve already while this server starts: it opens its door once it is ready itself
     folder   where the workers of one host keep what outlives one of them, and ends with all; None: there is none
     """
 
     member = ""
     members: tuple[str, ...] = ("",)
+    late = False
     folder: Path | None = None
 
     def __init__(self) -> None:
@@ -64,12 +67,28 @@ class Fleet:
         """Around what only one of all servers may do at once, such as to change the models of all."""
         yield
 
+    def under_way(self, what: str) -> bool:
+        """Whether some server is at it now."""
+        return False
+
     def keep(self, what: str, value: Any) -> None:
         """Have a server that is started anew find this value (`kept`), JSON, until all of them end."""
 
     def kept(self, what: str) -> Any:
         """What was kept last; None where nothing was."""
         return None
+
+    def count(self, name: str) -> Count:
+        """A number of this server, and its total over all."""
+        return Count()
+
+    def tally(self, name: str) -> Tally:
+        """The same by names."""
+        return Tally()
+
+    def marks(self, name: str) -> Marks:
+        """Numbers by names that are the same on all servers."""
+        return Marks()
 
     async def replied(self, message: Call) -> Call:
         """The message that answers another's: {"answer": …} or {"error": a sentence}."""

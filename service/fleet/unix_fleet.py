@@ -20,7 +20,9 @@ from typing import Any
 from models.errors import TesseraError
 from models.files import write_atomically
 from service.fleet import messages
+from service.fleet.counts import Count, Marks, Tally
 from service.fleet.fleet import Call, Fleet, Reply, reply_of
+from service.fleet.page import Page
 
 log = logging.getLogger("tessera")
 
@@ -32,7 +34,7 @@ _POLL_S = 0.05
 class UnixFleet(Fleet):
     """One of several workers.
 
-    folder   theirs, of mode 0700;  members  the names of all;  member  this one's
+    folder   theirs, of mode 0700, with their pages (`page.create`);  members  the names of all;  member  this one's
     """
 
     def __init__(self, folder: Path, members: Sequence[str], member: str) -> None:
@@ -44,6 +46,8 @@ class UnixFleet(Fleet):
         self._under_way: set[asyncio.Task[None]] = set()
         if len(os.fsencode(self._socket(member))) > _LONGEST_PATH:
             raise TesseraError(f"{folder} is too long a name for sockets in it; set TMPDIR to a shorter one")
+        self.late = self.kept("ready") is not None
+        self._page = Page(folder, members, member)
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
@@ -79,6 +83,17 @@ class UnixFleet(Fleet):
                     await asyncio.sleep(_POLL_S)
             yield
 
+    def under_way(self, what: str) -> bool:
+        """Whether some worker holds the lock."""
+        try:
+            with (self.folder / f"{what}.lock").open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def keep(self, what: str, value: Any) -> None:
         """In a file of the folder. Raises OSError."""
         text = json.dumps(value).encode()
@@ -90,6 +105,18 @@ class UnixFleet(Fleet):
             return json.loads((self.folder / f"{what}.json").read_text())
         except FileNotFoundError:
             return None
+
+    def count(self, name: str) -> Count:
+        """In the workers' pages."""
+        return self._page.count(name)
+
+    def tally(self, name: str) -> Tally:
+        """The same."""
+        return self._page.tally(name)
+
+    def marks(self, name: str) -> Marks:
+        """The same."""
+        return self._page.marks(name)
 
     def _socket(self, member: str) -> Path:
         return self.folder / f"{member}.sock"

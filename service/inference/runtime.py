@@ -13,6 +13,7 @@ from models import hardware
 from models.io.decoder_pool import DecoderPool
 from models.io.samples import Limits
 from models.types import Array
+from service.fleet.fleet import Fleet
 from service.inference.results import NetworkOutput
 from service.metrics import Metrics
 from service.refiners.gpu_batcher import GpuBatcher
@@ -71,8 +72,11 @@ class Runtime:
     _count: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod
-    def of(cls, settings: Settings, metrics: Metrics) -> "Runtime":
-        """As the settings say; 0 workers = one per core, and as many for the CRF. Raises SettingsError."""
+    def of(cls, settings: Settings, metrics: Metrics, fleet: Fleet | None = None) -> "Runtime":
+        """As the settings say; 0 workers = one per core, and as many for the CRF. Raises SettingsError.
+
+        fleet  the servers with which the bounds of what is inside are shared
+        """
         cores = hardware.cores()
         workers = settings.workers or cores
         longest_s = _HANGS * settings.timeout_s
@@ -83,6 +87,7 @@ class Runtime:
                 max_bytes=settings.max_bodies_bytes,
                 max_working_bytes=settings.max_working_bytes,
                 max_key_images=settings.max_key_images,
+                fleet=fleet,
             ),
             metrics,
             Limits(max_bytes=settings.max_bytes, max_mpx=settings.max_mpx, max_side_px=settings.max_side_px),

@@ -7,7 +7,7 @@ declares; until then whatever it replaces goes on, and a bundle that fails chang
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -97,31 +97,39 @@ class Registry:
             registry=metrics.registry,
         )
 
-    async def load(self) -> None:
-        """Load the settings' bundles, the default first. Raises NoBundle where that one cannot be served."""
-        folders = self._settings.bundles
+    async def load(self, models: Sequence[tuple[Path, str]] | None = None) -> None:
+        """Load the settings' bundles, the default first. Raises NoBundle where that one cannot be served.
+
+        models  in their place: folders, and the refs of the bundles that have to lie there
+        """
+        folders = self._settings.bundles if models is None else [folder for folder, _ in models]
+        refs = [None] * len(folders) if models is None else [ref for _, ref in models]
         if not folders:
             raise NoBundle("cannot serve: there is no bundle; train one, or name its folder with --bundle")
-        self._sharing = spawn(self._share(), "changes made by other servers")
+        if self._sharing is None:
+            self._sharing = spawn(self._share(), "changes made by other servers")
         async with self._one_load:
-            for i, folder in enumerate(folders):
+            for i, (folder, ref) in enumerate(zip(folders, refs, strict=True)):
                 try:
-                    if (await self._add(folder, swap=False)).unchanged:
+                    if (await self._add(folder, swap=False, ref=ref)).unchanged and ref is None:
                         self.failed[folder.name] = f"{folder.name} is given twice"
                 except TesseraError as error:
                     if i == 0:
                         raise NoBundle(f"cannot serve: {error} ({folder})") from None
         self.loaded = True
 
-    async def add(self, folder: Path, *, default: bool = False) -> Added:
+    async def add(
+        self, folder: Path, *, default: bool = False, agreed: Callable[[Served], Awaitable[None]] | None = None
+    ) -> Added:
         """Serve the bundle in a folder, in place of the one that its name finds. One load at a time.
 
         default  make it the one that answers who names none
+        agreed   awaited once it could take its place; what it raises is raised, and nothing has changed
 
         Raises BadModel, or Conflict for lack of memory: nothing has changed then.
         """
         async with self._one_load:
-            added = await self._add(folder, swap=True)
+            added = await self._add(folder, swap=True, agreed=agreed)
             if default:
                 self.served.remove(added.served)
                 self.served.insert(0, added.served)
@@ -140,6 +148,20 @@ class Registry:
             self.put_away(served)
             log.info("%s is unloaded; the default is %s", served.bundle.ref, self.served[0].bundle.ref)
             return served
+
+    def listing(self) -> list[list[str]]:
+        """The folder and the ref of every model that is served, the default first."""
+        return [[str(served.bundle.path), served.bundle.ref] for served in self.served]
+
+    async def keep_to(self, refs: Sequence[str]) -> None:
+        """Serve of what is served these alone, in this order; those that are not here are not missed."""
+        async with self._one_load:
+            for served in [served for served in self.served if served.bundle.ref not in refs]:
+                if len(self.served) > 1:
+                    self.served.remove(served)
+                    self.put_away(served)
+            order = {ref: place for place, ref in enumerate(refs)}
+            self.served.sort(key=lambda served: order.get(served.bundle.ref, len(order)))
 
     def get(self, ref: str | None) -> Served:
         """The bundle called `name` or `name@digest12`; the default for None. Raises NotFound, Busy.
@@ -224,11 +246,20 @@ class Registry:
     def _find(self, ref: str) -> Served | None:
         return next((served for served in self.served if ref in (served.name, served.bundle.ref)), None)
 
-    async def _add(self, folder: Path, *, swap: bool) -> Added:
+    async def _add(
+        self,
+        folder: Path,
+        *,
+        swap: bool,
+        ref: str | None = None,
+        agreed: Callable[[Served], Awaitable[None]] | None = None,
+    ) -> Added:
         started = time.perf_counter()
         self.loading = folder.name
         try:
             bundle = await asyncio.to_thread(read, folder, self._trust)
+            if ref not in (None, bundle.ref):
+                raise BadModel(f"{bundle.ref} lies there, and not {ref}, which was loaded from it: load it again")
             if (same := self._find(bundle.ref)) is not None:
                 return Added(same, unchanged=True)
             self._afford(bundle)
@@ -246,6 +277,12 @@ class Registry:
         finally:
             self.loading = None
         await served.clusters.refresh(limit_s=_FIRST_LOOK_S)
+        if agreed is not None:
+            try:
+                await agreed(served)
+            except BaseException:
+                self.put_away(served)
+                raise
         old = self._find(served.name) if swap else None
         followed = await self._follow(served, old)
         self.failed.pop(folder.name, None)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.errors import Busy, TooMany
+from service.fleet.fleet import Fleet
 from service.scheduling.fair_queue import BACKGROUND
 
 HIGH_WATER = 0.8  # of the bound; above it for FLOODED_S the service calls itself not ready
@@ -78,22 +79,20 @@ class Ticket:
         Said by work that outlives the block, as work shared with others does, it counts nothing.
         """
         if self in self._admission.inside:
-            self._admission.check_mpx(mpx, self)
-            self._admission.mpx += mpx - self.mpx
+            self._admission.hold_mpx(mpx, self)
             self.mpx = mpx
 
     def set_working_bytes(self, count: int) -> None:
         """The same for the bytes that the image's work holds now; fewer than before always fit."""
         if self in self._admission.inside:
-            if count > self.working_bytes:
-                self._admission.check_working_bytes(count, self)
-            self._admission.working_bytes += count - self.working_bytes
+            self._admission.hold_working_bytes(count, self)
             self.working_bytes = count
 
 
 class Admission:
     """Counts what is inside; refuses at once what does not fit, never lets it wait outside.
 
+    fleet                           the servers whose images count as well: the bounds are of all of them together
     max_images, max_mpx, max_bytes  of everybody together; bytes are those of bodies
     max_working_bytes               that large images hold while they are worked on
     max_key_images                  of one key; images without a key have the server's bound only
@@ -108,7 +107,9 @@ class Admission:
         max_working_bytes: int | None = None,
         max_key_images: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        fleet: Fleet | None = None,
     ) -> None:
+        fleet = fleet or Fleet()
         self._max_images, self._max_mpx, self._max_bytes = max_images, max_mpx, max_bytes
         self._max_working_bytes = math.inf if max_working_bytes is None else max_working_bytes
         self._max_key_images = max_images if max_key_images is None else max_key_images
@@ -116,11 +117,12 @@ class Admission:
         self.inside: dict[Ticket, float] = {}  # in order of arrival
         self._pace = ServiceRate()
         self._keys: dict[str, ServiceRate] = {}  # those with images inside
-        self.mpx = 0.0
-        self.bytes = 0
-        self.working_bytes = 0
+        self._images, self._mpx = fleet.count("images"), fleet.count("mpx")
+        self._bytes, self._working_bytes = fleet.count("bytes"), fleet.count("working_bytes")
+        self._rate, self._asked = fleet.count("rate"), fleet.count("asked")
+        self._of_key = fleet.tally("images")
         self._high_since: float | None = None
-        self._asked = -math.inf
+        self._asked.set(-math.inf)
 
     @contextmanager
     def ticket(self, key: str = "") -> Iterator[Ticket]:
@@ -133,16 +135,33 @@ class Admission:
         ticket = Ticket(self)
         self._enter(ticket, key)
         awaited = key != BACKGROUND
-        self._asked = self._clock() if awaited else self._asked
+        if awaited:
+            self._asked.set(self._clock())
         try:
             yield ticket
         finally:
             self._leave(ticket, key)
-            self._asked = self._clock() if awaited else self._asked
+            if awaited:
+                self._asked.set(self._clock())
+
+    @property
+    def mpx(self) -> float:
+        """Megapixels inside this server."""
+        return self._mpx.own
+
+    @property
+    def bytes(self) -> int:
+        """Of bodies, in this server."""
+        return int(self._bytes.own)
+
+    @property
+    def working_bytes(self) -> int:
+        """Of large images, in this server."""
+        return int(self._working_bytes.own)
 
     def asked_within(self, seconds: float) -> bool:
         """Whether an image that somebody waits for came or left so lately."""
-        return self._clock() - self._asked < seconds
+        return self._clock() - self._asked.highest < seconds
 
     @contextmanager
     def hold(self) -> Iterator[Callable[[int], None]]:
@@ -151,26 +170,24 @@ class Admission:
 
         def add(count: int) -> None:
             nonlocal held
-            if self.bytes + count > self._max_bytes:
+            if not self._bytes.reserve(count, self._max_bytes):
                 raise self._busy("too many uploads are under way", "bodies_full")
             held += count
-            self.bytes += count
 
         try:
             yield add
         finally:
-            self.bytes -= held
+            self._bytes.add(-held)
 
-    def check_mpx(self, mpx: float, ticket: Ticket | None = None) -> None:
-        """Raises Busy when an image of `mpx`, in its `place` if it has one, does not fit beside the others."""
-        others = self.mpx - (ticket.mpx if ticket else 0.0)
-        if others + mpx > self._max_mpx and others > 0:  # alone, any image within the limits fits
+    def hold_mpx(self, mpx: float, ticket: Ticket) -> None:
+        """The image with this ticket has so many now. Raises Busy where they do not fit beside those of the others."""
+        if not self._mpx.reserve(mpx - ticket.mpx, self._max_mpx, mpx):
+            others = self._mpx.total - ticket.mpx
             raise self._busy(f"{others:.0f} megapixels are in the queue", "pixels_full")
 
-    def check_working_bytes(self, count: int, ticket: Ticket) -> None:
-        """Raises Busy when the work of the image with this ticket does not fit beside that of the others."""
-        others = self.working_bytes - ticket.working_bytes
-        if others + count > self._max_working_bytes and others > 0:  # alone, any image within the limits fits
+    def hold_working_bytes(self, count: int, ticket: Ticket) -> None:
+        """The same for the bytes that its work holds."""
+        if not self._working_bytes.reserve(count - ticket.working_bytes, self._max_working_bytes, count):
             raise self._busy(
                 f"large images are being worked on, and the {count / 2**20:.0f} MiB of this one do not fit beside them",
                 "memory_full",
@@ -178,7 +195,7 @@ class Admission:
 
     def retry_after_s(self) -> int:
         """Whole seconds until what is inside now should be done, at the speed measured while busy."""
-        return _whole(self._pace.images * self._pace.seconds)
+        return _whole(self._images.total * self._seconds())
 
     def __len__(self) -> int:
         return len(self.inside)
@@ -189,16 +206,19 @@ class Admission:
 
     def flooded(self) -> bool:
         """Whether the server has been nearly full for more than FLOODED_S seconds."""
+        self._watch(self._clock())
         return self._high_since is not None and self._clock() - self._high_since > FLOODED_S
 
     def _enter(self, ticket: Ticket, key: str) -> None:
-        pace = self._keys.get(key) if key else None
-        if pace is not None and pace.images >= self._max_key_images:
-            raise self._too_many(key, pace)
-        if len(self.inside) >= self._max_images:
-            raise self._busy(f"{len(self.inside)} images are in the queue, as many as fit", "queue_full")
+        if key and not self._of_key.reserve(key, self._max_key_images):
+            raise self._too_many(key)
+        if not self._images.reserve(1, self._max_images):
+            if key:
+                self._of_key.add(key, -1)
+            raise self._busy(f"{self._images.total:.0f} images are in the queue, as many as fit", "queue_full")
         now = self._clock()
         if key:
+            pace = self._keys.get(key)
             if pace is None:
                 pace = self._keys[key] = ServiceRate()
             pace.enter(now)
@@ -209,11 +229,16 @@ class Admission:
     def _leave(self, ticket: Ticket, key: str) -> None:
         now = self._clock()
         del self.inside[ticket]
-        self.mpx = self.mpx - ticket.mpx if self.inside else 0.0  # sums of fractions do not end at 0 by themselves
-        self.working_bytes -= ticket.working_bytes
+        self._images.add(-1)
+        if ticket.mpx:
+            self._mpx.set(self.mpx - ticket.mpx if self.inside else 0.0)  # sums of fractions do not end at 0 themselves
+        if ticket.working_bytes:
+            self._working_bytes.add(-ticket.working_bytes)
         ticket.mpx, ticket.working_bytes = 0.0, 0
         self._pace.leave(now)
+        self._rate.set(1 / self._pace.seconds if self._pace.seconds else 0.0)
         if key:
+            self._of_key.add(key, -1)
             pace = self._keys[key]
             pace.leave(now)
             if not pace.images:
@@ -224,17 +249,24 @@ class Admission:
         wait = self.retry_after_s()
         return Busy(f"{what}; come back in {wait} s", reason=reason, retry_after_s=wait)
 
-    def _too_many(self, key: str, pace: ServiceRate) -> TooMany:
-        """At the key's own speed; at the server's until one of the key's images has left."""
-        wait = _whole(pace.images * (pace.seconds or self._pace.seconds))
+    def _seconds(self) -> float:
+        """From one image that leaves a busy server to the next, of all servers together; 0 before one was measured."""
+        elsewhere = self._rate.total - self._rate.own
+        return 1 / self._rate.total if elsewhere else self._pace.seconds
+
+    def _too_many(self, key: str) -> TooMany:
+        """At the key's own speed here; at that of all servers until one of the key's images has left."""
+        pace, images = self._keys.get(key), self._of_key.total(key)
+        own = pace.images * pace.seconds if pace is not None else 0.0  # others work off theirs meanwhile
+        wait = _whole(own or images * self._seconds())
         return TooMany(
-            f"{pace.images} images of {key!r} are in the queue, as many as one key may have; come back in {wait} s",
+            f"{images} images of {key!r} are in the queue, as many as one key may have; come back in {wait} s",
             reason="key_full",
             retry_after_s=wait,
         )
 
     def _watch(self, now: float) -> None:
-        if len(self.inside) < HIGH_WATER * self._max_images:
+        if self._images.total < HIGH_WATER * self._max_images:
             self._high_since = None
         elif self._high_since is None:
             self._high_since = now

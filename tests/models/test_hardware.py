@@ -132,3 +132,8 @@ def test_memory_is_given_back_or_nothing_happens(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(hardware.ctypes, "CDLL", no_library)
     hardware.trim()
     hardware.release_memory()
+
+
+@pytest.mark.parametrize(("total", "parts"), [(8, [3, 3, 2]), (2, [1, 1, 1]), (1, [1]), (9, [3, 3, 3])])
+def test_processes_that_share_the_cores_have_all_of_them_and_one_at_least(total: int, parts: list[int]) -> None:
+    assert [hardware.share(total, number + 1, len(parts)) for number in range(len(parts))] == parts

@@ -138,13 +138,13 @@ def test_while_draining_new_work_is_refused_and_probes_answer(serve: Any) -> Non
 
 def test_too_many_requests_at_once_are_refused_but_not_probes(serve: Any) -> None:
     with serve(max_requests=1) as client:
-        client.app.state.tessera.in_flight.running = 1
+        client.app.state.tessera.in_flight._running.set(1)
         answer = client.post("/segment", content=PNG)
         assert answer.status_code == 503
         assert answer.json()["type"] == "urn:tessera:busy"
         assert answer.headers["x-request-id"] == answer.json()["request_id"]
         assert client.get("/readyz").status_code == 200
-        client.app.state.tessera.in_flight.running = 0
+        client.app.state.tessera.in_flight._running.set(0)
         assert client.post("/segment", content=PNG).status_code == 200
 
 

@@ -85,3 +85,14 @@ def test_every_number_has_an_upper_bound() -> None:
             for value in ("inf", "1e400", "9" * 400):
                 with pytest.raises(SettingsError, match=f"TESSERA_{name.upper()}"):
                     Settings.from_env({f"TESSERA_{name.upper()}": value})
+
+
+def test_what_each_worker_holds_for_itself_is_divided_and_what_they_count_together_is_not() -> None:
+    whole = Settings(cache_bytes=101, gpu_bytes=0, threads=3, max_queue_size=7, workers=1)
+    parts = [whole.shared(number, 2) for number in (1, 2)]
+    assert [(part.cache_bytes, part.gpu_bytes, part.threads, part.workers) for part in parts] == [
+        (51, 0, 2, 1),
+        (50, 0, 1, 1),
+    ]
+    assert all(part.max_queue_size == 7 for part in parts)
+    assert sum(part.max_model_bytes for part in parts) == whole.max_model_bytes

@@ -145,3 +145,96 @@ def test_more_restarts_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     assert Supervisor(["x"], restarts=7).run() == 1
     assert paused == [1, 2, 4, 8, 16, 30, 30]
+
+
+def crew(folder: Path, script: str, count: int = 2) -> subprocess.Popen[str]:
+    """Of workers that run a script, in which `me` says which it is and `note` tells the test."""
+    code = f"""
+import sys; from service.supervisor import Crew
+sys.exit(Crew(sys.argv[1:], {str(folder)!r}, {count}, pause_s=0.02).run())
+"""
+    worker = f"""
+import os, signal, sys, time
+me = sys.argv[-1]
+def ready(): open({str(folder / "ready.json")!r}, 'w')
+told = os.open({str(folder.parent / "told")!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+def note(what): os.write(told, (what + ' ').encode())
+note(me[:3])
+{script}
+"""
+    folder.mkdir()
+    command = [sys.executable, "-c", code, *server(worker)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+WAITS = """
+signal.signal(signal.SIGTERM, lambda *_: (note('term'), sys.exit(0)))
+signal.signal(signal.SIGHUP, lambda *_: note('hup'))
+ready()
+note('up')
+while True: time.sleep(0.01)
+"""
+
+
+def told(folder: Path) -> list[str]:
+    file = folder.parent / "told"
+    return file.read_text().split() if file.exists() else []
+
+
+def test_the_others_follow_the_first_and_all_hear_signals(tmp_path: Path) -> None:
+    folder = tmp_path / "meet"
+    running = crew(folder, WAITS, 3)
+    wait_until(lambda: told(folder).count("up") == 3)
+    assert told(folder)[:2] == ["1/3", "up"]
+    running.send_signal(signal.SIGHUP)
+    wait_until(lambda: told(folder).count("hup") == 3)
+    running.send_signal(signal.SIGTERM)
+    assert running.communicate(timeout=20)[1] == ""
+    assert running.returncode == 0
+    assert told(folder).count("term") == 3
+    assert not folder.exists()
+
+
+def test_one_that_is_killed_is_started_again_and_what_it_had_inside_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "meet"
+    running = crew(folder, WAITS)
+    wait_until(lambda: told(folder).count("up") == 2)
+    for number in (1, 2):
+        (folder / f"{number}.page").write_bytes(b"x" * 100)
+    first = min(machine.children(running.pid))
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: told(folder).count("up") == 3)
+    assert told(folder)[-2:] == ["1/2", "up"]
+    assert (folder / "1.page").read_bytes() == bytes(100)
+    assert (folder / "2.page").read_bytes() == b"x" * 100
+    running.send_signal(signal.SIGTERM)
+    said = running.communicate(timeout=20)[1]
+    assert running.returncode == 0
+    assert said.count("worker 1 was killed by signal 9; it is started again in 0.02 s (1 of 5)") == 1
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_first_that_cannot_start_ends_all(tmp_path: Path, status: int) -> None:
+    folder = tmp_path / "meet"
+    running = crew(folder, f"sys.exit({status})", 4)
+    assert running.communicate(timeout=20)[1] == ""
+    assert running.returncode == status
+    assert told(folder) == ["1/4"]
+
+
+def test_a_wrong_setting_later_ends_all_in_peace(tmp_path: Path) -> None:
+    folder = tmp_path / "meet"
+    running = crew(folder, "if me[0] == '2': sys.exit(2)\n" + WAITS)
+    running.communicate(timeout=20)
+    assert running.returncode == 2
+    assert told(folder).count("term") == 1
+
+
+def test_one_that_fails_too_often_ends_all(tmp_path: Path) -> None:
+    folder = tmp_path / "meet"
+    running = crew(folder, "if me[0] == '2': sys.exit(7)\n" + WAITS)
+    said = running.communicate(timeout=30)[1]
+    assert running.returncode == 1
+    assert told(folder).count("2/2") == 6
+    assert said.count("worker 2 ended with exit code 7; it is started again in") == 5
+    assert "5 restarts within 10 minutes are enough: all workers end" in said

@@ -97,10 +97,10 @@ def test_a_named_page_reads_answers_and_refusals(serve: Any) -> None:
         assert preflight.headers["access-control-allow-origin"] == APP
         assert "PATCH" in preflight.headers["access-control-allow-methods"]
         assert "x-request-id" in preflight.headers
-        client.app.state.tessera.in_flight.running = 10**6
+        client.app.state.tessera.in_flight._running.set(10**6)
         answers = [client.get("/clusters", headers=keyed)]
         assert answers[0].status_code == 503  # refused before any route
-        client.app.state.tessera.in_flight.running = 0
+        client.app.state.tessera.in_flight._running.set(0)
         answers += [
             client.get("/clusters", headers=keyed),
             client.get("/clusters", headers={"origin": APP}),

@@ -1,14 +1,17 @@
 """Who guesses keys waits, and learns nothing while it does; nobody else waits."""
 
+from pathlib import Path
+
 import pytest
 
-from service.api import wrong_keys
 from service.api.auth import ApiKeys
 from service.api.problems import status_of
 from service.api.wrong_keys import ATTEMPTS, EACH_S, WrongKeys
 from service.errors import KeyMissing, TooManyWrongKeys
+from service.fleet import counts
 from service.settings import Settings
 from tests.service.fakes import Clock
+from tests.service.fleet.pair import fleets
 
 HERE, THERE = "198.51.100.7", "198.51.100.8"
 
@@ -61,7 +64,7 @@ def test_of_ipv6_a_64_is_one_address() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wrong_keys, "_REMEMBERED", 8)
+    monkeypatch.setattr(counts, "_REMEMBERED", 8)
     wrong = WrongKeys(Clock())
     for i in range(100):
         guess(wrong, f"10.0.0.{i}")
@@ -98,3 +101,23 @@ def test_an_open_house_counts_guesses_at_the_admin_key_alone() -> None:
     with pytest.raises(TooManyWrongKeys):
         keys.allow("admin", {"x-api-key": "guess"}, HERE)
     assert keys.authenticate({"x-api-key": "stale"}, HERE).name == ""
+
+
+def test_workers_count_together_and_know_who_came_in(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = (WrongKeys(clock, fleet) for fleet in fleets(tmp_path))
+    one.judge(HERE, b"its own", known=True)
+    for i in range(ATTEMPTS):
+        guess((one, two)[i % 2], HERE)
+    for worker in (one, two):
+        with pytest.raises(TooManyWrongKeys) as refused:
+            guess(worker, HERE)
+        assert refused.value.retry_after_s == EACH_S
+        guess(worker, THERE)
+    two.judge(HERE, b"its own", known=True)
+    with pytest.raises(TooManyWrongKeys):
+        two.judge(HERE, b"another's", known=True)
+    clock.now += EACH_S
+    guess(two, HERE)
+    with pytest.raises(TooManyWrongKeys):
+        guess(one, HERE)

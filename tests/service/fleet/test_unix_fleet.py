@@ -13,11 +13,7 @@ from models.errors import TesseraError
 from service.fleet import messages, unix_fleet
 from service.fleet.fleet import Call, Reply
 from service.fleet.unix_fleet import UnixFleet
-
-
-def fleets(folder: Path, count: int = 3) -> list[UnixFleet]:
-    names = [str(number + 1) for number in range(count)]
-    return [UnixFleet(folder, names, name) for name in names]
+from tests.service.fleet.pair import fleets
 
 
 async def up(members: list[UnixFleet]) -> None:
@@ -32,7 +28,7 @@ async def down(members: list[UnixFleet]) -> None:
 
 def test_every_other_is_asked_and_those_that_fail_are_named(tmp_path: Path) -> None:
     async def scenario() -> None:
-        one, two, three = members = fleets(tmp_path)
+        one, two, three = members = fleets(tmp_path, 3)
 
         async def double(arguments: Call) -> Call:
             return {"n": 2 * arguments["n"]}

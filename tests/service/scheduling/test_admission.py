@@ -1,6 +1,8 @@
 """The bound on what is inside, and the time it tells those outside. The clock is the test's."""
 
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +10,7 @@ from service.errors import Busy, TooMany
 from service.scheduling.admission import Admission
 from service.scheduling.fair_queue import BACKGROUND
 from tests.service.fakes import Clock
+from tests.service.fleet.pair import fleets
 
 
 def admission(
@@ -228,3 +231,69 @@ def test_who_asked_lately_is_known_and_jobs_ask_nothing() -> None:
     assert admission.asked_within(1.0)
     now = 106.0
     assert not admission.asked_within(1.0)
+
+
+def shared(folder: Path, clock: Clock, **bounds: Any) -> list[Admission]:
+    given = {"max_images": 4, "max_mpx": 10, "max_bytes": 100, **bounds}
+    return [Admission(**given, clock=clock, fleet=fleet) for fleet in fleets(folder)]
+
+
+def test_what_may_be_inside_is_of_all_workers_together(tmp_path: Path) -> None:
+    one, two = shared(tmp_path, Clock(), max_key_images=3)
+    with ExitStack() as inside:
+        for admission, key in [(one, "a"), (one, "a"), (two, "a")]:
+            inside.enter_context(admission.ticket(key))
+        for admission in (one, two):
+            with pytest.raises(TooMany, match="3 images of 'a' are in the queue"), admission.ticket("a"):
+                pass
+        with two.ticket("b"):
+            for admission in (one, two):
+                with pytest.raises(Busy, match="4 images are in the queue, as many as fit"), admission.ticket("c"):
+                    pass
+        with one.ticket("c"):
+            pass
+    assert len(one) == len(two) == 0
+    with ExitStack() as inside:
+        for _ in range(3):
+            inside.enter_context(two.ticket("a"))
+
+
+def test_megapixels_and_bytes_are_of_all_workers_together(tmp_path: Path) -> None:
+    one, two = shared(tmp_path, Clock(), max_working_bytes=50)
+    with one.ticket() as here, two.ticket() as there:
+        here.set_megapixels(8)
+        with pytest.raises(Busy, match="8 megapixels are in the queue"):
+            there.set_megapixels(3)
+        there.set_megapixels(2)
+        here.set_working_bytes(40)
+        with pytest.raises(Busy, match="do not fit beside them"):
+            there.set_working_bytes(11)
+        here.set_megapixels(0.5)
+        there.set_megapixels(9.5)
+    with one.ticket() as alone:
+        alone.set_megapixels(11)  # alone, any image fits
+    with one.hold() as hold, two.hold() as other:
+        hold(60)
+        with pytest.raises(Busy, match="uploads"):
+            other(41)
+        other(40)
+
+
+def test_when_to_come_back_is_reckoned_with_the_pace_of_all(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = shared(tmp_path, clock, max_images=100)
+    for worker in (one, two):  # each sends off an image every two seconds
+        tickets = [ExitStack() for _ in range(3)]
+        for ticket in tickets:
+            ticket.enter_context(worker.ticket())
+        for ticket in tickets:
+            clock.now += 2
+            ticket.close()
+    with ExitStack() as inside:
+        for _ in range(6):
+            inside.enter_context(two.ticket())
+        assert one.retry_after_s() == two.retry_after_s() == 6  # of six images, one each second
+    assert two.asked_within(1)
+    assert one.asked_within(1)
+    clock.now += 2
+    assert not one.asked_within(1)
