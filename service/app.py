@@ -48,6 +48,7 @@ from service.inference import options
 from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
 from service.metrics import Metrics, tessera_version
+from service.nvml import DeviceMeter
 from service.repository.registry import Registry
 from service.repository.shared_models import SharedModels
 from service.scheduling.background import as_exception, spawn
@@ -99,6 +100,13 @@ def create_app(
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
     metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", runtime.admission.oldest_s)
     metrics.watch("cache_bytes", "Held for images asked again", lambda: runtime.network_outputs.nbytes)
+    metrics.watch("ready", "1 while /readyz says so", lambda: state.not_ready() is None)
+    metrics.watch(
+        "names_kept", "0 while cluster names cannot be written", lambda: all(s.clusters.persistent for s in served)
+    )
+    meter = DeviceMeter.find()
+    if meter is not None:
+        metrics.watch_devices(meter.devices)
 
     watchdog = Watchdog(
         [registry.recovery.tend, runtime.tend, lambda _: _end_when_lost(state)],
@@ -113,9 +121,13 @@ def create_app(
         jobs_here.start()
         await fleet.start()
         scrape.start()
+        if meter is not None:
+            meter.start()
         while fleet.late and state.lifecycle is Lifecycle.LOADING:
             await asyncio.sleep(_LOOK_S)
         yield
+        if meter is not None:
+            meter.close()
         await fleet.close()
         scrape.close()
         state.starting.cancel()

@@ -5,14 +5,25 @@ Knows nothing of where the numbers come from; each app has a registry of its own
 
 import math
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from models.region_stats import Area
+from service.nvml import Device
 from service.timings import Timings
 
 # From a tiny network on a GPU to a dense CRF on a busy machine.
@@ -88,10 +99,21 @@ class Metrics:
         self._request = lru_cache(256)(self.request.labels)
         build = Gauge("tessera_build_info", "What runs", ["version", "python", "onnxruntime"], registry=r)
         build.labels(tessera_version(), platform.python_version(), _version("onnxruntime", "onnxruntime-gpu")).set(1)
+        ProcessCollector(registry=r)  # process_…: memory, processor time, open files, the start; on Linux
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
-        """A gauge that is asked when Prometheus asks."""
-        Gauge(f"tessera_{name}", text, registry=self.registry).set_function(value)
+        """A gauge that is asked when Prometheus asks; NaN where a disk does not answer."""
+
+        def asked() -> float:
+            with suppress(OSError):
+                return value()
+            return math.nan
+
+        Gauge(f"tessera_{name}", text, registry=self.registry).set_function(asked)
+
+    def watch_devices(self, devices: Callable[[], Sequence[Device]]) -> None:
+        """Gauges of every GPU, asked likewise. Workers of one host tell the same of it: its maximum, never a sum."""
+        self.registry.register(_Devices(devices))
 
     def asked(self, hit: bool) -> None:
         """Count an image by whether the network's answer was there already."""
@@ -130,6 +152,33 @@ class Metrics:
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Devices(Collector):
+    def __init__(self, devices: Callable[[], Sequence[Device]]) -> None:
+        self._devices = devices
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        return iter(self._families())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        used, total, utilization = families = self._families()
+        for device in self._devices():
+            labels = [str(device.index), device.name]
+            used.add_metric(labels, device.used_bytes)
+            total.add_metric(labels, device.total_bytes)
+            if device.utilization is not None:
+                utilization.add_metric(labels, device.utilization)
+        return iter(families)
+
+    @staticmethod
+    def _families() -> list[GaugeMetricFamily]:
+        labels = ["device", "name"]
+        return [
+            GaugeMetricFamily("tessera_device_memory_used_bytes", "Of a GPU, by everybody on it", labels=labels),
+            GaugeMetricFamily("tessera_device_memory_bytes", "That a GPU has", labels=labels),
+            GaugeMetricFamily("tessera_device_utilization_ratio", "Of the time a kernel ran on a GPU", labels=labels),
+        ]
 
 
 def _observe(histogram: Histogram, value: float) -> None:

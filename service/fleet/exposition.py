@@ -1,8 +1,9 @@
 """Metrics of several servers as those of one, in Prometheus' text format.
 
 Counters and histograms are added up. Gauges are added up where they count things that each server has for itself, such
-as waiting images; of ages, states and facts the largest counts; of a few the first server's word does, which has looked
-at all of them. So `rate()` and `histogram_quantile()` mean over all servers what they mean over one.
+as waiting images; of ages, states and facts the largest counts, or the smallest where that is the worst; of a few the
+first server's word does, which has looked at all of them. So `rate()` and `histogram_quantile()` mean over all servers
+what they mean over one.
 
 What it reads is what prometheus_client writes: a family's HELP and TYPE, then its samples, none with a time of its own.
 Adding text up takes a twentieth of the time that prometheus_client's own parser takes to read it.
@@ -14,7 +15,10 @@ from collections.abc import Iterable
 
 _LARGEST = frozenset(
     {"tessera_oldest_request_seconds", "tessera_jobs", "tessera_model_info", "tessera_build_info"}
+    | {f"tessera_device_{what}" for what in ("memory_bytes", "memory_used_bytes", "utilization_ratio")}
+    | {"process_start_time_seconds"}
 )  # gauges; those that end in _info besides
+_SMALLEST = frozenset({"tessera_ready", "tessera_names_kept", "tessera_jobs_free_bytes"})
 _FIRST = frozenset({"tessera_cluster_drift", "tessera_workers"})
 _ADDED = frozenset({"counter", "histogram", "summary"})
 _Family = tuple[list[str], str, dict[str, float]]  # its comment lines, its type, its samples by name and labels
@@ -56,8 +60,10 @@ def _add(found: dict[str, _Family], text: str) -> None:
             value = float(number)
             if key not in samples:
                 samples[key] = value
-            elif kind in _ADDED or not (name in _FIRST or name in _LARGEST or name.endswith("_info")):
+            elif kind in _ADDED or not (name in _FIRST | _LARGEST | _SMALLEST or name.endswith("_info")):
                 samples[key] += value
+            elif name in _SMALLEST:
+                samples[key] = min(samples[key], value)
             elif name not in _FIRST:
                 samples[key] = max(samples[key], value)
 

@@ -111,6 +111,7 @@ class Jobs:
         self._store = JobStore(self._folders.home)
         self._disk = DiskThreads(settings.job_images + _THREADS)
         self._slots = asyncio.Semaphore(max(1, settings.job_images))
+        metrics.watch("jobs_free_bytes", "Of the disk that jobs lie on", self._folders.free)
         self._room = Room(self._folders.free, keep_free=settings.job_free_bytes, most=settings.max_key_job_bytes)
         self._roots = Roots.from_settings(settings)
         self._metrics = metrics

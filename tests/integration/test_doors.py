@@ -74,6 +74,7 @@ def ask(connection: http.client.HTTPConnection, path: str, **headers: str) -> tu
         connection.close()
 
 
+@pytest.mark.slow  # below, what is said of each in this process
 def test_what_cannot_be_used_ends_with_2_and_what_is_taken_with_1() -> None:
     code, told = ended("--host", "0.0.0.0")
     assert code == 2
@@ -211,6 +212,7 @@ def test_sighup_reads_keys_again_and_a_bad_file_changes_nothing(tiny_bundle: Pat
             assert secret not in log
 
 
+@pytest.mark.slow
 def test_a_hangup_without_files_of_keys_ends_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     with serving(tiny_bundle, tmp_path) as (running, port):
         running.send_signal(signal.SIGHUP)
@@ -218,6 +220,7 @@ def test_a_hangup_without_files_of_keys_ends_nothing(tiny_bundle: Path, tmp_path
         assert ask(http.client.HTTPConnection("localhost", port, timeout=10), "/livez")[0] == 200
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_does_not_wait_and_is_no_failure(tiny_bundle: Path, tmp_path: Path) -> None:
     with (
         serving(tiny_bundle, tmp_path) as (running, port),
@@ -232,6 +235,7 @@ def test_a_second_sigterm_does_not_wait_and_is_no_failure(tiny_bundle: Path, tmp
         assert "told to end at once: 1 requests" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.slow
 def test_two_sigterms_while_it_starts_are_no_failure(tiny_bundle: Path, tmp_path: Path) -> None:
     with serving(tiny_bundle, tmp_path) as (running, _):
         running.send_signal(signal.SIGTERM)

@@ -18,7 +18,9 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("stop_after", [2, 3])  # between two epochs, and within one
+@pytest.mark.parametrize(
+    "stop_after", [pytest.param(2, marks=pytest.mark.slow), 3]
+)  # between two epochs, and within one
 def test_ends_with_the_same_bits(tmp_path, name, stop_after):
     torch.set_num_threads(1)
     images = draw(tmp_path / "images")

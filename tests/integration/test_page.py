@@ -26,7 +26,7 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("suffix", ["png", pytest.param("tif", marks=pytest.mark.slow)])
 def test_drop_see_rename(browser: Any, tiny_bundle: Path, tmp_path: Path, suffix: str) -> None:
     photo = tmp_path / f"photo.{suffix}"
     if suffix == "tif":

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,12 +20,21 @@ import pytest
 from benchmarks import machine
 from models.crf import reference
 from models.io.encode import encode
-from tests.service.fakes import free_port
+from tests.service.fakes import free_port, wait_until
 from tests.service.process import ask, command, process
 from tests.tiny import bands
 
 ROOT = Path(__file__).parents[2]
 PNG = encode(bands(), "png")
+
+
+@pytest.fixture(scope="module")
+def bounded(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a server that many tests ask, with little time and room for a request."""
+    limits = {"TESSERA_BODY_TIMEOUT_S": "1", "TESSERA_HEADER_TIMEOUT_S": "1", "TESSERA_MAX_BODY_BYTES": "4096"}
+    quiet = {"TESSERA_ACCESS_LOG": "false"}  # nobody reads what it says
+    with process(tiny_bundle, tmp_path_factory.mktemp("bounded"), **limits, **quiet) as (_, port):
+        yield port
 
 
 def head(length: int, path: str = "/segment?format=png") -> bytes:
@@ -62,6 +72,7 @@ def test_sigterm_says_not_ready_serves_on_and_then_finishes_what_is_inside(tiny_
         assert running.wait(10) == 0
 
 
+@pytest.mark.slow
 def test_what_is_not_finished_is_ended_when_the_time_is_up(tiny_bundle: Path, tmp_path: Path) -> None:
     with (
         process(tiny_bundle, tmp_path, TESSERA_DRAIN_S="1") as (running, port),
@@ -104,6 +115,7 @@ def test_no_connection_is_reset_when_the_server_goes(tiny_bundle: Path, tmp_path
         assert running.wait(10) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(reference.missing() is not None, reason=reference.missing() or "")
 def test_its_own_processes_end_with_it(tiny_bundle: Path, tmp_path: Path) -> None:
     with process(tiny_bundle, tmp_path, TESSERA_CRF="pydensecrf", TESSERA_WORKERS="2") as (running, port):
@@ -126,37 +138,36 @@ def name_of(pid: int) -> str:
         return ""
 
 
-def test_a_body_that_stalls_is_cut_off_while_others_are_served(tiny_bundle: Path, tmp_path: Path) -> None:
-    with process(tiny_bundle, tmp_path, TESSERA_BODY_TIMEOUT_S="1") as (_, port):
-        stalled = socket.create_connection(("127.0.0.1", port))
-        stalled.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n0123456789")
-        for _ in range(5):
-            assert ask(port, "POST", "/segment", PNG)[0] == 200
-        stalled.settimeout(10)
-        received = stalled.recv(4096)
-        stalled.shutdown(socket.SHUT_WR)
-        while chunk := stalled.recv(4096):  # until the server closes, which it does once nothing more can come
-            received += chunk
-        assert received.startswith(b"HTTP/1.1 408")
-        assert b"10 bytes had" in received
-        stalled.close()
+def test_a_body_that_stalls_is_cut_off_while_others_are_served(bounded: int) -> None:
+    stalled = socket.create_connection(("127.0.0.1", bounded))
+    stalled.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n0123456789")
+    for _ in range(5):
+        assert ask(bounded, "POST", "/segment", PNG)[0] == 200
+    stalled.settimeout(10)
+    received = stalled.recv(4096)
+    stalled.shutdown(socket.SHUT_WR)
+    while chunk := stalled.recv(4096):  # until the server closes, which it does once nothing more can come
+        received += chunk
+    assert received.startswith(b"HTTP/1.1 408")
+    assert b"10 bytes had" in received
+    stalled.close()
 
 
-def test_a_client_that_leaves_costs_nothing_more(tiny_bundle: Path, tmp_path: Path) -> None:
-    with process(tiny_bundle, tmp_path) as (_, port):
-        for _ in range(5):
-            left = socket.create_connection(("127.0.0.1", port))
-            left.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n0123456789")
-            left.close()
-        for _ in range(100):
-            if b'tessera_refused_total{reason="client_left"} 5.0' in ask(port, "GET", "/metrics")[1]:
-                break
-            time.sleep(0.05)
-        else:
-            raise AssertionError(ask(port, "GET", "/metrics")[1].decode())
-        assert ask(port, "POST", "/segment", PNG)[0] == 200
+def test_a_client_that_leaves_costs_nothing_more(bounded: int) -> None:
+    def left() -> int:
+        told = re.search(rb'tessera_refused_total{reason="client_left"} (\d+)', ask(bounded, "GET", "/metrics")[1])
+        return int(told[1]) if told else 0
+
+    before = left()
+    for _ in range(5):
+        leaving = socket.create_connection(("127.0.0.1", bounded))
+        leaving.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n0123456789")
+        leaving.close()
+    wait_until(lambda: left() == before + 5, 5)
+    assert ask(bounded, "POST", "/segment", PNG)[0] == 200
 
 
+@pytest.mark.slow
 def test_names_survive_a_kill(tiny_bundle: Path, tmp_path: Path) -> None:
     with process(tiny_bundle, tmp_path) as (running, port):
         assert ask(port, "PATCH", "/clusters/2", b'{"name": "lake"}')[0] == 200
@@ -166,24 +177,22 @@ def test_names_survive_a_kill(tiny_bundle: Path, tmp_path: Path) -> None:
         assert b'"name":"lake"' in ask(port, "POST", "/segment", PNG)[1]
 
 
-def test_a_large_declared_body_is_refused_unread(tiny_bundle: Path, tmp_path: Path) -> None:
-    with process(tiny_bundle, tmp_path) as (_, port):
-        greedy = socket.create_connection(("127.0.0.1", port))
-        greedy.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
-        greedy.settimeout(5)
-        assert greedy.recv(12) == b"HTTP/1.1 413"
-        greedy.close()
+def test_a_large_declared_body_is_refused_unread(bounded: int) -> None:
+    greedy = socket.create_connection(("127.0.0.1", bounded))
+    greedy.sendall(b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n")
+    greedy.settimeout(5)
+    assert greedy.recv(12) == b"HTTP/1.1 413"
+    greedy.close()
 
 
-def test_a_client_in_the_middle_of_a_large_upload_hears_why_it_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
-    with process(tiny_bundle, tmp_path, TESSERA_MAX_BODY_BYTES="4096") as (_, port):
-        for body in (bytes(20_000_000), (bytes(100_000) for _ in range(200))):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-            connection.request("POST", "/segment", body)
-            answer = connection.getresponse()
-            assert answer.status == 413
-            assert b"TESSERA_MAX_BODY_BYTES" in answer.read()
-            connection.close()
+def test_a_client_in_the_middle_of_a_large_upload_hears_why_it_is_refused(bounded: int) -> None:
+    for body in (bytes(20_000_000), (bytes(100_000) for _ in range(200))):
+        connection = http.client.HTTPConnection("127.0.0.1", bounded, timeout=20)
+        connection.request("POST", "/segment", body)
+        answer = connection.getresponse()
+        assert answer.status == 413
+        assert b"TESSERA_MAX_BODY_BYTES" in answer.read()
+        connection.close()
 
 
 def test_a_bad_bundle_ends_the_start_in_one_line(tmp_path: Path) -> None:
@@ -215,39 +224,38 @@ def test_wrong_usage_is_2(tmp_path: Path) -> None:
     assert ended.returncode == 2
 
 
-def test_many_clients_over_real_sockets(tiny_bundle: Path, tmp_path: Path) -> None:
-    with process(tiny_bundle, tmp_path) as (_, port):
-        statuses: list[int] = []
+def test_many_clients_over_real_sockets(bounded: int) -> None:
+    statuses: list[int] = []
 
-        def client() -> None:
-            statuses.extend(ask(port, "POST", "/segment?format=png", PNG)[0] for _ in range(3))
+    def client() -> None:
+        statuses.extend(ask(bounded, "POST", "/segment?format=png", PNG)[0] for _ in range(3))
 
-        threads = [threading.Thread(target=client) for _ in range(40)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert statuses == [200] * 120
-
-
-def test_slow_headers_end_the_connection_and_nobody_elses(tiny_bundle: Path, tmp_path: Path) -> None:
-    with process(tiny_bundle, tmp_path, TESSERA_HEADER_TIMEOUT_S="0.5") as (_, port):
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        kept.request("GET", "/livez")
-        kept.getresponse().read()
-        slow = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(20)]
-        began = time.monotonic()
-        for connection in slow[1:]:  # the first never says a word
-            connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
-        for connection in slow:
-            assert connection.recv(100) == b""
-            connection.close()
-        assert time.monotonic() - began > 0.3
-        kept.request("GET", "/livez")  # between two requests a connection may rest
-        assert kept.getresponse().status == 200
-        kept.close()
+    threads = [threading.Thread(target=client) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert statuses == [200] * 120
 
 
+def test_slow_headers_end_the_connection_and_nobody_elses(bounded: int) -> None:
+    kept = http.client.HTTPConnection("127.0.0.1", bounded, timeout=20)
+    kept.request("GET", "/livez")
+    kept.getresponse().read()
+    slow = [socket.create_connection(("127.0.0.1", bounded), timeout=10) for _ in range(20)]
+    began = time.monotonic()
+    for connection in slow[1:]:  # the first never says a word
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+    for connection in slow:
+        assert connection.recv(100) == b""
+        connection.close()
+    assert time.monotonic() - began > 0.3
+    kept.request("GET", "/livez")  # between two requests a connection may rest
+    assert kept.getresponse().status == 200
+    kept.close()
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(reference.missing() is not None, reason=reference.missing() or "")
 def test_nothing_is_compiled_where_pydensecrf_answers(tiny_bundle: Path, tmp_path: Path) -> None:
     settings = {"NUMBA_CACHE_DIR": str(tmp_path / "code"), "TESSERA_CRF": "pydensecrf"}

@@ -107,6 +107,7 @@ def test_images_in_flight_do_not_meet() -> None:
             np.testing.assert_array_equal(labels, wanted)
 
 
+@pytest.mark.timing
 def test_an_event_loop_is_not_held_up_by_eight_images() -> None:
     """Other work of the machine may, but not in every burst; with Python's lock held it is 100 ms in each."""
     warm()

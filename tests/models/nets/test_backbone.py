@@ -16,8 +16,14 @@ from models.nets.build import build
 from models.nets.encoder import Encoder, positions
 from models.nets.heads import FPNHead, ProjectionHead
 from models.nets.weights import read_weights, vit_from
+from tests.models.nets.few_blocks import few_blocks
 
 VIT = "vit_tiny_patch16_224"
+
+
+@pytest.fixture(autouse=True)
+def _two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_blocks(monkeypatch, 2)
 
 
 def test_tokens_are_those_after_the_final_norm() -> None:

@@ -14,6 +14,7 @@ from models.nets.backbone import BackboneError, CnnBackbone, VitBackbone
 from models.nets.build import build
 from models.nets.families import of_timm
 from tests.models.nets.authors import POSITIONS
+from tests.models.nets.few_blocks import few_blocks
 
 SMALL = [
     "vit_tiny_patch16_224",
@@ -35,12 +36,17 @@ VITS = [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in BASE)]
 OTHER_GRID = (3, 5)
 
 
+@pytest.fixture(autouse=True)
+def _two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_blocks(monkeypatch, 2)
+
+
 def shallow(name: str, **options: str) -> VitBackbone:
-    """The backbone with its first two blocks alone, and positions and norms that are not the initial ones."""
+    """The backbone of two blocks, with positions and norms that are not the initial ones."""
     torch.manual_seed(0)
     backbone = build(name, "random", **options).eval()  # type: ignore[arg-type]
     assert isinstance(backbone, VitBackbone)
-    backbone.vit.blocks = backbone.vit.blocks[:2]
+    assert len(backbone.vit.blocks) == 2
     with torch.no_grad():
         for parameter in (backbone.vit.pos_embed, backbone.vit.norm.weight, backbone.vit.norm.bias):
             parameter.normal_()

@@ -50,6 +50,18 @@ def test_counts_are_added_and_ages_and_facts_are_not() -> None:
         assert value == largest.get(key[0], one.get(key, 0) + other.get(key, 0)), key
 
 
+def test_of_what_must_hold_of_all_the_worst_counts_and_a_device_is_there_once() -> None:
+    def told(ready: int, started: int) -> str:
+        r = CollectorRegistry()
+        Gauge("tessera_ready", "Ready", registry=r).set(ready)
+        Gauge("process_start_time_seconds", "Start", registry=r).set(started)
+        Gauge("tessera_device_memory_bytes", "Memory", ["device"], registry=r).labels("0").set(80)
+        return generate_latest(r).decode()
+
+    both = samples(merged([told(1, 1000), told(0, 2000), told(1, 1500)]))
+    assert sorted(both.values()) == [0, 80, 2000]
+
+
 def test_every_family_is_in_one_piece() -> None:
     text = merged([ONE, OTHER])
     assert text.count("# TYPE") == 6

@@ -54,7 +54,7 @@ def trained(start: list[float] | None, steps: int = 220) -> Balance:
     "start",
     [
         None,
-        [-0.5, -0.5, -0.5],
+        pytest.param([-0.5, -0.5, -0.5], marks=pytest.mark.slow),
         pytest.param([3.0, 3.0, 3.0], marks=pytest.mark.slow),
         pytest.param([0.9, -0.5, -0.5], marks=pytest.mark.slow),
     ],

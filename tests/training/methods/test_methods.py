@@ -79,6 +79,7 @@ def test_trains_to_finite_weights_and_resumes_to_the_same_bits(small, tmp_path):
         assert (found is None and wanted is None) or torch.equal(found, wanted)
 
 
+@pytest.mark.slow  # float32 is quick, above
 def test_resumes_to_the_same_bits_in_bfloat16_too(small, tmp_path):
     images, small = draw(tmp_path / "images"), [*small, "compute.precision=bfloat16"]
     whole = fitted(tmp_path / "whole", small, images)

@@ -28,6 +28,7 @@ def nvrtc() -> ctypes.CDLL | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc here")
 def test_nvcc_compiles_every_kernel_without_spilling(tmp_path: Path) -> None:
     code = tmp_path / "kernels.cu"
