@@ -24,7 +24,7 @@ from starlette.types import Scope
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from service.api import body, job_views, openapi, responses
+from service.api import body, canary_fleet, job_views, openapi, responses
 from service.api.auth import ApiKeys
 from service.api.binding import Binding
 from service.api.client_address import TrustedProxies
@@ -37,7 +37,7 @@ from service.api.protocols import hugging_face, x_anylabeling
 from service.api.protocols.label_studio import routes as label_studio
 from service.api.protocols.label_studio.task_images import TaskImages
 from service.api.protocols.open_inference import routes as open_inference
-from service.api.routes import clusters, health, jobs, models, segment
+from service.api.routes import canary, clusters, health, jobs, models, segment
 from service.api.scrape import Scrape
 from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
@@ -45,10 +45,12 @@ from service.engines import Engine
 from service.errors import BadOption, Busy, DeadlinePassed, KeyMissing, NotFound, explain, nearest, quoted
 from service.fleet.fleet import Call, Fleet
 from service.inference import options
+from service.inference.comparison import Comparisons
 from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
 from service.metrics import Metrics, tessera_version
 from service.nvml import DeviceMeter
+from service.repository.canary import Canary
 from service.repository.registry import Registry
 from service.repository.shared_models import SharedModels
 from service.scheduling.background import as_exception, spawn
@@ -87,7 +89,11 @@ def create_app(
     keys, proxies = ApiKeys(settings, fleet), TrustedProxies.from_settings(settings)
     jobs_here = Jobs(settings, metrics, registry, runtime)
     in_flight, shared = InFlight(settings.max_requests, fleet), SharedModels(registry, fleet)
-    state = AppState(settings, metrics, registry, runtime, in_flight, keys, proxies, jobs_here, shared, fleet)
+    trial = Canary(registry, metrics, settings.canary_share)
+    compared = Comparisons(registry, runtime, trial, settings.timeout_s)
+    state = AppState(
+        settings, metrics, registry, runtime, in_flight, keys, proxies, jobs_here, shared, trial, compared, fleet
+    )
     scrape = Scrape(state)
 
     async def show_names(arguments: Call) -> Call:
@@ -95,6 +101,7 @@ def create_app(
         return {}
 
     fleet.on("names", show_names)
+    canary_fleet.listen(state)
     served = registry.served
     metrics.watch("requests_waiting", "Images that no batch has taken", lambda: sum(s.batcher.waiting for s in served))
     metrics.watch("requests_running", "Images in the network now", lambda: sum(s.batcher.running for s in served))
@@ -109,7 +116,7 @@ def create_app(
         metrics.watch_devices(meter.devices)
 
     watchdog = Watchdog(
-        [registry.recovery.tend, runtime.tend, lambda _: _end_when_lost(state)],
+        [registry.recovery.tend, runtime.tend, trial.tend, lambda _: _end_when_lost(state)],
         metrics.loop_lag.observe,
         settings.engine_timeout_s,
     )
@@ -133,6 +140,7 @@ def create_app(
         state.starting.cancel()
         await asyncio.gather(state.starting, return_exceptions=True)
         await jobs_here.close()
+        compared.close()
         await registry.close()
         runtime.close()
         watching.cancel()
@@ -159,7 +167,18 @@ def create_app(
         return Response(document(), media_type="application/json")
 
     app.add_api_route("/openapi.json", described, include_in_schema=False)
-    for room in (segment, clusters, models, jobs, health, open_inference, hugging_face, label_studio, x_anylabeling):
+    for room in (
+        segment,
+        clusters,
+        canary,
+        models,
+        jobs,
+        health,
+        open_inference,
+        hugging_face,
+        label_studio,
+        x_anylabeling,
+    ):
         app.include_router(room.router)
     app.include_router(label_studio.router, prefix="/label-studio", include_in_schema=False)
     for path, endpoint in (*open_inference.INFER, ("/similar", segment.similar), ("/segment", segment.segment)):
@@ -201,6 +220,7 @@ async def _start(state: AppState) -> None:
     if state.lifecycle is Lifecycle.LOADING:
         state.lifecycle = Lifecycle.READY
         state.fleet.keep("ready", True)
+    await canary_fleet.begin(state)
     await state.runtime.warmup.run(served.clusters.count for served in state.registry.served)
 
 

@@ -62,6 +62,12 @@ def run(
     bundle: Annotated[
         list[Path] | None, typer.Option(help="A bundle's folder; several may be given, the first is the default.")
     ] = None,
+    canary: Annotated[
+        Path | None, typer.Option(help="A bundle's folder; it answers a share of who names no model, and is compared.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Percent that the canary answers, above 0 to 100; 5 unless it is said.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
     supervise: Annotated[
@@ -93,6 +99,7 @@ def run(
     settings = Settings.from_env(os.environ)
     if bundle:
         settings = settings.model_copy(update={"bundles": tuple(bundle)})
+    settings = _with_canary(settings, canary, share)
     if part is not None:
         settings = settings.shared(part.number, part.of)
     check_bundles(settings)
@@ -148,6 +155,18 @@ def run(
     server.run(None if part is None else binding.shared(host, port))
     if state.lifecycle is Lifecycle.FAILED or not server.started:
         raise typer.Exit(1)
+
+
+def _with_canary(settings: Settings, canary: Path | None, share: float | None) -> Settings:
+    """The settings with what the command line says of a canary. Raises UsageError."""
+    canary = canary or settings.canary
+    if share is None:
+        return settings.model_copy(update={"canary": canary})
+    if canary is None:
+        raise UsageError("--share says how much a canary answers; name its folder with --canary")
+    if not 0 < share <= 100:  # NaN is none either
+        raise UsageError(f"--share {share:g}: percent of the requests that name no model, above 0 to 100")
+    return settings.model_copy(update={"canary": canary, "canary_share": share})
 
 
 def open_files() -> int:

@@ -38,6 +38,8 @@ class Settings(BaseModel):
     state              where names and colors given with PATCH are kept; servers may share it
     models             the folder whose bundles POST /models/{name}/load may name; none: no loading over HTTP
     max_model_bytes    of all networks held at once
+    canary             a folder too: of a bundle that answers a share of who names no model, in the default's stead
+    canary_share       percent of them, by a hash of their images
     engine             what runs the networks; auto measures what is installed, once, and remembers
     threads            of the network on a CPU; 0 = as many as there are cores
     gpu_bytes          of device memory the networks may take; 0 = all of it. The CRF takes up to 576 MB beside them
@@ -103,6 +105,8 @@ class Settings(BaseModel):
     state: Path = Field(default_factory=lambda: user_state(os.environ))
     models: Path | None = None
     max_model_bytes: int = Field(default=4 * 2**30, ge=2**20, le=_BYTES)
+    canary: Path | None = None
+    canary_share: float = Field(default=5.0, gt=0, le=100)
     engine: EngineName = "auto"
     threads: int = Field(default=0, ge=0, le=1024)
     gpu_bytes: int = Field(default=0, ge=0, le=_BYTES)
@@ -218,7 +222,7 @@ def user_state(environ: Mapping[str, str]) -> Path:
 
 def check_bundles(settings: Settings) -> None:
     """Raises UsageError for a bundle that is no folder."""
-    for folder in settings.bundles:
+    for folder in (*settings.bundles, *([settings.canary] if settings.canary else [])):
         if not folder.is_dir():
             what = "is a file; name the folder that holds manifest.json" if folder.exists() else "is no bundle folder"
             raise UsageError(f"{quoted(str(folder))} {what}; train one, or name another with --bundle")

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,7 @@ from models.errors import UsageError
 from models.io import ome_zarr
 from models.io.file_bytes import FileBytes
 from models.io.samples import ImageTooLarge, Limits
+from service.api import answering
 from service.api.openapi import media_type
 from service.api.request import InferenceRequest
 from service.errors import BadOption, NotFound, NotKept, quoted
@@ -85,7 +87,7 @@ async def _small(asked: InferenceRequest[Options], file: Path, renderer: Rendere
     with asked.state.runtime.admission.hold() as hold:
         hold(file.stat().st_size)
         task = asked.task(await asyncio.to_thread(read))
-        content = await pipeline.segment(task, renderer)
+        content, task = await answering.answer(asked, task, partial(pipeline.segment, renderer=renderer))
     return Response(content, media_type=media_type(asked.request, renderer.media_type)), task
 
 

@@ -26,7 +26,7 @@ async def load(request: Request, caller: str, name: str, *, default: bool = Fals
     Raises NotAllowed, BadOption, NotFound, and what `SharedModels.load` raises.
     """
     state = state_of(request)
-    folder = await asyncio.to_thread(_folder, state.settings.models, name)
+    folder = await asyncio.to_thread(folder_of, state.settings.models, name)
     added = await state.models.load(folder, default=default)
     request.state.model = added.served.bundle.ref
     log.info("%s loaded %s, request %s", caller, added.served.bundle.ref, request.state.request_id)
@@ -40,7 +40,7 @@ async def unload(request: Request, caller: str, name: str) -> Served:
     return served
 
 
-def _folder(models: Path | None, name: str) -> Path:
+def folder_of(models: Path | None, name: str) -> Path:
     """The bundle's folder, in `models` and nowhere else. Raises NotAllowed, BadOption, NotFound."""
     if models is None:
         raise NotAllowed(

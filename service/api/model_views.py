@@ -7,6 +7,7 @@ from fastapi import Request
 
 from service.api import responses
 from service.api.dependencies import state_of
+from service.repository.cluster_names import TransferReport
 from service.repository.served_model import Served
 
 
@@ -17,6 +18,7 @@ def model_info(request: Request, served: Served) -> responses.ModelInfo:
         digest=served.bundle.digest[:12],
         state="leaving" if served in registry.leaving else "failed" if served.trouble else "ready",
         default=served is next(iter(registry.served), None),
+        canary=served is registry.canary,
         method=served.bundle.manifest.method,
         k=served.clusters.count,
         engine=served.engine.name,
@@ -43,3 +45,12 @@ def absent_models(request: Request) -> list[responses.ModelInfo]:
 def all_models(request: Request) -> list[responses.ModelInfo]:
     registry = state_of(request).registry
     return [model_info(request, served) for served in registry.served + registry.leaving] + absent_models(request)
+
+
+def followed_of(followed: TransferReport) -> responses.Followed:
+    """What became of names, colors and merges."""
+    return responses.Followed(
+        by=followed.by,
+        carried=[responses.FollowedCluster(**pair._asdict()) for pair in followed.carried],
+        lost=[responses.LostCluster(**lost._asdict()) for lost in followed.lost],
+    )

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import inf
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
@@ -55,10 +56,19 @@ class InferenceRequest(Generic[O]):
     path: str | None = None
     tasks: list[ImageTask[O]] = field(default_factory=list)
 
-    def task(self, image: bytes | Pixels) -> ImageTask[O]:
-        """One of the images, for the pipeline."""
-        self.tasks.append(ImageTask(image, self.options, self.served, self.state.runtime, self.caller, self.deadline))
-        return self.tasks[-1]
+    def task(
+        self, image: bytes | Pixels, served: Served | None = None, *, digest: bytes | None = None, limit_s: float = inf
+    ) -> ImageTask[O]:
+        """One of the images, for the pipeline.
+
+        served   the model, where it is another one;  digest  of the image, where it is known
+        limit_s  in which it has to be done, if the request's time is not shorter
+        """
+        deadline = min(self.deadline, time.monotonic() + limit_s)
+        task = ImageTask(image, self.options, served or self.served, self.state.runtime, self.caller, deadline)
+        task.digest = digest
+        self.tasks.append(task)
+        return task
 
 
 @asynccontextmanager
@@ -116,7 +126,8 @@ async def begun(
                     request.state.timings.add(task.timings.so_far())
                 if (trace := request.state.trace) is not None:
                     trace.images += [task.traced() for task in asked.tasks]
-    request.state.model = served.bundle.ref
+    answered = asked.tasks[-1].served if len(images) == 1 and asked.tasks else served
+    request.state.model = answered.bundle.ref
 
 
 async def read_json(request: Request, model: type[M], *, hint: str, empty: bytes = b"") -> M:

@@ -191,6 +191,7 @@ class ModelInfo(Frozen):
         description="leaving: replaced or unloaded, and still answering what it was asked before"
     )
     default: bool
+    canary: bool = Field(default=False, description="true: it answers a share of who names no model")
     method: str | None = None
     k: int | None = None
     engine: str | None = Field(default=None, description="what runs the network, as TESSERA_ENGINE names it")

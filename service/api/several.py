@@ -5,10 +5,12 @@ Knows nothing of pixels, of how an answer or a problem is written.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from models.errors import TesseraError
 from models.io.pixels import Pixels
+from service.api import answering
 from service.api.request import InferenceRequest
 from service.errors import BadOption
 from service.formats.registry import Renderer
@@ -34,7 +36,7 @@ async def segment_each(
         async with gate:
             task = asked.task(image)
             try:
-                answer = await pipeline.segment(task, renderer)
+                answer, _ = await answering.answer(asked, task, partial(pipeline.segment, renderer=renderer))
             except BadOption:
                 raise
             except TesseraError as error:

@@ -11,9 +11,11 @@ from service.api.auth import ApiKeys
 from service.api.client_address import TrustedProxies
 from service.api.middleware import InFlight
 from service.fleet.fleet import Fleet
+from service.inference.comparison import Comparisons
 from service.inference.runtime import Runtime
 from service.jobs.jobs import Jobs
 from service.metrics import Metrics
+from service.repository.canary import Canary
 from service.repository.registry import Registry
 from service.repository.shared_models import SharedModels
 from service.scheduling.background import spawn
@@ -50,6 +52,8 @@ class AppState:
     proxies: TrustedProxies
     jobs: Jobs
     models: SharedModels
+    canary: Canary
+    comparisons: Comparisons
     fleet: Fleet = field(default_factory=Fleet)
     lifecycle: Lifecycle = Lifecycle.LOADING
     starting: asyncio.Task[None] | None = None

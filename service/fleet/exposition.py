@@ -16,10 +16,10 @@ from collections.abc import Iterable
 _LARGEST = frozenset(
     {"tessera_oldest_request_seconds", "tessera_jobs", "tessera_model_info", "tessera_build_info"}
     | {f"tessera_device_{what}" for what in ("memory_bytes", "memory_used_bytes", "utilization_ratio")}
-    | {"process_start_time_seconds"}
+    | {"process_start_time_seconds", "tessera_canary_share"}
 )  # gauges; those that end in _info besides
 _SMALLEST = frozenset({"tessera_ready", "tessera_names_kept", "tessera_jobs_free_bytes"})
-_FIRST = frozenset({"tessera_cluster_drift", "tessera_workers"})
+_FIRST = frozenset({"tessera_cluster_drift", "tessera_workers", "tessera_canary_agreement"})
 _ADDED = frozenset({"counter", "histogram", "summary"})
 _Family = tuple[list[str], str, dict[str, float]]  # its comment lines, its type, its samples by name and labels
 

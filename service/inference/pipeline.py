@@ -9,6 +9,7 @@ import numpy as np
 
 from models import assign, region_stats
 from models.io import encode
+from models.manifest import Manifest
 from models.similarity import similarity
 from models.types import Array
 from service.errors import BadOption
@@ -19,6 +20,7 @@ from service.inference.options import Options, SimilarOptions
 from service.inference.refine import NotRefined, on_cpu, refine
 from service.inference.results import NetworkOutput
 from service.inference.task import ImageTask
+from service.repository.served_model import Served
 
 T = TypeVar("T")
 _FINISH_BYTES = 4  # for each pixel of a large answer: labels, a copy where some hold no data, the file and its base64
@@ -35,10 +37,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
     """
     options, served, runtime = task.options, task.served, task.runtime
     count, chosen = served.clusters.count, options.render
-    for cluster in chosen.only or ():
-        if cluster >= count:
-            raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
-    table, style = served.clusters.table(options.k), served.clusters.style
+    table, style = table_of(options, served), served.clusters.style
     doubts = chosen.unknown is not None
     full = options.confidence or doubts or renderer.margin == "full"
     wants_margin = renderer.margin is not None or doubts or runtime.sampled()
@@ -68,8 +67,8 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             image = task.photo if renderer.photo else None
             task.until.check()
             with task.timings.measure("assign"):
-                labels = _labels(task, output) if refined is None else refined
-                margin = _margin(task, output, full=full) if wants_margin else None
+                labels = labels_of(task.manifest, output) if refined is None else refined
+                margin = margin_of(task.manifest, output, full=full) if wants_margin else None
                 shown = labels
                 if (valid := output.facts.valid) is not None:  # a map with holes is counted, and shown where asked for
                     own = chosen.keep_no_data and refined is None
@@ -114,7 +113,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             with task.timings.measure("encode"):
                 body = renderer.render(result)
             runtime.metrics.segmented(
-                served.name,
+                served.label,
                 result.areas,
                 task.timings,
                 refined=result.refined if options.refine else None,
@@ -129,6 +128,16 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
         more = (_PHOTO_BYTES if renderer.photo else 0) + (_CONFIDENCE_BYTES if wants_margin and full else 0)
         more += renderer.bytes_per_px + (_DOUBT_BYTES if doubts else 0)
         return await task.finish(output, finish, _FINISH_BYTES + more)
+
+
+def table_of(options: Options, served: Served) -> Array:
+    """uint8 [K]: the id that every cluster gets in an answer. Raises BadOption for clusters that a model does not
+    have."""
+    count = served.clusters.count
+    for cluster in options.render.only or ():
+        if cluster >= count:
+            raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
+    return served.clusters.table(options.k)
 
 
 async def similar(task: ImageTask[SimilarOptions]) -> bytes:
@@ -169,20 +178,20 @@ def _without(labels: Array, pixels: Array) -> Array:
     return np.where(pixels, np.uint8(NO_DATA), labels)
 
 
-def _labels(task: ImageTask[Options], output: NetworkOutput) -> Array:
+def labels_of(manifest: Manifest, output: NetworkOutput) -> Array:
     """The network's own ids uint8 [H, W] at the source's size."""
     if output.labels is not None:
         return output.labels.copy()  # what was erased in one answer is in the next
-    how = task.manifest.code.interpolation
+    how = manifest.code.interpolation
     return assign.labels(output.scores, output.source, output.box, interpolation=how)
 
 
-def _margin(task: ImageTask[Options], output: NetworkOutput, *, full: bool) -> Array | None:
+def margin_of(manifest: Manifest, output: NetworkOutput, *, full: bool) -> Array | None:
     """How clearly each place was decided: at the source's size when asked for, else on the patch grid; None where an
     image was seen in windows and nobody asked."""
     if output.labels is not None:
         return None if output.margin is None else output.margin.copy()
-    grid, box, code = output.scores.shape[1:], output.box, task.manifest.code
+    grid, box, code = output.scores.shape[1:], output.box, manifest.code
     small = (max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3])))
     return assign.margin(
         output.scores,

@@ -62,6 +62,8 @@ class ImageTask(Generic[O]):
     deadline  of time.monotonic(); nothing is begun later, and what takes long is ended then
     background  nobody waits for it: it is not kept for being asked again, and its edges have all of its time
     timings, warnings  what is told besides the answer
+    told      what is told of the network's answer, as soon as it is there
+    digest    of the data, sha256, once it is known
     key       of the image in this model, where answers are kept
     held_s    seconds for which the CRF's backpressure held it
     orientation  the turn that was taken to show the image upright, once it is known
@@ -75,6 +77,8 @@ class ImageTask(Generic[O]):
     caller: str
     deadline: float
     background: bool = False
+    told: Callable[[NetworkOutput], object] | None = None
+    digest: bytes | None = None
     timings: Timings = field(default_factory=Timings)
     warnings: list[str] = field(default_factory=list)
     key: tuple[Hashable, ...] | None = None
@@ -204,11 +208,10 @@ class ImageTask(Generic[O]):
         before_crf  the CPU's follows: a pass waits until few enough of the caller's images are as far
         tile        whether it is seen in windows;  margin  that labels made of these come with
         """
-        data, cache = self.data, self.runtime.network_outputs
+        cache = self.runtime.network_outputs
         kept = cache.on and not self.background
         if kept:
-            digest = _digest(data) if len(data) < _INLINE_BYTES else await self.run(lambda: _digest(data))
-            chosen = self.options
+            digest, chosen = await self.hashed(), self.options
             self.key = (
                 digest, chosen.page, chosen.depth, chosen.bands, chosen.pyramid, self.served.bundle.digest
             )  # fmt: skip
@@ -225,7 +228,16 @@ class ImageTask(Generic[O]):
             self.timings.waited(began, time.perf_counter())
         self.warnings += output.facts.warnings
         self.orientation = output.facts.orientation
+        if self.told is not None:
+            self.told(output)
         return output
+
+    async def hashed(self) -> bytes:
+        """The data's sha256, from the first call on."""
+        if self.digest is None:
+            data = self.data
+            self.digest = _digest(data) if len(data) < _INLINE_BYTES else await self.run(lambda: _digest(data))
+        return self.digest
 
     async def hold_pixels(self, output: NetworkOutput, *, photo: bool, fitted: bool) -> None:
         """Room for the pixels that an answer needs besides what the network says; large ones are decoded here.

@@ -62,6 +62,7 @@ class Clusters:
         self._store = store
         self._kept = Kept()
         self._unkept: Record = {}  # shown, and not in the store: what followed, or was there before the store was lost
+        self._borrowed: Record = {}  # shown, and no change of this bundle: what `borrow` brought
         self._show({})
 
     @property
@@ -116,7 +117,7 @@ class Clusters:
         self.check(cluster)
 
         def work(kept: Kept, number: int) -> Record:
-            record = self._together(kept)
+            record = joined(self._together(kept), self._borrowed)
             number = max(number, newest(record) + 1)
             changes = settled(record, self.count)
             said = {field: getattr(change, field) for field in change.model_fields_set}
@@ -146,6 +147,12 @@ class Clusters:
         """What was last kept of another bundle with this one's name; None where there is nothing. Raises NotKept."""
         return await self._store.before(self._bundle)
 
+    def borrow(self, past: PreviousNames, match: Match) -> None:
+        """Show what was said of the matched clusters of another bundle, without keeping it: until `follow`, or until
+        somebody changes a cluster here, and so means what they see."""
+        self._borrowed = _carried(past.record, match)[0]
+        self._show(self._unkept or self._kept.record)
+
     async def follow(self, past: PreviousNames, match: Match) -> TransferReport:
         """Take over and keep what was said of the matched clusters of an older bundle.
 
@@ -153,6 +160,7 @@ class Clusters:
         be written it is shown all the same, and written once that can be done.
         """
         came, report = _carried(past.record, match)
+        self._borrowed = {}
 
         def work(kept: Kept, number: int) -> Record:
             record = joined(self._together(kept), came)
@@ -209,7 +217,7 @@ class Clusters:
         self._show(kept.record)
 
     def _show(self, record: Record) -> None:
-        self.state = self._state_of(settled(record, self.count))
+        self.state = self._state_of(settled(joined(record, self._borrowed), self.count))
         self.style = self.state.style
 
     def _state_of(self, changes: Mapping[int, Change]) -> ClusterState:

@@ -35,7 +35,11 @@ class Models(Protocol):
 
     served  the default first;  leaving  replaced or unloaded, still finishing
     failed  folder name → why it is not served
+    canary  among the served: it gets no fresh engine, as another model answers in its place
     """
+
+    @property
+    def canary(self) -> Served | None: ...
 
     served: list[Served]
     leaving: list[Served]
@@ -84,7 +88,8 @@ class Recovery:
 
     def trouble(self) -> str | None:
         """Why a model cannot answer now; None where all can."""
-        return self.lost or next((served.trouble for served in self._models.served if served.trouble), None)
+        served = (served for served in self._models.served if served is not self._models.canary)
+        return self.lost or next((one.trouble for one in served if one.trouble), None)
 
     def close(self) -> None:
         """Try no more."""
@@ -94,7 +99,8 @@ class Recovery:
     def _lose(self, served: Served, reason: str, what: str) -> None:
         ref = served.bundle.ref
         self._metrics.network_failures.labels(served.name, reason).inc()
-        served.trouble = f"{ref}: its network {what}; a fresh engine is being tried"
+        again = served is not self._models.canary
+        served.trouble = f"{ref}: its network {what}" + ("; a fresh engine is being tried" if again else "")
         log.error("%s", served.trouble)
         failed = f"{ref}: its network {what} while it had this image; a fresh engine is being tried: ask again later"
         busy = f"{ref} has lost its engine, a fresh one is being tried; come back in {_COME_BACK_S} s"
@@ -103,7 +109,7 @@ class Recovery:
         )
         if not served.watched.abandon():
             in_thread(served.watched.close, f"closing {ref}")
-        if served in self._models.served:
+        if again and served in self._models.served:
             self._spawn(self._reopen(served), f"a fresh engine for {ref}")
 
     async def _prove(self, served: Served, batcher: NetworkBatcher) -> None:

@@ -24,7 +24,9 @@ from service.engines import Engine
 from service.errors import BadModel, Busy, Conflict, NotFound, NotKept, nearest
 from service.metrics import Metrics
 from service.repository import cluster_matching
-from service.repository.change_store import ChangeStore
+from service.repository.change_store import ChangeStore, PreviousNames
+from service.repository.cluster_changes import Record
+from service.repository.cluster_matching import Match
 from service.repository.cluster_names import Clusters, TransferReport
 from service.repository.opener import Opener
 from service.repository.proving import Prover
@@ -43,6 +45,7 @@ log = logging.getLogger("tessera")
 _SHARE_S = 1.0  # until a change made by another server shows in every answer
 _FIRST_LOOK_S = 5.0
 Drifts = Mapping[str, tuple[int, Sequence[float]]]  # as JSON has them
+_CANARY_PART = 0.25  # of a request's time, that a canary's network may run: on a CPU everybody waits behind it
 
 
 class NoBundle(TesseraError):
@@ -61,10 +64,26 @@ class Added(NamedTuple):
     unchanged: bool = False
 
 
+class _Opened(NamedTuple):
+    """A bundle whose network is there: served before, or passed its golden image, with the share that agreed."""
+
+    served: Served
+    agreement: float | None = None
+
+
+class _Lent(NamedTuple):
+    """What a canary shows of the default's names: the default's record, and which cluster is which; None: none could be
+    told."""
+
+    default: Served
+    match: Match | None
+    record: Record | None = None
+
+
 class Registry:
     """Loads bundles, hands them out by name, puts them away.
 
-    served   the default first;  leaving  replaced or unloaded, finishing what they were asked
+    served   the default first, a canary last;  leaving  replaced or unloaded, finishing what they were asked
     loading  the folder being loaded;  failed  folder name → why it is not served; a failed default stops the server
     loaded   whether all that the settings name was tried
     """
@@ -87,6 +106,8 @@ class Registry:
         self._opener = Opener(open_engine or self._prover.open, FairLock(), settings.engine_timeout_s)
         self.recovery = Recovery(self, self._opener, self._batcher, metrics)
         self._one_load = asyncio.Lock()
+        self._canary: Served | None = None
+        self._lent: _Lent | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._changes = ChangeStore(settings.state)
         self._sharing: asyncio.Task[None] | None = None
@@ -130,10 +151,64 @@ class Registry:
         """
         async with self._one_load:
             added = await self._add(folder, swap=True, agreed=agreed)
+            if default and added.served is self.canary:
+                return await self._promote()
             if default:
                 self.served.remove(added.served)
                 self.served.insert(0, added.served)
             return added
+
+    @property
+    def canary(self) -> Served | None:
+        """The one that answers a share of who names no model; it has no place among the names."""
+        return self._canary if self._canary in self.served else None
+
+    @property
+    def named(self) -> list[Served]:
+        """Those served, but the canary: the default first."""
+        return [served for served in self.served if served is not self._canary]
+
+    async def add_canary(self, folder: Path) -> Served:
+        """Open the bundle in a folder as the canary, or return the one that it is already. One load at a time.
+
+        What people call the default's clusters shows at those of the canary that are clearly the same, and is not kept.
+
+        Raises Busy, BadModel, and Conflict for lack of memory, where it serves otherwise, or another is the canary.
+        """
+        async with self._one_load:
+            self.get(None)  # raises Busy
+            served, agreement = await self._open(folder)
+            if agreement is None:
+                if served is self.canary:
+                    return served
+                raise Conflict(f"{served.bundle.ref} serves here already; a canary is a bundle that does not")
+            if (other := self.canary) is not None:
+                in_thread(served.watched.close, f"closing {served.bundle.ref}")
+                raise Conflict(f"{other.bundle.ref} is the canary; promote it or drop it first")
+            await served.clusters.refresh(limit_s=_FIRST_LOOK_S)
+            self.failed.pop(folder.name, None)
+            served.watched.longest_s = min(served.watched.longest_s, self._settings.timeout_s * _CANARY_PART)
+            served.label = served.bundle.ref
+            self._canary, self._lent = served, None
+            self.served.append(served)
+            await self._lend()
+            return served
+
+    def drop_canary(self) -> Served | None:
+        """Put the canary away, once it has answered what it was asked; None where there is none."""
+        if (canary := self.canary) is not None:
+            self.served.remove(canary)
+            self.put_away(canary)
+        self._canary = None
+        return canary
+
+    async def promote(self) -> Added:
+        """Make the canary the default, in the place of the one before it where they have one name.
+
+        Raises NotFound where there is none, Conflict where its network is lost.
+        """
+        async with self._one_load:
+            return await self._promote()
 
     async def remove(self, ref: str) -> Served:
         """Put a bundle away once its last request is answered; the next becomes the default, where it was that.
@@ -142,22 +217,31 @@ class Registry:
         """
         async with self._one_load:
             served = self.get(ref)
-            if len(self.served) == 1:
-                raise Conflict(f"{served.bundle.ref} is the only model here; load another first, or stop the server")
+            if served is self.canary:
+                self.drop_canary()
+                return served
+            if len(self.named) == 1:
+                beside = " besides its canary" if self.canary else ""
+                raise Conflict(
+                    f"{served.bundle.ref} is the only model here{beside}; load another first, or stop the server"
+                )
             self.served.remove(served)
             self.put_away(served)
             log.info("%s is unloaded; the default is %s", served.bundle.ref, self.served[0].bundle.ref)
             return served
 
     def listing(self) -> list[list[str]]:
-        """The folder and the ref of every model that is served, the default first."""
-        return [[str(served.bundle.path), served.bundle.ref] for served in self.served]
+        """The folder and the ref of every model that is served, the default first; a canary is none of them."""
+        return [[str(served.bundle.path), served.bundle.ref] for served in self.named]
 
     async def keep_to(self, refs: Sequence[str]) -> None:
-        """Serve of what is served these alone, in this order; those that are not here are not missed."""
+        """Serve of what is served these alone, in this order; those that are not here are not missed. A canary stays
+        one, unless it is among them."""
         async with self._one_load:
-            for served in [served for served in self.served if served.bundle.ref not in refs]:
-                if len(self.served) > 1:
+            if self.canary is not None and self.canary.bundle.ref in refs:
+                await self._promote()
+            for served in [served for served in self.named if served.bundle.ref not in refs]:
+                if len(self.named) > 1:
                     self.served.remove(served)
                     self.put_away(served)
             order = {ref: place for place, ref in enumerate(refs)}
@@ -183,7 +267,12 @@ class Registry:
     @contextmanager
     def use(self, ref: str | None) -> Iterator[Served]:
         """What `get` finds, kept until the block ends, whatever is loaded or unloaded meanwhile."""
-        served = self.get(ref)
+        with self.hold(self.get(ref)) as served:
+            yield served
+
+    @contextmanager
+    def hold(self, served: Served) -> Iterator[Served]:
+        """The same of one that was got."""
         served.users += 1
         served.idle.clear()
         try:
@@ -211,6 +300,7 @@ class Registry:
         """Show what other servers on the state folder changed."""
         for served in list(self.served):
             await served.clusters.refresh()
+        await self._lend()
 
     def drifts(self) -> Drifts:
         """What the drift of each model served here is made of, by its ref."""
@@ -227,7 +317,7 @@ class Registry:
             self._metrics.model.labels(served.name, served.bundle.digest[:12], served.engine.provider).set(1)
             others = [drifts[served.bundle.ref] for drifts in elsewhere if served.bundle.ref in drifts]
             if (distance := served.drift.distance(others)) is not None:
-                self._drift.labels(served.name).set(distance)
+                self._drift.labels(served.label).set(distance)
 
     async def _share(self) -> None:
         """Every second: show what other servers on the state folder changed, and try again what could not be kept."""
@@ -246,25 +336,17 @@ class Registry:
     def _find(self, ref: str) -> Served | None:
         return next((served for served in self.served if ref in (served.name, served.bundle.ref)), None)
 
-    async def _add(
-        self,
-        folder: Path,
-        *,
-        swap: bool,
-        ref: str | None = None,
-        agreed: Callable[[Served], Awaitable[None]] | None = None,
-    ) -> Added:
-        started = time.perf_counter()
+    async def _open(self, folder: Path, ref: str | None = None) -> _Opened:
         self.loading = folder.name
         try:
             bundle = await asyncio.to_thread(read, folder, self._trust)
             if ref not in (None, bundle.ref):
                 raise BadModel(f"{bundle.ref} lies there, and not {ref}, which was loaded from it: load it again")
             if (same := self._find(bundle.ref)) is not None:
-                return Added(same, unchanged=True)
+                return _Opened(same)
             self._afford(bundle)
             watched, agreement = await self._opener.open(bundle)
-            served = self._queue(bundle, watched)
+            return _Opened(self._queue(bundle, watched), agreement)
         except Exception as error:
             if not isinstance(error, TesseraError):  # nobody foresaw it: the log has where it came from
                 log.error("%s failed", folder, exc_info=error)
@@ -276,6 +358,20 @@ class Registry:
             raise BadModel(str(error)) from None
         finally:
             self.loading = None
+
+    async def _add(
+        self,
+        folder: Path,
+        *,
+        swap: bool,
+        ref: str | None = None,
+        agreed: Callable[[Served], Awaitable[None]] | None = None,
+    ) -> Added:
+        started = time.perf_counter()
+        served, agreement = await self._open(folder, ref)
+        if agreement is None:
+            return Added(served, unchanged=True)
+        bundle = served.bundle
         await served.clusters.refresh(limit_s=_FIRST_LOOK_S)
         if agreed is not None:
             try:
@@ -283,11 +379,11 @@ class Registry:
             except BaseException:
                 self.put_away(served)
                 raise
-        old = self._find(served.name) if swap else None
+        old = next((one for one in self.named if one.name == served.name), None) if swap else None
         followed = await self._follow(served, old)
         self.failed.pop(folder.name, None)
         if old is None:
-            self.served.append(served)
+            self.served.insert(len(self.named), served)
         else:
             self.served[self.served.index(old)] = served
             self.put_away(old)
@@ -302,6 +398,50 @@ class Registry:
             f", in place of {old.bundle.ref}" if old else "",
         )
         return Added(served, old.bundle.ref if old else None, followed)
+
+    async def _promote(self) -> Added:
+        canary, old = self.canary, self.get(None)
+        if canary is None:
+            raise NotFound(
+                "there is no canary; POST /models/FOLDER/canary starts one, or tessera serve --canary BUNDLE"
+            )
+        await self._lend()
+        followed = await self._follow(canary, old, self._lent and self._lent.match) if not canary.trouble else None
+        if self.canary is not canary or canary.trouble is not None:
+            raise Conflict(f"{canary.bundle.ref} has just been lost or dropped; the default is what it was")
+        self._canary = None
+        canary.watched.longest_s, canary.label = self._settings.engine_timeout_s, canary.name
+        self.served.remove(canary)
+        if replaced := old.name == canary.name:
+            self.served[self.served.index(old)] = canary
+            self.put_away(old)
+        else:
+            self.served.insert(0, canary)
+        log.info(
+            "%s, the canary, is the default, %s %s",
+            canary.bundle.ref,
+            "in place of" if replaced else "before",
+            old.bundle.ref,
+        )
+        return Added(canary, old.bundle.ref if replaced else None, followed)
+
+    async def _lend(self) -> None:
+        """Show at the canary what people call the default's clusters now."""
+        canary, default = self.canary, next(iter(self.served), None)
+        if canary is None or default is None:
+            return
+        past = default.clusters.past
+        if self._lent is None or self._lent.default is not default:
+            match = None
+            try:
+                match = await self._matched(canary, past, default)
+            except Exception as error:
+                log.warning("%s: which of its clusters are the default's cannot be told: %s", canary.bundle.ref, error)
+            self._lent = _Lent(default, match)
+        match = self._lent.match
+        if match is not None and self._lent.record is not past.record:
+            canary.clusters.borrow(past, match)
+            self._lent = _Lent(default, match, past.record)
 
     def _afford(self, bundle: Bundle) -> None:
         """Raises Conflict where there is no room for one more network: two of them are held during a swap."""
@@ -341,21 +481,17 @@ class Registry:
             if served.bundle is bundle:
                 served.statistics.batch()
 
-    async def _follow(self, served: Served, old: Served | None) -> TransferReport | None:
-        """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load."""
+    async def _follow(self, served: Served, old: Served | None, match: Match | None = None) -> TransferReport | None:
+        """Let names, colors and merges follow from the bundle before, served or kept; no failure here ends a load.
+
+        match  which cluster is which, where that is known
+        """
         clusters = served.clusters
         try:
             past = old.clusters.past if old else None if clusters.known else await clusters.before()
             if past is None or not (past.record or clusters.past.record):
                 return None
-            also = []
-            if old is not None:
-                with suppress(TesseraError):  # too busy: the old golden image alone has to do
-                    also.append((await _labels(old, served.bundle.golden.image), served.bundle.golden.labels))
-            fingerprint, watched = past.fingerprint, served.watched
-            match = await self._opener.run(
-                lambda: cluster_matching.match(fingerprint, served.bundle, watched, also), served.bundle, watched
-            )
+            match = match or await self._matched(served, past, old)
             followed = await clusters.follow(past, match)
             while old is not None and old.clusters.past.record is not past.record:  # a PATCH came meanwhile
                 past = old.clusters.past
@@ -367,6 +503,17 @@ class Registry:
         for lost in followed.lost:
             log.warning("%s: %r of %s does not follow: %s", clusters.past.ref, lost.name, past.ref, lost.why)
         return followed
+
+    async def _matched(self, served: Served, past: PreviousNames, old: Served | None) -> Match:
+        """Which cluster of a bundle is which of the one before it, that is there or not."""
+        also = []
+        if old is not None:
+            with suppress(TesseraError):  # too busy: the old golden image alone has to do
+                also.append((await _labels(old, served.bundle.golden.image), served.bundle.golden.labels))
+        bundle, watched = served.bundle, served.watched
+        return await self._opener.run(
+            lambda: cluster_matching.match(past.fingerprint, bundle, watched, also), bundle, watched
+        )
 
     def put_away(self, served: Served) -> None:
         """Close a bundle that is not handed out any more, once nobody holds it."""

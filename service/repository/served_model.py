@@ -124,6 +124,7 @@ class Served:
     """One bundle that passed its golden image.
 
     watched   runs the network;  batcher  queues images for it;  clusters  names and colors as of now
+    label     its name in the metrics; a canary's is its ref, as it may have the default's name
     trouble   why it cannot answer now: its engine is lost, and a fresh one not there yet; None: it can
     drift     how far what it is asked has moved from its training;  statistics  what it has done
     nbytes    about what it takes in memory
@@ -132,7 +133,7 @@ class Served:
 
     def __init__(self, bundle: Bundle, watched: WatchedEngine, batcher: NetworkBatcher, clusters: Clusters) -> None:
         self.bundle, self.watched, self.batcher, self.clusters = bundle, watched, batcher, clusters
-        self.name = bundle.manifest.name
+        self.name = self.label = bundle.manifest.name
         self.trouble: str | None = None
         self.drift = Drift([cluster.fraction for cluster in bundle.manifest.clusters])
         self.statistics = Statistics()

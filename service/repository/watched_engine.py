@@ -48,7 +48,7 @@ class WatchedEngine:
         self.engine = engine
         self.lost = self._closed = False
         self._cpu, self._own = cpu, FairLock()
-        self._longest_s = longest_s
+        self.longest_s = longest_s
         self._met: set[tuple[int, ...]] = set()
         self._run: _Run | None = None
         self._patience = Patience()
@@ -100,7 +100,7 @@ class WatchedEngine:
         with lock:
             if self.lost:
                 raise NetworkFailed("this engine hung and was given up")
-            self._run = _Run(threading.get_ident(), lock, times * self._longest_s)
+            self._run = _Run(threading.get_ident(), lock, times * self.longest_s)
             try:
                 return work()
             finally:

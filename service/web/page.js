@@ -42,7 +42,7 @@ const model = () => ($("model").value ? `model=${encodeURIComponent($("model").v
 async function start() {
   const { models } = await (await api("models")).json();
   const served = models.filter((m) => m.state === "ready");
-  $("model").replaceChildren(...served.map((m) => new Option(m.name, `${m.name}@${m.digest}`)));
+  $("model").replaceChildren(...served.map((m) => new Option(m.canary ? `${m.name} (canary)` : m.name, `${m.name}@${m.digest}`)));
   $("model").parentElement.hidden = served.length < 2;
   await learn();
 }

@@ -10,9 +10,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from models import bundle
+from models import assign, bundle
 from models.bundle import Bundle, Golden
 from models.manifest import Merge
+from models.preprocess import fit
+from tests.tiny import MeanColor
 
 
 def variant(
@@ -43,10 +45,37 @@ def variant(
     )
 
 
+def coarser(of: Bundle, folder: Path, *, keep: Sequence[int], name: str | None = None) -> Bundle:
+    """`of` with fewer clusters, those of `keep`, which look at a picture half as large again: another K, another size,
+    other labels."""
+    manifest = of.manifest
+    height, width = manifest.input.size
+    spec = manifest.input.model_copy(update={"size": (height * 3 // 2, width * 3 // 2)})
+    fitted = fit(of.golden.image, spec)
+    scores = MeanColor()(fitted.pixels[None]).scores[0][list(keep)]
+    return bundle.save(
+        folder,
+        name=name or manifest.name,
+        method=manifest.method,
+        input=spec,
+        code=manifest.code,
+        clusters=[manifest.clusters[i].model_copy(update={"fraction": 1 / len(keep)}) for i in keep],
+        hierarchy=[Merge(k=k, merge=(0, k), into=0, height=1.0) for k in range(len(keep) - 1, 1, -1)],
+        provenance=manifest.provenance,
+        encoder_onnx=_reordered(of.encoder_bytes(), list(keep)),
+        centroids=of.centroids[list(keep)],
+        golden=Golden(of.golden.image, assign.labels(scores, fitted.source, fitted.box)),
+        exemplars={i: [file.read_bytes() for file in of.exemplars(k)] for i, k in enumerate(keep)},
+        report={},
+        notice="coarser",
+    )
+
+
 def _reordered(network: bytes, order: list[int]) -> bytes:
     """The tiny network with the rows of its last convolution in another order."""
     model = onnx.load_from_string(network)
     for tensor in model.graph.initializer:
         if tensor.name == "centroids":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor)[order], "centroids"))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = len(order)
     return bytes(model.SerializeToString())

@@ -7,6 +7,7 @@ Knows nothing of how an image is segmented.
 """
 
 import base64
+from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,16 +19,17 @@ from pydantic_core import from_json
 
 from models.deadline import Deadline
 from models.io.png import encode_gray
-from service.api import body, openapi
+from service.api import answering, body, openapi
 from service.api.dependencies import allowed_caller
 from service.api.protocols.parameters import options_of
 from service.api.protocols.raw_body import raw_body
 from service.api.request import begun
 from service.errors import BadBody, BadOption, explain
-from service.formats.registry import Renderer
+from service.formats.registry import Margin, Renderer
 from service.formats.result import SegmentationResult
 from service.inference import pipeline
 from service.inference.options import Frozen, Options, descriptions
+from service.inference.task import ImageTask
 
 _HINT = 'send the image file itself, or {"inputs": "<base64 of it>", "parameters": {…}}'
 _SUBTASKS = (
@@ -102,13 +104,13 @@ async def segment(request: Request) -> Response:
         thresholds = _thresholds(parameters)
         options = options_of(parameters, request.scope["query_string"], model=request.path_params.get("model"))
         async with begun(request, options, [image], caller) as asked:
-            task = asked.task(image)
-            until = task.until
-            renderer = Renderer[bytes](
-                lambda result: _segments(result, thresholds, until),
-                margin="full" if thresholds.mask_threshold else "grid",
-            )
-            content = await pipeline.segment(task, renderer)
+            margin: Margin = "full" if thresholds.mask_threshold else "grid"
+
+            def work(task: ImageTask[Options]) -> Coroutine[Any, Any, bytes]:
+                renderer = Renderer[bytes](lambda result: _segments(result, thresholds, task.until), margin=margin)
+                return pipeline.segment(task, renderer)
+
+            content, _ = await answering.answer(asked, asked.task(image), work)
     return Response(content, media_type="application/json")
 
 

@@ -107,7 +107,7 @@ async def models(request: Request) -> Models:
                 classes=[n for i, n in enumerate(served.clusters.style.names) if i not in served.clusters.style.hidden],
                 widgets=widgets,
             )
-            for served in state_of(request).registry.served
+            for served in state_of(request).registry.named
         }
     )
 

@@ -7,10 +7,9 @@ from fastapi import APIRouter, Request
 
 from service.api import loading, openapi, responses
 from service.api.dependencies import allowed_caller, known_caller, served_of, state_of
-from service.api.model_views import absent_models, all_models, model_info
+from service.api.model_views import absent_models, all_models, followed_of, model_info
 from service.api.request import read_json
 from service.errors import BadOption, quoted
-from service.repository.cluster_names import TransferReport
 
 router = APIRouter(tags=["models"])
 
@@ -61,7 +60,7 @@ async def load(name: str, request: Request) -> responses.Loaded:
         model=model_info(request, added.served),
         unchanged=added.unchanged,
         replaced=added.replaced,
-        followed=added.followed and _followed(added.followed),
+        followed=added.followed and followed_of(added.followed),
     )
 
 
@@ -78,11 +77,3 @@ async def unload(name: str, request: Request) -> responses.UnloadedModel:
     served = await loading.unload(request, caller, name)
     default = state.registry.get(None)
     return responses.UnloadedModel(unloaded=served.bundle.ref, finishing=served.users, default=default.bundle.ref)
-
-
-def _followed(followed: TransferReport) -> responses.Followed:
-    return responses.Followed(
-        by=followed.by,
-        carried=[responses.FollowedCluster(**pair._asdict()) for pair in followed.carried],
-        lost=[responses.LostCluster(**lost._asdict()) for lost in followed.lost],
-    )

@@ -3,13 +3,14 @@
 Knows nothing of pixels: what is asked is read in `request.py`, images are segmented in `pipeline.py`.
 """
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from models.errors import TesseraError
-from service.api import by_path, openapi, responses
+from service.api import answering, by_path, openapi, responses
 from service.api.problems import problem_of
 from service.api.request import InferenceRequest, read_request
 from service.api.several import segment_each
@@ -45,8 +46,8 @@ async def segment(request: Request) -> Response:
         if asked.many:
             content = await _several(asked)
         else:
-            task = asked.task(asked.images[0])
-            content = await pipeline.segment(task, renderer)
+            work = partial(pipeline.segment, renderer=renderer)
+            content, task = await answering.answer(asked, asked.task(asked.images[0]), work)
             headers |= _beside(task, renderer)
     return Response(content, media_type=renderer.media_type, headers=headers)
 
@@ -63,8 +64,7 @@ async def similar(request: Request) -> Response:
     async with read_request(request, SimilarOptions) as asked:
         if asked.many:
             raise BadOption("x, y: a pixel belongs to one image; send one")
-        task = asked.task(asked.images[0])
-        content = await pipeline.similar(task)
+        content, task = await answering.answer(asked, asked.task(asked.images[0]), pipeline.similar)
     media_type = "image/png" if asked.options.format == "png" else "application/x-npy"
     return Response(content, media_type=openapi.media_type(request, media_type), headers=_told(task))
 

@@ -59,7 +59,7 @@ async def validate(request: Request) -> dict[str, str]:
 @router.get("/versions", operation_id="labelStudioVersions", responses=_REFUSALS)
 async def versions(request: Request) -> dict[str, list[str]]:
     async with raw_body(request, allowed_caller(request, "infer")):
-        return {"versions": [served.bundle.ref for served in state_of(request).registry.served]}
+        return {"versions": [served.bundle.ref for served in state_of(request).registry.named]}
 
 
 @router.post(

@@ -206,7 +206,7 @@ def index(registry: Registry, *, ready: bool) -> list[OipIndexEntry]:
             state="UNAVAILABLE" if served.trouble else "READY",
             reason=served.trouble or "",
         )
-        for served in registry.served
+        for served in registry.named
     ]
     rows += [
         OipIndexEntry(name=served.name, version=served.bundle.digest[:12], state="UNLOADING", reason="")

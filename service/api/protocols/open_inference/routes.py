@@ -109,7 +109,7 @@ async def server(request: Request) -> documents.OipServer:
 )
 async def all_statistics(request: Request) -> documents.OipStatistics:
     known_caller(request)
-    return documents.statistics(state_of(request).registry.served)
+    return documents.statistics(state_of(request).registry.named)
 
 
 @_of_model("GET", "", "oipModel", response_model=documents.OipModel)
