@@ -60,6 +60,24 @@ def test_systemd_restarts_as_the_supervisor_does_and_no_wrong_setting() -> None:
         assert not name.startswith("TESSERA_") or name.removeprefix("TESSERA_").lower() in Settings.model_fields
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
+    text = (
+        (ROOT / "deploy" / "tessera.service")
+        .read_text()
+        .replace("/opt/tessera/bin/tessera", shutil.which("true") or "")
+    )
+
+    def said(unit: str) -> str:
+        (tmp_path / "tessera.service").write_text(unit)
+        command = ["systemd-analyze", "verify", str(tmp_path / "tessera.service")]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stderr
+
+    assert said(text) == ""
+    assert "KillMod" in said(text.replace("KillMode=", "KillMod="))
+
+
 def service_unit() -> configparser.ConfigParser:
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
