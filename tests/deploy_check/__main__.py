@@ -1,6 +1,7 @@
 """deploy/kubernetes held against what the projects of its kinds publish.
 
     python -m tests.deploy_check
+    python -m tests.deploy_check --rules     writes the operator's alert rules after deploy/prometheus/alerts.yml
 
 Installs, into a folder that is removed afterwards, npm's @kubernetes-models for KEDA and Prometheus' operator, and
 takes KServe's models out of PyPI's wheel of kserve; each then judges every manifest of its kinds, and a broken one of
@@ -24,7 +25,7 @@ from typing import Any
 
 import jsonschema
 
-from tests.deploy_check.manifests import NEWEST, OLDEST, Manifest, files, render, validate
+from tests.deploy_check.manifests import NEWEST, OLDEST, RULES, Manifest, files, render, rules, validate
 
 NPM = ("@kubernetes-models/keda@2.0.0", "@kubernetes-models/prometheus-operator@6.0.0")
 KSERVE = "kserve==0.21.0"
@@ -57,6 +58,9 @@ class NotHad(Exception):
 
 def main() -> int:
     """The command of this file's first lines."""
+    if sys.argv[1:] == ["--rules"]:
+        RULES.write_text(rules(), encoding="utf-8")
+        return 0
     every = [(path, one) for path, found in files().items() for one in found]
     failed = 0
     for overlay in ("cpu", "gpu"):

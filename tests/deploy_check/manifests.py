@@ -6,6 +6,7 @@ Knows nothing of what they should say.
 import os
 import subprocess
 import tempfile
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,8 @@ Manifest = dict[str, Any]
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 NEWEST = all_versions()[-1]
 OLDEST = "1.29.0"  # since 1.27 a topology is spread within one rollout
+RULES = FOLDER / "components" / "monitoring" / "prometheusrule.yaml"
+_ALERTS = FOLDER.parent / "prometheus" / "alerts.yml"
 _CUSTOM = Path(__file__).parents[1] / "integration" / "data" / "custom_resources.yaml"
 _DEFINITIONS = "https://kubernetes.io/api/_definitions.json"
 
@@ -60,6 +63,15 @@ def render(overlay: str, components: Sequence[str] = ()) -> list[Manifest]:
 def _kustomize(folder: Path) -> str:
     command = ["kubectl", "kustomize", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def rules() -> str:
+    """The alert rules of deploy/prometheus as Prometheus' operator wants them, which kustomize cannot do."""
+    groups = textwrap.indent("groups:" + _ALERTS.read_text(encoding="utf-8").partition("\ngroups:")[2], "  ")
+    return (
+        "# deploy/prometheus/alerts.yml for the operator: python -m tests.deploy_check --rules\n"
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: tessera\nspec:\n" + groups
+    )
 
 
 def validate(manifest: Manifest, version: str = NEWEST) -> None:

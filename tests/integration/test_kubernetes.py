@@ -18,7 +18,19 @@ from service.api.protocols.open_inference import routes as open_inference
 from service.api.routes import health
 from service.app import create_app
 from service.settings import PREFIX, Settings
-from tests.deploy_check.manifests import FOLDER, NEWEST, OLDEST, Manifest, documents, files, pods, render, validate
+from tests.deploy_check.manifests import (
+    FOLDER,
+    NEWEST,
+    OLDEST,
+    RULES,
+    Manifest,
+    documents,
+    files,
+    pods,
+    render,
+    rules,
+    validate,
+)
 
 ROOT = Path(__file__).parents[2]
 END_S = 4  # for the app's own end, and the interpreter's
@@ -75,6 +87,8 @@ def test_every_manifest_follows_the_schema_of_its_kind() -> None:
             "60",
         ),
         ("ServiceMonitor", "spec.endpoints.0.interval", "15"),
+        ("PrometheusRule", "spec.groups.0.rules.0.alret", "TesseraDown"),
+        ("PrometheusRule", "spec.groups.0.rules.0.for", "1 minute"),
         ("InferenceService", "spec.predictor.canaryTrafficPercent", 110),
         ("InferenceService", "spec.predictor.containers.0.readinesProbe", {}),
         ("RayService", "spec.rayClusterConfig.workerGroupSpecs.0.maxReplicas", None),
@@ -221,6 +235,15 @@ def test_who_scales_asks_for_a_metric_that_there_is() -> None:
     assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (ours["minReplicas"], ours["maxReplicas"])
     assert keda["scaleTargetRef"]["name"] == ours["scaleTargetRef"]["name"] == of("Deployment")["metadata"]["name"]
     assert "replicas" not in of("Deployment")["spec"]  # it would be set back at each apply
+
+
+def test_the_operators_alerts_are_those_of_compose() -> None:
+    assert RULES.read_text(encoding="utf-8") == rules(), "run: python -m tests.deploy_check --rules"
+    one = manifests()["components/monitoring/prometheusrule.yaml", "PrometheusRule"]
+    alerts = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    assert one["spec"] == alerts
+    assert {rule["alert"] for group in alerts["groups"] for rule in group["rules"]} >= {"TesseraDown", "TesseraSlow"}
+    assert of("Service")["metadata"]["name"] == "tessera"  # the job that the alerts ask for
 
 
 def test_kserves_predictor_is_our_server() -> None:
