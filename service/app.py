@@ -160,11 +160,11 @@ def create_app(
     )
     app.state.tessera, app.state.scrape = state, scrape
     describe = app.openapi
-    app.openapi = lru_cache(1)(lambda: openapi.secured(describe(), binding.root_path))  # type: ignore[method-assign]
-    document = lru_cache(1)(lambda: json.dumps(app.openapi()).encode())
+    app.openapi = lru_cache(1)(lambda: openapi.secured(describe()))  # type: ignore[method-assign]
+    document = lru_cache(4)(lambda root: json.dumps(openapi.placed(app.openapi(), root)).encode())
 
-    async def described() -> Response:
-        return Response(document(), media_type="application/json")
+    async def described(request: Request) -> Response:
+        return Response(document(request.scope["root_path"]), media_type="application/json")
 
     app.add_api_route("/openapi.json", described, include_in_schema=False)
     for room in (
@@ -215,7 +215,7 @@ async def _start(state: AppState) -> None:
         known = isinstance(error, TesseraError)
         said = error if known else f"cannot serve: {type(error).__name__}: {as_exception(error)}"
         log.critical("%s", said, exc_info=None if known else error)
-        state.lifecycle = Lifecycle.FAILED
+        state.fail(str(said))
         return
     if state.lifecycle is Lifecycle.LOADING:
         state.lifecycle = Lifecycle.READY
@@ -226,8 +226,8 @@ async def _start(state: AppState) -> None:
 
 def _end_when_lost(state: AppState) -> None:
     """A server whose default model is gone for good ends, for a supervisor to start it anew."""
-    if state.registry.recovery.lost is not None and state.lifecycle is Lifecycle.READY:
-        state.lifecycle = Lifecycle.FAILED
+    if (lost := state.registry.recovery.lost) is not None and state.lifecycle is Lifecycle.READY:
+        state.fail(lost)
 
 
 class _Direct(Route):

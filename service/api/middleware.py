@@ -132,7 +132,8 @@ class RequestMiddleware:
     of its key), `path` (below the root path), `unread`, true until the body was read to its end, `head`, whether no
     answer's body is sent, and `trace`, None where it is not traced.
 
-    security_headers  of every answer;  root_path  the path under which a proxy shows the server, stripped by it or not
+    security_headers  of every answer;  root_path  the path under which a proxy shows the server, stripped by it or not;
+    where it is not given, what the server in front says of each request
     """
 
     def __init__(
@@ -173,14 +174,15 @@ class RequestMiddleware:
         headers = Headers(scope=scope)
         state = scope.setdefault("state", {})
         unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
-        state["path"] = path = self._path(scope["path"])
+        root = self._root_path or scope.get("root_path", "")
+        state["path"] = path = _below(root, scope["path"])
         probe = path in PROBES
         trace = None if probe or self._tracer is None else self._tracer.request(method, headers, started, _told(scope))
         id = request_id(headers, trace)
         state.update(request_id=id, timings=Timings(()), model=None, caller="", unread=unread, head=head, trace=trace)
         working_on = current.set((RequestContext(id, span=trace and trace.span),))
-        if self._root_path:
-            scope = {**scope, "path": self._root_path + path, "root_path": self._root_path}
+        if root:
+            scope = {**scope, "path": root + path, "root_path": root}
         status, size, error = CLIENT_LEFT, 0, ""
 
         async def send_with_headers(message: Message) -> None:
@@ -244,11 +246,6 @@ class RequestMiddleware:
                 trace.end(None if route == "other" else route, None if status == CLIENT_LEFT else status, error)
             current.reset(working_on)
 
-    def _path(self, path: str) -> str:
-        """The path below the root's, which some proxies strip and others do not."""
-        root = self._root_path
-        return path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path
-
     def _add_headers(self, message: Message, state: dict[str, Any], started: float) -> None:
         total = (time.perf_counter() - started) * 1000
         timings = "".join(f"{stage};dur={ms:.2f}, " for stage, ms in state["timings"].so_far().items())
@@ -271,6 +268,11 @@ def _told(scope: Scope) -> Attributes:
         "server.address": host,
     }
     return {**told, "server.port": port} if port else told
+
+
+def _below(root: str, path: str) -> str:
+    """The path below the root's, which some proxies strip and others do not."""
+    return path[len(root) :] if root and (path == root or path.startswith(root + "/")) else path
 
 
 def _path(scope: Scope) -> str:

@@ -211,7 +211,7 @@ def accepted(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {202: {"description": "Accepted", "headers": {**_ID, **place}}, **problems}
 
 
-def secured(description: dict[str, Any], root_path: str) -> dict[str, Any]:
+def secured(description: dict[str, Any]) -> dict[str, Any]:
     """The description, with the named bodies, and how a key travels; where no keys are configured none is needed."""
     description["components"]["schemas"] |= _NAMED
     for path, methods in description["paths"].items():
@@ -224,10 +224,13 @@ def secured(description: dict[str, Any], root_path: str) -> dict[str, Any]:
         "bearer": {"type": "http", "scheme": "bearer"},
         "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     }
-    if root_path:
-        description["servers"] = [{"url": root_path}]
     description["security"] = [{}, {"bearer": []}, {"header": []}]
     return description
+
+
+def placed(description: dict[str, Any], root_path: str) -> dict[str, Any]:
+    """The description of a server that is shown under a path."""
+    return {**description, "servers": [{"url": root_path}]} if root_path else description
 
 
 def _named(model: type[BaseModel], **more: Any) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Lifecycle(StrEnum):
 class AppState:
     """The parts of one server. `starting` loads the models, then compiles what the CRF lacks; it ends by itself.
 
-    fleet  the servers under its address, of which it is one
+    fleet    the servers under its address, of which it is one
+    failure  why it failed, once it has
     """
 
     settings: Settings
@@ -56,7 +57,13 @@ class AppState:
     comparisons: Comparisons
     fleet: Fleet = field(default_factory=Fleet)
     lifecycle: Lifecycle = Lifecycle.LOADING
+    failure: str = ""
     starting: asyncio.Task[None] | None = None
+
+    def fail(self, why: str) -> None:
+        """This server cannot serve, or not any more."""
+        self.failure = why
+        self.lifecycle = Lifecycle.FAILED
 
     def drain(self) -> None:
         """From now on what was asked is finished, and what is new refused."""
@@ -73,6 +80,12 @@ class AppState:
         """Why a balancer should ask another server; None where it need not."""
         if self.lifecycle is not Lifecycle.READY:
             return f"the server is {self.lifecycle}"
-        if trouble := self.registry.recovery.trouble():
-            return trouble
+        return self.trouble() or self.flood()
+
+    def trouble(self) -> str | None:
+        """What is wrong with this server itself, so that another process would be better; None: nothing."""
+        return self.failure or self.registry.recovery.trouble()
+
+    def flood(self) -> str | None:
+        """Whether it has too much to do, which passes."""
         return "the queue has been nearly full for a while" if self.runtime.admission.flooded() else None
