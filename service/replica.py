@@ -5,9 +5,7 @@ Knows nothing of how many replicas there are, or of what the operator wrote.
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
-from typing import Any
 
 import ray
 from ray import serve
@@ -16,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models import hardware
 from models.bundle import Bundle
 from models.errors import TesseraError
+from service import logs
 from service.api.binding import Binding, is_loopback
-from service.api.error_shapes import shape_of
 from service.api.middleware import problem
 from service.api.problems import problem_of
 from service.api.state import AppState, Lifecycle
@@ -25,6 +23,7 @@ from service.app import create_app
 from service.engines import Engine
 from service.engines import check_installed as check_engine
 from service.errors import DeadlinePassed, quoted
+from service.fleet.fleet import Call
 from service.fleet.replicas import Replicas
 from service.settings import Settings, SettingsError, check_bundles, embedded
 
@@ -65,14 +64,15 @@ class Replica:
     Raises SettingsError, UsageError for what cannot be used on this machine.
     """
 
-    async def __init__(
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
         self,
         settings: Settings,
         open_to_all: bool = False,
         open_engine: Callable[[Bundle], Engine] | None = None,
     ) -> None:
-        _log_to_stderr()
-        shutdown_s = float(serve.get_replica_context()._deployment_config.graceful_shutdown_timeout_s)
+        context = serve.get_replica_context()
+        logs.set_up(settings.log, {"replica": context.replica_tag})  # Ray keeps it, and shows it to who deployed
+        shutdown_s = float(context._deployment_config.graceful_shutdown_timeout_s)
         check_shutdown(shutdown_s, settings)
         if cpus := ray.get_runtime_context().get_assigned_resources().get("CPU"):
             hardware.share_cores(cpus)
@@ -106,9 +106,9 @@ class Replica:
         if trouble := self._state.trouble():
             raise Unwell(trouble)
 
-    async def asked(self, asker: str, call: str, arguments: dict[str, Any], limit_s: float) -> tuple[str, Any, str]:
+    async def asked(self, asker: str, message: Call, limit_s: float) -> tuple[str, Call]:
         """Another replica's call."""
-        return await self._fleet.heard(asker, call, arguments, limit_s)
+        return await self._fleet.heard(asker, message, limit_s)
 
 
 class Bounded:
@@ -147,7 +147,6 @@ class Bounded:
             if started:
                 raise
             answer = problem(state, problem_of(DeadlinePassed(said), state["request_id"]))
-            assert shape_of(state["path"])
             await answer(scope, receive, sent)
 
 
@@ -159,14 +158,3 @@ async def _listens_on() -> str | None:
     except Exception as error:
         log.warning("Ray does not say where it listens (%s): taken for any address", error)
         return None
-
-
-def _log_to_stderr() -> None:
-    """Ray keeps what a replica writes there, and shows it to who deployed it."""
-    os.environ.setdefault("UV_THREADPOOL_SIZE", str(hardware.cores()))
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False

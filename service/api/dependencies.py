@@ -8,6 +8,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from service.api.key_settings import Scope
 from service.api.state import AppState
+from service.errors import NotAllowed
 from service.repository.served_model import Served
 
 
@@ -47,6 +48,11 @@ def allowed_caller(request: Request, scope: Scope) -> str:
     state = state_of(request)
     name = state.keys.allow(scope, request.headers, state.proxies.client(request.scope)).name
     request.state.caller = name
+    if scope == "admin" and state.fleet.growing:
+        raise NotAllowed(
+            "the models here are those of the deployment, as a server that joins later would have no others: name the"
+            " bundles there, and deploy it again"
+        )
     return name
 
 

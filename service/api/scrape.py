@@ -32,6 +32,7 @@ class Scrape:
             self._answering = Gauge(
                 "tessera_workers", "Servers under the address that answered this", registry=state.metrics.registry
             )
+        if len(self._fleet.members) > 1 or self._fleet.growing:
             self._fleet.on("metrics", self._told)
 
     def start(self) -> None:
@@ -48,6 +49,8 @@ class Scrape:
     async def text(self) -> str:
         """The metrics of all."""
         registry, fleet = self._state.registry, self._fleet
+        if fleet.growing:
+            return await self._of_each()
         if len(fleet.members) == 1:
             registry.show()
             return self._state.metrics.text().decode()
@@ -62,6 +65,14 @@ class Scrape:
             elif fleet.folder is not None:
                 others.append(ledger.told(fleet.folder, reply.member))
         return exposition.merged([self._own(), *others])
+
+    async def _of_each(self) -> str:
+        """Where servers leave for good, each has series of its own: a sum of theirs would fall when one has left."""
+        replies = await self._fleet.ask("metrics", limit_s=_LIMIT_S)
+        self._state.registry.show()
+        texts = {self._fleet.member: self._own()}
+        texts |= {reply.member: reply.answer["text"] for reply in replies if reply.answer is not None}
+        return exposition.merged(exposition.labelled(text, "replica", member) for member, text in texts.items())
 
     async def _told(self, arguments: Call) -> Call:
         self._state.registry.show()

@@ -39,6 +39,17 @@ def counts(text: str) -> str:
     return _written({name: family for name, family in found.items() if family[1] in _ADDED})
 
 
+def labelled(text: str, label: str, value: str) -> str:
+    """A server's metrics with a label more on every sample; the value needs no escaping."""
+    lines = []
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, brace, rest = line.partition("{") if "{" in line else line.partition(" ")
+            line = f'{name}{{{label}="{value}"' + (f",{rest}" if brace == "{" else f"}} {rest}")
+        lines.append(line)
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _add(found: dict[str, _Family], text: str) -> None:
     samples: dict[str, float] = {}
     mine: set[str] = set()  # families that this text is the first to have

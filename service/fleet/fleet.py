@@ -33,12 +33,14 @@ class Fleet:
     members  the names of all, its own included
     late     whether others serve already while this server starts: it opens its door once it is ready itself
     folder   where the workers of one host keep what outlives one of them, and ends with all; None: there is none
+    growing  others join and leave for good while it serves: `members` does not know them
     """
 
     member = ""
     members: tuple[str, ...] = ("",)
     late = False
     folder: Path | None = None
+    growing = False
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}

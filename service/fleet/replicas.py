@@ -4,15 +4,12 @@ Knows nothing of what is asked, or of HTTP.
 """
 
 import asyncio
-import logging
 from typing import Any
 
 from ray import serve
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from service.fleet.fleet import Call, Fleet, Reply
-
-log = logging.getLogger("tessera")
+from service.fleet.fleet import Call, Fleet, Reply, reply_of
 
 _GRACE_S = 1.0  # for Ray, beside what the others may take
 
@@ -23,10 +20,7 @@ class Replicas(Fleet):
     method  of the deployment, by which Ray hands a call to `heard`
     """
 
-    fixed = (
-        "on Ray the models are those of the deployment, as a replica that starts later has no others: name the bundles"
-        " there, and deploy it again"
-    )
+    growing = True
 
     def __init__(self, method: str) -> None:
         super().__init__()
@@ -37,33 +31,31 @@ class Replicas(Fleet):
     async def ask(self, call: str, arguments: Call | None = None, *, limit_s: float = 5.0) -> list[Reply]:
         """As Fleet says. Where Ray itself has no answer in time, nobody's is known: one reply with the error."""
         handle = serve.get_deployment_handle(self._deployment, self._app)
+        message = {"call": call, "arguments": arguments or {}}
         try:
-            said = await handle.broadcast(self._method, self.member, call, arguments or {}, limit_s).results_async(
+            said = await handle.broadcast(self._method, self.member, message, limit_s).results_async(
                 timeout_s=limit_s + _GRACE_S, return_exceptions=True
             )
         except DeploymentUnavailableError:  # no replica can serve yet
             return []
         except Exception as error:
-            return [Reply("", None, f"Ray did not reach the other replicas: {str(error) or type(error).__name__}")]
-        replies = [_reply(one) for one in said]
-        return sorted(reply for reply in replies if reply.member != self.member)
+            return [Reply("", error=f"Ray did not reach the other replicas: {str(error) or type(error).__name__}")]
+        replies = (_reply(one) for one in said)
+        return sorted((reply for reply in replies if reply.member != self.member), key=lambda reply: reply.member)
 
-    async def heard(self, asker: str, call: str, arguments: Call, limit_s: float) -> tuple[str, Call | None, str]:
-        """What this replica answers to another; nothing to itself."""
+    async def heard(self, asker: str, message: Call, limit_s: float) -> tuple[str, Call]:
+        """This replica's name, and its message that answers another's; it has nothing to say to itself."""
         if asker == self.member:
-            return self.member, None, ""
+            return self.member, {}
         try:
             async with asyncio.timeout(limit_s):
-                return self.member, await self.answer(call, arguments), ""
+                return self.member, await self.replied(message)
         except TimeoutError:
-            return self.member, None, f"no answer within {limit_s:g} s"
-        except Exception as error:
-            log.exception("the call %s of replica %s failed", call, asker)
-            return self.member, None, f"{type(error).__name__}: {error}"
+            return self.member, {"error": f"it has not answered within {limit_s:g} s"}
 
 
 def _reply(said: Any) -> Reply:
     """Of what Ray brought; a replica that died meanwhile brought an exception."""
     if isinstance(said, BaseException):
-        return Reply("", None, f"it ended: {type(said).__name__}")
-    return Reply(*said)
+        return Reply("", error=f"it ended meanwhile: {type(said).__name__}")
+    return reply_of(*said)

@@ -4,7 +4,7 @@ parser."""
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.fleet.exposition import counts, merged
+from service.fleet.exposition import counts, labelled, merged
 
 
 def server(requests: dict[str, int], waiting: int, oldest_s: float, seconds: list[float], drift: float) -> str:
@@ -76,3 +76,14 @@ def test_of_one_that_is_gone_what_grows_stays() -> None:
     both = samples(merged([OTHER, counts(ONE)]))
     assert both["tessera_requests_waiting", ()] == 5
     assert both["tessera_stage_seconds_count", (("stage", "crf"),)] == 4
+
+
+def test_with_a_label_more_nobody_is_added_to_another() -> None:
+    one, other = labelled(ONE, "replica", "a"), labelled(OTHER, "replica", "b")
+    both = samples(merged([one, other]))
+    assert len(both) == len(samples(ONE)) + len(samples(OTHER))
+    mine = ("replica", "a")
+    kept = {
+        (name, tuple(sorted({*labels} - {mine}))): value for (name, labels), value in both.items() if mine in labels
+    }
+    assert kept == samples(ONE)
