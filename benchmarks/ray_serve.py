@@ -41,6 +41,7 @@ _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_worker_niceness": "0",  # as the plain servers have it; Ray's own choice is 15
+    "RAY_raylet_start_wait_time_s": "120",
 }
 _SETTINGS = {"TESSERA_CACHE_BYTES": "0", "TESSERA_ACCESS_LOG": "false", "TESSERA_THREADS": "1", "TESSERA_WORKERS": "1"}
 _WARM_S = 2.0

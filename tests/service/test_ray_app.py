@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("ray.serve")
 
@@ -17,6 +18,7 @@ from service.ray_app import Arguments, application, read
 from service.replica import MARGIN_S, Bounded, shortest_shutdown_s
 from service.settings import Settings, SettingsError
 from tests.service import ray_cluster
+from tests.service.process import ROOT
 from tests.service.ray_cluster import NAP_S, Cluster, controllers, kill, load, replicas, until
 from tests.service.server import proved, server_of
 from tests.tiny import bands
@@ -220,6 +222,16 @@ def test_arguments_as_a_shell_gives_them() -> None:
     assert made.ray_actor_options["num_gpus"] == 0.5
     settings = made.init_args[0]
     assert [path.is_absolute() for path in (settings.state, *settings.bundles)] == [True] * 3
+
+
+def test_the_configuration_in_deploy_is_one() -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    document = yaml.safe_load((ROOT / "deploy" / "ray" / "serve.yaml").read_text())
+    (application,) = ServeDeploySchema.model_validate(document).applications
+    assert application.import_path == "service.ray_app:build"
+    assert read(application.args).max_replicas == 8
+    Settings.from_env({**application.runtime_env["env_vars"]})
 
 
 def _other_network() -> bytes:
