@@ -29,7 +29,9 @@ ENV PATH=/opt/tessera/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/var/lib/tessera/numba \
     TESSERA_STATE=/var/lib/tessera/state
-RUN useradd --uid 10001 --home-dir /var/lib/tessera --create-home tessera
+# Volumes begin as the folders they are laid over: jobs may have one of its own.
+RUN useradd --uid 10001 --home-dir /var/lib/tessera --create-home tessera \
+    && install --directory --owner=tessera --group=tessera /var/lib/tessera/jobs
 COPY --from=build /opt/tessera /opt/tessera
 USER tessera
 VOLUME /var/lib/tessera

@@ -440,7 +440,6 @@ def variable(name: str, label: str, query: str) -> Any:
         "label": label,
         "type": "query",
         "datasource": PROMETHEUS,
-        "definition": query,
         "query": {"query": query, "refId": name},
         "refresh": 2,
         "includeAll": True,

@@ -142,6 +142,9 @@ def test_the_servers_folders_are_volumes_and_what_it_asks_of_itself_is_the_image
     assert tessera["environment"]["TESSERA_JOBS"] in mounted
     assert tessera["environment"]["TESSERA_STATE"].startswith("/var/lib/tessera/")
     dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.search(
+        r"install .*--owner=tessera .*/var/lib/tessera/jobs$", dockerfile, re.MULTILINE
+    )  # or root's it were
     (asks,) = re.findall(r"^HEALTHCHECK.*?CMD (\[.*?\])$", dockerfile, re.MULTILINE | re.DOTALL)
     assert tessera["healthcheck"]["test"] == ["CMD", *json.loads(asks)]
 

@@ -95,7 +95,7 @@ class Served:
         self.config, self.started = config, True
         state.runtime.close()
 
-    def run(self) -> None:
+    def run(self, *sockets: Any) -> None:
         logging.getLogger("tessera").info("would listen on %s", self.config.host)
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -70,12 +71,12 @@ def known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_bundle: Path) ->
             state.metrics.watch_devices(list)
             states.append(state)
 
-        def run(self) -> None:
+        def run(self, *sockets: Any) -> None:
             pass
 
     monkeypatch.setattr(cli, "Server", Served)
     monkeypatch.setattr(cli.binding, "check_free", lambda host, port: None)
-    monkeypatch.setattr(cli.signals, "on_hangup", lambda act: None)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     monkeypatch.setenv("TESSERA_STATE", str(tmp_path))
     cli.run(bundle=[tiny_bundle])
     (state,) = states
