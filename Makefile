@@ -7,6 +7,8 @@
 #   make clients                                                   other people's programs, for tests/clients
 #   make lock [UPGRADE=1]; make audit                              requirements/ made anew; what is known against it
 #   make monitoring-check                                          a real Prometheus, rules, board, compose (docs/monitoring.md)
+#   make image-check [TARGET=training] [IMAGE_CHECK=TOOL]          the Dockerfile built from a clean clone, and run (docs/serving.md)
+#   make release [REHEARSAL=1]                                     sdist, wheels, provenance in dist/; nothing is uploaded (docs/release.md)
 #   make torture [ONLY=4,12,A]; make fuzz [SECONDS=600]; make api-check    hostile clients, failing machines (docs/reliability.md)
 PYTHON ?= python3
 HOST ?= 127.0.0.1
@@ -26,6 +28,9 @@ export DATA OUT METHOD
 ONLY ?=
 SOAK ?= 1800
 SECONDS ?= 600
+TARGET ?= service
+IMAGE_CHECK ?= ../shared/tools/image-check
+REHEARSAL ?=
 
 SERVE := .venv-serve$(if $(LOCK),,-unlocked)
 TRAIN := .venv$(if $(LOCK),,-unlocked)
@@ -41,10 +46,10 @@ EXTRAS := $(patsubst $(SERVE)/.ready-$(RUNTIME)%,%,$(firstword $(wildcard $(SERV
 endif
 
 .PHONY: help serve train test test-all monitoring-check torture fuzz api-check deploy-check check format train-demo bench peers peer-files compare pictures oracle \
-	clients lock audit clean
+	clients lock audit image-check release clean
 
 help:
-	@sed -n '2,10s/^# *//p' Makefile
+	@sed -n '2,/^[^#]/s/^# *//p' Makefile
 
 serve: $(SERVE)/.ready-$(RUNTIME)$(EXTRAS)
 	$(SERVE)/bin/tessera serve --host $(HOST) --port $(PORT) $(if $(filter-out 0,$(OPEN)),--open) $${BUNDLE:+--bundle "$$BUNDLE"}
@@ -179,6 +184,15 @@ lock: $(TOOLS)/.ready
 audit:
 	@$(MAKE) --silent $(TOOLS)/.ready || { echo "NOT AUDITED: pip-audit could not be installed"; exit 2; }
 	@$(TOOLS)/bin/python -m requirements.audit $(AUDIT)
+
+# As root on Linux, with buildah and crun: five minutes for the service on a CPU, without a Docker daemon. TARGET=training
+# takes 40 GB of disk for a while.
+image-check: $(TRAIN)/.ready
+	@$(TRAIN)/bin/python -m tests.image_check --target $(TARGET) --tool $(IMAGE_CHECK)
+
+# Of a commit whose version CHANGELOG.md knows; REHEARSAL=1 of any. About five minutes. Exit codes: docs/release.md.
+release: $(TOOLS)/.ready
+	@$(TOOLS)/bin/python -m requirements.release $(if $(REHEARSAL),--rehearsal)
 
 clean:
 	rm -rf .venv .venv-unlocked .venv-train .venv-train-unlocked .venv-serve .venv-serve-unlocked .venv-clients $(TOOLS)

@@ -21,6 +21,8 @@ DISTRIBUTION = {  # else the name of the module
     "skimage": "scikit-image",
     "cupy": "cupy-cuda13x",
     "google": "protobuf",
+    "opentelemetry": "opentelemetry-sdk",
+    "pyarrow": "ray",  # which its extra `data` brings
 }
 
 

@@ -1,0 +1,1 @@
+"""What is handed out of a commit: `python -m requirements.release`, which `make release` is."""
