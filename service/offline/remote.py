@@ -59,7 +59,6 @@ class Bucket:
     def below(self, url: str) -> Iterator[RemoteFile]:
         """The object of an URL, all below it, or those that fit its pattern, in no order. Raises UsageError."""
         try:
-            self._files.invalidate_cache()
             found = (self._files.glob if "*" in url else self._files.find)(url, detail=True)
         except FileNotFoundError:
             return
