@@ -26,6 +26,7 @@ _BATCHES = 8  # at least, for each worker: so that all end at about the same tim
 _ALONE = 2  # times an image is tried alone
 _START_S = 300.0  # for the first worker
 _LOOK_EVERY_S = 0.2
+_END_S = 10.0  # for Ray Data to end
 
 
 class _Round(NamedTuple):
@@ -34,6 +35,29 @@ class _Round(NamedTuple):
     batch: int
     waiting: int
     runs: int
+
+
+class _Ender:
+    """Ends Ray Data's loop when it is told to: what Ray Data calls at each of its steps. One loop at a time has it.
+
+    A class of the module, not of a run: Ray sends it to its workers, where it means nothing.
+    """
+
+    told = threading.Event()
+
+    def before_execution_starts(self, executor: object) -> None:
+        """Nothing."""
+
+    def on_execution_step(self, executor: object) -> None:
+        """Raises TesseraError where it was told to."""
+        if self.told.is_set():
+            raise TesseraError("stopped")
+
+    def after_execution_succeeds(self, executor: object) -> None:
+        """Nothing."""
+
+    def after_execution_fails(self, executor: object, error: Exception) -> None:
+        """Nothing."""
 
 
 class OnRay:
@@ -45,7 +69,8 @@ class OnRay:
 
     def __init__(self, say: Say, wanted: Wanted, address: str = LOCAL) -> None:
         self._say, self._wanted, self._address = say, wanted, address
-        self._stopped = threading.Event()
+        self._stopped = _Ender.told
+        self._stopped.clear()
 
     def stop(self) -> str:
         """As Executor says: what is under way is dropped."""
@@ -147,19 +172,28 @@ class OnRay:
             except BaseException as error:
                 came.put(error)
 
-        threading.Thread(target=read, daemon=True, name="reports").start()
+        reader = threading.Thread(target=read, daemon=True, name="reports")
+        reader.start()
+        try:
+            yield from self._read(came, pool, ray)
+        finally:
+            reader.join(_END_S)
+
+    def _read(self, came: "queue.SimpleQueue[Report | BaseException | None]", pool: Pool, ray: Any) -> Iterator[Report]:
+        """What comes, until nothing more does, or it is stopped."""
         until = time.monotonic() + _START_S
         begun = False
         while not self._stopped.is_set():
             with suppress(queue.Empty):
                 one = came.get(timeout=_LOOK_EVERY_S)
-                if one is None:
+                if one is None or self._stopped.is_set():
                     return
                 if isinstance(one, BaseException):
                     raise TesseraError(f"Ray gave up: {ray_cluster.said_by(one)}") from None
                 begun = True
                 yield one
             if not begun and time.monotonic() > until:
+                self._stopped.set()
                 raise UsageError(
                     f"no worker has started within {_START_S:.0f} s: each asks for {pool.cores} CPUs and {pool.gpus:g}"
                     f" GPUs, and {ray_cluster.free(ray)} of the cluster are free; wait until others are done, or name"
@@ -179,6 +213,7 @@ def _dataset(
     context.target_max_block_size = 1  # a report is not kept back until there are more
     context.max_errored_blocks = -1  # what a worker took along is tried again by us
     context.execution_no_progress_timeout_s = -1  # an image may take hours
+    context.custom_execution_callback_classes = [_Ender]
     batches = [numbered[i : i + turn.batch] for i in range(0, len(numbered), turn.batch)]
     size = min(pool.most, len(batches))
     compute = ray.data.ActorPoolStrategy(

@@ -18,6 +18,7 @@ import tifffile
 from models.io.encode import encode
 from service.offline.outputs import NOTES
 from tests.service.commands.test_segment import ROOT, lines, photos
+from tests.service.offline.s3_server import s3_server
 from tests.service.server import proved
 from tests.tiny import bands
 
@@ -211,3 +212,24 @@ def test_too_few_cores_are_said_and_nothing_hangs(tmp_path: Path, begun: Callabl
     code, said = ended(begun("photos --out labels --engine ray --workers 1024"))
     assert code == 2, said
     assert "1024 workers of 1 CPU each are asked for; name fewer --workers" in said
+
+
+def test_a_bucket_becomes_a_bucket(tmp_path: Path, begun: Callable[..., subprocess.Popen[str]]) -> None:
+    pytest.importorskip("s3fs")
+    paths = photos(tmp_path / "photos", 8)
+    with s3_server() as (objects, environment):
+        objects.update({f"in/photos/{path.relative_to(tmp_path / 'photos')}": path.read_bytes() for path in paths})
+        line = "s3://in/photos --format png,npy"
+        here = ended(begun(f"{line} --out here", **environment))
+        there = ended(begun(f"{line} --out s3://out/labels --engine ray --workers 2", **environment))
+        assert (here[0], there[0]) == (0, 0), (here, there)
+        put = {name.removeprefix("out/labels/"): data for name, data in objects.items() if name.startswith("out/")}
+        assert {name: data for name, data in put.items() if name[0] != "."} == tree(tmp_path / "here")
+        assert len(tree(tmp_path / "here")) == 16
+        again = ended(begun(f"{line} --out s3://out/labels", **environment))
+        assert again[0] == 0, again
+        assert "all 8 images are done already, in s3://out/labels" in again[1]
+        del objects["out/labels/0/photo0.png"]
+        once_more = ended(begun(f"{line} --out s3://out/labels", **environment))
+        assert "7 of 8 images are done already" in once_more[1]
+        assert objects["out/labels/0/photo0.png"] == (tmp_path / "here/0/photo0.png").read_bytes()
