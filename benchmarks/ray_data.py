@@ -94,7 +94,7 @@ def main() -> None:
         folder = Path(made) / "photos"
         folder.mkdir()
         paths = photos(folder, given.images)
-        for engine in _ENGINES:  # whatever is proved or compiled once on a machine is, and files are in memory
+        for engine in () if rounds else _ENGINES:  # what is proved or compiled once on a machine is, from then on
             written(bundle, folder / paths[0].name, Path(made) / f"warm-{engine}", engine, given.workers)
         for _ in range(given.rounds):
             turn = len(rounds)
