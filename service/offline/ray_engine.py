@@ -74,7 +74,8 @@ class OnRay:
 
     def stop(self) -> str:
         """As Executor says: what is under way is dropped."""
-        return ""
+        self._stopped.set()
+        return "what is under way is dropped, and done the next time; Ray ends"
 
     async def run(self, work: Work, model: Model, todo: Sequence[Todo], listener: Listener) -> None:
         """As Executor says. Raises TesseraError where Ray fails."""
@@ -108,7 +109,7 @@ class OnRay:
                     listener.part(Part(todo[number].item, done, total))
         finally:
             self._stopped.set()
-            while thread.is_alive():  # a second signal does not wait
+            while thread.is_alive():
                 await asyncio.sleep(_LOOK_EVERY_S)
 
     def _on_cluster(

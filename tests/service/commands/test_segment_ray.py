@@ -199,6 +199,7 @@ def test_a_signal_ends_it_with_130_and_leaves_nothing_running(
     process.send_signal(number)
     code, said = ended(process)
     assert code == 130, said
+    assert "stopping: what is under way is dropped, and done the next time" in said
     assert "stopped; to go on: " in said
     assert "Traceback" not in said
     deadline = time.monotonic() + 20
