@@ -44,6 +44,7 @@ _REMEMBERED = 4096  # images that were compared
 class _Image:
     """One that the canary answered: what it saw, and what it said of it."""
 
+    key: Hashable
     data: bytes | Pixels
     options: Options
     canary: Served
@@ -83,7 +84,7 @@ class Comparisons:
         if key in self._seen:
             self._seen.move_to_end(key)
             return
-        image = _Image(task.data, o, task.served, output, task.timings.so_far()["encoder"], trial)
+        image = _Image(key, task.data, o, task.served, output, task.timings.so_far()["encoder"], trial)
         if len(self._line) >= _MOST or sum(one.nbytes for one in self._line) + image.nbytes > _MOST_BYTES:
             self._canary.compared(None, trial)
             return
@@ -112,6 +113,8 @@ class Comparisons:
                 except Exception as error:  # the house is full, the default fails: what users see is told elsewhere
                     log.info("an image of the canary was not compared: %s: %s", type(error).__name__, error)
                 self._canary.compared(compared, image.trial)
+                if compared is None:  # it may be asked again
+                    self._seen.pop(image.key, None)
                 await self._show(image.trial)
         finally:
             self._running = None

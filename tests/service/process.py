@@ -19,10 +19,12 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def process(bundle: Path, state: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def process(
+    bundle: Path, state: Path, *arguments: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
     port = free_port()
     running = subprocess.Popen(
-        command("--bundle", str(bundle), "--port", str(port)),
+        command("--bundle", str(bundle), "--port", str(port), *arguments),
         cwd=ROOT,
         env={**os.environ, "TESSERA_STATE": str(proved(bundle, state)), "TESSERA_THREADS": "1", **environment},
         stderr=subprocess.PIPE,
