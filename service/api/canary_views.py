@@ -24,7 +24,7 @@ _ELSEWHERE = Field(description="servers under the same address that did not foll
 
 
 class CanaryOptions(Frozen):
-    """What `POST /models/{folder}/canary` may be told."""
+    """What `POST /models/{name}/canary` may be told."""
 
     share: float | None = Field(
         default=None,

@@ -2,9 +2,9 @@
 
     python -m tests.api_check [--seconds 150] [--seed 1]
 
-A server of the tiny bundle on loopback, which may load and unload that bundle again. What is asked of it, and the few
-exceptions, stand in schemathesis.toml beside this file. The exit code is schemathesis's, or 1 where the server ended or
-its log has a traceback.
+A server of the tiny bundle on loopback, which may load and unload that bundle again, and another as its canary. What is
+asked of it, and the few exceptions, stand in schemathesis.toml beside this file. The exit code is schemathesis's, or 1
+where the server ended or its log has a traceback.
 
 Knows nothing of the routes.
 """
@@ -34,6 +34,7 @@ def main() -> int:
         work = Path(folder)
         models = work / "models"
         bundle = write_tiny_bundle(models / "tiny").path
+        write_tiny_bundle(models / "newer", name="newer")
         server = start([bundle], work / "state", models=models, admin_key="admin")
         try:
             asyncio.run(ready(server))

@@ -217,7 +217,7 @@ def test_the_description_is_right(client: TestClient) -> None:
         ("patch", "/models/canary"),
         ("post", "/models/canary/promote"),
         ("post", "/models/canary/drop"),
-        ("post", "/models/{folder}/canary"),
+        ("post", "/models/{name}/canary"),
         ("post", "/hf"),
         ("post", "/hf/{model}"),
         ("get", "/health"),

@@ -36,18 +36,18 @@ async def canary(request: Request) -> canary_views.CanaryReport:
 
 
 @router.post(
-    "/models/{folder}/canary",
+    "/models/{name}/canary",
     operation_id="startCanary",
     summary="Have the bundle in a folder under TESSERA_MODELS answer a share of who names no model",
     response_model=canary_views.CanaryStarted,
     responses=openapi.responses(*_CHANGES, *_BODY),
     openapi_extra=openapi.json_body(canary_views.CanaryOptions, required=False),
 )
-async def start(folder: str, request: Request) -> canary_views.CanaryStarted:
+async def start(name: str, request: Request) -> canary_views.CanaryStarted:
     caller, state = _admin(request), state_of(request)
     options = await read_json(request, canary_views.CanaryOptions, hint='send none, or {"share": 5}', empty=b"{}")
     share = state.settings.canary_share if options.share is None else options.share
-    elsewhere = await canary_fleet.start(state, folder, share)
+    elsewhere = await canary_fleet.start(state, name, share)
     ref = request.state.model = state.canary.ref or ""
     log.info("%s has %s answer %g %%, request %s", caller, ref, share, request.state.request_id)
     return canary_views.CanaryStarted(canary=ref, share=share, elsewhere=elsewhere)
