@@ -63,7 +63,7 @@ log = logging.getLogger("tessera")
 _LOOK_S = 0.02
 WEB = Path(__file__).parent / "web"
 # FastAPI tells by itself as soon as anything in the process sets a global provider of OpenTelemetry, and with the query
-# and the messages of exceptions. Versions before 0.16x take no notice of this.
+# and the messages of exceptions (findings/fastapi-traces-by-itself.sh). Older versions take no notice of this.
 _NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
 _QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery, "/jobs": job_views.JobsQuery}
 

@@ -178,6 +178,15 @@ def test_what_the_caller_does_not_sample_is_not_exported_and_answered(traced: Te
     assert not EXPORTED.get_finished_spans()
 
 
+def test_fastapi_does_not_trace_by_itself(traced: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would where a library in the process has set a provider for all, with the query."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(EXPORTED))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    traced.get("/clusters?token=s3cr3t")
+    assert [span.name for span in EXPORTED.get_finished_spans()] == ["GET /clusters"]
+
+
 def test_each_image_of_a_job_is_a_trace_that_names_the_job(traced: TestClient) -> None:
     job = begun(traced, ZIP)
     settled(traced, job)
