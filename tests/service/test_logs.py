@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,9 @@ from service import logs
 from service.logs import JsonLine, TextLine
 from service.request_context import RequestContext, current
 from service.scheduling.background import in_thread
-from service.scheduling.batcher import Batcher, thread_pool
+from service.scheduling.batcher import Batch, Batcher, thread_pool
 from tests.service.answers import B64, JPEG, PNG, TEXT
-from tests.service.fakes import play
+from tests.service.fakes import play, until
 from tests.service.jobs_of import begun, settled
 from tests.service.server import server_of
 
@@ -139,7 +140,7 @@ def test_set_up_takes_the_place_of_an_earlier_one_and_tells_what_python_would_pr
     before = root.handlers[:], root.level
     for name in ("stderr", "excepthook", "unraisablehook"):
         monkeypatch.setattr(sys, name, stream if name == "stderr" else getattr(sys, name))
-    monkeypatch.setattr("threading.excepthook", __import__("threading").excepthook)
+    monkeypatch.setattr("threading.excepthook", threading.excepthook)
     try:
         logs.set_up("json", {"worker": 1})
         logs.set_up("json", {"worker": 2})
@@ -184,27 +185,49 @@ def test_a_line_in_a_thread_is_about_the_request_that_the_work_is_for() -> None:
 
 
 def test_a_line_of_a_batch_is_about_all_whom_it_serves() -> None:
+    opened = threading.Event()
+
     def run(jobs: Any) -> Any:
+        assert opened.wait(10)
         log.info("%d", len(jobs))
         return jobs
 
     batcher: Batcher[int, int] = Batcher(run, name="network", max_size=8)
 
-    async def asked(id: str) -> int:
+    async def asked(id: str) -> Batch | None:
         current.set((RequestContext(id),))
-        done = [asyncio.ensure_future(batcher.submit(i)) for i in range(2)]
-        return max(one.batch.size if one.batch else 1 for one in await asyncio.gather(*done))
+        return (await batcher.submit(0)).batch
 
-    async def scenario() -> list[int]:
-        return await asyncio.gather(*(asyncio.create_task(asked(id)) for id in "ab"))
+    async def scenario() -> list[Batch | None]:
+        first = asyncio.create_task(asked("a"))
+        await until(lambda: batcher.running == 1)
+        others = [asyncio.create_task(asked(id)) for id in "bcb"]
+        await until(lambda: batcher.waiting == 3)
+        opened.set()
+        return await asyncio.gather(first, *others)
 
     with logged() as lines:
-        sizes = play(batcher, scenario)
-    shared = [line["request_ids"] for line in lines.json if "request_ids" in line]
-    assert sorted(sum(int(line["message"]) for line in lines.json) for _ in "x") == [4]
-    assert max(sizes) == max(int(line["message"]) for line in lines.json) > 1
-    assert all(ids == sorted(set(ids)) for ids in shared)
-    assert ["a", "b"] in shared
+        alone, shared, *others = play(batcher, scenario)
+    assert [(line["message"], line.get("request_id"), line.get("request_ids")) for line in lines.json] == [
+        ("1", "a", None), ("3", None, ["b", "c"]),
+    ]  # fmt: skip
+    assert alone is None
+    assert shared.size == 3
+    assert others == [shared, shared]
+
+
+def test_a_line_about_a_jobs_image_names_the_job(guarded: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> Any:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr("service.jobs.answers.pipeline.segment", broken)
+    with logged() as lines:
+        job = begun(guarded, headers={"x-api-key": KEY})
+        settled(guarded, job, headers={"x-api-key": KEY})
+    failed = [line for line in lines.json if "exception" in line]
+    assert len(failed) == 3
+    assert {line.get("job_id") for line in failed} == {job}
+    assert not any("request_id" in line for line in failed)
 
 
 def test_every_request_has_a_line_that_programs_read(guarded: TestClient) -> None:
@@ -236,10 +259,9 @@ def test_nothing_that_was_sent_is_in_the_log(guarded: TestClient) -> None:
     with logged() as lines:
         keys = ({"x-api-key": KEY}, {"authorization": f"Bearer {ADMIN}"}, {"x-api-key": KEY + "x"}, {"token": KEY})
         for path in ("/segment", "/segment?format=png", "/hf", "/similar?x=1&y=1", f"/segment?api_key={KEY}"):
-            for sent in keys:
-                for image in (B64, *damaged):
-                    client.post(path, json={"image": image}, headers=sent)
-                    client.post(path, json={"inputs": image}, headers=sent)
+            for sent, image in [*((key, B64) for key in keys), *((keys[0], image) for image in damaged)]:
+                client.post(path, json={"image": image}, headers=sent)
+                client.post(path, json={"inputs": image}, headers=sent)
             for body in (PNG, PNG[:-9], PNG[7:], JPEG[:80], TEXT, PNG + TEXT):
                 client.post(path, content=body, headers=keys[0])
             client.post(path, files=[("image", ("private.png", PNG)), ("image", ("b", PNG[:60]))], headers=keys[0])
