@@ -91,7 +91,7 @@ def run(
         again = [argument for argument in sys.orig_argv[1:] if argument != "--supervise"]
         os.execv(sys.executable, [sys.executable, "-P", supervisor.__file__, sys.executable, *again])
     signals.hold_hangups()
-    logs.set_up(os.environ.get("TESSERA_LOG", ""))
+    logs.set_up(os.environ.get("TESSERA_LOG", ""), {"worker": part.number} if part is not None else None)
     if workers > 1 and part is None:
         become(workers, host, port)
     fleet = None if part is None else part.fleet()
