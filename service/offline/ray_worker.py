@@ -61,7 +61,8 @@ class Worker:
     def __init__(self, work: Work, expected: Expected) -> None:
         hardware.share_cores(expected.cores)
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="engine").start()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="engine")
+        self._thread.start()
         self._stack = AsyncExitStack()
         self._broken: TesseraError | None = None
         try:
@@ -77,6 +78,13 @@ class Worker:
         yield _column(Report())
         numbered = [pickle.loads(one) for one in batch["todo"]]
         yield from map(_column, self._reports(numbered))
+
+    def close(self) -> None:
+        """Lets the engine go; a process that ends need not."""
+        self._wait(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def _reports(self, numbered: Sequence[tuple[int, Todo]]) -> Iterator[Report]:
         numbers = {todo.item.source: number for number, todo in numbered}
