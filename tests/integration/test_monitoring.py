@@ -148,6 +148,26 @@ def test_panels_do_not_overlap_and_say_what_they_tell() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
+@pytest.mark.slow
+def test_grafanas_own_types_keep_all_of_the_board() -> None:
+    needed = "pip install 'grafana-foundation-sdk==1769699379!11.6.0'"
+    dashboard = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason=needed)
+    plugins = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
+    encoder = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    plugins.register_default_plugins()
+    read = json.loads(encoder.JSONEncoder(sort_keys=True).encode(dashboard.Dashboard.from_json(board())))
+    assert kept(board(), read) == board()
+
+
+def kept(given: Any, read: Any) -> Any:
+    """Of what was read, what stood in what was given: types fill in what they have defaults for."""
+    if isinstance(given, dict):
+        return {key: kept(value, read[key]) for key, value in given.items() if key in read}
+    if isinstance(given, list) and len(given) == len(read):
+        return [kept(one, other) for one, other in zip(given, read, strict=True)]
+    return read
+
+
 def test_what_is_provisioned_fits_together() -> None:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text())["datasources"]
@@ -311,10 +331,12 @@ def asked(port: int) -> Iterator[list[Exception]]:
                 image = encode(bands(height, width), "png")
                 for query in ("", "format=png", "crf=true", "format=geojson&k=3")[: 1 + number % 4]:
                     assert ask(port, "POST", f"/segment?{query}", image)[0] == 200
-                assert ask(port, "POST", "/segment?k=no", image)[0] == 422
-                assert ask(port, "POST", "/segment", b"no image")[0] == 400
                 if number % 20 == 1:
                     assert ask(port, "POST", "/jobs?format=png", ZIP)[0] == 202
+                if number % 8 or number > 400:  # a refusal is a line in a log that nobody reads meanwhile
+                    continue
+                assert ask(port, "POST", "/segment?k=no", image)[0] == 422
+                assert ask(port, "POST", "/segment", b"no image")[0] == 400
                 with socket.create_connection(("127.0.0.1", port), timeout=20) as stranger:
                     stranger.sendall(b"no request\r\n\r\n")
                     assert stranger.recv(12).endswith(b"400")
