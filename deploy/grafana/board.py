@@ -385,6 +385,32 @@ ROWS: dict[str, list[Any]] = {
             max=1,
         )
     ],
+    "Canary": [
+        series(
+            "Who answered",
+            "Images a second of who named no model, while there is a canary.",
+            "ops",
+            {"{{by}}": total("by", "tessera_canary_answers_total")},
+            stack="normal",
+        ),
+        series(
+            "Agreement with the default",
+            "Share of the compared pixels on which both say the same, clusters matched one to one.",
+            "percentunit",
+            {"{{model}}, {{instance}}": gauge("max", "model, instance", "tessera_canary_agreement")},
+            max=1,
+        ),
+        series(
+            "Compared, and not answered",
+            "Images of the canary that the default saw too, or had no time for; and those that the default answered in its"
+            " place.",
+            "ops",
+            {
+                "{{outcome}}": total("outcome", "tessera_canary_comparisons_total"),
+                "not answered": total("", "tessera_canary_failures_total"),
+            },
+        ),
+    ],
     "Jobs": [
         series(
             "Jobs by state",

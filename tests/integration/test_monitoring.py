@@ -40,6 +40,9 @@ SUFFIXES = {
 EMPTY = {
     "tessera_device_utilization_ratio": "there is no NVIDIA driver",
     "tessera_device_memory_used_bytes": "there is no NVIDIA driver",
+    "tessera_canary_answers_total": "there is no canary",
+    "tessera_canary_comparisons_total": "there is no canary",
+    "tessera_canary_agreement": "there is no canary",
 }
 
 
