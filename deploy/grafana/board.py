@@ -402,8 +402,8 @@ ROWS: dict[str, list[Any]] = {
         ),
         series(
             "Compared, and not answered",
-            "Images of the canary that the default saw too, or had no time for; and those that the default answered in its"
-            " place.",
+            "Images of the canary that the default saw too, or had no time for; and those that the default answered"
+            " in its place.",
             "ops",
             {
                 "{{outcome}}": total("outcome", "tessera_canary_comparisons_total"),
