@@ -314,7 +314,7 @@ class Batcher(Generic[J, A]):
         together: Batch | None = None
         requests = batch[0].requests
         if len(batch) > 1:
-            requests = tuple(dict.fromkeys(request for job in batch for request in job.requests))
+            requests = tuple({id(request): request for job in batch for request in job.requests}.values())
             together = Batch(len(batch), requests)
         current.set(requests)  # this thread's, until its next batch
         started = self._clock()

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from service.tracing.otel import OtelTracer
 from service.tracing.traces import ImageTrace
 from tessera.client import Client
 from tests.service.answers import B64, PNG, TEXT
-from tests.service.fakes import picture
+from tests.service.fakes import Slow, picture, wait_until
 from tests.service.jobs_of import ZIP, begun, settled
 from tests.service.server import server_of
 
@@ -263,3 +264,33 @@ def test_what_is_fetched_for_a_request_is_fetched_in_its_trace() -> None:
     assert seen[0].headers["traceparent"] == f"00-{TRACE}-{request.span.span_id:016x}-01"
     assert seen[0].headers["tracestate"] == "theirs=1"
     assert "traceparent" not in seen[1].headers
+
+
+def test_who_shared_a_run_and_who_waited_for_anothers_says_so(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Slow()
+    monkeypatch.setattr(app, "tracer_of", lambda *_: TRACER)
+    with (
+        server_of(tiny_bundle, tmp_path)(lambda _: engine, max_batch_size=8) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        batcher = client.app.state.tessera.registry.get(None).batcher  # type: ignore[attr-defined]
+
+        def asked(image: int, running: int, waiting: int) -> Future[httpx.Response]:
+            sent = pool.submit(lambda: client.post("/segment", content=encode(picture(image, 40), "png")))
+            wait_until(lambda: (batcher.running, batcher.waiting) == (running, waiting))
+            return sent
+
+        engine.go.clear()
+        answers = [asked(1, 1, 0), asked(2, 1, 1), asked(3, 1, 2)]
+        answers.append(pool.submit(lambda: client.post("/segment", content=encode(picture(3, 40), "png"))))
+        making = client.app.state.tessera.runtime.network_outputs._making  # type: ignore[attr-defined]
+        wait_until(lambda: sum(one.waiting for one in making.values()) == 4)
+        engine.go.set()
+        ids = [answer.result().headers["x-request-id"] for answer in answers]
+    runs = {f"{one.context.trace_id:032x}": one for one in EXPORTED.get_finished_spans() if one.name == "encoder"}
+    links = {id: {f"{link.context.trace_id:032x}" for link in span.links} for id, span in runs.items()}
+    assert links == {ids[0]: set(), ids[1]: {ids[2]}, ids[2]: {ids[1]}}
+    waits = [one for one in EXPORTED.get_finished_spans() if one.name == "wait"]
+    assert ids[3] in {f"{one.context.trace_id:032x}" for one in waits}
