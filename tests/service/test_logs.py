@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanContext
 from starlette.testclient import TestClient
 
 from models.errors import UsageError
@@ -192,10 +193,13 @@ def test_a_line_of_a_batch_is_about_all_whom_it_serves() -> None:
         log.info("%d", len(jobs))
         return jobs
 
+    requests = {
+        id: RequestContext(id, span=SpanContext(1, 2, False)) for id in "abc"
+    }  # which cannot be hashed, as real ones
     batcher: Batcher[int, int] = Batcher(run, name="network", max_size=8)
 
     async def asked(id: str) -> Batch | None:
-        current.set((RequestContext(id),))
+        current.set((requests[id],))
         return (await batcher.submit(0)).batch
 
     async def scenario() -> list[Batch | None]:
