@@ -22,6 +22,7 @@ from service.errors import quoted
 LOCAL = "local"  # an address: one is started on this machine, and ends with the command
 _CORES = 4  # of a worker, where nobody says how many workers there are
 _STORE_BYTES = 128 * 2**20  # only names and reports travel
+_TOKENS = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}  # by which somebody says who may join
 _ANSWER_S = 5.0
 _WAIT_S = 60.0  # for nodes that are still to come
 _LOOK_EVERY_S = 1.0
@@ -93,6 +94,8 @@ def connected(address: str) -> Iterator[Any]:
 
     The thread that calls this lives as long: a cluster that was started here ends with it, killed or not.
     """
+    if address == LOCAL and not _TOKENS & os.environ.keys():
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     ray = _quiet()
     try:
         if address == LOCAL:
@@ -213,8 +216,6 @@ def _quiet() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # what still runs after the end starts no cluster of its own
-    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     import ray
     import ray.data
 
