@@ -84,7 +84,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=900)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--fresh", action="store_true", help="leave out what earlier runs measured")
+    parser.add_argument("--warmed", action="store_true", help="what is proved or compiled once on a machine is so here")
     given = parser.parse_args()
     with _bundle(given.bundle, tiny=given.tiny) as (name, bundle), tempfile.TemporaryDirectory() as made:
         file = RESULTS / f"ray-data-{name}.json"
@@ -94,7 +95,7 @@ def main() -> None:
         folder = Path(made) / "photos"
         folder.mkdir()
         paths = photos(folder, given.images)
-        for engine in () if rounds else _ENGINES:  # what is proved or compiled once on a machine is, from then on
+        for engine in () if rounds or given.warmed else _ENGINES:
             written(bundle, folder / paths[0].name, Path(made) / f"warm-{engine}", engine, given.workers)
         for _ in range(given.rounds):
             turn = len(rounds)
