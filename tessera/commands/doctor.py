@@ -32,6 +32,7 @@ _EXTRAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "remote": ("buckets: s3, gs, az", ("fsspec", "s3fs", "gcsfs", "adlfs")),
     "hub": ("tessera pull and push", ("huggingface_hub",)),
     "mcp": ("tessera mcp", ("mcp",)),
+    "ray": ("many machines: replicas, tessera segment --engine ray", ("ray", "pyarrow")),
     "otel": ("traces of requests: TESSERA_TRACES", ("opentelemetry.sdk", "opentelemetry.exporter")),
     "heic": ("HEIC, as phones write it", ("pi_heif",)),
     "dicom": ("DICOM, as hospitals write it", ("pydicom",)),
