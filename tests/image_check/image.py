@@ -39,6 +39,9 @@ class Image(NamedTuple):
             yield f"it runs as {user or 'root'!r}, and not as a number other than 0, by which Kubernetes knows no root"
         if self.config.get("StopSignal") != "SIGTERM":
             yield f"its stop signal is {self.config.get('StopSignal')}"
+        for place in self.config.get("Volumes", {}):
+            if str(self.inside(place).stat().st_uid) != user.partition(":")[0]:
+                yield f"the volume {place} begins as another's than the user's"
         yield from self._sbom_problems(names)
 
     def _sbom_problems(self, names: set[str]) -> Iterator[str]:

@@ -33,7 +33,8 @@ def training(image: Image, work: Path) -> Iterator[str]:
         capture_output=True,
         timeout=120,
     )
-    command = ["--data", "/data/photos", "--out", "/runs/x", "--method", "picie", "--set", "clusters.k=6"]
-    container.output(image, work, [*command, "--set", "picie.epochs=1"], volumes)
+    small = ("clusters.k=6", "picie.epochs=1", "input.train_size=96", "input.size=128")
+    command = ["--data", "/data/photos", "--out", "/runs/x", "--method", "picie"]
+    container.output(image, work, [*command, *(part for one in small for part in ("--set", one))], volumes)
     bundle = Bundle.load(volumes["/runs"] / "x" / "bundle")
     yield f"a run on {len([*photos.iterdir()])} drawn streets left a bundle of {len(bundle.manifest.clusters)} clusters"

@@ -52,6 +52,12 @@ def test_what_is_installed_and_not_listed_is_found(image: Image) -> None:
     assert any("no file of the image" in problem for problem in image.problems(torch=False))
 
 
+def test_a_volume_that_its_user_cannot_write_is_found(image: Image) -> None:
+    image.inside("/var/lib/tessera").mkdir(parents=True)
+    (problem,) = Image(image.root, {**image.config, "Volumes": {"/var/lib/tessera": {}}}).problems(torch=False)
+    assert problem.startswith("the volume /var/lib/tessera begins as another's")
+
+
 @pytest.mark.parametrize("change", [{"User": "root"}, {"User": "0:0"}, {"User": "tessera"}, {"StopSignal": "SIGKILL"}])
 def test_a_user_that_may_be_root_and_another_signal_are_found(change: dict[str, str], image: Image) -> None:
     assert len([*Image(image.root, {**image.config, **change}).problems(torch=False)]) == 1
