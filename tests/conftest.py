@@ -1,6 +1,7 @@
 """What several rooms' tests share: the tiny bundle of `tests/tiny.py`, on disk, and a server of it."""
 
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.crf.cpu import jit_cache
+from service.logs import JsonLine, TextLine
 from service.repository import proving
 from tests.service.server import Serve, server_of
 from tests.tiny import write_tiny_bundle
@@ -34,6 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _what_is_there_stays() -> None:
     """An engine that opens or closes has the garbage collected, which takes half a second where torch is loaded too."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _logs_as_before() -> Iterator[None]:
+    """Commands that a file's tests run in this process set up its log; the next file's tests begin without."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
+    for handler in [one for one in root.handlers if isinstance(one.formatter, JsonLine | TextLine)]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
