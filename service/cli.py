@@ -117,10 +117,11 @@ def run(
         )
     if part is None:
         binding.check_free(host, port)
-    if not (here.loopback or keys.needed):
+    first = not state.fleet.late  # what is true of all is said once
+    if first and not (here.loopback or keys.needed):
         log.warning("open: whoever reaches %s port %d may ask and rename without a key", host or "any address", port)
     signals.on_hangup(keys.reload if settings.keys_file or settings.admin_key_file else None)
-    if not kernels.compiled():
+    if first and not kernels.compiled():
         log.warning("numpy does the work of the C kernels, several times slower: install again where a C compiler is")
     proxies: TrustedProxies = state.proxies
     connections = Connections(
