@@ -185,12 +185,12 @@ audit:
 	@$(MAKE) --silent $(TOOLS)/.ready || { echo "NOT AUDITED: pip-audit could not be installed"; exit 2; }
 	@$(TOOLS)/bin/python -m requirements.audit $(AUDIT)
 
-# As root on Linux, with buildah and crun: five minutes for the service on a CPU, without a Docker daemon. TARGET=training
-# takes 40 GB of disk for a while.
+# As root on Linux, with buildah and crun, without a Docker daemon: about four minutes of a core for the service on a CPU.
+# TARGET=training takes 30 GB of disk for a while.
 image-check: $(TRAIN)/.ready
 	@$(TRAIN)/bin/python -m tests.image_check --target $(TARGET) --tool $(IMAGE_CHECK)
 
-# Of a commit whose version CHANGELOG.md knows; REHEARSAL=1 of any. About five minutes. Exit codes: docs/release.md.
+# Of a commit whose version CHANGELOG.md knows; REHEARSAL=1 of any. Three minutes of a core. Exit codes: docs/release.md.
 release: $(TOOLS)/.ready
 	@$(TOOLS)/bin/python -m requirements.release $(if $(REHEARSAL),--rehearsal)
 
