@@ -89,6 +89,7 @@ async def _by_canary(
         task.error = type(error).__name__
         log.exception("%s, the canary, failed, request %s", served.bundle.ref, asked.request.state.request_id)
         raise _NoAnswer(first_line(error)) from None
+    asked.tasks.remove(of_default)
     asked.state.canary.answered(by_canary=True)
     if heard and isinstance(options, Options):
         asked.state.comparisons.offer(task, heard[-1])  # type: ignore[arg-type]
