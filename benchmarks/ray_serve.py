@@ -36,7 +36,8 @@ from models.errors import TesseraError
 
 PORT = 8220
 RESULTS = Path(__file__).parent / "results"
-BUNDLES = Path(__file__).resolve().parents[1] / "runs" / "bench" / "bundles"
+WORK = Path(__file__).resolve().parents[1] / "runs" / "bench"
+STATE = WORK / "state"  # which remembers that the networks were proved
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
@@ -92,20 +93,20 @@ def plain(bundle: Path, folder: Path) -> Iterator[Side]:
     with ExitStack() as both:
         ports = [PORT, PORT + 1]
         for port in ports:
-            env = {**_SETTINGS, "TESSERA_STATE": str(folder / "state")}
+            env = {**_SETTINGS, "TESSERA_STATE": str(STATE)}
             both.enter_context(serving(bundle, folder / f"{port}.log", port=port, env=env, tessera=_tessera(folder)))
         yield Side(ports)
 
 
 @contextmanager
-def on_ray(bundle: Path, folder: Path) -> Iterator[Side]:
+def on_ray(bundle: Path) -> Iterator[Side]:
     """Two replicas with one core each, in a cluster of this process."""
     import ray
     from ray import serve
 
     from service.ray_app import build
 
-    os.environ.update(_SETTINGS, TESSERA_STATE=str(folder / "state"))
+    os.environ.update(_SETTINGS, TESSERA_STATE=str(STATE))
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -201,13 +202,13 @@ def main() -> None:
         knobs["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
     os.environ.update({**_ENVIRONMENT, **knobs})
     requests = [load.request("format=png", jpeg(seed)) for seed in range(48)]
-    bundle = BUNDLES / given.model
+    bundle = WORK / "bundles" / given.model
     try:
         with tempfile.TemporaryDirectory() as place, ExitStack() as open_:
             folder = Path(place)
             began = time.monotonic()
             sides = {"plain": open_.enter_context(plain(bundle, folder))}
-            sides["ray"] = open_.enter_context(on_ray(bundle, folder))
+            sides["ray"] = open_.enter_context(on_ray(bundle))
             print(f"both are up after {time.monotonic() - began:.0f} s", flush=True)
             rounds = asyncio.run(compare(sides, requests, given.clients, given.rounds, given.secs))
     except TesseraError as error:
