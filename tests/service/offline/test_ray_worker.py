@@ -11,6 +11,7 @@ from models.bundle import Bundle
 from models.errors import TesseraError, UsageError
 from models.io.encode import encode
 from service.inference.options import Options
+from service.offline.bucket_outputs import BucketOutputs
 from service.offline.engine import generous
 from service.offline.outputs import DiskFull, Outputs
 from service.offline.ray_worker import Expected, Report, Worker, packed
@@ -18,6 +19,7 @@ from service.offline.runner import Todo
 from service.offline.sources import find
 from service.offline.work import Work
 from service.settings import Settings
+from tests.service.offline.s3_server import s3_server
 from tests.tiny import bands
 
 
@@ -92,3 +94,28 @@ def test_a_full_disk_is_told_as_one(
     assert isinstance(last.broken, DiskFull)
     assert not isinstance(last.broken, UsageError)
     worker.close()
+
+
+@pytest.mark.slow
+def test_a_worker_reads_and_writes_buckets(work: Work, expected: Expected, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs")
+    with s3_server() as (objects, environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        objects.update({f"in/photos/{i}.png": encode(bands(40 + i), "png") for i in range(3)})
+        outputs = BucketOutputs("s3://out/labels", ["png"])
+        outputs.begin()
+        with find(["s3://in/photos"]) as found:
+            numbered = [(i, Todo(item, item.name.removesuffix(".png"))) for i, item in enumerate(found.items)]
+        there = Work(work.options, work.formats, work.settings, outputs)
+        worker = Worker(pickle.loads(pickle.dumps(there)), expected)
+        ended = [one for report in reports(worker, numbered) for one in report.ended]
+        assert sorted(ended) == [(i, None, ()) for i in range(3)]
+        assert sorted(name for name in objects if name.endswith(".png") and name.startswith("out/labels/")) == [
+            f"out/labels/{i}.png" for i in range(3)
+        ]
+        outputs.end()
+        (report,) = reports(other := Worker(there, expected), numbered)
+        assert "s3://out/labels is another place there" in str(report.broken)
+        worker.close()
+        other.close()
