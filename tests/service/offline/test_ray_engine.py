@@ -56,8 +56,8 @@ class Cluster:
         monkeypatch.setattr(ray_engine, "_dataset", dataset)
 
 
-def run(folder: Path, count: int) -> tuple[list[Ended], list[str]]:
-    """What was told of so many images, and said."""
+def run(folder: Path, count: int, *, stop_at: int = -1) -> tuple[list[Ended], list[str]]:
+    """What was told of so many images, and said; stopped when so many were."""
     for i in range(count):
         (folder / f"{i:03}.png").touch()
     finder = Finder()
@@ -68,7 +68,13 @@ def run(folder: Path, count: int) -> tuple[list[Ended], list[str]]:
     ended: list[Ended] = []
     said: list[str] = []
     engine = OnRay(said.append, Wanted())
-    listener = Listener(lambda: None, ended.append, lambda part: None)
+
+    def end(one: Ended) -> None:
+        ended.append(one)
+        if len(ended) == stop_at:
+            said.append(engine.stop())
+
+    listener = Listener(lambda: None, end, lambda part: None)
     asyncio.run(engine.run(work, model, todo, listener))
     assert not [thread for thread in threading.enumerate() if thread.name in ("ray", "reports")]
     return ended, said
@@ -113,6 +119,19 @@ def test_what_a_worker_took_along_is_tried_alone_and_what_kills_it_there_failed(
     assert cluster.rounds == [[5] * 8, [1] * 5, [1]]
     assert tries == 3
     assert said[2] == "a worker died with up to 5 images under way: they are tried again, each alone"
+
+
+def test_stopped_it_drops_what_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worker(batch: Batch) -> Iterator[Report]:
+        yield done(batch[:1])
+        assert ray_engine._Ender.told.wait(5)
+        ray_engine._Ender().on_execution_step(None)  # as Ray Data's loop does
+        yield done(batch)
+
+    Cluster(monkeypatch, worker)
+    ended, said = run(tmp_path, 40, stop_at=1)
+    assert [one.item.name for one in ended] == ["000.png"]
+    assert said[-1].startswith("what is under way is dropped, and done the next time")
 
 
 @pytest.mark.parametrize("error", [DiskFull("the disk is full"), UsageError("on a: no such folder")])
