@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -192,7 +193,7 @@ class Client:
         waiting: deque[Future[Segmentation | ClientError]] = deque()
         try:
             for image in images:
-                waiting.append(pool.submit(one, image))
+                waiting.append(pool.submit(copy_context().run, one, image))
                 if len(waiting) >= 2 * concurrency:  # a slow one holds up as many behind it, no more
                     yield waiting.popleft().result()
             while waiting:

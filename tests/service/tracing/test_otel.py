@@ -235,6 +235,10 @@ def test_the_client_says_in_whose_trace_it_asks(traced: TestClient, monkeypatch:
         with TRACER._tracer.start_as_current_span("a program's") as span:
             client.clusters()
         client.clusters()
+        with TRACER._tracer.start_as_current_span("of many"):
+            assert len(list(client.segment_many([PNG, PNG]))) == 2
+        of_many = [one for one in EXPORTED.get_finished_spans() if one.name in ("POST /segment", "of many")]
+        assert len({one.context.trace_id for one in of_many}) == 1
         mine, nobodys = [one.parent for one in EXPORTED.get_finished_spans() if one.name == "GET /clusters"]
         assert nobodys is None
         assert mine is not None
