@@ -148,15 +148,6 @@ def test_a_long_request_outlives_an_update(cluster: Cluster, settings: Settings)
     assert seen.failed() == 0
 
 
-def test_a_queue_brings_another_replica(cluster: Cluster, settings: Settings) -> None:
-    wanted = {"num_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1}
-    cluster.deploy(settings, arguments=wanted, open_engine=ray_cluster.sleepy)
-    assert cluster.running() == 1
-    with load(cluster, BLACK, clients=5) as seen:
-        until(lambda: cluster.running() == 2, limit_s=150)
-    assert seen.failed() == 0
-
-
 def test_of_a_replica_killed_under_load_only_what_was_in_it_is_lost(cluster: Cluster, settings: Settings) -> None:
     cluster.deploy(settings)
     with load(cluster, IMAGE, clients=4) as seen:
