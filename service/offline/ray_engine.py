@@ -5,7 +5,7 @@ another, and what nobody told of is tried again in the end, each image alone. On
 """
 
 import asyncio
-import pickle
+import math
 import queue
 import threading
 import time
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from models.errors import TesseraError, UsageError
 from service.offline import ray_cluster
 from service.offline.ray_cluster import LOCAL, Pool, Wanted
-from service.offline.ray_worker import RUNS, Expected, Report, Worker, packed
+from service.offline.ray_worker import RUNS, Expected, Numbered, Report, Worker
 from service.offline.runner import Ended, Part, Todo
 from service.offline.work import Listener, Model, Say, Work
 
@@ -166,9 +166,9 @@ class OnRay:
 
         def read() -> None:
             try:
-                for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                    for one in batch.column("told").to_pylist():
-                        came.put(pickle.loads(one))
+                for batch in dataset.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+                    for report in batch["told"]:
+                        came.put(report)
                 came.put(None)
             except BaseException as error:
                 came.put(error)
@@ -206,8 +206,6 @@ def _dataset(
     ray: Any, pool: Pool, turn: _Round, given: tuple[Work, Expected], numbered: Sequence[tuple[int, Todo]]
 ) -> Any:
     """Batches of `todo` → reports, each as soon as it is there."""
-    import pyarrow
-
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -215,8 +213,8 @@ def _dataset(
     context.max_errored_blocks = -1  # what a worker took along is tried again by us
     context.execution_no_progress_timeout_s = -1  # an image may take hours
     context.custom_execution_callback_classes = [_Ender]
-    batches = [numbered[i : i + turn.batch] for i in range(0, len(numbered), turn.batch)]
-    size = min(pool.most, len(batches))
+    batches = math.ceil(len(numbered) / turn.batch)
+    size = min(pool.most, batches)
     compute = ray.data.ActorPoolStrategy(
         min_size=min(pool.fewest, size),
         max_size=size,
@@ -224,7 +222,7 @@ def _dataset(
         max_concurrent_calls_per_actor=turn.runs,
         enable_true_multi_threading=True,
     )
-    blocks = ray.data.from_arrow([pyarrow.table({"todo": packed(batch)}) for batch in batches])
+    blocks = ray.data.from_items([{"todo": Numbered(*one)} for one in numbered], override_num_blocks=batches)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of max_task_retries, for which there is no other way to be said yet
         return blocks.map_batches(

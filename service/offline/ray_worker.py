@@ -5,14 +5,17 @@ Knows nothing of the cluster. Images come as paths and URLs, never as pixels: Ra
 
 import asyncio
 import os
-import pickle
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from models import hardware
 from models.errors import TesseraError, UsageError
@@ -22,6 +25,7 @@ from service.offline.work import Work
 from service.repository.cluster_changes import newest
 
 T = TypeVar("T")
+Objects: TypeAlias = NDArray[np.object_]
 RUNS = 2  # batches under way in a worker: while one ends, the next has begun
 _TOLD_EVERY_S = 0.5
 
@@ -38,7 +42,16 @@ class Expected(NamedTuple):
     said: int
 
 
-class Report(NamedTuple):
+@dataclass(frozen=True)
+class Numbered:
+    """An image to come, with its number. No tuple: as objects Ray carries only what is no list of values."""
+
+    number: int
+    todo: Todo
+
+
+@dataclass(frozen=True)
+class Report:
     """What a worker tells, every now and then.
 
     ended  number, failure and warnings of images that are done;  parts  number, windows done and all of large ones
@@ -48,11 +61,6 @@ class Report(NamedTuple):
     ended: Sequence[tuple[int, str | None, tuple[str, ...]]] = ()
     parts: Sequence[tuple[int, int, int]] = ()
     broken: TesseraError | None = None
-
-
-def packed(numbered: Sequence[tuple[int, Todo]]) -> list[bytes]:
-    """Images to come, as they travel, each with its number."""
-    return [pickle.dumps(one) for one in numbered]
 
 
 class Worker:
@@ -70,14 +78,13 @@ class Worker:
         except (TesseraError, OSError) as error:
             self._broken = _on_this_node(error)
 
-    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[bytes]]]:
-        """Reports, each as it comes, of a batch of `todo`."""
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, Objects]]:
+        """Reports, each as it comes, of a batch of `todo`: Numbered."""
         if self._broken is not None:
             yield _column(Report(broken=self._broken))
             return
         yield _column(Report())
-        numbered = [pickle.loads(one) for one in batch["todo"]]
-        yield from map(_column, self._reports(numbered))
+        yield from map(_column, self._reports(list(batch["todo"])))
 
     def close(self) -> None:
         """Lets the engine go; a process that ends need not."""
@@ -86,11 +93,11 @@ class Worker:
         self._thread.join()
         self._loop.close()
 
-    def _reports(self, numbered: Sequence[tuple[int, Todo]]) -> Iterator[Report]:
-        numbers = {todo.item.source: number for number, todo in numbered}
+    def _reports(self, numbered: Sequence[Numbered]) -> Iterator[Report]:
+        numbers = {one.todo.item.source: one.number for one in numbered}
         told: SimpleQueue[Ended | Part | None] = SimpleQueue()
         done = asyncio.run_coroutine_threadsafe(
-            self._runner.run([todo for _, todo in numbered], told.put, told.put), self._loop
+            self._runner.run([one.todo for one in numbered], told.put, told.put), self._loop
         )
         done.add_done_callback(lambda _: told.put(None))
         more = True
@@ -147,5 +154,7 @@ def _on_this_node(error: BaseException) -> TesseraError:
     return TesseraError(told)
 
 
-def _column(report: Report) -> dict[str, list[bytes]]:
-    return {"told": [pickle.dumps(report)]}
+def _column(report: Report) -> dict[str, Objects]:
+    told = np.empty(1, object)
+    told[0] = report
+    return {"told": told}

@@ -22,7 +22,6 @@ import pytest
 import torch
 import typer
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from models.bundle import Bundle
@@ -84,7 +83,7 @@ def make(folder: Path) -> None:
     (folder / "kept" / "run.json").write_text(facts.replace(str(folder), ""))
     shutil.make_archive("run", "zip", "kept")
     train.command(out=Path("run"), resume=True, device="cpu")
-    save_file(learned(folder / "run"), "end.safetensors", {"made_by": maker()})
+    save_file(learned(folder / "run"), "end.safetensors")
     shutil.make_archive("bundle", "zip", "run/bundle")
 
 
@@ -92,12 +91,6 @@ def learned(run: Path) -> dict[str, torch.Tensor]:
     """Everything in a run's checkpoint that training decides; the frozen backbone is left out."""
     tensors = load_file(run / "checkpoints" / "last.safetensors")
     return {name: tensor for name, tensor in tensors.items() if name.startswith(LEARNED)}
-
-
-def maker() -> str:
-    """What decides the last bit of a product of matrices: the version of torch and the processor."""
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    return f"torch {torch.__version__}, {cpu.partition(': ')[2]}"
 
 
 @pytest.fixture
@@ -115,12 +108,10 @@ def test_a_run_goes_on_to_where_its_own_version_went(begun: Path, capsys: pytest
     train.command(out=begun, data=Path("photos"), resume=True, device="cpu")
     assert "going on at stage distill, step 5" in capsys.readouterr().err
     found, wanted = learned(begun), load_file(DATA / "end.safetensors")
-    with safe_open(DATA / "end.safetensors", "pt") as file:
-        same_bits = file.metadata()["made_by"] == maker()
     for name, value in wanted.items():
-        # Without the optimizer's moments, or in another order of the photos, it is off by 8e-5 and more.
+        # Without the optimizer's moments, or in another order of the photos, it is off by 8e-5 and more. The last bits
+        # are the processor's, and what it is called does not tell it from others: equal bits are test_exact_resume's.
         assert float((found[name] - value).abs().mean()) < 1e-6, name
-        assert torch.equal(found[name], value) or not same_bits, name
     steps = [json.loads(line)["step"] for line in (begun / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 9))
     now, then = Bundle.load(begun / "bundle"), bundle_of(begun.parent / "then")

@@ -14,7 +14,7 @@ from service.inference.options import Options
 from service.offline.bucket_outputs import BucketOutputs
 from service.offline.engine import generous
 from service.offline.outputs import DiskFull, Outputs
-from service.offline.ray_worker import Expected, Report, Worker, packed
+from service.offline.ray_worker import Expected, Numbered, Report, Worker
 from service.offline.runner import Todo
 from service.offline.sources import find
 from service.offline.work import Work
@@ -48,7 +48,8 @@ def images(folder: Path, count: int) -> list[tuple[int, Todo]]:
 
 
 def reports(worker: Worker, numbered: list[tuple[int, Todo]]) -> list[Report]:
-    return [pickle.loads(one) for made in worker({"todo": packed(numbered)}) for one in made["told"]]
+    todo = [Numbered(*one) for one in numbered]
+    return [report for made in worker({"todo": todo}) for report in made["told"]]
 
 
 def test_a_batch_is_told_of_image_by_image(work: Work, expected: Expected, tmp_path: Path) -> None:
