@@ -2,6 +2,7 @@
 # The service, without torch; and the training, with it.
 #   docker build -t tessera .                                       onnxruntime-gpu and the CUDA libraries as wheels
 #   docker build -t tessera:cpu --build-arg RUNTIME=cpu .           a quarter of the size
+#   docker build -t tessera:ray --build-arg EXTRAS=ray,otel .       with extras: lock files of requirements/
 #   docker build -t tessera:training --target training .            torch with CUDA
 # Each has a list of the packages that were really installed in it, as CycloneDX: the label io.tessera.sbom says where.
 ARG PYTHON=3.11
@@ -54,9 +55,12 @@ CMD ["--help"]
 
 FROM tools AS build
 ARG RUNTIME=gpu
-RUN lock=serve-${RUNTIME} && python3 -m requirements.covered $lock && python3 -m venv /opt/tessera \
+ARG EXTRAS=
+RUN locks="serve-${RUNTIME} $(echo "${EXTRAS}" | tr , ' ')" && python3 -m requirements.covered $locks \
+    && python3 -m venv /opt/tessera \
     && /opt/tessera/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/build.txt \
-    && /opt/tessera/bin/pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/$lock.txt
+    && /opt/tessera/bin/pip install --no-cache-dir --require-hashes --only-binary :all: \
+        $(printf -- '-r requirements/%s.txt ' $locks)
 # Ours without what needs torch; then out with what only installs, tests or debugs, and the list of what is left.
 RUN rm -r models/nets && /opt/tessera/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
     && python3 -m requirements.slim /opt/tessera \
@@ -84,6 +88,12 @@ ENV PATH=/opt/tessera/bin:$PATH \
 # Volumes begin as the folders they are laid over: jobs may have one of its own.
 RUN useradd --uid 10001 --home-dir /var/lib/tessera --create-home tessera \
     && install --directory --owner=tessera --group=tessera /var/lib/tessera/jobs
+# What KubeRay needs of an image with Ray: wget for its probes; `ray` where a login shell, whose PATH is its own, finds it.
+ARG EXTRAS=
+RUN case ",${EXTRAS}," in *,ray,*) \
+        apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/* \
+        && ln -s /opt/tessera/bin/ray /usr/local/bin/ ;; \
+    esac
 COPY --from=build /opt/tessera /opt/tessera
 USER 10001:10001
 VOLUME /var/lib/tessera

@@ -73,7 +73,8 @@ def test_a_gpu_is_reserved_and_the_override_gives_it_back_and_nothing_else() -> 
     resources = with_gpu["tessera"]["deploy"]["resources"]
     assert resources["reservations"]["devices"] == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert without["tessera"]["deploy"]["resources"] == {"limits": resources["limits"]}
-    assert without["tessera"]["build"] == {"context": ".", "args": {"RUNTIME": "cpu"}}
+    build = with_gpu["tessera"]["build"]
+    assert without["tessera"]["build"] == {"context": ".", "args": {**build["args"], "RUNTIME": "cpu"}}
     assert without["tessera"]["image"] == "tessera:cpu"
     changed = {"deploy", "build", "image"}
     assert {k: v for k, v in without["tessera"].items() if k not in changed} == {
@@ -96,9 +97,10 @@ def test_every_variable_has_a_line_in_the_example_with_its_default_and_no_other_
 
 def test_the_example_as_it_stands_changes_nothing_but_can() -> None:
     assert loaded(FILES[0], env_example()) == loaded(FILES[0])
-    other = loaded(FILES[0], {"PORT": "80", "BUNDLES": "/data/bundles", "TESSERA_KEYS": "a=b", "MEMORY": "4g"})[
-        "services"
-    ]
+    other = loaded(
+        FILES[0], {"PORT": "80", "BUNDLES": "/data/bundles", "TESSERA_KEYS": "a=b", "MEMORY": "4g", "EXTRAS": "otel"}
+    )["services"]
+    assert other["tessera"]["build"]["args"]["EXTRAS"] == "otel"
     assert other["tessera"]["ports"] == ["127.0.0.1:80:8000"]
     assert other["tessera"]["environment"]["TESSERA_KEYS"] == "a=b"
     assert other["tessera"]["deploy"]["resources"]["limits"]["memory"] == "4g"

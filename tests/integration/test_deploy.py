@@ -19,10 +19,38 @@ ROOT = Path(__file__).parents[2]
 DRAIN_S = Settings.model_fields["drain_s"].default
 
 
-def test_the_images_differ_by_one_argument() -> None:
+def test_the_images_differ_by_runtime_and_have_no_extras_unless_named() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     assert dockerfile.count("${RUNTIME}") == 1
     assert "ARG RUNTIME=gpu" in dockerfile
+    assert set(re.findall(r"^ARG EXTRAS=(.*)$", dockerfile, re.MULTILINE)) == {""}
+
+
+@pytest.mark.parametrize(
+    ("extras", "locks"),
+    [("", ["serve-cpu"]), ("ray", ["serve-cpu", "ray"]), ("ray,otel", ["serve-cpu", "ray", "otel"])],
+)
+def test_extras_of_an_image_are_lock_files(extras: str, locks: list[str]) -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (line,) = re.findall(r'^RUN (locks=".*") && ', dockerfile, re.MULTILINE)
+    (files,) = re.findall(r"(printf -- '-r .*' \$locks)\)$", dockerfile, re.MULTILINE)
+    told = subprocess.run(
+        ["sh", "-euc", f"{line}; {files}"], env={"RUNTIME": "cpu", "EXTRAS": extras, "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.split() == [word for lock in locks for word in ("-r", f"requirements/{lock}.txt")]
+    assert all((ROOT / "requirements" / f"{lock}.txt").is_file() for lock in locks)
+
+
+def test_the_image_of_kuberays_example_is_one_that_the_dockerfile_tells_how_to_build() -> None:
+    example = (ROOT / "deploy" / "kubernetes" / "examples" / "rayservice.yaml").read_text()
+    (image,) = {*re.findall(r"^ +image: (\S+)$", example, re.MULTILINE)}
+    (command,) = re.findall(r"^# (docker build .*)$", example, re.MULTILINE)
+    assert f"-t {image} " in command
+    assert re.search(r"EXTRAS=(\w+,)*ray\b", command)
+    assert command in (ROOT / "docs" / "ray.md").read_text()
+    for argument in ("EXTRAS", "RUNTIME"):
+        assert f"ARG {argument}=" in (ROOT / "Dockerfile").read_text()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.service.fakes import FakeEngine, free_port
 
 NAME = "tessera"
 NAP_S = 10.0
+STEP_S = 0.5
 _PAUSE_S = 0.02
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -46,6 +47,12 @@ class Cluster:
         target = application(read({"num_replicas": 2, **(arguments or {})}), settings, **more)
         serve.run_many([serve.RunTarget(target, name=NAME)], wait_for_applications_running=wait)
 
+    def delete(self) -> None:
+        """What was deployed, and with it how many replicas it had come to."""
+        from ray import serve
+
+        serve.delete(NAME)
+
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
@@ -67,8 +74,20 @@ class Sleepy(FakeEngine):
         return super().__call__(pixels, code=code)
 
 
+class Slow(FakeEngine):
+    """Takes STEP_S over every image."""
+
+    def __call__(self, pixels: Any, *, code: bool = False) -> Prediction:
+        time.sleep(STEP_S)
+        return super().__call__(pixels, code=code)
+
+
 def sleepy(bundle: Bundle) -> Engine:
     return Sleepy()
+
+
+def slow(bundle: Bundle) -> Engine:
+    return Slow()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -79,8 +80,7 @@ def test_a_scrape_has_every_replica_for_itself(cluster: Cluster, settings: Setti
     with cluster.client() as ray:
         for _ in range(12):
             assert ray.post("/segment", content=IMAGE).status_code == 200
-        lines = [line for line in ray.get("/metrics").text.splitlines() if line.startswith("tessera_images_total{")]
-    counted = {line.partition('replica="')[2].partition('"')[0]: float(line.rpartition(" ")[2]) for line in lines}
+        counted = _images_of_each(ray)
     assert len(counted) == 2
     assert sum(counted.values()) >= 12
 
@@ -180,6 +180,47 @@ def test_a_replica_killed_while_it_starts_and_a_killed_controller_fail_no_reques
     assert (seen.lost, set(seen.statuses), seen.said) == ([], {200}, set())
 
 
+def test_an_update_whose_controller_is_killed_is_finished_and_fails_no_request(
+    cluster: Cluster, settings: Settings
+) -> None:
+    cluster.deploy(settings)
+    with load(cluster, IMAGE) as seen:
+        before = set(replicas())
+        (controller,) = controllers()
+        cluster.deploy(settings.model_copy(update={"max_mpx": 41.0}), wait=False)
+        until(lambda: bool(set(replicas()) - before))  # the first of two is on its way
+        kill(controller)
+        until(lambda: controllers() not in ([], [controller]))
+        until(lambda: len(replicas()) == 2 and not before & set(replicas()) and cluster.running() == 2, limit_s=90)
+        count = len(seen.statuses)
+        until(lambda: len(seen.statuses) > count + 20)
+    assert (seen.lost, set(seen.statuses), seen.said) == ([], {200}, set())
+
+
+def test_updates_one_after_the_other_fail_no_request(cluster: Cluster, settings: Settings) -> None:
+    cluster.deploy(settings)
+    with load(cluster, IMAGE) as seen:
+        for max_mpx in (42.0, 43.0, 44.0):
+            before = set(replicas())
+            cluster.deploy(settings.model_copy(update={"max_mpx": max_mpx}))
+            assert not before & set(replicas())
+    assert len(seen.statuses) > 20
+    assert (seen.lost, set(seen.statuses), seen.said) == ([], {200}, set())
+
+
+def test_a_queue_brings_another_replica(cluster: Cluster, settings: Settings) -> None:
+    cluster.delete()  # or Ray keeps the two that there are
+    wanted = {"num_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2}
+    every = settings.model_copy(update={"cache_bytes": 0})
+    cluster.deploy(every, arguments=wanted, open_engine=ray_cluster.slow)
+    assert cluster.running() == 1
+    with cluster.client() as ray, load(cluster, IMAGE, clients=6) as seen:
+        until(lambda: cluster.running() == 2, limit_s=90)
+        until(lambda: len([count for count in _images_of_each(ray).values() if count]) == 2)
+    assert len(replicas()) == 2
+    assert seen.failed() == 0
+
+
 def test_a_start_that_fails_says_why(cluster: Cluster, settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         cluster.deploy(settings.model_copy(update={"bundles": (tmp_path / "nothing",)}))
@@ -232,6 +273,12 @@ def test_the_configuration_in_deploy_is_one() -> None:
     assert application.import_path == "service.ray_app:build"
     assert read(application.args).max_replicas == 8
     Settings.from_env({**application.runtime_env["env_vars"]})
+
+
+def _images_of_each(ray: httpx.Client) -> dict[str, float]:
+    """How many images each replica has answered."""
+    lines = [line for line in ray.get("/metrics").text.splitlines() if line.startswith("tessera_images_total{")]
+    return {line.partition('replica="')[2].partition('"')[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
 def _other_network() -> bytes:
