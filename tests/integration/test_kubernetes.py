@@ -314,7 +314,12 @@ def test_rays_configuration_is_one_that_ray_and_our_application_take() -> None:
     from service.replica import shortest_shutdown_s
 
     (worker,) = pods(group)
-    assert worker["terminationGracePeriodSeconds"] > shortest_shutdown_s(here)
+    (waits,) = [
+        float(one["value"])
+        for one in worker["containers"][0]["env"]
+        if one["name"] == "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    ]
+    assert worker["terminationGracePeriodSeconds"] > waits > shortest_shutdown_s(here)
     assert arguments.num_replicas <= group["minReplicas"] <= group["maxReplicas"]
     assert float(worker["containers"][0]["resources"]["limits"]["cpu"]) >= arguments.num_cpus
 
