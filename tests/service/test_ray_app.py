@@ -215,7 +215,7 @@ def test_a_queue_brings_another_replica(cluster: Cluster, settings: Settings) ->
     cluster.deploy(every, arguments=wanted, open_engine=ray_cluster.slow)
     assert cluster.running() == 1
     with cluster.client() as ray, load(cluster, IMAGE, clients=6) as seen:
-        until(lambda: cluster.running() == 2, limit_s=90)
+        until(lambda: cluster.running() == 2, limit_s=120)
         until(lambda: len([count for count in _images_of_each(ray).values() if count]) == 2)
     assert len(replicas()) == 2
     assert seen.failed() == 0
