@@ -45,7 +45,7 @@ def set_up(how: str, always: Mapping[str, str | int] | None = None) -> None:
     """
     how = how or "text"
     if how not in get_args(LogFormat):
-        known = " or ".join(get_args(LogFormat))
+        known = " nor ".join(get_args(LogFormat))
         raise UsageError(f"TESSERA_LOG: {quoted(how)} is neither {known}{nearest(how, get_args(LogFormat))}")
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLine(always or {}) if how == "json" else TextLine())

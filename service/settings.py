@@ -221,10 +221,16 @@ def user_state(environ: Mapping[str, str]) -> Path:
 
 
 def check_bundles(settings: Settings) -> None:
-    """Raises UsageError for a bundle that is no folder."""
+    """Raises UsageError for a bundle, or a canary, that cannot be one."""
     for folder in (*settings.bundles, *([settings.canary] if settings.canary else [])):
         if not folder.is_dir():
             what = "is a file; name the folder that holds manifest.json" if folder.exists() else "is no bundle folder"
             raise UsageError(f"{quoted(str(folder))} {what}; train one, or name another with --bundle")
         if not (folder / "manifest.json").exists() and (inside := sorted(folder.glob("*/manifest.json"))):
             raise UsageError(f"{quoted(str(folder))} is no bundle, but holds one: name {quoted(str(inside[0].parent))}")
+    if (canary := settings.canary) is None:
+        return
+    if not (canary / "manifest.json").exists():
+        raise UsageError(f"the canary {quoted(str(canary))} is no bundle: it has no manifest.json")
+    if any(canary.resolve() == folder.resolve() for folder in settings.bundles):
+        raise UsageError(f"the canary {quoted(str(canary))} is served already: name another bundle's folder")

@@ -223,6 +223,8 @@ def _service(bundles: Sequence[Path], host: str, port: int) -> Iterator[Finding]
     yield _tried("engine", lambda: _named(settings.engine, lambda: check_installed(settings)), "TESSERA_ENGINE=auto")
     for folder in settings.bundles:
         yield _tried(f"bundle {folder.name}", partial(_served, folder, settings), "")
+    if settings.canary is not None:
+        yield _tried(f"canary {settings.canary.name}", partial(_served, settings.canary, settings), "")
 
 
 def _offered(engine: str) -> bool:

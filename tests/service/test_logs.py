@@ -130,7 +130,7 @@ def test_a_traceback_is_one_text_whose_ends_are_kept() -> None:
 
 
 def test_what_is_no_format_is_refused() -> None:
-    with pytest.raises(UsageError, match="TESSERA_LOG: 'jsno' is neither text or json; did you mean 'json'"):
+    with pytest.raises(UsageError, match="TESSERA_LOG: 'jsno' is neither text nor json; did you mean 'json'"):
         logs.set_up("jsno")
 
 

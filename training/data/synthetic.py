@@ -4,7 +4,7 @@ Knows nothing of networks. The golden image of a bundle trained on private or un
 and the README's picture, are drawn here; the same seed draws the same street.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -133,11 +133,14 @@ class _Scene:
 
 
 def main() -> None:
-    """python -m training.data.synthetic FOLDER [COUNT]: a folder of drawn streets to try the training on."""
-    folder, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 24
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in range(count):
-        Image.fromarray(street((240, 320), seed)).save(folder / f"{seed:03d}.jpg", quality=92)
+    """A folder of drawn streets to try the training on."""
+    parser = argparse.ArgumentParser(prog="python -m training.data.synthetic", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="where they are drawn; it is made where it is not there")
+    parser.add_argument("count", type=int, nargs="?", default=24, help="default: %(default)s")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(given.count):
+        Image.fromarray(street((240, 320), seed)).save(given.folder / f"{seed:03d}.jpg", quality=92)
 
 
 if __name__ == "__main__":

@@ -79,3 +79,10 @@ def test_what_the_command_line_and_the_settings_may_say(tmp_path: Path) -> None:
         _with_canary(Settings(), None, 5)
     with pytest.raises(UsageError, match="'absent' is no bundle folder"):
         check_bundles(Settings(canary=Path("absent")))
+
+
+def test_a_canary_that_cannot_be_one_is_refused_at_the_start(tiny_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is no bundle: it has no manifest\.json"):
+        check_bundles(Settings(bundles=(tiny_bundle,), canary=tmp_path))
+    with pytest.raises(UsageError, match="is served already"):
+        check_bundles(Settings(bundles=(tiny_bundle,), canary=tiny_bundle / "." / ".." / tiny_bundle.name))

@@ -57,6 +57,9 @@ def test_what_stands_in_the_way_is_named_with_what_mends_it(
 ) -> None:
     monkeypatch.setenv("TESSERA_TRUST", str(tmp_path / "trust"))
     (tmp_path / "trust").write_text("0" * 64 + "  another\n")
+    monkeypatch.setenv("TESSERA_CANARY", str(tiny_bundle.parent / "absent"))
+    assert "absent" in found(monkeypatch, capsys, "--bundle", str(tiny_bundle))["settings"]["said"]
+    monkeypatch.delenv("TESSERA_CANARY")
     findings = found(monkeypatch, capsys, "--bundle", str(tiny_bundle), "--host", "192.0.2.1")
     assert findings["port 8000"]["state"] == "bad"
     assert "is not in trust" in findings["bundle tiny"]["said"]
