@@ -115,8 +115,14 @@ def create_app(
     if meter is not None:
         metrics.watch_devices(meter.devices)
 
+    beats = fleet.count("beats")
+
+    def beat(passed_s: float) -> None:
+        # 0 while it loads or drains: the parent does not judge it then
+        beats.set(beats.own + 1 if state.lifecycle is Lifecycle.READY else 0)
+
     watchdog = Watchdog(
-        [registry.recovery.tend, runtime.tend, trial.tend, lambda _: _end_when_lost(state)],
+        [beat, registry.recovery.tend, runtime.tend, trial.tend, lambda _: _end_when_lost(state)],
         metrics.loop_lag.observe,
         settings.engine_timeout_s,
     )

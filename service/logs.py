@@ -39,7 +39,7 @@ _CUT = "… [cut] …"
 def set_up(how: str, always: Mapping[str, str | int] | None = None) -> None:
     """From now on this process logs to stderr, as TESSERA_LOG says: `text`, the same as ``, or `json`.
 
-    always  what every JSON line tells besides, such as the worker
+    always  what every JSON line tells besides, such as the worker, which lines for people tell as [1]
 
     Raises UsageError for anything else.
     """
@@ -48,7 +48,7 @@ def set_up(how: str, always: Mapping[str, str | int] | None = None) -> None:
         known = " nor ".join(get_args(LogFormat))
         raise UsageError(f"TESSERA_LOG: {quoted(how)} is neither {known}{nearest(how, get_args(LogFormat))}")
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLine(always or {}) if how == "json" else TextLine())
+    handler.setFormatter(JsonLine(always or {}) if how == "json" else TextLine(always or {}))
     root = logging.getLogger()
     for earlier in [earlier for earlier in root.handlers if isinstance(earlier.formatter, JsonLine | TextLine)]:
         root.removeHandler(earlier)
@@ -69,10 +69,11 @@ def in_json() -> bool:
 
 
 class TextLine(logging.Formatter):
-    """A clock, a level, a message; what somebody wrote breaks no line, and turns none around."""
+    """A clock, a level, which worker, a message; what somebody wrote breaks no line, and turns none around."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    def __init__(self, always: Mapping[str, str | int]) -> None:
+        worker = f"[{always['worker']}] " if "worker" in always else ""
+        super().__init__(f"%(asctime)s %(levelname)-7s {worker}%(message)s", "%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line before a traceback."""

@@ -6,7 +6,8 @@ Signals are handed on; the server ends with its supervisor, also where that is k
 
 A crew is N such servers, the workers of `tessera serve --workers`, with a FOLDER in which they meet. The first is
 started alone: what is wrong with settings, port or bundle is said once, and what it finds out of the machine the others
-need not. Once it was ready the others follow, and from then on each is started again by itself.
+need not. Once it was ready the others follow, and from then on each is started again by itself. One whose loop stands
+still, which its page shows, is killed, and so started again too.
 
 Knows nothing of what the command does.
 """
@@ -27,8 +28,11 @@ from types import FrameType
 RESTARTS = 5
 WITHIN_S = 600.0
 LONGEST_PAUSE_S = 30.0
+STILL_S = 30.0
 USAGE = 2
 _LOOK_S = 0.05
+_LOOKS_AT_BEATS = 30
+_BEATS_BYTES = 8  # at the head of a page
 _HANDED_ON = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 _PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
 
@@ -97,11 +101,33 @@ class Supervisor:
             self._child.send_signal(number)
 
 
+class Pulse:
+    """Whether a worker's loop goes on: what it counts in its page changes.
+
+    still_s  it stands still when so many seconds apart, in many looks in a row, the count was the same. Looks count,
+             not the clock alone: one long pause of the machine, or of this process, is one look.
+    """
+
+    def __init__(self, still_s: float) -> None:
+        self._apart_s = still_s / _LOOKS_AT_BEATS
+        self._next, self._beats, self._same = 0.0, bytes(_BEATS_BYTES), 0
+
+    def stopped(self, now: float, beats: bytes) -> bool:
+        """Whether it stands still, told once. All zeros or nothing: it does not serve yet, or not any more."""
+        if now < self._next:
+            return False
+        self._next = now + self._apart_s
+        self._same = self._same + 1 if any(beats) and beats == self._beats else 0
+        self._beats = beats
+        return self._same == _LOOKS_AT_BEATS
+
+
 class _Worker:
     """One of a crew: its process, while there is one, and when the next is started."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, still_s: float) -> None:
         self.number = number
+        self.pulse = Pulse(still_s)
         self.process: subprocess.Popen[bytes] | None = None
         self.starts_at: float | None = None
         self.latest: deque[float] = deque()
@@ -112,7 +138,8 @@ class Crew:
 
     command  of a worker, which is told which it is by `--worker NUMBER/OF:FOLDER` at its end
     folder   where they meet, deleted at the end: `ready.json` is there once one of them was ready, and what `N.page`
-             holds ends with worker N
+             holds ends with worker N; what it begins with grows while N goes on
+    still_s  a worker that does not for so long is killed
     """
 
     def __init__(
@@ -124,10 +151,12 @@ class Crew:
         restarts: int = RESTARTS,
         within_s: float = WITHIN_S,
         pause_s: float = 1.0,
+        still_s: float = STILL_S,
     ) -> None:
         self._command, self._folder = list(command), folder
         self._restarts, self._within_s, self._pause_s = restarts, within_s, pause_s
-        self._workers = [_Worker(number + 1) for number in range(count)]
+        self._still_s = still_s
+        self._workers = [_Worker(number + 1, still_s) for number in range(count)]
         self._ending = False
         self._told: list[int] = []  # signals that came, to be handed on
 
@@ -162,6 +191,9 @@ class Crew:
             return None
         status = worker.process.poll()
         if status is None:
+            if not self._ending and worker.pulse.stopped(now, self._beats(worker)):
+                _say(f"worker {worker.number} stood still for {self._still_s:g} s and is killed")
+                worker.process.kill()
             return None
         worker.process = None
         self._forget(worker)
@@ -192,6 +224,7 @@ class Crew:
     def _start(self, worker: _Worker) -> None:
         who = f"{worker.number}/{len(self._workers)}:{self._folder}"
         command = [*self._command, "--worker", who]
+        worker.pulse = Pulse(self._still_s)
         worker.process = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent())
 
     def _hand_on(self) -> None:
@@ -211,10 +244,18 @@ class Crew:
             if worker.process is not None:
                 worker.process.send_signal(number)
 
+    def _beats(self, worker: _Worker) -> bytes:
+        with suppress(OSError), open(self._page(worker), "rb", buffering=0) as page:
+            return page.read(_BEATS_BYTES)
+        return b""
+
     def _forget(self, worker: _Worker) -> None:
         """What a dead worker had inside is not inside any more."""
-        with suppress(OSError), open(os.path.join(self._folder, f"{worker.number}.page"), "r+b") as page:
+        with suppress(OSError), open(self._page(worker), "r+b") as page:
             page.write(bytes(os.fstat(page.fileno()).st_size))
+
+    def _page(self, worker: _Worker) -> str:
+        return os.path.join(self._folder, f"{worker.number}.page")
 
 
 def _how(status: int) -> str:
@@ -235,7 +276,7 @@ def _end_with_parent() -> Callable[[], object] | None:
 
 
 def _say(what: str) -> None:
-    line = f"{time.strftime('%H:%M:%S')} supervisor: {what}"
+    line = f"{time.strftime('%H:%M:%S')} WARNING supervisor: {what}"
     if os.environ.get("TESSERA_LOG") == "json":  # as `logs.py` writes it
         now = time.time()
         at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"

@@ -141,6 +141,7 @@ class Server(uvicorn.Server):
         if left := list(tasks):  # most of them end by themselves, as their clients seem to be gone
             await asyncio.wait(left, timeout=_LATE_S / 3)
         await self.lifespan.shutdown()
+        self._state.fleet.leave()
         log.info("ended")
         if not self._captured_signals:  # of Ctrl-C the interpreter makes what shells expect
             leave(code)  # threads that still load a network are not waited for, and not in the way

@@ -51,6 +51,9 @@ class Fleet:
     async def close(self) -> None:
         """They do not any more."""
 
+    def leave(self) -> None:
+        """This server has ended its work, and its process ends next."""
+
     def on(self, call: str, handler: Handler) -> None:
         """From now on `handler` answers a call when another server makes it."""
         assert call not in self._handlers, call

@@ -2,7 +2,8 @@
 
 A worker writes its number with one store of eight bytes and reads the others' with one load each, so no request waits
 for another process, and a worker that dies in the middle of it leaves nothing locked. Whoever ends a worker's name
-fills its page with zeros (`supervisor.py`): what it had inside is not inside any more.
+fills its page with zeros (`supervisor.py`): what it had inside is not inside any more. The first field, `beats`, grows
+while the worker's loop goes on, which the supervisor looks at.
 
 A page is an array of eight-byte fields: the counts, then for every tally rows of a name's digest and its number. A name
 lies in one of the few rows that its digest picks; where all of these are taken, this name counts for its worker alone.
@@ -23,7 +24,7 @@ from typing import TypeAlias
 
 from service.fleet.counts import Count, Marks, Tally
 
-COUNTS = ("images", "mpx", "bytes", "working_bytes", "rate", "asked", "requests", "connections")
+COUNTS = ("beats", "images", "mpx", "bytes", "working_bytes", "rate", "asked", "requests", "connections")
 TALLIES = ("images", "requests", "connections")  # of a key, of a client, of a client
 MARKS = ("wrong_keys", "came_in")
 _Numbers: TypeAlias = "memoryview[float]"

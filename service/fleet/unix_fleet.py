@@ -9,6 +9,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 import socket
 import struct
 import sys
@@ -48,9 +49,12 @@ class UnixFleet(Fleet):
             raise TesseraError(f"{folder} is too long a name for sockets in it; set TMPDIR to a shorter one")
         self.late = self.kept("ready") is not None
         self._page = Page(folder, members, member)
+        self._parent, self._there = os.getppid(), -1
 
     async def start(self) -> None:
         """Listen. Raises OSError."""
+        self._there = os.open(self.folder / "there.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._there, fcntl.LOCK_SH)
         path = self._socket(self.member)
         path.unlink(missing_ok=True)  # of the worker before this one
         self._server = await asyncio.start_unix_server(self._answer, path)
@@ -64,6 +68,13 @@ class UnixFleet(Fleet):
         for task in list(self._under_way):
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def leave(self) -> None:
+        """The last one deletes the folder where the parent, which else does, was killed."""
+        if self._there >= 0 and os.getppid() != self._parent:
+            with suppress(BlockingIOError):
+                fcntl.flock(self._there, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     async def ask(self, call: str, arguments: Call | None = None, *, limit_s: float = 5.0) -> list[Reply]:
         """All others at once."""

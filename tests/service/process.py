@@ -45,8 +45,8 @@ def ready(port: int) -> bool:
         return False
 
 
-def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+def ask(port: int, method: str, path: str, body: bytes | None = None, timeout_s: float = 20) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     try:
         connection.request(method, path, body)
         answer = connection.getresponse()

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import warnings
@@ -48,7 +49,7 @@ class Lines:
     """What the log would say on stderr, in both formats."""
 
     def __init__(self) -> None:
-        self.streams = {formatter: io.StringIO() for formatter in (JsonLine({"worker": 3}), TextLine())}
+        self.streams = {formatter: io.StringIO() for formatter in (JsonLine({"worker": 3}), TextLine({}))}
         self.handlers = []
         for formatter, stream in self.streams.items():
             handler = logging.StreamHandler(stream)
@@ -104,7 +105,7 @@ def written(message: str, *given: Any, error: Exception | None = None, **fields:
     assert line.isascii()
     assert line.isprintable()
     assert len(line) < 60_000
-    return TextLine().format(record) if "%" not in message else "", json.loads(line)
+    return TextLine({}).format(record) if "%" not in message else "", json.loads(line)
 
 
 def test_nothing_breaks_a_line_turns_it_around_or_has_no_end() -> None:
@@ -127,6 +128,12 @@ def test_a_traceback_is_one_text_whose_ends_are_kept() -> None:
     assert "ValueError: first\nsecond\\x1bz" in told["exception"]
     assert len(told["exception"]) < 17_000
     assert text.endswith("failed\n" + told["exception"])
+
+
+def test_a_line_for_people_says_of_which_worker_it_is() -> None:
+    record = logging.LogRecord("tessera", logging.INFO, "x.py", 1, "serves %s", ("on",), None)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    \[2\] serves on", TextLine({"worker": 2}).format(record))
+    assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    serves on", TextLine({"replica": "a"}).format(record))
 
 
 def test_what_is_no_format_is_refused() -> None:

@@ -5,14 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from struct import pack
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import machine
-from service.supervisor import Supervisor
+from service.supervisor import Crew, Pulse, Supervisor
 from tests.service.fakes import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -238,3 +241,79 @@ def test_one_that_fails_too_often_ends_all(tmp_path: Path) -> None:
     assert told(folder).count("2/2") == 6
     assert said.count("worker 2 ended with exit code 7; it is started again in") == 5
     assert "5 restarts within 10 minutes are enough: all workers end" in said
+
+
+def looks(beats: Callable[[int], int], seconds: int, still_s: float = 30.0) -> list[int]:
+    """At which seconds of ten looks each a worker that has beaten so often is told to stand still."""
+    pulse = Pulse(still_s)
+    return [
+        now for now in range(seconds) for tenth in range(10) if pulse.stopped(now + tenth / 10, pack("d", beats(now)))
+    ]
+
+
+def test_a_pulse_that_stands_still_is_told_once_and_late_enough() -> None:
+    assert looks(lambda now: now, 200) == []
+    assert looks(lambda now: now // 20, 200) == []  # slow is not still
+    assert looks(lambda now: min(now, 100), 200) == [130]
+    assert looks(lambda now: min(now, 50), 100, still_s=15.0) == [65]
+
+
+def test_who_has_not_beaten_or_drains_is_not_judged() -> None:
+    assert looks(lambda now: 0, 200) == []
+    assert looks(lambda now: now if now < 50 else 0, 200) == []
+    pulse = Pulse(30.0)
+    assert not any(pulse.stopped(now, b"") for now in range(200))  # there is no page
+
+
+def test_a_long_pause_of_the_one_who_looks_is_one_look() -> None:
+    pulse = Pulse(30.0)
+    assert not any(pulse.stopped(now, pack("d", 7)) for now in range(30))
+    assert not pulse.stopped(86400, pack("d", 8))
+    assert not any(pulse.stopped(86400 + pause, pack("d", 8)) for pause in (60, 120, 180))
+
+
+def test_a_crew_kills_who_stands_still_but_not_once_all_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, started, stand_still = 1000.0, list["Process"](), {2}
+    term: list[Callable[[int, None], object]] = []
+
+    class Process:
+        def __init__(self, command: list[str], **options: object) -> None:
+            self.number, self.began = int(command[-1].split("/")[0]), now
+            self.killed_at: float | None = None
+            self.status: int | None = None
+            started.append(self)
+
+        def poll(self) -> int | None:
+            beats = now if now < self.began + 20 or self.number not in stand_still else 1.0
+            (tmp_path / f"{self.number}.page").write_bytes(pack("d", beats) + bytes(80))
+            return self.status
+
+        def kill(self) -> None:
+            self.killed_at, self.status = now, -9
+
+        def send_signal(self, number: int) -> None:
+            pass
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += 0.5
+        if now == 1060:  # all end, and the drain takes a while
+            stand_still.add(1)
+            term[0](signal.SIGTERM, None)
+        if now == 1200:
+            for process in started:
+                process.status = 0
+
+    (tmp_path / "ready.json").touch()
+    clock = SimpleNamespace(monotonic=lambda: now, sleep=sleep, strftime=time.strftime)
+    monkeypatch.setattr("service.supervisor.time", clock)
+    monkeypatch.setattr(signal, "signal", lambda number, handler: term.append(handler))
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    assert Crew(["serve"], str(tmp_path), 2).run() == 0
+    assert [process.number for process in started] == [1, 2, 2]
+    assert [process.killed_at for process in started] == [None, pytest.approx(1050, abs=2), None]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith(" WARNING supervisor: worker 2 stood still for 30 s and is killed")
+    assert second.endswith("worker 2 was killed by signal 9; it is started again in 1 s (1 of 5)")

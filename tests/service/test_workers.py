@@ -9,11 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from benchmarks import machine
 from benchmarks.own_server import counters
 from models.errors import UsageError
 from models.io.encode import encode
+from service.fleet import page
 from service.workers import Part
 from tests.service.fakes import free_port, wait_until
 from tests.service.process import ROOT, ask, command
@@ -200,6 +202,45 @@ def test_a_killed_one_takes_its_own_requests_along_and_nothing_else(tiny_bundle:
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0
         assert log.read_text().count("was killed by signal 9; it is started again") == 2
+
+
+@pytest.mark.slow
+def test_one_that_stands_still_is_killed_and_another_serves_in_its_place(tiny_bundle: Path, tmp_path: Path) -> None:
+    port, folder, log = free_port(), Path(tempfile.mkdtemp(prefix="tessera-")), tmp_path / "log"
+    page.create(folder, ["1", "2"])
+    crew = (command("--bundle", str(tiny_bundle), "--port", str(port)), str(folder), 2)
+    code = f"from service.supervisor import Crew; raise SystemExit(Crew(*{crew!r}, still_s=6.0).run())"
+    state = str(proved(tiny_bundle, tmp_path / "state"))
+    with log.open("w") as file:
+        running = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "TESSERA_STATE": state, "TESSERA_THREADS": "1"},
+            stderr=file,
+        )
+    try:
+        wait_until(lambda: all_answer(port, 2), 60)
+        pids = set(machine.children(running.pid))
+        victim = max(pids)
+        os.kill(victim, signal.SIGSTOP)
+        answered = 0
+        deadline = time.monotonic() + 30
+        while victim in machine.children(running.pid):
+            assert time.monotonic() < deadline, log.read_text()
+            with suppress(OSError):  # half of them come to the one that stands still
+                answered += ask(port, "POST", "/segment?format=png", PNG, timeout_s=0.5)[0] == 200
+        assert answered
+        wait_until(lambda: len(machine.children(running.pid)) == 2 and all_answer(port, 2), 60)
+        for _ in range(_EVERYWHERE):
+            assert ask(port, "POST", "/segment?format=png", PNG)[0] == 200
+        assert pids - {victim} < set(machine.children(running.pid))  # the other went on
+        told = log.read_text()
+        assert len(re.findall(r"WARNING supervisor: worker \d stood still for 6 s and is killed", told)) == 1
+        assert re.search(r"^\S+ INFO    \[[12]\] POST /segment 200", told, re.MULTILINE)
+    finally:
+        running.kill()  # who ends last deletes where they met
+        running.wait()
+    wait_until(lambda: not folder.exists(), 20)
 
 
 @pytest.mark.slow
