@@ -138,6 +138,7 @@ def create_app(
             meter.start()
         while fleet.late and state.lifecycle is Lifecycle.LOADING:
             await asyncio.sleep(_LOOK_S)
+        beat(0)
         yield
         if meter is not None:
             meter.close()

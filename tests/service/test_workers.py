@@ -220,6 +220,7 @@ def test_one_that_stands_still_is_killed_and_another_serves_in_its_place(tiny_bu
         )
     try:
         wait_until(lambda: all_answer(port, 2), 60)
+        wait_until(lambda: all(any((folder / f"{number}.page").read_bytes()[:8]) for number in (1, 2)))
         pids = set(machine.children(running.pid))
         victim = max(pids)
         os.kill(victim, signal.SIGSTOP)
