@@ -24,7 +24,7 @@ from starlette.types import Scope
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from service.api import body, canary_fleet, job_views, openapi, responses
+from service.api import body, canary_counts, canary_fleet, job_views, openapi, responses
 from service.api.auth import ApiKeys
 from service.api.binding import Binding
 from service.api.client_address import TrustedProxies
@@ -94,7 +94,7 @@ def create_app(
     state = AppState(
         settings, metrics, registry, runtime, in_flight, keys, proxies, jobs_here, shared, trial, compared, fleet
     )
-    scrape = Scrape(state)
+    scrape, kept_counts = Scrape(state), canary_counts.Keeping(fleet, trial)
 
     async def show_names(arguments: Call) -> Call:
         await registry.refresh()
@@ -108,9 +108,7 @@ def create_app(
     metrics.watch("oldest_request_seconds", "Age of the oldest image in the house", runtime.admission.oldest_s)
     metrics.watch("cache_bytes", "Held for images asked again", lambda: runtime.network_outputs.nbytes)
     metrics.watch("ready", "1 while /readyz says so", lambda: state.not_ready() is None)
-    metrics.watch(
-        "names_kept", "0 while cluster names cannot be written", lambda: all(s.clusters.persistent for s in served)
-    )
+    metrics.watch("names_kept", "0 while cluster names cannot be written", lambda: registry.names_kept)
     meter = DeviceMeter.find()
     if meter is not None:
         metrics.watch_devices(meter.devices)
@@ -131,6 +129,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         state.starting = spawn(_start(state), "the start")  # /livez answers meanwhile, /readyz says 503
         watching = spawn(watchdog.run(), "the watchdog")
+        keeping = spawn(kept_counts.run(), "keeping what the canary counted")
         jobs_here.start()
         await fleet.start()
         scrape.start()
@@ -148,6 +147,8 @@ def create_app(
         await asyncio.gather(state.starting, return_exceptions=True)
         await jobs_here.close()
         compared.close()
+        keeping.cancel()
+        await kept_counts.keep()
         await registry.close()
         runtime.close()
         watching.cancel()

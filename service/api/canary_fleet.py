@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from models.errors import TesseraError
-from service.api import loading
+from service.api import canary_counts, loading
 from service.api.state import AppState
 from service.errors import NotFound
 from service.fleet.fleet import Call, Reply
@@ -22,14 +22,13 @@ log = logging.getLogger("tessera")
 
 _MODELS = "models"  # as `shared_models` keeps them; one server at once changes those of all
 _KEPT = "canary"
-_NONE = {"folder": None, "share": 5.0}
 _OPEN_S = 300.0  # to open and prove a bundle
 _COUNT_S = 3.0
 
 
 class Everywhere(NamedTuple):
-    """What all servers counted: `trial` of this one with those of the `servers` that have the same two models, and what
-    is different elsewhere, by the server's name; `drifts` of the others."""
+    """What all servers counted: `trial` of this one with those of the `servers` that have the same two models, the kept
+    ones of those that are gone included; what is different elsewhere, by the server's name; `drifts` of the others."""
 
     trial: Trial | None
     drifts: list[Drifts]
@@ -43,7 +42,7 @@ def listen(state: AppState) -> None:
 
     async def start(said: Call) -> Call:
         folder = await asyncio.to_thread(loading.folder_of, state.settings.models, said["folder"])
-        await canary.start(folder, said["share"])
+        await canary.start(folder, said["share"], said["run"])
         return {}
 
     async def share(said: Call) -> Call:
@@ -72,7 +71,7 @@ def listen(state: AppState) -> None:
         }
 
     def dropped(reason: str) -> None:
-        fleet.keep(_KEPT, _NONE)
+        _end(state)
         said = {"reason": f"another server dropped it: {reason}"}
         spawn(fleet.ask("canary/drop", said), "dropping the canary everywhere")
 
@@ -85,12 +84,16 @@ async def begin(state: AppState) -> None:
     """The canary that the settings name, or the one that the other servers have by now. Where it cannot be served the
     log says so, and /models/canary."""
     kept = state.fleet.kept(_KEPT)
-    folder, share = state.settings.canary, state.settings.canary_share
+    folder, share, run = state.settings.canary, state.settings.canary_share, 0
     if kept is not None:
-        folder, share = kept["folder"] and Path(kept["folder"]), kept["share"]
+        folder, share, run = kept["folder"] and Path(kept["folder"]), kept["share"], kept["run"]
+    state.canary.run = run
+    past = canary_counts.kept(state.fleet, state.fleet.member, run)
     if folder is not None:
         with suppress(TesseraError):
-            await state.canary.start(folder, share)
+            await state.canary.start(folder, share, run, past)
+    elif kept is not None and past is not None:
+        state.canary.remember(kept["state"], kept["reason"], past)
 
 
 async def start(state: AppState, folder: str, share: float) -> dict[str, str]:
@@ -101,16 +104,18 @@ async def start(state: AppState, folder: str, share: float) -> dict[str, str]:
     """
     path = await asyncio.to_thread(loading.folder_of, state.settings.models, folder)
     async with state.fleet.one_at_a_time(_MODELS):
-        await state.canary.start(path, share)
-        state.fleet.keep(_KEPT, {"folder": str(path), "share": share})
-        return _failures(await state.fleet.ask("canary/start", {"folder": folder, "share": share}, limit_s=_OPEN_S))
+        run = state.canary.run + (state.canary.served is None)
+        await state.canary.start(path, share, run)
+        state.fleet.keep(_KEPT, {"folder": str(path), "share": share, "run": run})
+        said = {"folder": folder, "share": share, "run": run}
+        return _failures(await state.fleet.ask("canary/start", said, limit_s=_OPEN_S))
 
 
 async def set_share(state: AppState, share: float) -> dict[str, str]:
     """The same for the share alone. Raises NotFound where there is no canary."""
     async with state.fleet.one_at_a_time(_MODELS):
         state.canary.set_share(share)
-        state.fleet.keep(_KEPT, {"folder": str(state.canary.folder), "share": share})
+        state.fleet.keep(_KEPT, {"folder": str(state.canary.folder), "share": share, "run": state.canary.run})
         return _failures(await state.fleet.ask("canary/share", {"share": share}))
 
 
@@ -118,7 +123,7 @@ async def promote(state: AppState) -> tuple[Added, dict[str, str]]:
     """It becomes the default. Raises what `Canary.promote` raises: then nothing was done."""
     async with state.fleet.one_at_a_time(_MODELS):
         added = await state.canary.promote()
-        state.fleet.keep(_KEPT, _NONE)
+        _end(state)
         state.fleet.keep(_MODELS, state.registry.listing())
         said = {"folder": str(added.served.bundle.path)}
         return added, _failures(await state.fleet.ask("canary/promote", said, limit_s=_OPEN_S))
@@ -128,7 +133,7 @@ async def drop(state: AppState, reason: str) -> tuple[str, dict[str, str]]:
     """It is let go; its ref comes first. Raises NotFound where there was none."""
     async with state.fleet.one_at_a_time(_MODELS):
         ref = state.canary.drop(reason)
-        state.fleet.keep(_KEPT, _NONE)
+        _end(state)
         return ref, _failures(await state.fleet.ask("canary/drop", {"reason": reason}))
 
 
@@ -142,12 +147,17 @@ async def counted(state: AppState) -> Everywhere:
     elsewhere: dict[str, str] = {}
     for reply in await state.fleet.ask("canary/counted", limit_s=_COUNT_S):
         said = reply.answer
-        if said is None:
-            elsewhere[reply.member] = reply.error
-            continue
-        trial = Trial.of_json(said["trial"]) if said["trial"] else None
-        if own is not None and trial is not None and (trial.default, trial.canary) == (own.default, own.canary):
+        trial = Trial.of_json(said["trial"]) if said and said["trial"] else None
+        if trial is None and own is not None:  # it died, or is not there yet
+            trial = await asyncio.to_thread(canary_counts.kept, state.fleet, reply.member, own.run)
+        same = own is not None and trial is not None and (trial.default, trial.canary) == (own.default, own.canary)
+        if same and trial is not None:
             others.append(trial)
+        if said is None:
+            counted_too = "; what it had counted is counted" if same else ""
+            elsewhere[reply.member] = reply.error + counted_too
+            continue
+        if same:
             drifts.append(said["drift"])
         elif own is not None or trial is not None:
             between = f"{trial.canary} beside {trial.default}" if trial else "no canary"
@@ -155,6 +165,13 @@ async def counted(state: AppState) -> Everywhere:
         if said["state"] != canary.state:
             elsewhere[reply.member] = f"{said['state']}: {said['reason']}" if said["reason"] else said["state"]
     return Everywhere(own.joined(others) if own and others else own, drifts, 1 + len(others), elsewhere)
+
+
+def _end(state: AppState) -> None:
+    """A server that is started anew has no canary, and says of the latest what the others say."""
+    canary = state.canary
+    ended = {"state": canary.state, "reason": canary.reason}
+    state.fleet.keep(_KEPT, {"folder": None, "share": canary.share, "run": canary.run, **ended})
 
 
 def _failures(replies: list[Reply]) -> dict[str, str]:

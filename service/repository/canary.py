@@ -78,6 +78,7 @@ class Trial:
     compared, skipped  of the canary's, those that the default saw as well, and those for which it had no time
     table     int64 [K, K'] over the pixels of all compared images
     margins, passes  means of the compared images', of the default and of the canary; of passes in ms
+    run       which of the canaries under this address it is: one that begins again counts anew
     """
 
     default: str
@@ -91,6 +92,12 @@ class Trial:
     skipped: int = 0
     margins: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
     passes: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
+    run: int = 0
+
+    @property
+    def counts(self) -> tuple[object, ...]:
+        """Other ones once anything was counted, or another trial has begun."""
+        return self.run, self.since, *self.answered, self.left, self.failures, self.compared, self.skipped
 
     def add(self, image: Compared) -> None:
         """One more image that both saw."""
@@ -109,7 +116,7 @@ class Trial:
             name: [[mean.count, mean.total, [*mean.latest]] for mean in getattr(self, name)]
             for name in ("margins", "passes")
         }
-        plain = ("default", "canary", "since", "answered", "left", "failures", "compared", "skipped")
+        plain = ("default", "canary", "since", "answered", "left", "failures", "compared", "skipped", "run")
         return {"table": self.table.tolist(), **{name: getattr(self, name) for name in plain}, **means}
 
     @classmethod
@@ -142,6 +149,7 @@ class Trial:
             sum(trial.skipped for trial in trials),
             (mean(lambda trial: trial.margins[0]), mean(lambda trial: trial.margins[1])),
             (mean(lambda trial: trial.passes[0]), mean(lambda trial: trial.passes[1])),
+            self.run,
         )
 
 
@@ -153,6 +161,7 @@ class Canary:
     reason   why it failed or was dropped
     ref, folder  the latest one's
     trial    what was counted of it; kept once it has ended
+    run      which of the canaries under this address the latest is
     on_drop  told why a canary was dropped by itself
     """
 
@@ -164,6 +173,7 @@ class Canary:
         self.ref: str | None = None
         self.folder: Path | None = None
         self.trial: Trial | None = None
+        self.run = 0
         self.on_drop: Callable[[str], object] = lambda reason: None
         self._served: Served | None = None
         self._failed = 0  # one after the other
@@ -198,14 +208,16 @@ class Canary:
         served = self._served
         return served if served is not None and served.trouble is None and self._registry.canary is served else None
 
-    async def start(self, folder: Path, share: float) -> None:
+    async def start(self, folder: Path, share: float, run: int = 0, past: Trial | None = None) -> None:
         """Serve the bundle in a folder as the canary; of the one that is there already, only the share changes.
+
+        past  what the server before this one had counted of the same run, to count on from
 
         Raises what `Registry.add_canary` raises: then nothing has changed but what is said of the failure.
         """
         self.tend()
         if self._registry.canary is None:
-            self.state, self.reason, self.ref, self.trial = "loading", None, None, None
+            self.state, self.reason, self.ref, self.trial = "loading", None, None, past
         try:
             served = await self._registry.add_canary(folder)
         except BaseException as error:
@@ -214,13 +226,20 @@ class Canary:
                 self.state, self.reason = "failed", str(error) if told else f"it was not loaded: {type(error).__name__}"
                 log.error("the canary in %s is not served, the default answers all: %s", folder.name, self.reason)
             raise
-        self.share = share
+        self.share, self.run = share, run
         if served is not self._served or self.state != "serving":
             self._served, self._failed = served, 0
             self._salt = bytes.fromhex(served.bundle.digest)
             self.state, self.reason, self.ref, self.folder = "serving", None, served.bundle.ref, folder
-            self._begin(served)
+            self._begin(served, past)
+        elif self.trial is not None:
+            self.trial.run = run
         log.info("%s, the canary, answers %g %% of the images of who names no model", served.bundle.ref, share)
+
+    def remember(self, state: State, reason: str | None, trial: Trial) -> None:
+        """Of one that has ended before this server began: what was said and counted of it."""
+        self.state, self.reason = state, reason
+        self.ref, self.trial, self.run = trial.canary, trial, trial.run
 
     def set_share(self, share: float) -> None:
         """Have it answer so many percent. Raises NotFound where there is no canary."""
@@ -316,10 +335,13 @@ class Canary:
         self.drop(reason)
         self.on_drop(reason)
 
-    def _begin(self, served: Served) -> None:
+    def _begin(self, served: Served, past: Trial | None = None) -> None:
         default = self._registry.served[0]
-        table = np.zeros((default.clusters.count, served.clusters.count), np.int64)
-        self.trial = Trial(default.bundle.ref, served.bundle.ref, table)
+        if past is not None and (past.default, past.canary) == (default.bundle.ref, served.bundle.ref):
+            self.trial = past
+        else:
+            table = np.zeros((default.clusters.count, served.clusters.count), np.int64)
+            self.trial = Trial(default.bundle.ref, served.bundle.ref, table, run=self.run)
         self.show(None)
 
     def _end(self, state: State, reason: str | None) -> None:

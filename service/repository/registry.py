@@ -159,6 +159,11 @@ class Registry:
             return added
 
     @property
+    def names_kept(self) -> bool:
+        """Whether what people call clusters can be written, as far as is known, and all that is shown has been."""
+        return self._changes.writable and all(served.clusters.persistent for served in self.served)
+
+    @property
     def canary(self) -> Served | None:
         """The one that answers a share of who names no model; it has no place among the names."""
         return self._canary if self._canary in self.served else None

@@ -3,6 +3,8 @@ comes, is compared, and takes the default's place."""
 
 import io
 import json
+import os
+import signal
 import threading
 import time
 import urllib.request
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
+from benchmarks import machine
 from models.bundle import Bundle
 from tests.service.fakes import wait_until
 from tests.service.process import process
@@ -67,6 +70,25 @@ def settled(port: int) -> None:
         quiet = 0 if report(port)["waiting"] else quiet + 1
 
 
+def killed_in_turn(parent: int, port: int, wanted: dict[str, Any]) -> None:
+    """Each worker dies and is started again; whoever is asked meanwhile says what all had counted."""
+    time.sleep(3)  # what is older than that is kept
+    for victim in machine.children(parent):
+        os.kill(victim, signal.SIGKILL)
+        together, until = 0, time.monotonic() + 60
+        while together < 16:  # each look is answered by one of them
+            assert time.monotonic() < until
+            time.sleep(0.05)
+            try:
+                found = report(port)
+            except OSError:  # it was asked of the one that died
+                continue
+            for name in ("table", "answered", "compared", "skipped", "since", "margin", "latency", "servers"):
+                assert found[name] == wanted[name], name
+            whole = not found["elsewhere"] and victim not in machine.children(parent)
+            together = together + 1 if whole else 0
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_share_is_compared_and_promoted_without_a_failed_request(
     tiny_bundle: Path, tmp_path: Path, workers: int
@@ -76,7 +98,7 @@ def test_a_share_is_compared_and_promoted_without_a_failed_request(
     proved(canary.path, state)
     images = list(photos(40))
     more = {"TESSERA_MODELS": str(shelf), "TESSERA_ADMIN_KEY": "admin", "TESSERA_ACCESS_LOG": "false"}
-    with process(tiny_bundle, state, *(["--workers", "2"] if workers > 1 else []), **more) as (_, port):
+    with process(tiny_bundle, state, *(["--workers", "2"] if workers > 1 else []), **more) as (running, port):
         wait_until(lambda: begun(port) == {}, 60)  # a second worker may still load
         answered: list[tuple[int, str]] = []
         failed: list[str] = []
@@ -120,6 +142,7 @@ def test_a_share_is_compared_and_promoted_without_a_failed_request(
         else:  # every worker counts an image once
             assert (np.array(found["table"]) >= each.sum(0)).all()
             assert (np.array(found["table"]) <= 2 * each.sum(0)).all()
+            killed_in_turn(running.pid, port, found)
         done.clear()
         answered.clear()
         asking = [threading.Thread(target=keep_asking, args=(k * 10,)) for k in range(4)]

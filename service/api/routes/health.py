@@ -39,7 +39,7 @@ async def healthz(request: Request) -> responses.Health:
         waiting=sum(s.batcher.waiting for s in served),
         running=sum(s.batcher.running for s in served),
         inside=len(state.runtime.admission),
-        names_kept=all(s.clusters.persistent for s in served),
+        names_kept=state.registry.names_kept,
         compiled=bindings.compiled(),
     )
 

@@ -9,7 +9,7 @@ import pytest
 
 from models.bundle import Bundle
 from models.preprocess import fit
-from service.errors import Busy, Conflict, NotFound
+from service.errors import Busy, Conflict, NotFound, NotKept
 from service.metrics import Metrics
 from service.repository.registry import NoBundle, Registry
 from service.settings import Settings
@@ -40,6 +40,16 @@ def test_a_default_that_fails_its_golden_image_fails_the_server(tiny_bundle: Pat
         load(Settings(bundles=(tiny_bundle,), state=tmp_path), lambda bundle: Wrong())
     with pytest.raises(Busy, match="loading"):
         Registry(Settings(bundles=(tiny_bundle,), state=tmp_path), Metrics()).get(None)
+
+
+def test_that_names_cannot_be_kept_is_known_before_a_model_is(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    registry = Registry(Settings(bundles=(tiny_bundle,), state=tmp_path / "file"), Metrics())
+    assert registry.names_kept
+    with pytest.raises(NotKept):
+        asyncio.run(registry._changes.probe())
+    assert not registry.served
+    assert not registry.names_kept
 
 
 def test_a_second_bundle_that_is_bad_is_named_and_not_served(

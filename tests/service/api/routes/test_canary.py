@@ -3,9 +3,12 @@
 import asyncio
 import base64
 import io
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ from models.inference import Prediction
 from models.io.encode import encode
 from service.app import create_app
 from service.fleet.fleet import Call, Fleet, Reply, reply_of
+from service.fleet.page import create
+from service.fleet.unix_fleet import UnixFleet
 from service.inference import comparison
 from service.repository import canary as canary_module
 from service.repository.canary import FAILURES
@@ -610,3 +615,59 @@ def test_all_servers_do_the_same_and_count_together(tiny_bundle: Path, shelf: Pa
         here.portal.call(here.app.state.tessera.canary._drop_itself, "it failed")
         wait_until(lambda: report(there)["state"] == "dropped")
         one.client = two.client = None
+
+
+def test_counts_outlive_the_server_and_count_once(tiny_bundle: Path, shelf: Path, tmp_path: Path) -> None:
+    given = Settings(bundles=(tiny_bundle,), state=tmp_path, models=shelf, admin_key="open sesame", threads=1)
+    members = ("1", "2")
+    folder = Path(tempfile.mkdtemp())  # a short name, for sockets
+    create(folder, members)
+    counted = ("answered", "compared", "table", "default", "since")
+
+    def worker(member: str, stack: ExitStack) -> TestClient:
+        app = create_app(given, Colors, fleet=UnixFleet(folder, members, member))
+        client = stack.enter_context(TestClient(app))
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        return client
+
+    def shown(client: TestClient) -> dict[str, Any]:
+        return {name: report(client)[name] for name in counted}
+
+    images = list(photos(5))
+    with ExitStack() as first:
+        here = worker("1", first)
+        with ExitStack() as second:
+            there = worker("2", second)
+            ref = begin(here, "coarse")
+            for client, mine in ((here, images[:2]), (there, images[2:])):
+                for image in mine:
+                    client.post("/segment?format=npy", content=image)
+            wait_until(lambda: report(here)["compared"] == 5)
+            before = shown(here)
+        gone = report(here)
+        assert {name: gone[name] for name in counted} == before
+        assert gone["elsewhere"]["2"].endswith("; what it had counted is counted")
+        with ExitStack() as second:
+            there = worker("2", second)
+            wait_until(lambda: report(there)["state"] == "serving")
+            assert shown(here) == shown(there) == before
+            assert report(here)["elsewhere"] == {}
+            there.post("/segment?format=npy", content=next(photos(1, seed=9)))
+            wait_until(lambda: report(here)["compared"] == 6)
+            there.portal.call(there.app.state.tessera.canary._drop_itself, "it failed")  # type: ignore[union-attr,attr-defined]
+            wait_until(lambda: report(here)["state"] == "dropped")
+            before = shown(here)
+        assert shown(here) == before
+        with ExitStack() as second:  # it is shown as it ended
+            there = worker("2", second)
+            wait_until(lambda: report(there)["state"] == "dropped")
+            assert (report(there)["reason"], report(there)["canary"]) == ("it failed", ref)
+            assert shown(here) == shown(there) == before
+        assert begin(here, "coarse") == ref
+        again = report(here)
+        assert (again["compared"], again["answered"]) == (0, {"default": 0, "canary": 0})
+        with ExitStack() as second:
+            there = worker("2", second)
+            wait_until(lambda: report(there)["state"] == "serving")
+            assert report(there)["compared"] == 0
+    shutil.rmtree(folder)
