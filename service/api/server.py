@@ -32,6 +32,7 @@ log = logging.getLogger("tessera")
 _STEP_S = 0.02
 _DOOR_S = 1.0  # at most, until nobody waits at the door any more
 _HANDSHAKE_S = 0.1  # for clients elsewhere whose connection is being made
+_LOOPBACK_S = 0.01  # for those of this machine, whose processor may be busy
 _APP_S = 3.0  # for the app's own end, and the interpreter's
 _LATE_S = 0.45  # for the same where the time is up already
 _SO_ATTACH_FILTER = 26
@@ -118,8 +119,7 @@ class Server(uvicorn.Server):
         doors = [_same(door) for server in self.servers for door in server.sockets]
         for door in doors:
             _admit_nobody_new(door)
-        if self._lame_duck_s:
-            await asyncio.sleep(_HANDSHAKE_S)
+        await asyncio.sleep(_HANDSHAKE_S if self._lame_duck_s else _LOOPBACK_S)
         latest = time.monotonic() + _DOOR_S
         await asyncio.sleep(0)
         while any(map(_waiting, doors)) and time.monotonic() < latest:
