@@ -151,6 +151,8 @@ class ClusterInfo(Frozen):
     merged_into: int | None
     neighbors: list[Neighbor]
     exemplars: list[str]
+    default_name: str = Field(description="the bundle's own: what PATCH with null brings back")
+    default_color: str
     centroid: list[float] | None = Field(default=None, description="with include=centroids")
 
 

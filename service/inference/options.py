@@ -116,6 +116,10 @@ class Options(ImageOptions):
     k: int | None = Field(
         default=None, ge=2, le=255, description="how many clusters to tell apart, 2 to the bundle's K"
     )
+    merged: bool = Field(
+        default=True,
+        description="true or false: with the merges that people made, or the network's own clusters whatever they did",
+    )
     alpha: float = Field(default=0.5, ge=0, le=1, description="opacity of the overlay, 0 to 1")
     only: str | None = Field(
         default=None,

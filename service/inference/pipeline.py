@@ -137,7 +137,7 @@ def table_of(options: Options, served: Served) -> Array:
     for cluster in options.render.only or ():
         if cluster >= count:
             raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
-    return served.clusters.table(options.k)
+    return served.clusters.table(options.k, merged=options.merged)
 
 
 async def similar(task: ImageTask[SimilarOptions]) -> bytes:

@@ -180,12 +180,12 @@ class Clusters:
             self._show(self._unkept)
         return report
 
-    def table(self, k: int | None) -> Array:
-        """uint8 [K]: the id every cluster gets in an answer with k clusters; merges by hand come first.
+    def table(self, k: int | None, *, merged: bool = True) -> Array:
+        """uint8 [K]: the id every cluster gets in an answer with k clusters; merges by hand come first, if they count.
 
         Raises BadOption when the hierarchy has no such level.
         """
-        becomes = self.style.becomes
+        becomes = self.style.becomes if merged else np.arange(self.count, dtype=np.uint8)
         if k is None or k == self.count:
             return becomes
         if k not in self.levels:

@@ -130,6 +130,7 @@ def _describe(
     request: Request, served: Served, state: ClusterState, id: int, include: str | None
 ) -> responses.ClusterInfo:
     look, change = state.style, state.changes.get(served.clusters.check(id), Change())
+    own = served.bundle.manifest.clusters[id]
     default = state_of(request).registry.served[0]
     which = "" if served is default else f"?model={served.bundle.ref}"
     root = request.scope.get("root_path", "")
@@ -138,10 +139,12 @@ def _describe(
         id=id,
         name=look.names[id],
         color="#" + look.colors[id].tobytes().hex(),
-        fraction=served.bundle.manifest.clusters[id].fraction,
+        fraction=own.fraction,
         hidden=id in look.hidden,
         merged_into=change.merged_into,
         neighbors=[responses.Neighbor(id=j, cosine=c) for j, c in served.clusters.neighbors[id]],
         exemplars=[f"{root}/clusters/{id}/exemplars/{n}{which}" for n in range(len(served.bundle.exemplars(id)))],
+        default_name=own.name,
+        default_color=own.color,
         **extra,
     )

@@ -25,7 +25,8 @@ def test_the_list(client: TestClient) -> None:
     assert [c["id"] for c in body["clusters"]] == [0, 1, 2, 3, 4]
     assert sum(c["fraction"] for c in body["clusters"]) == pytest.approx(1)
     for c in body["clusters"]:
-        assert list(c) == ["id", "name", "color", "fraction", "hidden", "merged_into", "neighbors", "exemplars"]
+        own = ["default_name", "default_color"]
+        assert list(c) == ["id", "name", "color", "fraction", "hidden", "merged_into", "neighbors", "exemplars", *own]
         assert len(c["neighbors"]) == 3
         assert client.get(f"/clusters/{c['id']}").json() == c
         for path in c["exemplars"]:
@@ -76,6 +77,8 @@ def test_every_format_shows_a_change_from_the_next_answer_on_and_after_a_restart
         answer = client.patch("/clusters/1", json={"name": "grass", "color": "#ff00ff"})
         assert answer.status_code == 200, answer.text
         assert (answer.json()["name"], answer.json()["color"]) == ("grass", "#ff00ff")
+        assert answer.json()["default_name"] == "green"
+        assert answer.json()["default_color"] != "#ff00ff"
         assert client.patch("/clusters/2", json={"merged_into": 1}).json()["merged_into"] == 1
     with serve() as client:
         assert client.get("/clusters/1").json()["name"] == "grass"
@@ -83,6 +86,9 @@ def test_every_format_shows_a_change_from_the_next_answer_on_and_after_a_restart
         (grass,) = (c for c in body["clusters"] if c["id"] == 1)
         assert (grass["name"], grass["color"]) == ("grass", "#ff00ff")
         assert 2 not in [c["id"] for c in body["clusters"]]
+        apart = np.load(io.BytesIO(client.post("/segment?format=npy&merged=false", content=PNG).content))
+        assert (((apart == 1) | (apart == 2)) == (npy == 1)).all()
+        assert (apart == 2).any()
         assert grass["pixels"] == (npy == 1).sum() == (np.asarray(png) == 1).sum()
         assert png.getpalette()[3:6] == [255, 0, 255]
         assert (color[npy == 1] == (255, 0, 255)).all()
