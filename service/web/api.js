@@ -1,0 +1,56 @@
+// What the page asks of the server: every call, its key, its errors in words. Paths are relative: a sub-path is no matter.
+import { t } from "./strings.js";
+
+export class ApiError extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+export const key = () => sessionStorage.key_ ?? "";
+
+let asking = null; // for the key, by one dialog however many requests want it
+
+/** fetch, with the key; `signal` ends it. Throws ApiError with the server's sentence. `askForKey` is set by the page. */
+export async function call(path, options = {}) {
+  const headers = { ...options.headers, ...(key() ? { "x-api-key": key() } : {}) };
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, t("error.silent"));
+  }
+  if (answer.ok) return answer;
+  if (answer.status === 401 && call.askForKey) {
+    asking ??= call.askForKey().finally(() => (asking = null));
+    const given = await asking;
+    if (given) {
+      sessionStorage.key_ = given; // kept until this tab closes
+      return call(path, options);
+    }
+  }
+  const problem = await answer.json().catch(() => ({}));
+  throw new ApiError(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`);
+}
+
+export const get = async (path) => (await call(path)).json();
+
+/** Send JSON; returns the answer's. */
+export async function send(method, path, body) {
+  const answer = await call(path, { method, body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  return answer.json();
+}
+
+/** `path?query` of those values that are there; `model` is the ref of the model in use. */
+export function query(path, values) {
+  const given = Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return given.length ? `${path}?${new URLSearchParams(given)}` : path;
+}
+
+/** The address of a picture of the server's, for <img>: as it is, or fetched with the key. */
+export async function picture(path) {
+  if (!key()) return path;
+  return URL.createObjectURL(await (await call(path)).blob());
+}

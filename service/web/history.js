@@ -1,0 +1,61 @@
+// Undo and redo of everything people do here. A step is {what, redo, undo}: words, and two functions that may take time.
+import { announce } from "./dom.js";
+import { tell } from "./state.js";
+import { t } from "./strings.js";
+import { fail } from "./notice.js";
+
+const done = [];
+const undone = [];
+let turn = Promise.resolve(); // one step after the other, however fast they are asked for
+
+const inTurn = (work) => (turn = turn.then(work, work));
+
+/** Do a step, and remember it. Resolves to whether it was done; what went wrong is told over the photo. */
+export const run = (step) =>
+  inTurn(async () => {
+    if (!(await attempt(step.redo))) return false;
+    done.push(step);
+    undone.length = 0;
+    announce(step.what);
+    tell("history");
+    return true;
+  });
+
+/** Remember a step that was done already. */
+export function remember(step) {
+  done.push(step);
+  undone.length = 0;
+  tell("history");
+}
+
+export const undo = () => move(done, undone, "undo");
+export const redo = () => move(undone, done, "redo");
+
+/** The words of what undo and redo would do; undefined: nothing. */
+export const next = () => ({ undo: done.at(-1)?.what, redo: undone.at(-1)?.what });
+
+/** Forget all: another model's ids are others. */
+export function forget() {
+  done.length = undone.length = 0;
+  tell("history");
+}
+
+const move = (from, to, how) =>
+  inTurn(async () => {
+    const step = from.at(-1);
+    if (!step || !(await attempt(step[how]))) return;
+    from.pop();
+    to.push(step);
+    announce(t(`history.${how}`, { what: step.what }));
+    tell("history");
+  });
+
+async function attempt(work) {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    fail(error);
+    return false;
+  }
+}
