@@ -5,6 +5,7 @@
 #   make check                                                     format, lint, types, floor plan
 #   make train-demo                                                training, on drawn streets, in a minute or two
 #   make clients                                                   other people's programs, for tests/clients
+#   make axe                                                       axe-core from npm, for the tests of the pages
 #   make lock [UPGRADE=1]; make audit                              requirements/ made anew; what is known against it
 #   make monitoring-check                                          a real Prometheus, rules, board, compose (docs/monitoring.md)
 #   make image-check [TARGET=training] [IMAGE_CHECK=TOOL]          the Dockerfile built from a clean clone, and run (docs/serving.md)
@@ -46,7 +47,7 @@ EXTRAS := $(patsubst $(SERVE)/.ready-$(RUNTIME)%,%,$(firstword $(wildcard $(SERV
 endif
 
 .PHONY: help serve train test test-all monitoring-check torture fuzz api-check deploy-check check format train-demo bench peers peer-files compare pictures oracle \
-	clients lock audit image-check release clean
+	clients axe lock audit image-check release clean
 
 help:
 	@sed -n '2,/^[^#]/s/^# *//p' Makefile
@@ -161,6 +162,10 @@ $(TRAIN)/.ready: pyproject.toml $(KERNELS) requirements/build.txt requirements/d
 oracle: $(TRAIN)/.ready
 	@echo 'cython<3' > $(TRAIN)/constraints.txt
 	CYTHON_FORCE_REGEN=1 $(TRAIN)/bin/python -m pip install --pre --build-constraint $(TRAIN)/constraints.txt -e '.[crf]'
+
+# What finds in the pages what keeps people from using them; tests of pages are skipped in part where it is not. Needs npm.
+axe: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m tests.axe
 
 # Programs that want older packages than ours, loosely: tests/integration/test_clients.py asks a server by them.
 clients: .venv-clients/.ready

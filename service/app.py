@@ -161,7 +161,7 @@ def create_app(
         version=tessera_version(),
         lifespan=lifespan,
         openapi_url=None,  # ours is rendered once
-        docs_url=None,  # both pages would fetch their scripts from elsewhere
+        docs_url=None,  # both pages would fetch their scripts from elsewhere; `/docs` is ours
         redoc_url=None,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
@@ -193,7 +193,10 @@ def create_app(
         app.router.routes.insert(0, _Direct(path, endpoint, methods=["POST"]))
     app.add_api_route("/", _page, include_in_schema=False)
     app.add_api_route("/llms.txt", _for_language_models, include_in_schema=False)
+    app.add_api_route("/docs", _explorer, include_in_schema=False)
     app.add_api_route("/web/index.html", _to_the_page, include_in_schema=False)
+    for path in ("/docs/", "/web/docs/index.html"):
+        app.add_api_route(path, _to_the_explorer, include_in_schema=False)
     app.mount("/web", StaticFiles(directory=WEB), name="web")
     app.add_middleware(
         RequestMiddleware,
@@ -250,6 +253,10 @@ async def _page() -> FileResponse:
     return FileResponse(WEB / "index.html")
 
 
+async def _explorer() -> FileResponse:
+    return FileResponse(WEB / "docs" / "index.html")
+
+
 async def _for_language_models() -> FileResponse:
     return FileResponse(WEB / "llms.txt", media_type="text/plain; charset=utf-8")
 
@@ -257,6 +264,11 @@ async def _for_language_models() -> FileResponse:
 async def _to_the_page(request: Request) -> RedirectResponse:
     """To where the page's relative links lead."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/", 308)
+
+
+async def _to_the_explorer(request: Request) -> RedirectResponse:
+    """To where its relative links lead."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/docs", 308)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -214,9 +214,8 @@ def accepted(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def secured(description: dict[str, Any]) -> dict[str, Any]:
     """The description, with the named bodies, and how a key travels; where no keys are configured none is needed."""
     description["components"]["schemas"] |= _NAMED
-    for path, methods in description["paths"].items():
+    for methods in description["paths"].values():
         for operation in methods.values():
-            operation.setdefault("tags", [path.split("/")[1]])  # a dialect's
             content = operation.get("requestBody", {}).get("content", {})
             if BYTES in content:
                 content.pop("image/*", None)  # says no more, and generators do not know it

@@ -24,7 +24,7 @@ class ImageBody(BaseModel):
 class ImagesBody(BaseModel):
     """JSON with several images."""
 
-    images: list[str]
+    images: list[str] = Field(description="base64 of the files; data: URLs are read too")
 
 
 class PathBody(BaseModel):

@@ -30,8 +30,9 @@ def tessera(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source], check=True)
     (wheel,) = folder.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ("models/crf/cuda/grid.cu", "models/pretrained/street/manifest.json", "service/web/page.js"):
+    for part in ("models/crf/cuda/grid.cu", "models/pretrained/street/manifest.json", "service/web/main.js"):
         assert part in names
+    assert {"service/web/strings/en.js", "service/web/docs/explorer.js", "service/web/docs/strings/en.js"} <= {*names}
     assert "training/recipes/folder-stego.toml" in names
     home = folder / "home"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)

@@ -18,7 +18,7 @@ from models.inference import Prediction
 from models.io.encode import encode
 from service.api.error_shapes import shape_of
 from service.api.state import Lifecycle
-from service.app import create_app
+from service.app import WEB, create_app
 from service.formats import registry as render
 from service.metrics import Metrics
 from service.repository.registry import Registry
@@ -30,7 +30,7 @@ from tests.tiny import bands
 PNG = encode(bands(), "png")
 
 
-@pytest.mark.parametrize("path", ["/livez", "/", "/clusters", "/nothing", "/segment", "/web/page.js", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/", "/clusters", "/nothing", "/segment", "/web/main.js", "/metrics"])
 def test_every_answer_has_an_id_and_times(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["x-request-id"])
@@ -69,7 +69,7 @@ def test_routes_and_methods_that_are_not_there(client: TestClient) -> None:
     wrong = client.get("/segment")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     assert "curl -F image=@photo.jpg" in wrong.json()["detail"]
-    for answer in (lost, wrong, client.delete("/clusters/0"), client.get("/docs"), client.get("/web/../app.py")):
+    for answer in (lost, wrong, client.delete("/clusters/0"), client.get("/redoc"), client.get("/web/../app.py")):
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.status_code in (404, 405)
 
@@ -295,15 +295,18 @@ def test_answers_are_what_the_description_says(client: TestClient) -> None:
         jsonschema.validate(answer, {**schema, "components": document["components"]})
 
 
-def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:
-    page = client.get("/")
+@pytest.mark.parametrize("address", ["/", "/docs"])
+def test_a_page_loads_nothing_from_elsewhere(client: TestClient, address: str) -> None:
+    page = client.get(address)
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     for path in set(re.findall(r'(?:src|href)="([^"]+)"', page.text)):
-        assert path.startswith("web/"), path
+        assert path.startswith(("web/", "./", "#", "openapi.json")), path
         assert client.get(f"/{path}").status_code == 200
-    for file in ("page.js", "png.js", "style.css"):
-        assert "http" not in client.get(f"/web/{file}").text
+    for file in (file for file in WEB.rglob("*") if file.suffix in (".js", ".css")):
+        assert "://" not in client.get(f"/web/{file.relative_to(WEB)}").text, file
+    for other in ("/docs/", "/web/docs/index.html"):
+        assert client.get(other).url.path == "/docs"
 
 
 def test_the_service_never_meets_torch() -> None:
@@ -331,7 +334,8 @@ def test_405_names_every_method_of_a_path(client: TestClient) -> None:
         ("/models/tiny/load", "POST"),
         ("/livez", "GET"),
         ("/openapi.json", "GET"),
-        ("/web/page.js", "GET"),
+        ("/web/main.js", "GET"),
+        ("/docs", "GET"),
     ],
 )
 def test_allow_has_the_methods_of_a_path_and_no_others(client: TestClient, path: str, allowed: str) -> None:

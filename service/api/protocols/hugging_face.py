@@ -37,7 +37,7 @@ _SUBTASKS = (
     " from another of its kind; leave subtask out, or send semantic"
 )
 
-router = APIRouter()
+router = APIRouter(tags=["hugging face"])
 
 
 class Thresholds(Frozen):

@@ -31,7 +31,7 @@ MOST_SHAPES = 2000
 _THEIRS = ("iou_threshold", "epsilon_factor", "text_prompt", "marks", "reset_tracker", "current_task")
 _WIDGETS = (("button_run", None), ("edit_conf", 0.0), ("toggle_preserve_existing_annotations", False))
 
-router = APIRouter(prefix="/x-anylabeling/v1")
+router = APIRouter(prefix="/x-anylabeling/v1", tags=["x-anylabeling"])
 
 
 class PredictBody(BaseModel):
@@ -94,6 +94,7 @@ class Predicted(BaseModel):
 @router.get(
     "/models",
     operation_id="xAnyLabelingModels",
+    summary="The models that can be asked",
     response_model=Models,
     responses=openapi.responses(401, 503, refusal=openapi.UNSUCCESSFUL),
 )
@@ -115,6 +116,7 @@ async def models(request: Request) -> Models:
 @router.post(
     "/predict",
     operation_id="xAnyLabelingPredict",
+    summary="Shapes in one image",
     response_model=Predicted,
     responses=openapi.responses(400, 401, 404, 408, 413, 415, 422, 503, 504, refusal=openapi.UNSUCCESSFUL),
     openapi_extra=openapi.json_body(PredictBody, required=True),

@@ -30,6 +30,7 @@ _READ: dict[str, Any] = {
 @router.get(
     "/clusters",
     operation_id="clusters",
+    summary="What a model tells apart, with what people called it",
     response_model=responses.ClusterList,
     **_READ,
 )
@@ -47,6 +48,7 @@ async def clusters(request: Request, query: Annotated[responses.ClustersQuery, Q
 @router.get(
     "/clusters/tree",
     operation_id="clusterTree",
+    summary="Which clusters become one, from all of them down to two",
     response_model=responses.ClusterTree,
     **_READ,
 )
@@ -61,6 +63,7 @@ async def tree(request: Request, query: Annotated[options.ModelQuery, Query()]) 
 @router.get(
     "/clusters/{id:id}",
     operation_id="cluster",
+    summary="One cluster: name, color, share, neighbors, example patches",
     response_model=responses.ClusterInfo,
     **_READ,
 )
@@ -99,6 +102,7 @@ async def change_cluster(id: int, request: Request, query: Annotated[options.Mod
 @router.get(
     "/clusters/{id:id}/exemplars/{n:id}",
     operation_id="exemplar",
+    summary="A patch of a training image, with the cluster's region outlined",
     response_class=FileResponse,
     responses=openapi.responses(401, 404, 422, 503, ok=openapi.files("image/webp")),
 )

@@ -15,19 +15,37 @@ from service.errors import Busy
 router = APIRouter(tags=["probes"])
 
 
-@router.get("/livez", operation_id="livez", response_model=responses.Liveness, responses=openapi.responses())
+@router.get(
+    "/livez",
+    operation_id="livez",
+    summary="The process answers",
+    response_model=responses.Liveness,
+    responses=openapi.responses(),
+)
 async def livez() -> Response:
     return JSONResponse({"live": True})
 
 
-@router.get("/readyz", operation_id="readyz", response_model=responses.Readiness, responses=openapi.responses(503))
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="A model is ready, and there is room for more",
+    response_model=responses.Readiness,
+    responses=openapi.responses(503),
+)
 async def readyz(request: Request) -> Response:
     if reason := state_of(request).not_ready():
         raise Busy(reason, reason="not_ready")
     return JSONResponse({"ready": True})
 
 
-@router.get("/healthz", operation_id="healthz", response_model=responses.Health, responses=openapi.responses())
+@router.get(
+    "/healthz",
+    operation_id="healthz",
+    summary="Both, and what is inside",
+    response_model=responses.Health,
+    responses=openapi.responses(),
+)
 async def healthz(request: Request) -> responses.Health:
     state = state_of(request)
     served = state.registry.served
@@ -44,7 +62,13 @@ async def healthz(request: Request) -> responses.Health:
     )
 
 
-@router.get("/metrics", operation_id="metrics", response_class=PlainTextResponse, responses=openapi.responses())
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Counts and times for Prometheus",
+    response_class=PlainTextResponse,
+    responses=openapi.responses(),
+)
 async def metrics(request: Request) -> Response:
     text = await request.app.state.scrape.text()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -21,7 +21,7 @@ from service.jobs.jobs import Jobs
 
 log = logging.getLogger("tessera")
 
-router = APIRouter()
+router = APIRouter(tags=["jobs"])
 _LOOK = openapi.responses(401, 404, 422, 507)
 _PART = {
     "ETag": {"schema": {"type": "string"}, "description": "the same for the same files"},
@@ -61,14 +61,26 @@ async def create_job(request: Request) -> Response:
     return JSONResponse(info.model_dump(), 202, {"location": job_views.location(request, job)})
 
 
-@router.get("/jobs", operation_id="jobs", response_model=job_views.JobList, responses=openapi.responses(401, 422, 507))
+@router.get(
+    "/jobs",
+    operation_id="jobs",
+    summary="The caller's jobs, newest first",
+    response_model=job_views.JobList,
+    responses=openapi.responses(401, 422, 507),
+)
 async def list_jobs(request: Request, query: Annotated[job_views.JobsQuery, Query()]) -> job_views.JobList:
     caller, jobs = _caller(request)
     found = await jobs.listed(_of(caller), query.before, query.limit)
     return job_views.job_list(request, found, query.limit)
 
 
-@router.get("/jobs/{id}", operation_id="job", response_model=job_views.JobDetail, responses=_LOOK)
+@router.get(
+    "/jobs/{id}",
+    operation_id="job",
+    summary="How far a job has come, and which files failed",
+    response_model=job_views.JobDetail,
+    responses=_LOOK,
+)
 async def get_job(id: str, request: Request, query: Annotated[job_views.JobQuery, Query()]) -> job_views.JobDetail:
     caller, jobs = _caller(request)
     job = await jobs.get(id, _of(caller))

@@ -14,7 +14,13 @@ from service.errors import BadOption, quoted
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models", operation_id="models", response_model=responses.ModelList, responses=openapi.responses(401, 503))
+@router.get(
+    "/models",
+    operation_id="models",
+    summary="All models, and the state of each",
+    response_model=responses.ModelList,
+    responses=openapi.responses(401, 503),
+)
 async def models(request: Request) -> responses.ModelList:
     known_caller(request)
     return responses.ModelList(models=all_models(request))
@@ -23,6 +29,7 @@ async def models(request: Request) -> responses.ModelList:
 @router.get(
     "/models/{name}",
     operation_id="model",
+    summary="One model: its manifest, its engine, how far its answers drift",
     response_model=responses.ModelDetail,
     responses=openapi.responses(401, 404, 422, 503),
 )

@@ -23,10 +23,12 @@ from service.errors import printable
 _REASON = 200  # characters of it, where Label Studio shows a model's version
 _REFUSALS = openapi.responses(400, 401, 404, 408, 413, 415, 422, 503, 504, refusal=openapi.LONE)
 
-router = APIRouter()
+router = APIRouter(tags=["label studio"])
 
 
-@router.get("/health", operation_id="labelStudioHealth", responses=openapi.responses())
+@router.get(
+    "/health", operation_id="labelStudioHealth", summary="Whether the backend is up", responses=openapi.responses()
+)
 async def health() -> dict[str, str]:
     return {"status": "UP", "model_class": "Tessera"}
 
@@ -34,6 +36,7 @@ async def health() -> dict[str, str]:
 @router.post(
     "/setup",
     operation_id="labelStudioSetup",
+    summary="Connect a project",
     responses=_REFUSALS,
     openapi_extra=openapi.json_body(requests.SetupBody, required=False),
 )
@@ -47,6 +50,7 @@ async def setup(request: Request) -> dict[str, str]:
 @router.post(
     "/validate",
     operation_id="labelStudioValidate",
+    summary="Whether a labeling configuration can be answered",
     responses=_REFUSALS,
     openapi_extra=openapi.json_body(requests.ValidateBody, required=True),
 )
@@ -56,7 +60,9 @@ async def validate(request: Request) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/versions", operation_id="labelStudioVersions", responses=_REFUSALS)
+@router.get(
+    "/versions", operation_id="labelStudioVersions", summary="The models that can be asked", responses=_REFUSALS
+)
 async def versions(request: Request) -> dict[str, list[str]]:
     async with raw_body(request, allowed_caller(request, "infer")):
         return {"versions": [served.bundle.ref for served in state_of(request).registry.named]}
@@ -65,6 +71,7 @@ async def versions(request: Request) -> dict[str, list[str]]:
 @router.post(
     "/webhook",
     operation_id="labelStudioWebhook",
+    summary="Take note of an event; nothing is trained",
     status_code=201,
     responses={status: answer for status, answer in _REFUSALS.items() if status != 200},
 )
@@ -77,6 +84,7 @@ async def webhook(request: Request) -> dict[str, str]:
 @router.post(
     "/predict",
     operation_id="labelStudioPredict",
+    summary="Predictions for tasks",
     response_model=requests.Predictions,
     responses=_REFUSALS,
     openapi_extra=openapi.json_body(requests.PredictBody, required=True),

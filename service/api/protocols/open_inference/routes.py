@@ -72,19 +72,31 @@ def _of_model(
 # Health
 
 
-@router.get("/v2/health/live", operation_id="oipLive", response_model=documents.OipLive, responses=_described())
+@router.get(
+    "/v2/health/live",
+    operation_id="oipLive",
+    summary="The process answers",
+    response_model=documents.OipLive,
+    responses=_described(),
+)
 async def live() -> JSONResponse:
     return JSONResponse({"live": True})
 
 
-@router.get("/v2/health/ready", operation_id="oipReady", response_model=documents.OipReady, responses=_described(503))
+@router.get(
+    "/v2/health/ready",
+    operation_id="oipReady",
+    summary="A model is ready, and there is room for more",
+    response_model=documents.OipReady,
+    responses=_described(503),
+)
 async def ready(request: Request) -> JSONResponse:
     if reason := state_of(request).not_ready():
         raise Busy(reason, reason="not_ready")
     return JSONResponse({"ready": True, "live": True})
 
 
-@_of_model("GET", "/ready", "oipModelReady", response_model=documents.OipModelReady)
+@_of_model("GET", "/ready", "oipModelReady", summary="Whether a model answers", response_model=documents.OipModelReady)
 async def model_ready(request: Request) -> documents.OipModelReady:
     served = _served(request)
     if served.trouble:
@@ -95,7 +107,13 @@ async def model_ready(request: Request) -> documents.OipModelReady:
 # Metadata
 
 
-@router.get("/v2", operation_id="oipServer", response_model=documents.OipServer, responses=_described(401))
+@router.get(
+    "/v2",
+    operation_id="oipServer",
+    summary="The server and the extensions it has",
+    response_model=documents.OipServer,
+    responses=_described(401),
+)
 async def server(request: Request) -> documents.OipServer:
     known_caller(request)
     return documents.server()
@@ -104,6 +122,7 @@ async def server(request: Request) -> documents.OipServer:
 @router.get(
     "/v2/models/stats",
     operation_id="oipStatistics",
+    summary="How often every model answered, and how long it took",
     response_model=documents.OipStatistics,
     responses=_described(401, 503),
 )
@@ -112,17 +131,23 @@ async def all_statistics(request: Request) -> documents.OipStatistics:
     return documents.statistics(state_of(request).registry.named)
 
 
-@_of_model("GET", "", "oipModel", response_model=documents.OipModel)
+@_of_model("GET", "", "oipModel", summary="A model's inputs and outputs", response_model=documents.OipModel)
 async def model(request: Request) -> documents.OipModel:
     return documents.model(_served(request))
 
 
-@_of_model("GET", "/config", "oipConfig", response_model=documents.OipConfig)
+@_of_model("GET", "/config", "oipConfig", summary="A model's configuration", response_model=documents.OipConfig)
 async def config(request: Request) -> documents.OipConfig:
     return documents.config(_served(request))
 
 
-@_of_model("GET", "/stats", "oipModelStatistics", response_model=documents.OipStatistics)
+@_of_model(
+    "GET",
+    "/stats",
+    "oipModelStatistics",
+    summary="How often a model answered, and how long it took",
+    response_model=documents.OipStatistics,
+)
 async def statistics(request: Request) -> documents.OipStatistics:
     return documents.statistics([_served(request)], _version(request))
 
@@ -211,6 +236,7 @@ INFER = [(f"{_MODEL}{version}/infer", infer) for version in _VERSIONS]
 @router.post(
     "/v2/repository/index",
     operation_id="oipIndex",
+    summary="Which models there are",
     response_model=list[documents.OipIndexEntry],
     responses=_described(400, 401, 408, 413, 415, 503),
     openapi_extra=openapi.free_body({"ready": {"type": "boolean"}}),
