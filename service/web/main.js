@@ -1,20 +1,23 @@
 // The page: its modules, begun in order. No build step, nothing from elsewhere, one module a view.
 import { call } from "./api.js";
+import * as background from "./background.js";
 import { $, translate } from "./dom.js";
 import * as legend from "./legend.js";
 import * as models from "./models.js";
 import { isLocal, setLocal } from "./names.js";
+import * as pages from "./pages.js";
 import * as photo from "./photo.js";
 import * as photos from "./photos.js";
 import * as segmenting from "./segmenting.js";
 import * as similar from "./similar.js";
 import { set } from "./state.js";
 import { t } from "./strings.js";
+import * as strip from "./strip.js";
 import * as tools from "./tools.js";
 
 call.askForKey = async () => prompt(t("error.key"));
 translate();
-for (const part of [tools, photo, segmenting, legend, similar, photos, models]) part.start();
+for (const part of [tools, photo, segmenting, legend, similar, photos, strip, pages, background, models]) part.start();
 tools.register("pick", { click: ({ id }) => set({ selection: new Set(id === undefined ? [] : [id]) }, "selection") });
 $("scope").value = isLocal() ? "local" : "shared";
 $("scope").onchange = () => setLocal($("scope").value === "local");

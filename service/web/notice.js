@@ -1,13 +1,15 @@
-// Status and errors, over the photo, where people look.
-import { $ } from "./dom.js";
+// Status, warnings and errors over the photo, where people look.
+import { $, el } from "./dom.js";
+import { t } from "./strings.js";
 
 let fading = 0;
 
-/** Say something; an error stays until something else is said, a word fades. Without words: nothing is shown. */
+/** Say something; an error stays until something else is said or it is closed, a word fades. Without words: nothing is shown. */
 export function say(text, { bad = false } = {}) {
   clearTimeout(fading);
   const notice = $("notice");
-  notice.textContent = text ?? "";
+  notice.replaceChildren(...(text ? [text] : []));
+  if (text && bad) notice.append(closing(() => say("")));
   notice.hidden = !text;
   notice.classList.toggle("bad", bad);
   if (text && !bad) fading = setTimeout(() => say(""), 6000);
@@ -16,3 +18,21 @@ export function say(text, { bad = false } = {}) {
 export const fail = (error) => {
   if (error.name !== "AbortError") say(error.message, { bad: true });
 };
+
+/** What the server had to leave out of an answer; it stays until it is closed, or the next photo's are told. */
+export function warn(warnings) {
+  const shown = $("warnings");
+  shown.hidden = !warnings.length;
+  if (shown.hidden) return shown.replaceChildren();
+  const list = el("ul", {}, ...warnings.map((one) => el("li", { textContent: one })));
+  shown.replaceChildren(list, closing(() => warn([])));
+}
+
+function closing(close) {
+  const button = el("button", { type: "button", class: "close", textContent: "×", title: t("notice.close"), aria: { label: t("notice.close") } });
+  button.onclick = () => {
+    close();
+    $("labels").focus();
+  };
+  return button;
+}

@@ -1,7 +1,7 @@
 // One photo's answer: asked for, read, and put where everybody sees it. One map of the network's own clusters does for
 // all levels, merges and colors: only edges, another page or another model are another question.
 import { call, query } from "./api.js";
-import { fail, say } from "./notice.js";
+import { fail, warn } from "./notice.js";
 import { answer, on, set, state, tell } from "./state.js";
 import { t } from "./strings.js";
 
@@ -28,10 +28,16 @@ export function optionsOf(photo, more = {}) {
   return { model: state.model, crf: edges, page: photo.page || undefined, ...more };
 }
 
+/** What an answer of a photo's clusters depends on: as long as it is the same, so is the answer. */
+const questionOf = (photo) => JSON.stringify(optionsOf(photo));
+
+/** Whether a photo was answered as it would be answered now, even if its label map is kept no more. */
+export const isDone = (photo) => photo.done === questionOf(photo);
+
 /** Ask for the answer of a photo; `classes` in the words people taught. Throws what the server says. */
-export async function ask(photo, { classes = false, signal } = {}) {
+export async function ask(photo, { classes = false, signal, priority } = {}) {
   const own = classes ? { classes: "true" } : { merged: "false" };
-  const path = query("segment", optionsOf(photo, { nodata: "keep", ...own }));
+  const path = query("segment", optionsOf(photo, { nodata: "keep", priority, ...own }));
   const reply = await call(path, { method: "POST", body: photo.file, headers: { accept: "application/json" }, signal });
   const told = await reply.json();
   const map = await mapOf(Uint8Array.from(atob(told.label_map.data), (c) => c.charCodeAt(0)));
@@ -49,17 +55,39 @@ export async function refresh() {
   const classes = state.of === "classes", mine = (asking = new AbortController());
   set({ busy: state.busy + 1 }, "busy");
   try {
-    const found = await ask(photo, { classes, signal: mine.signal });
-    photo[classes ? "classAnswer" : "answer"] = found;
-    photo.pages = found.pages;
-    photo.error = null;
-    if (photo === state.current) say(found.warnings.join(" "));
+    const found = classes ? await ask(photo, { classes, signal: mine.signal }) : await learn(photo, { signal: mine.signal });
+    if (classes) photo.classAnswer = found;
+    if (photo === state.current) warn(found.warnings);
   } catch (error) {
-    if (error.name === "AbortError") return;
-    if (!classes) photo.error = error.message;
-    if (photo === state.current) fail(error);
+    if (photo === state.current && !mine.signal.aborted) fail(error);
   } finally {
     set({ busy: state.busy - 1, heat: null }, "busy", "photo", "photos");
+  }
+}
+
+/** Ask for a photo's clusters and keep what is said of it; who asks while another asks the same gets its answer. */
+export function learn(photo, { signal, priority } = {}) {
+  const question = questionOf(photo);
+  if (photo.asked?.question === question && !photo.asked.signal?.aborted) return photo.asked.answer;
+  const mine = { question, signal };
+  mine.answer = settled(photo, question, ask(photo, { signal, priority })).finally(() => {
+    if (photo.asked === mine) photo.asked = null;
+    tell("photos");
+  });
+  photo.asked = mine;
+  tell("photos");
+  return mine.answer;
+}
+
+async function settled(photo, question, asked) {
+  try {
+    const found = await asked;
+    const { pages, familiar } = found;
+    if (question === questionOf(photo)) Object.assign(photo, { answer: found, done: question, error: null, pages, familiar });
+    return found;
+  } catch (error) {
+    if (error.name !== "AbortError" && question === questionOf(photo)) photo.error = error.message;
+    throw error;
   }
 }
 

@@ -10,7 +10,7 @@ export const state = {
   tree: [], // merges, as GET /clusters/tree has them
   treeBy: "centroids", // what the tree is built on
   classes: new Map(), // id → as GET /classes has it
-  photos: [], // {id, file, name, url, page, pages, answer, classAnswer, error}
+  photos: [], // {id, file, name, page, pages, answer, classAnswer, error, url: of its picture, familiar, …}
   current: null, // the one that is shown
   of: "clusters", // what is painted: clusters or classes
   tool: "pick",
