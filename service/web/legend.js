@@ -29,7 +29,7 @@ function row(group) {
   const label = el("button", { type: "button", class: "name", textContent: name, title: t("legend.rename", { name }), data: { key: `name-${id}` } });
   label.onclick = () => rename(group, label);
   const eye = el("button", { type: "button", class: "eye", aria: { pressed: String(hidden), label: t(hidden ? "legend.show" : "legend.hide", { name }) }, data: { key: `eye-${id}` } }, hidden ? "○" : "●");
-  eye.onclick = () => changeAsStep(t(hidden ? "step.show" : "step.hide", { name }), [[id, { hidden: !hidden }]]);
+  eye.onclick = () => hide(group);
   const sure = surety(confidence);
   const item = el("li", { class: hidden ? "unseen" : "", data: { id } }, select, swatch, label,
     el("span", { class: "share", title: t("legend.share", { percent: percent(fraction) }) }, percent(fraction)),
@@ -55,14 +55,23 @@ export function rename(group, label = $("legend").querySelector(`[data-key="name
   };
   field.onkeydown = (event) => {
     event.stopPropagation();
-    if (event.key === "Enter") finish(true);
-    if (event.key === "Escape") finish(false);
+    if (!["Enter", "Escape"].includes(event.key) || event.isComposing) return;
+    event.preventDefault(); // Enter is not a click on the name that gets the focus
+    finish(event.key === "Enter");
   };
   field.onblur = () => finish(true);
   label.replaceWith(field);
   field.focus();
   field.select();
 }
+
+/** The groups in the order of the rows. */
+export const rows = () => groups();
+
+/** Hide a group, or show it again. */
+export const hide = ({ id, name, hidden }) => changeAsStep(t(hidden ? "step.show" : "step.hide", { name }), [[id, { hidden: !hidden }]]);
+
+export const merge = () => {};
 
 export function start() {
   on("photo clusters classes look", list);

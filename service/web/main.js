@@ -2,6 +2,7 @@
 import { call } from "./api.js";
 import * as background from "./background.js";
 import { $, translate } from "./dom.js";
+import * as keyboard from "./keyboard.js";
 import * as legend from "./legend.js";
 import * as models from "./models.js";
 import { isLocal, setLocal } from "./names.js";
@@ -11,13 +12,12 @@ import * as photos from "./photos.js";
 import * as segmenting from "./segmenting.js";
 import * as similar from "./similar.js";
 import { set } from "./state.js";
-import { t } from "./strings.js";
 import * as strip from "./strip.js";
 import * as tools from "./tools.js";
 
-call.askForKey = async () => prompt(t("error.key"));
+call.askForKey = () => import("./dialog.js").then(({ askForKey }) => askForKey());
 translate();
-for (const part of [tools, photo, segmenting, legend, similar, photos, strip, pages, background, models]) part.start();
+for (const part of [tools, photo, segmenting, legend, similar, photos, strip, pages, background, models, keyboard]) part.start();
 tools.register("pick", { click: ({ id }) => set({ selection: new Set(id === undefined ? [] : [id]) }, "selection") });
 $("scope").value = isLocal() ? "local" : "shared";
 $("scope").onchange = () => setLocal($("scope").value === "local");

@@ -43,7 +43,7 @@ queries = st.one_of(  # nearer to what is sound: what is refused at its first op
 _routes = st.sampled_from(
     ["/segment", "/similar", "/clusters", "/clusters/tree", "/clusters/0", "/clusters/0/exemplars/0", "/models",
      "/models/tiny", "/models/tiny/load", "/models/tiny/unload", "/healthz", "/readyz", "/openapi.json", "/",
-     "/web/page.js"]
+     "/web/main.js"]
 )  # fmt: skip
 paths = st.one_of(
     _routes,

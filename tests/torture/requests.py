@@ -194,7 +194,7 @@ async def ids(place: Place, found: Found) -> None:
             "200": ("POST", SEGMENT, PNG, key), "200 of a probe": ("GET", "/livez", b"", {}),
             "400": ("POST", "/segment", b"not a picture", key), "401": ("POST", "/segment", PNG, {}),
             "403": ("POST", "/models/x/load", b"", key), "404": ("GET", "/absent", b"", {}),
-            "404 of a file": ("GET", "/web/absent.js", b"", {}), "200 of a file": ("GET", "/web/page.js", b"", {}),
+            "404 of a file": ("GET", "/web/absent.js", b"", {}), "200 of a file": ("GET", "/web/main.js", b"", {}),
             "405": ("DELETE", "/segment", b"", {}), "413": ("POST", "/segment", bytes(1_000_001), key),
             "415": ("POST", "/segment", b"%PDF-1.7", key), "422": ("POST", "/segment?no=1", PNG, key),
         }  # fmt: skip

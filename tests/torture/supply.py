@@ -103,13 +103,13 @@ async def markup(place: Place, found: Found) -> None:
         tags = _Tags()
         tags.feed(html)
         found.must(not {"img", "script", "onerror"} & set(tags.seen), f"{what}: the markup is taken for markup")
-    by_tests = ["tests/training/report", "tests/integration/test_page.py"]
+    by_tests = ["tests/training/report", "tests/integration/page"]
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *by_tests]
     ran = await asyncio.to_thread(subprocess.run, [sys.executable, *command], cwd=ROOT, capture_output=True, text=True)
     last = (ran.stdout.strip().splitlines() or ["nothing ran"])[-1]
     found.must(ran.returncode == 0, f"the tests of reports and page: {last}")
     writes_html = re.compile(r"\b(?:innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval)\b")
-    for script in (ROOT / "service" / "web").glob("*.js"):
+    for script in (ROOT / "service" / "web").rglob("*.js"):
         match = writes_html.search(script.read_text())
         found.must(match is None, f"{script.name} uses {match and match[0]}")
     async with serving([place.bundle], place.folder("state")) as server:
@@ -121,7 +121,7 @@ async def markup(place: Place, found: Found) -> None:
             kind = listed.headers.get("content-type", "")
             sound = kind.startswith("application/json") and listed.headers.get("x-content-type-options") == "nosniff"
             found.must(sound, f"{path} is {kind}")
-        for path in ("/", "/web/index.html", "/web/page.js", "/web/style.css"):
+        for path in ("/", "/web/index.html", "/web/main.js", "/web/style.css"):
             listed = await server.ask("GET", path)
             for header in ("content-security-policy", "referrer-policy", "cross-origin-resource-policy",
                            "cross-origin-opener-policy", "x-content-type-options"):  # fmt: skip

@@ -4,7 +4,12 @@ export default {
   "title.photo": "{name} · Tessera",
   "skip": "To the photo",
   "error.silent": "The server does not answer. Is it running, and is this machine online?",
-  "error.key": "This server asks for a key",
+  "dialog.cancel": "Cancel",
+  "dialog.close": "Close",
+  "key.title": "This server asks for a key",
+  "key.label": "Key",
+  "key.hint": "It is kept until this tab is closed.",
+  "key.give": "Use it",
   "views.label": "What is shown",
   "views.photo": "Photo",
   "views.clusters": "Clusters",
@@ -108,5 +113,23 @@ export default {
   "step.color": "another color for {name}",
   "step.hide": "{name} is hidden",
   "step.show": "{name} is shown",
+  "keys.title": "Keys",
+  "keys.list":
+    "1 … 9 — select that row, with Shift also that row; with Teach: that class\n" +
+    "N F2 — name what is selected\n" +
+    "H — hide it, or show it again\n" +
+    "M — merge all that is ticked\n" +
+    "P S T — the tools Pick, Similar, Teach\n" +
+    "Esc — cancel, select nothing, back to Pick\n" +
+    "Ctrl+Z Ctrl+Shift+Z — undo, redo\n" +
+    "← → — along the row of tools; on the photo: move the pointer\n" +
+    "Enter — on the photo: click where the pointer is\n" +
+    "+ − 0 — on the photo: closer, farther, all of it\n" +
+    "? — this list",
+  "keys.single": "Single letters and numbers do something",
+  "keys.which": "Select one thing first: click it in the photo, or press its number.",
+  "keys.selected": "{name} is selected, {share} of the photo",
+  "keys.unselected": "{name} is not selected any more",
+  "keys.nothing": "Nothing is selected",
   "cluster.unknown": "cluster {id}",
 };

@@ -1,0 +1,37 @@
+"""What people do on the page, as functions: each ends when what it does is seen."""
+
+from pathlib import Path
+from typing import Any
+
+
+def give(page: Any, *photos: Path) -> None:
+    """Choose photos; the first of them has its answer."""
+    page.set_input_files("#file", [str(one) for one in photos])
+    page.locator("#legend li").first.wait_for()
+    page.wait_for_function("document.getElementById('photo').naturalWidth > 0")
+
+
+def row(page: Any, name: str) -> Any:
+    """The legend's row of a group."""
+    return page.locator("#legend li").filter(has=page.get_by_role("button", name=name, exact=True))
+
+
+def names(page: Any) -> list[str]:
+    """What the legend's rows say, from the top."""
+    return [str(name) for name in page.locator("#legend button.name").all_text_contents()]
+
+
+def rename(page: Any, old: str, new: str) -> None:
+    """Type another name for a group, and Enter."""
+    row(page, old).locator("button.name").click()
+    page.wait_for_selector("input.name:focus")
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    page.keyboard.type(new)
+    page.keyboard.press("Enter")
+
+
+def color_at(page: Any, x: float, y: float) -> list[int]:
+    """What is painted over the photo at a place given in shares of the view: red, green, blue, opacity."""
+    read = "(c, [x, y]) => [...c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data]"
+    return list(page.locator("#labels").evaluate(read, [x, y]))
