@@ -31,7 +31,7 @@ from models.inference import Predictor, segment
 from models.manifest import CodeSpec, Provenance
 from models.preprocess import InputSpec
 from models.types import Array
-from training.clustering.hierarchy import hierarchy
+from training.clustering.hierarchy import cosine_distance, hierarchy
 from training.data.synthetic import street
 from training.evaluation.exported import Exported
 from training.export.provenance import tessera_version
@@ -156,7 +156,7 @@ def write(name: str, models: Path, folder: Path) -> tuple[Bundle, float]:
             interpolation=peer.interpolation,
         ),
         clusters=clusters(fractions),
-        hierarchy=hierarchy(torch.from_numpy(centroids), fractions),
+        hierarchy=hierarchy(cosine_distance(torch.from_numpy(centroids)), fractions),
         provenance=Provenance(
             tessera=tessera_version(),
             created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -25,7 +25,7 @@ A bundle may come from anybody. Whatever one asks for has a bound, judged before
     code            dim 1..4096, stride 1..1024, temperature 1e-4..1e4; scores and code of the largest image 2 GiB
     golden image    sides 1..32768, at most 2^23 pixels, types and shapes judged by the arrays' own headers
                     (models/bundle_arrays.py)
-    hierarchy       k 1..254, heights -1e9..1e9
+    hierarchy       k 1..254, heights -1e9..1e9; where `hierarchy_by` is `belonging` 0..1, none below the one before
     provenance      seed and images of 64 bits; texts of 4096 characters; a recipe of 10,000 values, 16 deep
     the network     models/onnx_rules.py says which graphs are taken; serving opens none before it has been proved
 """
@@ -33,6 +33,7 @@ A bundle may come from anybody. Whatever one asks for has a bound, judged before
 import hashlib
 import io
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ from models.bundle_arrays import read_npy, read_npz
 from models.bundle_files import REQUIRED, exemplar_of, shown
 from models.bundle_files import BundleError as BundleError
 from models.io.encode import npy
-from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance
+from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance, TreeBy
 from models.preprocess import InputSpec, Normalization
 from models.types import Array
 
@@ -142,6 +143,7 @@ def save(
     code: CodeSpec,
     clusters: Sequence[Cluster],
     hierarchy: Sequence[Merge],
+    hierarchy_by: TreeBy = "centroids",
     provenance: Provenance,
     encoder_onnx: bytes,
     centroids: Array,
@@ -152,13 +154,12 @@ def save(
 ) -> Bundle:
     """Write a bundle, read it back, and only then put it where `folder` says.
 
-    exemplars  cluster id → WebP files' bytes, at most 100 each
-    returns    the loaded bundle; an older one in the same place is replaced in one move
+    hierarchy_by  what its heights are, see models.manifest.Manifest
+    exemplars     cluster id → WebP files' bytes, at most 100 each
+    returns       the loaded bundle; an older one in the same place is replaced in one move
 
     Raises BundleError when what was given is not sound; `folder` is then untouched.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {
         "encoder.onnx": encoder_onnx,
         "centroids.npy": npy(centroids.astype("<f4")),
@@ -178,12 +179,48 @@ def save(
             code=code,
             clusters=tuple(clusters),
             hierarchy=tuple(hierarchy),
+            hierarchy_by=hierarchy_by,
             provenance=provenance,
             files={path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())},
         )
     except ValidationError as error:
         raise BundleError(f"manifest: {error.errors()[0]['msg']}") from None
     files["manifest.json"] = (manifest.model_dump_json(indent=1) + "\n").encode()
+    return _place(Path(folder), files)
+
+
+def rewrite(bundle: Bundle, changes: Mapping[str, Any], folder: Path | str | None = None) -> Bundle:
+    """The bundle with other values of some keys of its manifest; every other key, and every other file, stays as it is.
+
+    changes  key of the manifest → value as JSON has it
+    folder   where it is written as `save` would; None: its own, whose manifest is replaced in one move
+
+    Raises BundleError where that is no sound manifest, or the bundle is another than when it was loaded.
+    """
+    raw = bundle_files.read(bundle.path, "manifest.json")
+    if hashlib.sha256(raw).hexdigest() != bundle.digest:
+        raise BundleError(f"{bundle.path.name}: its manifest changed since the bundle was loaded")
+    found = {**json.loads(raw), **changes}
+    ordered = {key: found[key] for key in sorted(found, key=list(Manifest.model_fields).index)}
+    written = (json.dumps(ordered, indent=1, ensure_ascii=False) + "\n").encode()
+    try:
+        manifest = manifests.parse(written)
+    except ValueError as error:
+        raise BundleError(f"manifest: {shown(str(error), 300)}") from None
+    if folder is None:
+        home = bundle.path.resolve()
+        # Beside the folder, not in it: nobody who loads the bundle meanwhile, or after a crash, finds a file too many.
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}.") as scratch:
+            (Path(scratch) / "manifest.json").write_bytes(written)
+            os.replace(Path(scratch) / "manifest.json", home / "manifest.json")
+        return Bundle.load(bundle.path)
+    files = {name: bundle_files.read(bundle.path, name) for name in manifest.files}
+    return _place(Path(folder), {**files, "manifest.json": written})
+
+
+def _place(folder: Path, files: Mapping[str, bytes]) -> Bundle:
+    """The bundle of these files, read back and only then put where `folder` says."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         written = Path(scratch) / "bundle"
         for path, data in files.items():

@@ -5,9 +5,19 @@ Knows nothing of the bundle's other files; `bundle.py` reads them.
 
 import json
 import math
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from models import assign
 from models.names import ClusterName
@@ -21,6 +31,7 @@ _INT64 = 2**63
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+TreeBy = Literal["belonging", "centroids"]
 HexColor = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 
 
@@ -85,7 +96,10 @@ class Cluster(_Frozen):
 
 
 class Merge(_Frozen):
-    """One step of the hierarchy: `merge` become `into` (the larger of the two); k clusters are left."""
+    """One step of the hierarchy: `merge` become `into` (the larger of the two); k clusters are left.
+
+    height  how far apart the two are: see Manifest.hierarchy_by
+    """
 
     k: int = Field(ge=1, le=254)
     merge: tuple[int, int]
@@ -108,7 +122,14 @@ class Provenance(_Frozen):
 
 
 class Manifest(_Frozen):
-    """Everything a reader needs to know before it opens another file."""
+    """Everything a reader needs to know before it opens another file.
+
+    hierarchy_by  what the heights of the hierarchy are. `belonging`: how little the clusters that are joined belong
+                  together (training/discovery/belonging.py), 0..1 and never falling: 0 the same thing, 0.5 as alike as
+                  two of its clusters are on average. `centroids`: cosine distances of the network's centroids, 0..2,
+                  which may join what does not belong together; so it is where the key is absent, as in bundles written
+                  before it was there, and in those made without images.
+    """
 
     schema_version: int = Field(default=1, ge=1, le=1)  # a literal would take `true`
     name: Name
@@ -118,6 +139,7 @@ class Manifest(_Frozen):
     code: CodeSpec
     clusters: tuple[Cluster, ...] = Field(min_length=2, max_length=255)
     hierarchy: tuple[Merge, ...] = Field(max_length=254)
+    hierarchy_by: TreeBy = "centroids"
     provenance: Provenance
     files: dict[str, Digest] = Field(max_length=MAX_FILES)
 
@@ -139,6 +161,10 @@ class Manifest(_Frozen):
                 raise ValueError(f"hierarchy: k = {merge.k} where {len(alive)} clusters are left")
         if len(alive) > 2:
             raise ValueError(f"the hierarchy stops at {len(alive)} clusters; it has to reach 2")
+        if self.hierarchy_by == "belonging":
+            heights = [0.0, *(merge.height for merge in self.hierarchy), 1.0]
+            if heights != sorted(heights):
+                raise ValueError("hierarchy: heights by belonging are 0..1 and never fall")
         height, width = self.input.largest
         cells = height * width / self.code.stride**2
         if (needed := 4 * cells * (len(self.clusters) + self.code.dim)) > MAX_MAP_BYTES:
@@ -147,6 +173,14 @@ class Manifest(_Frozen):
                 f" GiB; {MAX_MAP_BYTES // 2**30} are taken"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `hierarchy_by` where absence says the same: older readers refuse keys they do not know."""
+        written: dict[str, Any] = write(self)
+        if self.hierarchy_by == "centroids":
+            written.pop("hierarchy_by", None)
+        return written
 
 
 def parse(raw: bytes) -> Manifest:

@@ -42,6 +42,11 @@ COMMANDS = {
         "another number of clusters for a run that is done, in less than a minute",
         "tessera recluster runs/photos --k auto",
     ),
+    "remeasure": Command(
+        "training.remeasure:main",
+        "a bundle's tree of clusters, measured on its training images again",
+        "tessera remeasure runs/photos --data photos",
+    ),
     "evaluate": Command(
         "training.evaluate:main",
         "a bundle against label maps: mIoU, accuracy, a page",

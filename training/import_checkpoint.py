@@ -78,16 +78,17 @@ def import_checkpoints(
     if images is None:
         say(
             console,
-            f"without --data: the {k} clusters' shares are unknown and set equal, they get no patches, and the golden"
-            " image is a drawn street",
+            f"without --data: the {k} clusters' shares are unknown and set equal, they get no patches, their tree ranks"
+            " the network's centroids, and the golden image is a drawn street; tessera remeasure measures shares and"
+            " tree later",
         )
-        fractions, patches = [1 / k] * k, dict[int, list[bytes]]()
+        fractions, patches, apart = [1 / k] * k, dict[int, list[bytes]](), None
         golden = golden_of(street(), met, spec, torch.device("cpu"))
         shown = [street(seed=1)]
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         seen = measure(met, spec, images, exemplars=exemplars, device=device, console=console)
-        fractions, patches, golden = seen.fractions.tolist(), seen.exemplars, seen.golden
+        fractions, patches, golden, apart = seen.fractions.tolist(), seen.exemplars, seen.golden, seen.apart
         shown = [images[i] for i in evenly(len(images), _CHECKED_IMAGES)]
         facts = training_page.facts(images, seen, device, [], {}) | facts
     say(console, "exporting, and holding ONNX against torch; of a ViT with patches of 8 this takes minutes")
@@ -96,6 +97,7 @@ def import_checkpoints(
         spec,
         origin,
         fractions=fractions,
+        apart=apart,
         golden=golden,
         exemplars=patches,
         images=shown,

@@ -40,7 +40,7 @@ from models.preprocess import fit
 from models.terminal import command_line
 from models.terminal.progress import exit_code, say
 from training import methods
-from training.clustering.hierarchy import hierarchy
+from training.clustering.hierarchy import tree_of
 from training.clustering.kmeans import kmeans
 from training.config import facts, run_folder
 from training.config import recipe as recipes
@@ -143,6 +143,7 @@ def _write(
     report = training_page.facts(run.images, seen, torch.device("cpu"), [], {"recluster": time.monotonic() - began})
     if (onnx := bundle.report().get("onnx")) is not None:
         report["onnx"] = onnx  # the same graph: what was held against torch
+    tree = tree_of(seen.apart, centroids, seen.fractions.tolist())
     answers, fractions, code = Exported(network), seen.fractions.tolist(), manifest.code
     if code.assignment != "cosine":
         code = code.model_copy(update={"assignment": "cosine", "temperature": _TEMPERATURE})
@@ -154,7 +155,8 @@ def _write(
         normalization=manifest.normalization,
         code=code,
         clusters=clusters(fractions, names),
-        hierarchy=hierarchy(centroids, fractions),
+        hierarchy=tree.merges,
+        hierarchy_by=tree.by,
         provenance=_provenance(manifest.provenance, len(centroids)),
         encoder_onnx=network,
         centroids=centroids.numpy(),

@@ -113,6 +113,7 @@ def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bun
             spec,
             provenance.origin(run),
             fractions=seen.fractions.tolist(),
+            apart=seen.apart,
             golden=seen.golden,
             exemplars=seen.exemplars,
             images=[images[i] for i in evenly(len(images), _CHECKED_IMAGES)],

@@ -131,6 +131,32 @@ def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
         Bundle.load(tmp_path)
 
 
+def test_only_the_manifest_is_rewritten_in_place_or_in_a_copy(saved: Bundle, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in saved.path.rglob("*") if path.is_file()}
+    changes = {"hierarchy": [{"k": 2, "merge": [1, 2], "into": 1, "height": 0.25}], "hierarchy_by": "belonging"}
+    copy = bundle.rewrite(saved, changes, tmp_path / "copy")
+    assert {path: path.read_bytes() for path in before} == before
+    there = bundle.rewrite(saved, changes)
+    assert there.path == saved.path
+    assert copy.digest == there.digest != saved.digest
+    assert {path.name for path in before if path.read_bytes() != before[path]} == {"manifest.json"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "stripes"]
+    assert there.manifest.hierarchy[0].merge == (1, 2)
+    assert there.manifest.clusters == saved.manifest.clusters
+    again = bundle.rewrite(there, {"hierarchy": [merge.model_dump() for merge in saved.manifest.hierarchy]})
+    assert again.manifest.hierarchy == saved.manifest.hierarchy
+
+
+def test_no_unsound_manifest_and_none_of_another_bundle_is_rewritten(saved: Bundle) -> None:
+    raw = (saved.path / "manifest.json").read_bytes()
+    with pytest.raises(BundleError, match="stops at 3"):
+        bundle.rewrite(saved, {"hierarchy": []})
+    assert (saved.path / "manifest.json").read_bytes() == raw
+    rewrite(saved.path, lambda manifest: manifest.update(method="another"))
+    with pytest.raises(BundleError, match="changed since"):
+        bundle.rewrite(saved, {"hierarchy_by": "centroids"})
+
+
 def test_a_network_changed_after_loading_does_not_run(saved: Bundle) -> None:
     saved.encoder_path.write_bytes(b"other")
     with pytest.raises(BundleError, match="changed since"):

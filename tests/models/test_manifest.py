@@ -32,6 +32,19 @@ def named(*names: str, fraction: float = 1 / 3) -> list[Cluster]:
         ({"hierarchy": [Merge(k=2, merge=(0, 1), into=2, height=0)]}, "cannot merge"),
         ({"hierarchy": [Merge(k=2, merge=(0, 3), into=0, height=0)]}, "cannot merge"),
         ({"hierarchy": [Merge(k=1, merge=(0, 1), into=0, height=0)]}, "k = 1"),
+        ({"hierarchy_by": "guesses"}, "'belonging' or 'centroids'"),
+        ({"hierarchy_by": "belonging", "hierarchy": [Merge(k=2, merge=(0, 1), into=0, height=1.1)]}, "0..1"),
+        ({"hierarchy_by": "belonging", "hierarchy": [Merge(k=2, merge=(0, 1), into=0, height=-0.1)]}, "0..1"),
+        (
+            {
+                "hierarchy_by": "belonging",
+                "hierarchy": [
+                    Merge(k=2, merge=(0, 1), into=0, height=0.5),
+                    Merge(k=1, merge=(0, 2), into=0, height=0.4),
+                ],
+            },
+            "never fall",
+        ),
         ({"files": {"NOTICE": "not a digest"}}, "pattern"),
         ({"surprise": 1}, "not permitted"),
     ],
@@ -40,6 +53,14 @@ def test_what_is_not_sound_is_refused_with_its_reason(changed: dict[str, Any], r
     assert manifest().name == "stripes"
     with pytest.raises(ValidationError, match=reason):
         manifest(**changed)
+
+
+def test_a_manifest_of_before_says_nothing_of_its_tree_and_ranks_centroids() -> None:
+    written = manifest().model_dump_json()
+    assert "hierarchy_by" not in written
+    assert parse(written.encode()).hierarchy_by == "centroids"
+    newer = manifest(hierarchy_by="belonging").model_dump_json()
+    assert parse(newer.encode()).hierarchy_by == "belonging"
 
 
 @pytest.mark.parametrize("name", ["road\u202e", "ro\u200bad", "two\nlines"])

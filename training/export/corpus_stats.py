@@ -28,6 +28,8 @@ from training.data.label_maps import IGNORED
 from training.data.prefetch import prefetch
 from training.data.preprocess import batched, fitted
 from training.data.synthetic import street
+from training.discovery import belonging
+from training.discovery.region_evidence import RegionCollector, RegionEvidenceOptions
 from training.discovery.segmenter import Clustering, Segmenter
 from training.evaluation import metrics
 from training.evaluation.exported import Exported
@@ -55,6 +57,8 @@ class CorpusStats:
     stability   how alike three k-means of the codes with other seeds are: 1 the same, 0 as by chance
     second      float64 [K, K], share of a cluster's cells (row) whose second choice is another (column)
     photos      what was seen of each image
+    apart       float64 [K, K], how far apart clusters are by what belongs together (training/discovery/belonging.py): 0
+                the same thing, 1 the most unlike; None where the images say nothing of it
     """
 
     fractions: Array
@@ -67,6 +71,7 @@ class CorpusStats:
     stability: float
     second: Array
     photos: PhotoStats
+    apart: Array | None
 
     @property
     def entropy(self) -> float:
@@ -175,6 +180,9 @@ class _Corpus:
         self.confidence = np.zeros(len(images), np.float32)
         self.thumbnails: list[Array] = []
         self.picker = ExemplarPicker(k, exemplars)
+        cut = RegionEvidenceOptions()
+        self.cut, self.seed = set(evenly(len(images), cut.images)), seed
+        self.regions = RegionCollector(k, len(images), cut, seed=seed)
         self.table = np.zeros((k, len(images.class_names)), np.int64) if images.labelled else None
         self.cells: list[Tensor] = []
         self.generator = torch.Generator().manual_seed(seed)
@@ -189,6 +197,8 @@ class _Corpus:
         height, width = seen.one.pixels.shape[:2]
         labels = validity.ignored(assign.labels(seen.scores, (height, width)), valid)
         counts = np.bincount(labels[labels != IGNORED], minlength=self.k)
+        if seen.number in self.cut:
+            self.regions.show(seen.number, seen.one.pixels, labels, seen.code)
         self.shares[seen.number] = counts / max(1, counts.sum())  # every image weighs the same, whatever its size
         self.presence += counts > 0
         self.thumbnails.append(thumbnail(image))
@@ -216,6 +226,7 @@ class _Corpus:
     def stats(self, golden: Golden) -> CorpusStats:
         """What all of them come to."""
         pixels = self.shares.sum(axis=0)
+        evidence = self.regions.evidence()
         return CorpusStats(
             fractions=pixels / pixels.sum(),
             presence=self.presence / len(self.images),
@@ -229,6 +240,7 @@ class _Corpus:
             photos=PhotoStats(
                 np.array(self.places), self.shares.astype(np.float32), self.confidence, np.stack(self.thumbnails)
             ),
+            apart=None if evidence is None else belonging.distances(evidence, seed=self.seed),
         )
 
     @property

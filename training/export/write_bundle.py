@@ -15,7 +15,7 @@ from models.manifest import Cluster, CodeSpec
 from models.preprocess import InputSpec
 from models.terminal.progress import say
 from models.types import Array
-from training.clustering.hierarchy import hierarchy
+from training.clustering.hierarchy import tree_of
 from training.discovery.segmenter import Segmenter
 from training.evaluation.exported import Exported
 from training.export.onnx import Deployed, check, to_onnx
@@ -28,6 +28,7 @@ def write_bundle(
     origin: Origin,
     *,
     fractions: Sequence[float],
+    apart: Array | None = None,
     golden: Golden,
     exemplars: Mapping[int, Sequence[bytes]],
     images: Sequence[Array],
@@ -40,6 +41,7 @@ def write_bundle(
     """Writes the bundle of a segmenter to `folder`, wherever it comes from.
 
     fractions  share of every cluster, summing to 1
+    apart      how far apart clusters are, as CorpusStats has it; None: the tree is that of the centroids
     images     RGB uint8 [H, W, 3] on which ONNX is held against torch, besides the golden one
     report     joins what is measured here, as report.json
     named      name and color of every cluster; none: "cluster 0" and so on
@@ -62,6 +64,7 @@ def write_bundle(
         assignment=found.assignment,
         temperature=found.temperature,
     )
+    tree = tree_of(apart, centroids, fractions)
     measured = {"labels_equal": checked.agreement, "largest_score_difference": checked.difference}
     written = bundle.save(
         folder,
@@ -71,7 +74,8 @@ def write_bundle(
         normalization=found.encoder.backbone.normalization,
         code=code,
         clusters=clusters(fractions, named),
-        hierarchy=hierarchy(centroids, fractions),
+        hierarchy=tree.merges,
+        hierarchy_by=tree.by,
         provenance=origin.provenance,
         encoder_onnx=onnx,
         centroids=centroids.numpy(),

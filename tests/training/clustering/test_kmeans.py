@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models.errors import TesseraError
 from training.clustering.agreement import agreement, stability
-from training.clustering.hierarchy import hierarchy
+from training.clustering.hierarchy import cosine_distance, hierarchy
 from training.clustering.kmeans import cluster_sums, kmeans, nearest
 
 
@@ -72,7 +72,7 @@ def test_nearest_is_the_plain_distance():
 
 def test_hierarchy_joins_the_nearest_and_keeps_the_larger():
     centroids = torch.tensor([[1.0, 0.0], [0.99, 0.1], [0.0, 1.0], [-1.0, 0.2]])
-    merges = hierarchy(centroids, [0.1, 0.4, 0.3, 0.2])
+    merges = hierarchy(cosine_distance(centroids), [0.1, 0.4, 0.3, 0.2])
     assert [(m.k, m.merge, m.into) for m in merges] == [(3, (0, 1), 1), (2, (2, 3), 2)]
     unit = F.normalize(centroids, dim=1)
     assert merges[0].height == pytest.approx(float(1 - unit[0] @ unit[1]), abs=1e-6)
@@ -82,17 +82,17 @@ def test_hierarchy_joins_the_nearest_and_keeps_the_larger():
 def test_hierarchy_weighs_by_pixels():
     angles = torch.deg2rad(torch.tensor([0.0, 20.0, 80.0, 200.0]))
     centroids = torch.stack([angles.cos(), angles.sin()], 1)
-    second = hierarchy(centroids, [0.7, 0.1, 0.1, 0.1])[1]
+    second = hierarchy(cosine_distance(centroids), [0.7, 0.1, 0.1, 0.1])[1]
     to = [float(1 - centroids[i] @ centroids[2]) for i in (0, 1)]
     assert second.height == pytest.approx((7 * to[0] + to[1]) / 8, abs=1e-6)
 
 
 def test_hierarchy_survives_unused_and_equal_clusters():
     centroids = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    merges = hierarchy(centroids, [0.0, 0.0, 1.0, 0.0])
+    merges = hierarchy(cosine_distance(centroids), [0.0, 0.0, 1.0, 0.0])
     assert [m.k for m in merges] == [3, 2]
     assert all(m.height == pytest.approx(0, abs=1e-9) for m in merges)
-    assert hierarchy(centroids[:2], [0.5, 0.5]) == []
+    assert hierarchy(cosine_distance(centroids[:2]), [0.5, 0.5]) == []
 
 
 def test_agreement_is_one_for_renamed_and_near_zero_for_unrelated():

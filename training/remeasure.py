@@ -1,0 +1,141 @@
+"""`tessera remeasure`: what a bundle says of its training images, measured anew: the tree of its clusters.
+
+    tessera remeasure runs/photos --data photos
+    tessera remeasure bundles/street --data photos --out bundles/street-anew
+
+For bundles made before there was such a tree, and for imported ones. The network, its centroids, names and colors stay
+as they are: manifest.json is all that changes, and with it the bundle's digest. Knows nothing of methods.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # the script's own folder comes first on the path, and the root is not on it
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from models import bundle as bundles
+from models import inference
+from models.bundle import Bundle
+from models.errors import TesseraError, UsageError
+from models.manifest import Cluster, Merge
+from models.terminal.progress import exit_code, say
+from training.clustering.hierarchy import tree_of
+from training.data import datasets
+from training.data.datasets.folder import LabelMaps
+from training.data.images import Images
+from training.discovery.segmenter import Clustering
+from training.evaluation.exported import Exported
+from training.export.corpus_stats import CorpusStats, measure
+
+
+def remeasure(bundle: Bundle, images: Images, console: Console, out: Path | None = None) -> Bundle:
+    """The bundle with what its images say of its clusters, in its own place or written to `out`.
+
+    Raises TesseraError where the images say nothing, BundleError where the network no longer repeats its golden image;
+    nothing is written then.
+    """
+    manifest = bundle.manifest
+    network = Exported(bundle.encoder_bytes(), threads=torch.get_num_threads())
+    inference.self_test(bundle, network)
+    if images.digest != manifest.provenance.data_sha256:
+        say(
+            console,
+            "note: these are not the files the bundle was made of, by their names and sizes; what is measured holds for"
+            " images like these",
+        )
+    found = Clustering(torch.tensor(bundle.centroids), manifest.code.assignment)
+    seen = measure(
+        found, manifest.input, images, exemplars=0, device=torch.device("cpu"), console=console, predict=network,
+        seed=abs(manifest.provenance.seed),
+    )  # fmt: skip
+    return bundles.rewrite(bundle, changes(bundle, seen), out)
+
+
+def changes(bundle: Bundle, seen: CorpusStats) -> dict[str, Any]:
+    """What of the manifest follows from the images, as JSON has it. Raises TesseraError where they say nothing."""
+    manifest = bundle.manifest
+    if seen.apart is None:
+        raise TesseraError("fewer than two of the clusters are in any of these images: name others as --data")
+    found: dict[str, Any] = {}
+    fractions = [cluster.fraction for cluster in manifest.clusters]
+    if not manifest.provenance.images:  # imported without any: the shares were set equal
+        fractions = seen.fractions.tolist()
+        found["clusters"] = [
+            {**cluster.model_dump(mode="json"), "fraction": min(1.0, fraction)}
+            for cluster, fraction in zip(manifest.clusters, fractions, strict=True)
+        ]
+    merges, by = tree_of(seen.apart, torch.tensor(bundle.centroids), fractions)
+    return {**found, "hierarchy": [merge.model_dump(mode="json") for merge in merges], "hierarchy_by": by}
+
+
+def told(before: Bundle, after: Bundle) -> list[str]:
+    """What is another than it was, in lines for people."""
+    old, new = before.manifest, after.manifest
+    lines = [f"{before.ref} → {after.ref}"]
+    if old.clusters != new.clusters:
+        lines.append("shares of the clusters: measured")
+    if (old.hierarchy, old.hierarchy_by) == (new.hierarchy, new.hierarchy_by):
+        return [*lines, "tree: as it was"]
+    lines.append(
+        f"tree: by {old.hierarchy_by} → by {new.hierarchy_by}; left, what becomes one, and how far apart it was"
+    )
+    lines += [f"  {one.k:3}  {_said(one, new.clusters)}" for one in new.hierarchy]
+    return lines
+
+
+def _said(merge: Merge, clusters: Sequence[Cluster]) -> str:
+    a, b = (clusters[k].name for k in merge.merge)
+    return f"{a} + {b}  {merge.height:.2f}"
+
+
+def _open(path: Path) -> Bundle:
+    """The bundle in a folder, or in a run's. Raises BundleError."""
+    inner = path / "bundle"
+    return Bundle.load(inner if not (path / "manifest.json").is_file() and inner.is_dir() else path)
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle's folder, or the run that made one.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Folder of its training images, or of images like them; repeatable.")
+    ],
+    dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = "folder",
+    split: Annotated[str, typer.Option(help="Of the data set.")] = "train",
+    label_maps: Annotated[
+        LabelMaps, typer.Option(help="Flat files in --data named as the photos beside them: left out, or photos.")
+    ] = "leave_out",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the new bundle; default: the bundle's own manifest is replaced.")
+    ] = None,
+) -> None:
+    """Measure a bundle's clusters on its training images again: which belong together when fewer are asked for."""
+    console = Console(stderr=True)
+    with exit_code(console):
+        if out and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out} is not empty: name a new folder as --out")
+        before = _open(bundle)
+        without = [before.path, *([out] if out else [])]
+        images = datasets.open(
+            dataset, data, split=split, bands=before.manifest.input.bands, console=console, without=without,
+            label_maps=label_maps, fewest=1,
+        )  # fmt: skip
+        after = remeasure(before, images, console, out)
+    for line in told(before, after):
+        print(line)
+    print(f"bundle  {after.path}")
+
+
+def main() -> None:
+    """`tessera remeasure`."""
+    typer.run(command)
+
+
+if __name__ == "__main__":
+    main()
