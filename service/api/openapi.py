@@ -233,8 +233,10 @@ def placed(description: dict[str, Any], root_path: str) -> dict[str, Any]:
 
 
 def _named(model: type[BaseModel], **more: Any) -> dict[str, Any]:
-    """A reference to a model's schema, which has its name from now on."""
-    _NAMED[model.__name__] = model.model_json_schema() | more
+    """A reference to a model's schema, which has its name from now on. Raises ValueError where another has it."""
+    schema = model.model_json_schema() | more
+    if _NAMED.setdefault(model.__name__, schema) != schema:
+        raise ValueError(f"two bodies of the description are named {model.__name__}")
     return _reference(model.__name__)
 
 

@@ -25,9 +25,10 @@ class Change(BaseModel):
         default=None,
         description="1 to 80 characters on one line, all of them seen and none that turns text around; null for the"
         " bundle's own",
+        examples=["road"],
     )
     color: Annotated[HexColor, BeforeValidator(lambda v: v.lower() if isinstance(v, str) else v)] | None = Field(
-        default=None, description="#rrggbb; null for the bundle's own"
+        default=None, description="#rrggbb; null for the bundle's own", examples=["#404040"]
     )
     hidden: bool | None = Field(default=None, description="true keeps the cluster out of overlay and color")
     merged_into: int | None = Field(

@@ -126,7 +126,7 @@ def test_json_bodies_refusals_and_words_that_are_no_markup(page: Any, home: str,
     assert json.loads(_run(_copied(page), tmp_path))["name"] == NAME
     page.fill(".json textarea", '{"color": "red"}')
     assert "422" in _sent(page, "bad")
-    assert "#rrggbb" in page.locator(".answer pre").text_content()
+    assert "#rrggbb" in page.locator(".answer .detail").text_content()
 
     page.goto(f"{home}#segment")  # the example is one that the server takes: a picture drawn here
     page.check("input[value='application/json']")

@@ -34,7 +34,7 @@ _WIDGETS = (("button_run", None), ("edit_conf", 0.0), ("toggle_preserve_existing
 router = APIRouter(prefix="/x-anylabeling/v1", tags=["x-anylabeling"])
 
 
-class PredictBody(BaseModel):
+class ImagePredictBody(BaseModel):
     """One image, and what is asked of it."""
 
     model: str = Field(description="a bundle's name, or name@digest12")
@@ -119,7 +119,7 @@ async def models(request: Request) -> Models:
     summary="Shapes in one image",
     response_model=Predicted,
     responses=openapi.responses(400, 401, 404, 408, 413, 415, 422, 503, 504, refusal=openapi.UNSUCCESSFUL),
-    openapi_extra=openapi.json_body(PredictBody, required=True),
+    openapi_extra=openapi.json_body(ImagePredictBody, required=True),
 )
 async def predict(request: Request) -> Response:
     caller = allowed_caller(request, "infer")

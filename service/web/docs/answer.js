@@ -46,7 +46,10 @@ async function bodyOf(type, blob, address) {
   }
   if (type.endsWith("json")) {
     try {
-      return jsonView(JSON.parse(await blob.text()));
+      const answered = JSON.parse(await blob.text());
+      const view = jsonView(answered);
+      if (type.includes("problem") && answered.detail) view.prepend(element("p", { className: "detail", text: answered.detail }));
+      return view;
     } catch {
       return textView(await blob.text()); // as it is, then
     }

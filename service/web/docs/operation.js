@@ -395,12 +395,12 @@ function answersOf(operation, resolve) {
         element("span", { text: response.description ?? "" }), " ",
         element("span", { className: "limits", text: types.length ? (types.length > 2 ? `${types.slice(0, 2).join(", ")}, +${types.length - 2}` : types.join(", ")) : strings.noBody }),
       ];
+      const schemaOf = (type) => resolve(response.content[type].schema);
+      const files = types.filter((type) => isFile(schemaOf(type)));
       return folded(summary, () => [
-        ...types.map((type) => {
-          const { schema } = response.content[type];
-          const head = types.length > 1 ? element("p", {}, element("code", { text: type })) : null;
-          return element("div", {}, ...[head].filter(Boolean), schema && !isFile(resolve(schema)) ? schemaView(schema, resolve, true) : null);
-        }),
+        ...types.filter((type) => !files.includes(type)).map((type) =>
+          element("div", {}, types.length > 1 ? element("p", {}, element("code", { text: type })) : null, schemaView(schemaOf(type), resolve, true))),
+        files.length ? element("p", { className: "values" }, ...files.flatMap((type) => [element("code", { text: type }), " "]), element("span", { className: "type", text: strings.types.binary })) : null,
         response.headers
           ? element("ul", { className: "fields" }, ...Object.entries(response.headers).map(([name, header]) =>
               element("li", {}, element("code", { className: "name", text: name }), " ", ...meta(resolve(header).schema ?? {}, null, resolve),

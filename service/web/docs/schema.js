@@ -148,7 +148,7 @@ const said = (value) => (typeof value === "string" ? value : JSON.stringify(valu
 export function example(schema, resolve, { all = false, picture = "", deep = 0 } = {}) {
   const [one] = variants(schema, resolve);
   const more = { all, picture, deep: deep + 1 };
-  const given = one.examples?.[0] ?? one.example ?? one.const ?? one.enum?.[0];
+  const given = resolve(schema).examples?.[0] ?? one.examples?.[0] ?? one.example ?? one.const ?? one.enum?.[0];
   if (given !== undefined) return given;
   if (one.default !== undefined && one.default !== null) return one.default;
   const type = [one.type ?? (one.properties ? "object" : one.items ? "array" : "string")].flat()[0];
