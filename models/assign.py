@@ -95,12 +95,16 @@ def margin(
     box: Box = WHOLE,
     interpolation: Interpolation = "bilinear",
 ) -> Array:
-    """How clearly each pixel's cluster won: best minus second-best similarity, clipped to 0..1.
+    """How clearly each pixel's cluster won: best minus second-best similarity, clipped to 0..1; of a lone cluster, how
+    alike it is.
 
     returns  float32 [H, W]
     """
     out = np.empty(size, np.float32)
     for rows, strip in similarities(scores, code, size, assignment, box, interpolation):
+        if len(strip) == 1:
+            out[rows] = np.clip(strip[0], 0.0, 1.0)
+            continue
         best, second = np.maximum(strip[0], strip[1]), np.minimum(strip[0], strip[1])
         for similarity in strip[2:]:
             np.maximum(second, np.minimum(best, similarity), out=second)

@@ -72,6 +72,16 @@ def distinct(k: int) -> Array:
     return _proposed(k).copy()
 
 
+def apart(others: Array) -> Array:
+    """A color as far as can be from others uint8 [n, 3], of those that `distinct` proposes: uint8 [3]."""
+    proposed = _proposed(255)
+    if not len(others):
+        return distinct(1)[0]  # type: ignore[no-any-return]
+    away = np.linalg.norm(_lab(proposed)[:, None] - _lab(others)[None], axis=2).min(axis=1)
+    farthest: Array = proposed[int(away.argmax())].copy()
+    return farthest
+
+
 def _lab(rgb: Array, vision: Array | None = None) -> Array:
     """OKLab × 100 [n, 3] of sRGB uint8 [n, 3], as an eye with `vision` sees it."""
     linear = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.assign import Interpolation, upsampled
+from models.assign import Interpolation, axes
+from models.native.bindings import Axis
 from models.types import WHOLE, Array, Box
 
 _EPS = 1e-12
+_STRIP_PX = 2**22  # of a mask, widened at once
 
 
 class Example(NamedTuple):
@@ -80,11 +82,28 @@ def code_at(code: Array, mask: Array, box: Box = WHOLE, interpolation: Interpola
 
     code  float32 [D, h, w]
 
-    Raises ValueError where the mask is empty.
+    Interpolation is linear: the mask is carried to the grid, and the pixels' codes are never made. Raises ValueError
+    where the mask is empty.
     """
     if not mask.any():
         raise ValueError("the mask is empty: mark at least one pixel")
-    total = np.zeros(len(code), np.float64)
-    for rows, strip in upsampled(code, (mask.shape[0], mask.shape[1]), box, interpolation):
-        total += strip[:, mask[rows]].sum(axis=1, dtype=np.float64)
+    height, width = mask.shape
+    down, across = axes(code.shape[1:], (height, width), box, interpolation)
+    columns = _weights(across, code.shape[2])
+    weights = np.zeros(code.shape[1:], np.float64)
+    step = max(1, _STRIP_PX // width)
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        part = Axis(down.low[rows], down.high[rows], down.weight[rows])
+        weights += _weights(part, code.shape[1]).T @ (mask[rows].astype(np.float32) @ columns)
+    total = np.tensordot(code.astype(np.float64), weights, axes=2)
     return (total / max(float(np.linalg.norm(total)), _EPS)).astype(np.float32)
+
+
+def _weights(axis: Axis, cells: int) -> Array:
+    """float32 [n, cells]: how much of every cell each of an axis's places is made of."""
+    found = np.zeros((len(axis.low), cells), np.float32)
+    places = np.arange(len(axis.low))
+    found[places, axis.high] = axis.weight
+    found[places, axis.low] += 1 - axis.weight
+    return found

@@ -24,7 +24,7 @@ from starlette.types import Scope
 
 from models.bundle import Bundle
 from models.errors import TesseraError
-from service.api import body, canary_counts, canary_fleet, job_views, openapi, responses
+from service.api import body, canary_counts, canary_fleet, class_views, job_views, openapi, responses
 from service.api.auth import ApiKeys
 from service.api.binding import Binding
 from service.api.client_address import TrustedProxies
@@ -37,7 +37,7 @@ from service.api.protocols import hugging_face, x_anylabeling
 from service.api.protocols.label_studio import routes as label_studio
 from service.api.protocols.label_studio.task_images import TaskImages
 from service.api.protocols.open_inference import routes as open_inference
-from service.api.routes import canary, clusters, health, jobs, models, segment
+from service.api.routes import canary, classes, clusters, health, jobs, models, segment
 from service.api.scrape import Scrape
 from service.api.security_headers import security_headers
 from service.api.state import AppState, Lifecycle
@@ -65,7 +65,12 @@ WEB = Path(__file__).parent / "web"
 # FastAPI tells by itself as soon as anything in the process sets a global provider of OpenTelemetry, and with the query
 # and the messages of exceptions (findings/fastapi-traces-by-itself.sh). Older versions take no notice of this.
 _NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "operation_spans", "auto_configure"), False)
-_QUERIES: dict[str, type[BaseModel]] = {"/clusters": responses.ClustersQuery, "/jobs": job_views.JobsQuery}
+_QUERIES: dict[str, type[BaseModel]] = {
+    "/clusters": responses.ClustersQuery,
+    "/classes/suggest": class_views.SuggestQuery,
+    "/classes/import": class_views.ImportQuery,
+    "/jobs": job_views.JobsQuery,
+}
 
 
 def create_app(
@@ -178,6 +183,7 @@ def create_app(
     for room in (
         segment,
         clusters,
+        classes,
         canary,
         models,
         jobs,

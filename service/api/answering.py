@@ -1,6 +1,7 @@
 """Which model answers an image: the one that is named, the default, or the canary, whose failures nobody gets to see.
 
-A request that names a model is never redirected, nor is one that names clusters: their ids are the default's. Where the
+A request that names a model is never redirected, nor is one that names clusters, whose ids are the default's, or asks
+for classes, which were taught to its network. Where the
 canary cannot follow the options, is late, or fails, the default answers. Knows nothing of what is asked of a model.
 """
 
@@ -66,7 +67,7 @@ async def _by_canary(
 ) -> tuple[T, ImageTask[O]]:
     """The same, of the canary. Raises _NoAnswer."""
     options = asked.options
-    if not _follows(options, served) or (isinstance(options, Options) and options.only):
+    if not _follows(options, served) or (isinstance(options, Options) and (options.only or options.classes)):
         raise _NoAnswer
     limit_s = _PART * max(0.0, asked.deadline - time.monotonic())
     task = asked.task(of_default.data, served, digest=of_default.digest, limit_s=limit_s)
@@ -102,7 +103,7 @@ def _follows(options: ImageOptions, served: Served) -> bool:
         return served.bundle.manifest.code.assignment == "cosine"
     if isinstance(options, Options):
         try:
-            pipeline.table_of(options, served)
+            pipeline.vocabulary(options, served)
         except BadOption:
             return False
     return True

@@ -34,12 +34,14 @@ class ParsedBody(NamedTuple):
     images  the files' bytes, at least one;  fields  options given beside them
     many    whether the answer is a list
     path    of a file that is meant in place of images; None: there are images
+    mask    the file that marks a place in the image, where one may be sent
     """
 
     images: tuple[bytes, ...]
     fields: Mapping[str, str] = MappingProxyType({})
     many: bool = False
     path: str | None = None
+    mask: bytes | None = None
 
 
 async def read(
@@ -89,8 +91,10 @@ async def read(
         return b"".join(chunks)
 
 
-def parse(data: bytes, content_type: str, *, max_images: int) -> ParsedBody:
+def parse(data: bytes, content_type: str, *, max_images: int, mask: bool = False) -> ParsedBody:
     """What a body holds: a form, JSON, or the image file itself.
+
+    mask  whether a form may have a second file, called `mask`
 
     Raises BadBody (damaged), BadOption (parts that have no meaning), BodyTooLarge (too many images).
     """
@@ -100,9 +104,9 @@ def parse(data: bytes, content_type: str, *, max_images: int) -> ParsedBody:
     head = data[:512].lstrip()
     if head.startswith(b"--"):
         if (boundary := parameters.get(b"boundary")) and head.startswith(b"--" + boundary):
-            return _form(data, boundary, max_images)
+            return _form(data, boundary, max_images, mask)
         if found := _BOUNDARY_LINE.match(head):
-            return _form(data, found[1], max_images)
+            return _form(data, found[1], max_images, mask)
     if head.startswith((b"{", b"\xef\xbb\xbf{")):
         return _json(data, max_images)
     if kind == b"multipart/form-data" and b"boundary" not in parameters and head.startswith(b"--"):
@@ -179,13 +183,14 @@ class _Part:
         self.data: list[bytes] = []
 
 
-def _form(data: bytes, boundary: bytes, max_images: int) -> ParsedBody:
+def _form(data: bytes, boundary: bytes, max_images: int, with_mask: bool) -> ParsedBody:
     try:
         parts = _parts(data.lstrip(b"\r\n"), boundary, max_images + _MAX_FIELDS)
     except FormParserError:
         raise BadBody(f"the multipart body is malformed or cut off; let your client make it: {CURL} …") from None
     images: list[bytes] = []
     fields: dict[str, str] = {}
+    mask: bytes | None = None
     for part in parts:
         _, disposition = parse_options_header(part.headers.get(b"content-disposition", b""))
         name = disposition.get(b"name", b"").decode("utf-8", "replace")
@@ -193,6 +198,10 @@ def _form(data: bytes, boundary: bytes, max_images: int) -> ParsedBody:
         if name == "image":
             check_count(len(images) + 1, max_images)
             images.append(_file(value, named=b"filename" in disposition))
+        elif with_mask and name == "mask":
+            if mask is not None:
+                raise BadOption("'mask': given twice")
+            mask = value
         elif b"filename" in disposition:
             raise BadOption(f"the file's part is called {quoted(name)}; call it 'image': {CURL} …")
         elif name in fields:
@@ -203,7 +212,7 @@ def _form(data: bytes, boundary: bytes, max_images: int) -> ParsedBody:
             fields[name] = value.decode("utf-8", "replace")
     if not images:
         raise BadBody(f"the form has no part called 'image': {CURL} …")
-    return ParsedBody(tuple(images), fields, many=len(images) > 1)
+    return ParsedBody(tuple(images), fields, many=len(images) > 1, mask=mask)
 
 
 def _file(value: bytes, *, named: bool) -> bytes:

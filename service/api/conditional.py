@@ -5,6 +5,7 @@ Knows nothing of what is answered: a tag is made of the answer's bytes, so two s
 
 import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request, Response
@@ -23,8 +24,9 @@ RESPONSE_HEADERS: dict[str, Any] = {
 def parameters(*names: str) -> dict[str, Any]:
     """Conditional headers as parameters of an operation."""
     described = {
-        "If-Match": "ETags, or *: do it only while one of them is the cluster's; else 412",
-        "If-None-Match": "ETags, or *: 304 where the answer has not changed since",
+        "If-Match": "ETags, or *: do it only while one of them is what is there; else 412",
+        "If-None-Match": "ETags, or *: 304 where the answer has not changed since; of a change, do it only where"
+        " none of them is what is there",
     }
     return {
         "parameters": [
@@ -50,14 +52,20 @@ def tagged(request: Request, answer: BaseModel) -> Response:
     return Response(content, media_type="application/json", headers=headers)
 
 
-def changed(answer: BaseModel) -> Response:
+def changed(answer: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """What PATCH answers: what is there now, with its ETag."""
     content, tag = _rendered(answer)
-    return Response(content, media_type="application/json", headers={"etag": tag})
+    return Response(content, status, {"etag": tag, **(headers or {})}, "application/json")
 
 
-def check_unchanged(headers: Headers, answer: BaseModel) -> None:
-    """Before a change: is what is there what the request has seen? Raises PreconditionFailed."""
+def check_unchanged(headers: Headers, answer: BaseModel | None) -> None:
+    """Before a change: is what is there what the request has seen? None: nothing is. Raises PreconditionFailed."""
+    if answer is None:
+        if "if-match" in headers:
+            raise PreconditionFailed("If-Match: nothing is there; leave it out to make it")
+        return
+    if not {"if-match", "if-none-match"} & set(headers.keys()):
+        return
     tag = _rendered(answer)[1]
     check_match(headers, tag)
     if _matches(headers, "if-none-match", tag, weak=True):
@@ -86,5 +94,5 @@ def _matches(headers: Headers, name: str, tag: str, *, weak: bool) -> bool:
 
 
 def _rendered(answer: BaseModel) -> tuple[bytes, str]:
-    content = answer.model_dump_json(exclude_unset=True).encode()
+    content = answer.model_dump_json(exclude_unset=True, by_alias=True).encode()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

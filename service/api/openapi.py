@@ -4,7 +4,9 @@ Generators of clients read it, too: every body has a schema with a name, every a
 bytes if need be. Knows nothing of how requests are answered.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import Request
@@ -42,10 +44,12 @@ OFFSET = {"X-Id-Offset": {"schema": {"type": "integer"}, "description": "id_offs
 _LATER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 
 
-def images(options: type[ImageOptions], *bodies: type[BaseModel], form: str) -> dict[str, Any]:
+def images(
+    options: type[ImageOptions], *bodies: type[BaseModel], form: str, files: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Parameters and body of an operation on images: options come in the query or as fields of the form, `form`.
 
-    bodies  JSON that is taken besides that with images
+    bodies  JSON that is taken besides that with images;  files  other files of the form, with what they are
 
     Defaults stand in words: generated clients send them otherwise, where the form may say something else.
     """
@@ -58,6 +62,7 @@ def images(options: type[ImageOptions], *bodies: type[BaseModel], form: str) -> 
         "required": ["image"],
         "properties": {
             "image": {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}},
+            **{name: {"type": "string", "format": "binary", "description": text} for name, text in files.items()},
             **fields,
         },
     }
@@ -211,6 +216,21 @@ def accepted(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {202: {"description": "Accepted", "headers": {**_ID, **place}}, **problems}
 
 
+def created(*statuses: int, headers: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that makes something: 201 with these headers, problems for `statuses`."""
+    problems = responses(*statuses)
+    del problems[200]
+    return {201: {"description": "Created", "headers": {**_ID, **headers}}, **problems}
+
+
+def joined(*parts: dict[str, Any]) -> dict[str, Any]:
+    """What several say of an operation; their parameters together."""
+    together: dict[str, Any] = {}
+    for part in parts:
+        together |= {**part, "parameters": [*together.get("parameters", []), *part.get("parameters", [])]}
+    return together
+
+
 def secured(description: dict[str, Any]) -> dict[str, Any]:
     """The description, with the named bodies, and how a key travels; where no keys are configured none is needed."""
     description["components"]["schemas"] |= _NAMED
@@ -234,9 +254,11 @@ def placed(description: dict[str, Any], root_path: str) -> dict[str, Any]:
 
 def _named(model: type[BaseModel], **more: Any) -> dict[str, Any]:
     """A reference to a model's schema, which has its name from now on. Raises ValueError where another has it."""
-    schema = model.model_json_schema() | more
-    if _NAMED.setdefault(model.__name__, schema) != schema:
-        raise ValueError(f"two bodies of the description are named {model.__name__}")
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    inner = schema.pop("$defs", {})
+    for name, one in {**inner, model.__name__: schema | more}.items():
+        if _NAMED.setdefault(name, one) != one:
+            raise ValueError(f"two bodies of the description are named {name}")
     return _reference(model.__name__)
 
 

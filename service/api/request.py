@@ -23,6 +23,7 @@ from models.io.pixels import Pixels
 from models.io.samples import ImageError
 from service.api import body
 from service.api.dependencies import allowed_caller, state_of
+from service.api.key_settings import Scope
 from service.api.state import AppState
 from service.errors import BadBody, BadOption, BodyTooLarge, DeadlinePassed, explain, quoted
 from service.inference.options import ImageOptions, descriptions
@@ -42,6 +43,7 @@ class InferenceRequest(Generic[O]):
     """A request with images, parsed.
 
     images  the files' bytes or pixels, at least one;  many  whether the answer is a list
+    mask    a file that marks a place in the image, where one may be sent
     tasks   those begun, whose times are the request's
     """
 
@@ -54,6 +56,7 @@ class InferenceRequest(Generic[O]):
     caller: str
     deadline: float
     path: str | None = None
+    mask: bytes | None = None
     tasks: list[ImageTask[O]] = field(default_factory=list)
 
     def task(
@@ -72,25 +75,28 @@ class InferenceRequest(Generic[O]):
 
 
 @asynccontextmanager
-async def read_request(request: Request, model: type[O], *, paths: bool = False) -> AsyncIterator[InferenceRequest[O]]:
+async def read_request(
+    request: Request, model: type[O], *, paths: bool = False, mask: bool = False, scope: Scope = "infer"
+) -> AsyncIterator[InferenceRequest[O]]:
     """What a request asks, read within limits; the block ends when its time is up or its client leaves.
 
-    paths  whether it may name a file of this machine in place of images
+    paths  whether it may name a file of this machine in place of images;  mask  whether a mask may come beside them
+    scope  what its key has to be allowed
 
     Raises Busy, KeyMissing, NotAllowed, BadBody and its kin, BadOption, NotFound, DeadlinePassed, ClientDisconnect.
     """
     state = state_of(request)
-    caller = allowed_caller(request, "infer")
+    caller = allowed_caller(request, scope)
     given, options = query_options(model, request.scope["query_string"])
     with state.runtime.admission.hold() as hold:
-        images, fields, many, path = await _read(request, state, hold, caller)
+        images, fields, many, path, marked = await _read(request, state, hold, caller, mask=mask)
         if path is not None and not paths:
             raise BadBody('"path" is read by POST /segment alone; send the image')
         if twice := given.keys() & fields.keys():
             raise BadOption(f"{quoted(min(twice))}: given twice, in the query and in the form")
         if fields or options is None:
             options = checked(model, {**given, **fields})
-        async with begun(request, options, images, caller, many=many, path=path) as asked:
+        async with begun(request, options, images, caller, many=many, path=path, mask=marked) as asked:
             yield asked
 
 
@@ -103,6 +109,7 @@ async def begun(
     *,
     many: bool = False,
     path: str | None = None,
+    mask: bytes | None = None,
 ) -> AsyncIterator[InferenceRequest[O]]:
     """Around the work on images that have been read: it ends when its time is up or its client leaves.
 
@@ -113,7 +120,7 @@ async def begun(
         limit_s = min(state.settings.timeout_s, (options.timeout_ms or 1e9) / 1000)
         async with _while_connected(request, limit_s):
             deadline = time.monotonic() + limit_s
-            asked = InferenceRequest(request, state, options, tuple(images), many, served, caller, deadline, path)
+            asked = InferenceRequest(request, state, options, tuple(images), many, served, caller, deadline, path, mask)
             try:
                 yield asked
             except ImageError as error:
@@ -191,12 +198,14 @@ def checked(model: type[O], given: Mapping[str, str]) -> O:
         raise BadOption(explain(error.errors(), descriptions(model))) from None
 
 
-async def _read(request: Request, state: AppState, hold: Callable[[int], None], caller: str) -> body.ParsedBody:
+async def _read(
+    request: Request, state: AppState, hold: Callable[[int], None], caller: str, *, mask: bool
+) -> body.ParsedBody:
     settings = state.settings
     data = await body.read(request, hold, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
 
     def parse() -> body.ParsedBody:
-        return body.parse(data, request.headers.get("content-type", ""), max_images=settings.max_images)
+        return body.parse(data, request.headers.get("content-type", ""), max_images=settings.max_images, mask=mask)
 
     return (await state.runtime.workers.submit(parse, key=caller)).answer if len(data) > _INLINE_BYTES else parse()
 

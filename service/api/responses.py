@@ -64,7 +64,8 @@ class Answered(Frozen):
     digest: str
     width: int
     height: int
-    k: int
+    k: int = Field(description="how many clusters, or classes, are told apart")
+    of: Literal["clusters", "classes"] = Field(description="what the ids are; classes with classes=true")
     valid_fraction: float = Field(description="share of the pixels that hold data, 0 to 1, by what the file says")
     unknown_fraction: float = Field(
         description="share of the pixels that hold data and are of no cluster, as their margins are below unknown="
@@ -77,6 +78,15 @@ class Answered(Frozen):
     timings_ms: dict[str, float]
 
 
+class SuggestedPlace(Frozen):
+    """A place whose class is decided least clearly."""
+
+    x: int = Field(description="column of the pixel, from 0")
+    y: int
+    margin: float
+    between: Annotated[tuple[int, int], _numbers(2)] = Field(description="the two classes it lies between")
+
+
 class Segmentation(Answered):
     """The JSON answer for one image."""
 
@@ -84,6 +94,9 @@ class Segmentation(Answered):
     label_map: EncodedMap = Field(description="palette PNG; the value of a pixel is its cluster id, or 255: no data")
     confidence_map: EncodedMap | None = Field(
         default=None, description="gray PNG, 0..255 for margins 0..1; when asked for"
+    )
+    suggestions: list[SuggestedPlace] | None = Field(
+        default=None, description="with classes=true: up to three places to teach next, apart from each other"
     )
 
 

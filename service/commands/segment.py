@@ -20,6 +20,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from models.class_file import MAX_BYTES, ClassFile, ClassFileError
 from models.errors import UsageError
 from models.lock import locked
 from models.terminal.progress import exit_code, say
@@ -38,7 +39,7 @@ from service.offline.sources import Found
 from service.offline.work import Work
 from service.settings import Settings, check_bundles
 
-_ELSEWHERE = ("model", "format", "priority")  # --bundle, --format of several; nobody else waits
+_ELSEWHERE = ("model", "format", "priority", "classes")  # --bundle, several, nobody else waits, a file
 _FEW = 5
 _WORKERS = "Threads that decode and encode images; 0: one for each core. With --engine ray: engines, as N or MIN-MAX."
 
@@ -76,6 +77,14 @@ def _command() -> Callable[..., None]:
         ),
         option("format", str, "png", help=formats),
         option("bundle", Path | None, None, help="The bundle's folder; else the default.", show_default=False),
+        option(
+            "classes",
+            Path | None,
+            None,
+            metavar="FILE",
+            help="Answer in the classes of a file, as GET /classes/export gives it, in place of clusters.",
+            show_default=False,
+        ),
         option("workers", str, "0", metavar="N", help=_WORKERS),
         option(
             "engine", str, "local", metavar="[local|ray]", help="ray: workers on a cluster, or on all of this machine."
@@ -107,6 +116,7 @@ def _run(
     out: str,
     format: str,
     bundle: Path | None,
+    classes: Path | None,
     workers: str,
     engine: str,
     ray_address: str | None,
@@ -117,7 +127,8 @@ def _run(
 ) -> None:
     console = Console(stderr=True)
     with exit_code(console):
-        options, formats = _options(given), _formats(format)
+        file = None if classes is None else _classes(classes)
+        options, formats = _options({**given, "classes": "true" if file else None}), _formats(format)
         outputs = _outputs(out, formats)
         _check_formats(formats, options)
         _check_words(paths, given)
@@ -135,7 +146,7 @@ def _run(
             if before is None and not overwrite:
                 _check_free(outputs, todo)
             with _locked(outputs):
-                work = Work(options, formats, settings, outputs)
+                work = Work(options, formats, settings, outputs, file)
                 with place.executor(lambda text: say(console, text)) as executor:
                     run = SegmentRun(console, work, executor, without=(*_ELSEWHERE, "timeout_ms"))
                     _on_a_loop(run.go(todo, overwrite=overwrite))
@@ -158,6 +169,17 @@ def _options(given: dict[str, str | None]) -> Options:
         return Options.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise UsageError(explain(error.errors(), descriptions(Options))) from None
+
+
+def _classes(path: Path) -> ClassFile:
+    """The classes in a file. Raises UsageError."""
+    try:
+        with path.open("rb") as file:
+            return ClassFile.parse(file.read(MAX_BYTES + 1))
+    except OSError as error:
+        raise UsageError(f"--classes {quoted(str(path), 200)} cannot be read: {error.strerror}") from None
+    except ClassFileError as error:
+        raise UsageError(f"--classes {quoted(str(path), 200)}: {error}") from None
 
 
 def _check_words(paths: Sequence[str], given: dict[str, str | None]) -> None:

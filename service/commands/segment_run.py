@@ -4,6 +4,7 @@ Knows nothing of what was typed.
 """
 
 import asyncio
+import hashlib
 import signal
 import time
 from collections import Counter
@@ -16,9 +17,10 @@ from models.errors import TesseraError, UsageError
 from models.terminal import command_line
 from models.terminal.progress import Progress, say, span
 from service.errors import BadOption, printable
+from service.inference.vocabulary import vocabulary_of
 from service.offline.journal import Journal, Order
 from service.offline.outputs import DiskFull
-from service.offline.runner import Ended, Part, Todo, check
+from service.offline.runner import Ended, Part, Todo
 from service.offline.work import Executor, Listener, Model, Work
 
 
@@ -53,8 +55,10 @@ class SegmentRun:
             with suppress(NotImplementedError):
                 loop.add_signal_handler(number, self._stop, task)
         try:
-            model = await Model.of(self._work.settings)
-            check(self._work.options, model.clusters)
+            model = await Model.of(self._work.settings, self._work.classes)
+            vocabulary_of(self._work.options, model.clusters, model.classes)
+            for warning in model.classes.warnings:
+                say(self._console, warning)
             await self._all(model, todo, overwrite=overwrite)
         except BadOption as error:
             raise UsageError(str(error)) from None
@@ -67,6 +71,8 @@ class SegmentRun:
 
     async def _all(self, model: Model, todo: Sequence[Todo], *, overwrite: bool) -> None:
         told = self._work.options.model_dump(mode="json", exclude=self._without, exclude_defaults=True)
+        if self._work.classes is not None:
+            told["classes"] = hashlib.sha256(self._work.classes.to_bytes()).hexdigest()
         order = Order(model.bundle.ref, model.bundle.digest, self._work.formats, told)
         journal = Journal.begin(self._outputs, order, overwrite=overwrite)
         try:

@@ -13,6 +13,8 @@ from service.formats.registry import renders
 from service.formats.result import NO_DATA, SegmentationResult
 
 IMAGE = "image.png"  # nobody has said what it is called
+_FOUND = {"clusters": "clusters that were found without labels", "classes": "classes that were taught by example"}
+_KIND = {"clusters": "cluster", "classes": "class"}
 _FIRST = 1  # category of cluster 0: 0 is nothing to some readers, and annotations of id 0 are passed over
 
 
@@ -51,7 +53,7 @@ def head(result: SegmentationResult, areas: list[Area]) -> dict[str, Any]:
     height, width = result.labels.shape
     return {
         "info": {
-            "description": f"segmented by {result.model}, {result.k} clusters that were found without labels",
+            "description": f"segmented by {result.model}, {result.k} {_FOUND[result.of]}",
             "model": result.model,
             "digest": result.digest,
             "id_offset": result.options.id_offset,
@@ -77,7 +79,7 @@ def categories(result: SegmentationResult) -> list[dict[str, Any]]:
         {
             "id": category(result, cluster),
             "name": style.names[cluster],
-            "supercategory": "cluster",
+            "supercategory": _KIND[result.of],
             "isthing": 0,
             "color": style.colors[cluster].tolist(),
             "cluster_id": cluster,

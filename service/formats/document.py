@@ -22,13 +22,15 @@ _OWN_IDS = "id_offset is added in png, npy, coco, panoptic and geotiff; ids in t
 def json(result: SegmentationResult) -> bytes:
     """Everything in words and numbers, the label map inside as a palette PNG: `responses.Segmentation`."""
     answer = {**head(result), "label_map": _encoded(encode_palette(result.labels, result.colors))}
+    if result.of == "classes":
+        answer["suggestions"] = [place._asdict() for place in result.suggestions]
     if result.options.confidence and result.margin is not None:
         answer["confidence_map"] = _encoded(encode(np.rint(result.margin * 255).astype(np.uint8), "png"))
     return orjson.dumps(answer | facts(result))
 
 
 def head(result: SegmentationResult) -> dict[str, Any]:
-    """Who answers, and which clusters are present."""
+    """Who answers, and which clusters or classes are present."""
     height, width = result.labels.shape
     style = result.style
     labeled = sum(area.pixels for area in result.areas)
@@ -38,6 +40,7 @@ def head(result: SegmentationResult) -> dict[str, Any]:
         "width": width,
         "height": height,
         "k": result.k,
+        "of": result.of,
         "clusters": [
             {
                 "id": area.id,

@@ -4,7 +4,7 @@ Knows nothing of formats, of HTTP, of how it was made.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,16 @@ class RenderOptions(NamedTuple):
     formats: tuple[str, ...] = ()
 
 
+class Suggestion(NamedTuple):
+    """A place of an image that is decided least clearly: the pixel (x, y), its margin, the two classes it lies between;
+    of a class that is alone, that one twice, and how alike it is."""
+
+    x: int
+    y: int
+    margin: float
+    between: tuple[int, int]
+
+
 class StoredIds(NamedTuple):
     """How files hold ids: decided by the model and the offset, never by the image.
 
@@ -93,7 +103,9 @@ class SegmentationResult:
     image    RGB uint8 [H, W, 3] where the format shows it, else None
     labels   uint8 [H, W] as answers show them (level and merges applied), NO_DATA where there is no cluster
     areas    of these labels, where the image holds data
-    table    uint8 [K]: which id of `labels` stands for each of the network's
+    of       what the ids are: the network's clusters, or classes that people taught
+    table    uint8 [K]: which id of `labels` stands for each of the network's; every class's for itself
+    suggestions  places to teach next, of classes
     valid_fraction  of the pixels: those that hold data
     georeference  of these pixels, where the format shows it and the file says so
     unknown_fraction  of the pixels: those that do and are in no cluster, as their margins are too small
@@ -119,6 +131,8 @@ class SegmentationResult:
     warnings: list[str] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
     options: RenderOptions = field(default_factory=RenderOptions)
+    of: Literal["clusters", "classes"] = "clusters"
+    suggestions: tuple[Suggestion, ...] = ()
 
     @property
     def colors(self) -> Array:

@@ -24,6 +24,7 @@ from models.io.georeference import Georeference
 from models.io.rows import RowSource
 from models.io.samples import Choice, Limits, UnsupportedImage
 from models.manifest import Manifest
+from models.prototypes import Classifier
 from models.region_stats import Area
 from models.types import Array
 from service.formats.result import NO_DATA, ClusterStyle, StoredIds
@@ -182,16 +183,17 @@ def write_labels(
     options: Options,
     *,
     table: Array,
+    classifier: Classifier | None = None,
     margin: bool = False,
     until: Deadline | None = None,
     progress: Progress | None = None,
 ) -> LargeAnswer:
     """All rows of a picture to where labels go; one strip is written while the network sees the next.
 
-    margin  areas are told with their confidence
+    classifier  of classes in place of clusters: `table` is theirs;  margin  areas are told with their confidence
     """
     keep, unknown = options.nodata == "keep", options.unknown
-    began, count = time.monotonic(), len(manifest.clusters)
+    began, count = time.monotonic(), len(table)
     ids = np.arange(NO_DATA + 1, dtype=np.uint8)
     ids[:count] = table
 
@@ -211,7 +213,9 @@ def write_labels(
     areas, held = list[Area](), 0
     with sink() as to, ThreadPoolExecutor(1, "labels") as writer:
         code = margin or unknown is not None
-        going = windowed.parts(source, manifest, predict, code=code, skip=keep, until=until, progress=progress)
+        going = windowed.parts(
+            source, manifest, predict, code=code, skip=keep, classifier=classifier, until=until, progress=progress
+        )
         for found, valid in _one_behind(writer, write, going):
             areas += found
             held += valid

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,7 @@ from service.inference import large, windowed
 from service.inference.large import LabelSink, LargeAnswer
 from service.inference.options import Options
 from service.inference.runtime import Runtime
+from service.inference.vocabulary import Vocabulary, vocabulary_of
 from service.inference.windowed import Progress
 from service.repository.served_model import Served
 from service.timings import Timings
@@ -55,6 +56,12 @@ class LargeTask:
 
     def __post_init__(self) -> None:
         self.until = Deadline(self.deadline)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the answer's ids stand for, from the first look on. Raises BadOption for what a model cannot tell
+        apart."""
+        return vocabulary_of(self.options, self.served.clusters, self.served.classes.state)
 
     def traced(self) -> ImageTrace:
         """What is told of the file once it is done."""
@@ -109,12 +116,12 @@ class LargeTask:
         result = SegmentationResult(
             model=served.name,
             digest=served.bundle.digest[:12],
-            k=options.k or served.clusters.count,
+            k=self.vocabulary.k,
             image=None,
             labels=kept.labels,
-            table=served.clusters.table(options.k),
+            table=self.vocabulary.table,
             areas=found.areas,
-            style=served.clusters.style,
+            style=self.vocabulary.style,
             georeference=place,
             valid_fraction=found.valid_fraction,
             unknown_fraction=max(0.0, found.valid_fraction - named / kept.labels.size),
@@ -123,12 +130,13 @@ class LargeTask:
             warnings=self.warnings,
             timings=self.timings,
             options=options.render,
+            of=self.vocabulary.of,
         )
         content: bytes = await self._run(lambda: renderer.render(result))
         return content
 
     def _sink_of(self, source: RowSource, out: Path, choice: Choice) -> AbstractContextManager[LabelSink]:
-        return large.sink_of(source, self.path, out, choice, self.served.clusters.style, self.options.id_offset)
+        return large.sink_of(source, self.path, out, choice, self.vocabulary.style, self.options.id_offset)
 
     async def _segment(
         self,
@@ -145,7 +153,7 @@ class LargeTask:
             raise BadOption("tile: this file is too large for one pass of the network; leave tile=never out")
         if options.confidence:
             raise BadOption("confidence: the margins of a file that is read in windows are not kept; leave it out")
-        table = served.clusters.table(options.k)
+        words = self.vocabulary
         choice = large.choice_of(options, manifest)
         loop = asyncio.get_running_loop()
         predict = windowed.through_queue(
@@ -164,7 +172,7 @@ class LargeTask:
                             f"format: a label map of {width}×{height} is answered as format=geotiff only; others are,"
                             f" up to {most_mpx:g} Mpx (TESSERA_MAX_MPX)"
                         )
-                    room = windowed.held_bytes(source, manifest, code=margin)
+                    room = windowed.held_bytes(source, manifest, code=margin or words.taught is not None)
                     asyncio.run_coroutine_threadsafe(claim(room), loop).result()
                     return large.write_labels(
                         source,
@@ -172,7 +180,8 @@ class LargeTask:
                         manifest,
                         predict,
                         options,
-                        table=table,
+                        table=words.table,
+                        classifier=None if words.taught is None else words.taught.classifier,
                         margin=margin,
                         until=self.until,
                         progress=self.progress,
@@ -180,7 +189,8 @@ class LargeTask:
 
             found: LargeAnswer = await self._run(work)
         self.warnings += found.warnings
-        self.runtime.metrics.segmented(served.name, found.areas, self.timings, refined=None, margin=None)
+        clusters = found.areas if words.taught is None else []  # classes are not what is counted
+        self.runtime.metrics.segmented(served.name, clusters, self.timings, refined=None, margin=None)
         return found
 
     async def _run(self, work: Callable[[], Any]) -> Any:

@@ -12,13 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from models.crf.params import PUBLISHED, CRFParams
 from models.io.samples import Choice
 from models.preprocess import InputSpec, fitted_size
-from service.errors import nearest
+from service.errors import BadOption, nearest
 from service.formats import archive, registry
 from service.formats.result import RenderOptions
 
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]{1,3})?|[+-]?nan|[+-]?inf(inity)?", re.IGNORECASE)
 
-_TOLD = {"format", "k", "crf", "crf_size", "crf_iterations", "tile", "page", "depth", "pyramid", "priority"}
+_TOLD = {"format", "classes", "k", "crf", "crf_size", "crf_iterations", "tile", "page", "depth", "pyramid", "priority"}
 
 
 class Frozen(BaseModel):
@@ -90,8 +90,63 @@ class SimilarOptions(ImageOptions):
     )
 
 
+class SuggestOptions(ImageOptions):
+    """The options of one `POST /classes/suggest`."""
+
+    count: int = Field(default=3, ge=1, le=50, description="how many places, 1 to 50")
+
+
+class ExampleOptions(ImageOptions):
+    """The options of one `POST /classes/{id}/examples`: a place in the image, and what is said of it."""
+
+    x: int | None = Field(default=None, ge=0, description="column of the pixel that is meant, from 0; with y")
+    y: int | None = Field(default=None, ge=0, description="its row, from 0")
+    points: str | None = Field(
+        default=None,
+        max_length=4096,
+        pattern=r"^[0-9]{1,7},[0-9]{1,7}(;[0-9]{1,7},[0-9]{1,7}){0,255}$",
+        description="in place of x and y several pixels, up to 256: x,y;x,y",
+    )
+    box: str | None = Field(
+        default=None,
+        pattern=r"^[0-9]{1,7},[0-9]{1,7},[1-9][0-9]{0,6},[1-9][0-9]{0,6}$",
+        description="in place of a pixel a rectangle of them: x,y,width,height; or send a part `mask`, a PNG of the"
+        " image's size whose pixels are not 0 at the place",
+    )
+    negative: bool = Field(default=False, description="true or false: the class is not what is there")
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """The pixels (x, y) that are named one by one."""
+        if self.points is not None:
+            return [(int(x), int(y)) for x, _, y in (point.partition(",") for point in self.points.split(";"))]
+        return [] if self.x is None or self.y is None else [(self.x, self.y)]
+
+    @property
+    def area(self) -> tuple[int, int, int, int] | None:
+        """The rectangle: x, y, width, height."""
+        if self.box is None:
+            return None
+        x, y, width, height = (int(number) for number in self.box.split(","))
+        return x, y, width, height
+
+    def check_place(self, *, mask: bool) -> None:
+        """Raises BadOption unless one place is named, in one way; `mask`: the request brings one."""
+        if (self.x is None) != (self.y is None):
+            raise BadOption("x, y: a pixel has both; give the other one as well")
+        ways = [self.x is not None, self.points is not None, self.box is not None, mask]
+        if sum(ways) != 1:
+            how = "x= and y= (a pixel), points=x,y;x,y, box=x,y,width,height, or a part `mask` of the form"
+            raise BadOption(f"a place is named in {'several ways' if any(ways) else 'no way'}; give one of {how}")
+
+
 class Options(ImageOptions):
     """The options of one `POST /segment`."""
+
+    classes: bool = Field(
+        default=False,
+        description="true or false: answer in the classes that people taught (POST /classes) in place of clusters",
+    )
 
     format: str | None = Field(
         default=None,
@@ -124,7 +179,8 @@ class Options(ImageOptions):
     only: str | None = Field(
         default=None,
         pattern=r"^[0-9]{1,3}(,[0-9]{1,3}){0,254}$",
-        description="cluster ids to draw in overlay and color, separated by commas",
+        description="ids of clusters, or of classes with classes=true, to draw in overlay and color, separated by"
+        " commas",
     )
     nodata: Literal["fill", "keep"] = Field(
         default="fill",

@@ -3,6 +3,7 @@
 Knows nothing of HTTP: it is given a task and a renderer, and returns what that makes.
 """
 
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -10,23 +11,29 @@ import numpy as np
 from models import assign, region_stats
 from models.io import encode
 from models.manifest import Manifest
+from models.region_stats import Area
 from models.similarity import similarity
 from models.types import Array
 from service.errors import BadOption
 from service.formats import pictures
 from service.formats.registry import Renderer
-from service.formats.result import NO_DATA, SegmentationResult
-from service.inference.options import Options, SimilarOptions
+from service.formats.result import NO_DATA, SegmentationResult, Suggestion
+from service.inference.options import ExampleOptions, Options, SimilarOptions, SuggestOptions
 from service.inference.refine import NotRefined, on_cpu, refine
 from service.inference.results import NetworkOutput
 from service.inference.task import ImageTask
+from service.inference.taught import Place, as_classes, place_of, suggestions
+from service.inference.vocabulary import Vocabulary, vocabulary_of
 from service.repository.served_model import Served
 
 T = TypeVar("T")
+_IN_CLASSES = Options(classes=True)
 _FINISH_BYTES = 4  # for each pixel of a large answer: labels, a copy where some hold no data, the file and its base64
 _PHOTO_BYTES = 4  # the painted photo, and its file
 _SIMILAR_BYTES = 16  # cosines and lengths, strips of both put together, and the picture or file of them
 _CONFIDENCE_BYTES = 12  # the same of margins
+_PLACE_BYTES = 8  # a mask, where data is, and a label map
+_SUGGESTIONS = 3  # places to teach next, in an answer
 _DOUBT_BYTES = 3  # which pixels are unknown, and two label maps without them
 
 
@@ -36,11 +43,12 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
     Raises what `ImageTask` raises, and BadOption for options this model cannot follow.
     """
     options, served, runtime = task.options, task.served, task.runtime
-    count, chosen = served.clusters.count, options.render
-    table, style = table_of(options, served), served.clusters.style
+    words, chosen = vocabulary(options, served), options.render
+    count, table, taught = words.size, words.table, words.taught
     doubts = chosen.unknown is not None
     full = options.confidence or doubts or renderer.margin == "full"
-    wants_margin = renderer.margin is not None or doubts or runtime.sampled()
+    sampled = runtime.sampled()
+    wants_margin = renderer.margin is not None or doubts or (sampled and taught is None)
     if options.refine and options.tile == "always":
         raise BadOption("tile: edges are not refined in windows; leave tile=always out, or crf")
     photo = renderer.photo or (options.refine is not None and options.crf_size == "source")
@@ -51,13 +59,17 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             before_crf=on_cpu(task),
             tile="never" if options.refine else options.tile,
             margin="full" if full else renderer.margin,
+            taught=taught,
         )
+        network = output
         await task.hold_pixels(output, photo=photo, fitted=options.refine is not None)
         if min(output.source) < (cell := task.manifest.code.stride):
             size = f"{output.source[1]}×{output.source[0]}"
             task.warnings.append(f"the image is {size} pixels, smaller than one cell of the model's grid ({cell})")
         refined: Array | None = None
         if options.refine:
+            if taught is not None:
+                output = await task.run(partial(as_classes, output, taught))
             try:
                 refined = await refine(task, output)
             except NotRefined as error:
@@ -67,8 +79,9 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             image = task.photo if renderer.photo else None
             task.until.check()
             with task.timings.measure("assign"):
-                labels = labels_of(task.manifest, output) if refined is None else refined
-                margin = margin_of(task.manifest, output, full=full) if wants_margin else None
+                shown_by = output if taught is None or output is not network else as_classes(output, taught)
+                labels = labels_of(task.manifest, shown_by) if refined is None else refined
+                margin = margin_of(task.manifest, shown_by, full=full) if wants_margin else None
                 shown = labels
                 if (valid := output.facts.valid) is not None:  # a map with holes is counted, and shown where asked for
                     own = chosen.keep_no_data and refined is None
@@ -81,7 +94,8 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                     shown = _without(shown, doubtful)
                 if valid is not None and margin is not None and chosen.keep_no_data:
                     valid.erase(margin, 0.0)
-                merged = bool((table != np.arange(count)).any())
+                merged = taught is None and bool((table != np.arange(count)).any())
+                places = suggestions(task.manifest, shown_by, _SUGGESTIONS) if renderer.margin is not None else ()
             held, sure = sum(area.pixels for area in found), sum(area.confidence * area.pixels for area in found)
             named = sum(area.pixels for area in sure_of)
             if not held:
@@ -91,12 +105,12 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             result = SegmentationResult(
                 model=served.name,
                 digest=served.bundle.digest[:12],
-                k=options.k or count,
+                k=words.k,
                 image=image,
                 labels=_merged(shown, table) if merged else shown,
                 table=table,
                 areas=region_stats.merge(sure_of, table) if merged else sure_of,
-                style=style,
+                style=words.style,
                 margin=margin,
                 georeference=task.georeference if renderer.georeference else None,
                 valid_fraction=held / shown.size,
@@ -108,19 +122,22 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                 warnings=task.warnings,
                 timings=task.timings,
                 options=chosen,
+                of=words.of,
+                suggestions=places,
             )
             task.until.check()
             with task.timings.measure("encode"):
                 body = renderer.render(result)
-            runtime.metrics.segmented(
-                served.label,
-                result.areas,
-                task.timings,
-                refined=result.refined if options.refine else None,
-                margin=sure / held if margin is not None and held else None,
-            )
-            counts = np.zeros(count, np.int64)
-            counts[[area.id for area in found]] = [area.pixels for area in found]
+            surely = sure / held if margin is not None and held else None
+            areas, of_network = result.areas, found
+            if taught is not None:  # what is counted are the network's own clusters, whatever is shown
+                with task.timings.measure("assign"):
+                    of_network, surely = _network_areas(task.manifest, network, margin=sampled)
+                areas = region_stats.merge(of_network, served.clusters.table(None))
+            refined_in_time = result.refined if options.refine else None
+            runtime.metrics.segmented(served.label, areas, task.timings, refined=refined_in_time, margin=surely)
+            counts = np.zeros(served.clusters.count, np.int64)
+            counts[[area.id for area in of_network]] = [area.pixels for area in of_network]
             served.drift.add(counts)
             served.statistics.image(task.timings.so_far())
             return body
@@ -130,14 +147,37 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
         return await task.finish(output, finish, _FINISH_BYTES + more)
 
 
-def table_of(options: Options, served: Served) -> Array:
-    """uint8 [K]: the id that every cluster gets in an answer. Raises BadOption for clusters that a model does not
-    have."""
-    count = served.clusters.count
-    for cluster in options.render.only or ():
-        if cluster >= count:
-            raise BadOption(f"only: no cluster {cluster}; {served.bundle.ref} has 0 to {count - 1}")
-    return served.clusters.table(options.k, merged=options.merged)
+def vocabulary(options: Options, served: Served) -> Vocabulary:
+    """What an answer's ids stand for. Raises BadOption for what a model cannot tell apart."""
+    return vocabulary_of(options, served.clusters, served.classes.state)
+
+
+async def point(task: ImageTask[ExampleOptions], id: int, mask: bytes | None) -> Place:
+    """The place in an image that is shown to a class. Raises what `ImageTask` raises, and BadOption."""
+    taught = task.served.classes.state
+    with task.admitted():
+        output = await task.network_output(code=True, taught=taught)
+
+        def finish() -> Place:
+            with task.timings.measure("assign"):
+                limits = task.runtime.limits
+                return place_of(task.options, mask, id, task.manifest, output, taught, limits)
+
+        return await task.finish(output, finish, _PLACE_BYTES)
+
+
+async def suggest(task: ImageTask[SuggestOptions]) -> tuple[Suggestion, ...]:
+    """Where an image's classes are decided least clearly. Raises what `ImageTask` raises, and BadOption."""
+    taught = vocabulary_of(_IN_CLASSES, task.served.clusters, task.served.classes.state).taught
+    assert taught is not None
+    with task.admitted():
+        output = await task.network_output(code=True, taught=taught)
+
+        def finish() -> tuple[Suggestion, ...]:
+            with task.timings.measure("assign"):
+                return suggestions(task.manifest, as_classes(output, taught), task.options.count)
+
+        return await task.finish(output, finish, 0)
 
 
 async def similar(task: ImageTask[SimilarOptions]) -> bytes:
@@ -179,11 +219,30 @@ def _without(labels: Array, pixels: Array) -> Array:
 
 
 def labels_of(manifest: Manifest, output: NetworkOutput) -> Array:
-    """The network's own ids uint8 [H, W] at the source's size."""
+    """The network's own ids uint8 [H, W] at the source's size, or the classes'."""
     if output.labels is not None:
         return output.labels.copy()  # what was erased in one answer is in the next
     how = manifest.code.interpolation
-    return assign.labels(output.scores, output.source, output.box, interpolation=how)
+    labels = assign.labels(output.scores, output.source, output.box, interpolation=how)
+    return labels if output.ids is None else output.ids[labels]
+
+
+def _network_areas(manifest: Manifest, output: NetworkOutput, *, margin: bool) -> tuple[list[Area], float | None]:
+    """The network's own clusters in an image that was answered in classes, counted on the patch grid, in pixels; and
+    their mean margin, if it is wanted. None of an image that was seen in windows."""
+    if output.labels is not None:
+        return [], None
+    grid, box, code = output.scores.shape[1:], output.box, manifest.code
+    small = (max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3])))
+    labels = assign.labels(output.scores, small, box, interpolation=code.interpolation)
+    if output.facts.valid is not None:
+        output.facts.valid.erase(labels)
+    margins = margin_of(manifest, output, full=False) if margin else None
+    areas = region_stats.compute(labels, len(output.scores), margins, ignored=NO_DATA)
+    cells = sum(area.pixels for area in areas)
+    sure = sum(area.confidence * area.pixels for area in areas) / cells if margins is not None and cells else None
+    scale = output.source[0] * output.source[1] / labels.size
+    return [area._replace(pixels=round(area.pixels * scale)) for area in areas], sure
 
 
 def margin_of(manifest: Manifest, output: NetworkOutput, *, full: bool) -> Array | None:
@@ -197,7 +256,7 @@ def margin_of(manifest: Manifest, output: NetworkOutput, *, full: bool) -> Array
         output.scores,
         output.code,
         output.source if full else small,
-        assignment=code.assignment,
+        assignment=code.assignment if output.ids is None else "cosine",
         box=box,
         interpolation=code.interpolation,
     )

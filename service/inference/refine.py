@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from models import refine as refinement
 from models.deadline import Deadline, DeadlineExceeded
 from models.errors import TesseraError
+from models.manifest import CodeSpec
 from models.types import Array
 from service.errors import BadOption, Busy, DeadlinePassed
 from service.inference.options import Options
@@ -34,10 +37,18 @@ class NotRefined(TesseraError):
 
 
 async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
-    """The network's own ids uint8 [H, W] at the source's size, along the photo's edges.
+    """The network's own ids uint8 [H, W] at the source's size, or the classes', along the photo's edges.
 
     Raises NotRefined, and BadOption for parameters that do not go with this image.
     """
+    if len(output.scores) == 1 and output.ids is not None:  # a lone class has no edges
+        return np.full(output.source, output.ids[0], np.uint8)
+    labels = await _refined(task, output)
+    return labels if output.ids is None else output.ids[labels]
+
+
+async def _refined(task: ImageTask[Options], output: NetworkOutput) -> Array:
+    """The best of the score maps, uint8 [H, W]."""
     runtime, options = task.runtime, task.options
     began = time.monotonic()
     left_s = task.deadline - began
@@ -83,7 +94,7 @@ async def refine(task: ImageTask[Options], output: NetworkOutput) -> Array:
                 task.timings.waited(waits, time.perf_counter())
         return await run(lambda: _on_this_thread(task, output, runtime.cores if pool.alone else 1, until))
 
-    key = None if task.key is None else (*task.key, options.refine, options.crf_size, options.crf_params)
+    key = None if task.key is None else (*task.key, output.serial, options.refine, options.crf_size, options.crf_params)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + late - time.monotonic()):
             if task.background:
@@ -118,7 +129,7 @@ async def _on_device(task: ImageTask[Options], output: NetworkOutput, late: floa
             output.scores,
             output.code,
             fitted,
-            task.manifest.code,
+            _spec(task, output),
             task.options.crf_params,
             key=task.caller,
             priority=task.options.priority,
@@ -134,7 +145,7 @@ def _in_a_process(task: ImageTask[Options], output: NetworkOutput, processes: Pr
             output.scores,
             output.code,
             fitted,
-            spec=task.manifest.code,
+            spec=_spec(task, output),
             resolution=options.crf_size,
             photo=photo,
             params=options.crf_params,
@@ -150,7 +161,7 @@ def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: in
             output.scores,
             output.code,
             fitted,
-            task.manifest.code,
+            _spec(task, output),
             method=options.refine or "dense",
             resolution=options.crf_size,
             photo=photo,
@@ -158,6 +169,12 @@ def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: in
             threads=threads,
             deadline=until,
         )
+
+
+def _spec(task: ImageTask[Options], output: NetworkOutput) -> CodeSpec:
+    """How scores become probabilities: classes are told by cosines, whatever the clusters are told by."""
+    code = task.manifest.code
+    return code if output.ids is None else code.model_copy(update={"assignment": "cosine"})
 
 
 @contextmanager

@@ -85,6 +85,8 @@ class NetworkOutput:
 
     large  answers of this size have threads of their own;  slow  its pixels are not decoded by whoever needs them
     labels, margin  of an image that was seen in windows, in place of scores and code: uint8 [H, W]; float32 of any size
+    ids     uint8 [M]: the class of each score map, where these are of classes that people taught; None: of clusters
+    serial  of that moment of the classes; 0: clusters
     """
 
     scores: Array
@@ -96,6 +98,8 @@ class NetworkOutput:
     slow: bool = False
     labels: Array | None = None
     margin: Array | None = None
+    ids: Array | None = None
+    serial: int = 0
 
     @property
     def nbytes(self) -> int:

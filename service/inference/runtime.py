@@ -14,6 +14,7 @@ from models.io.decoder_pool import DecoderPool
 from models.io.samples import Limits
 from models.types import Array
 from service.fleet.fleet import Fleet
+from service.inference.lately import Lately
 from service.inference.results import NetworkOutput
 from service.metrics import Metrics
 from service.refiners.gpu_batcher import GpuBatcher
@@ -47,6 +48,7 @@ class Runtime:
     gpu          the CRF's, where there is one;  processes  pydensecrf's, where that is the CRF
     warmup       of our CRF, where an install has it not compiled yet
     tracer       keeps traces, where they are asked for
+    lately       the images each caller was answered for
     joining      held while the pieces of a large body are put together: one in a turn of the loop
     """
 
@@ -69,6 +71,7 @@ class Runtime:
     warmup: JitWarmup = field(default_factory=JitWarmup)
     tracer: Tracer | None = None
     joining: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lately: Lately = field(default_factory=Lately)
     _count: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod

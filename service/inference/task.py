@@ -32,6 +32,7 @@ from service.inference.options import ImageOptions
 from service.inference.results import Facts, NetworkOutput
 from service.inference.runtime import Runtime
 from service.inference.windowed import ArrayRows, labelled, layout_of, through_queue
+from service.repository.classes import ClassState
 from service.repository.served_model import Served
 from service.scheduling.admission import Ticket
 from service.scheduling.batcher import Batch, Batcher
@@ -201,12 +202,14 @@ class ImageTask(Generic[O]):
         before_crf: bool = False,
         tile: Tile = "never",
         margin: Margin = None,
+        taught: ClassState | None = None,
     ) -> NetworkOutput:
         """What the network says of the image, from this pass or an earlier one; with its code, if it is wanted.
 
         photo       the photo is needed afterwards: its pixels are kept
         before_crf  the CPU's follows: a pass waits until few enough of the caller's images are as far
         tile        whether it is seen in windows;  margin  that labels made of these come with
+        taught      the classes that follow: they are told by the code, whatever clusters are told by
         """
         cache = self.runtime.network_outputs
         kept = cache.on and not self.background
@@ -215,10 +218,14 @@ class ImageTask(Generic[O]):
             self.key = (
                 digest, chosen.page, chosen.depth, chosen.bands, chosen.pyramid, self.served.bundle.digest
             )  # fmt: skip
-        make: Callable[[], Coroutine[Any, Any, NetworkOutput]] = partial(self._predict, code or kept, photo)
-        if tile != "never" and await self._in_windows(tile):
-            make = partial(self._predict_windows, margin, photo)
-            self.key = None if self.key is None else (*self.key, "windows", margin)
+        by_dots = self.manifest.code.assignment == "dot"
+        if self.key is not None and taught is not None and by_dots:  # kept apart: the others have no code
+            self.key = (*self.key, "code")
+        wanted = taught is not None if by_dots else code or kept
+        make: Callable[[], Coroutine[Any, Any, NetworkOutput]] = partial(self._predict, wanted, photo)
+        if windows := tile != "never" and await self._in_windows(tile):
+            make = partial(self._predict_windows, margin, photo, taught)
+            self.key = None if self.key is None else (*self.key, "windows", margin, taught and taught.serial)
         if before_crf and self.key not in cache:
             await self._hold_back()
         began = time.perf_counter()
@@ -226,6 +233,8 @@ class ImageTask(Generic[O]):
         self._source = output.source
         if not self._own_pass:  # another's, that it waited for, or one that is long over
             self.timings.waited(began, time.perf_counter())
+        if self.key is not None and not windows:
+            self.runtime.lately.note(self.caller, self.key)
         self.warnings += output.facts.warnings
         self.orientation = output.facts.orientation
         if self.told is not None:
@@ -287,7 +296,7 @@ class ImageTask(Generic[O]):
         self.claim(fitted.source)
         done = await self.served.batcher.predict(
             fitted.pixels,
-            code=code and self.manifest.code.assignment == "cosine",
+            code=code,
             key=self.caller,
             priority=self.options.priority,
             deadline=self.deadline,
@@ -316,7 +325,7 @@ class ImageTask(Generic[O]):
 
         return await self._header(look)
 
-    async def _predict_windows(self, margin: Margin, photo: bool) -> NetworkOutput:
+    async def _predict_windows(self, margin: Margin, photo: bool, taught: ClassState | None) -> NetworkOutput:
         """The image at its own scale; of windows only labels and margins are kept."""
         choice = self.options.choice(self.manifest.input)
         choice = choice if choice.level is not None else self._whole
@@ -342,7 +351,9 @@ class ImageTask(Generic[O]):
 
         def work() -> tuple[Array, Array | None]:
             with self.timings.measure("encoder"):
-                return labelled(ArrayRows(decoded), self.manifest, predict, margin=margin, until=self.until)
+                classifier = None if taught is None else taught.classifier
+                rows = ArrayRows(decoded)
+                return labelled(rows, self.manifest, predict, margin=margin, classifier=classifier, until=self.until)
 
         labels, margins = await self.run(work, self.runtime.windows)
         facts = Facts.of(decoded)
@@ -352,7 +363,16 @@ class ImageTask(Generic[O]):
         self._claim_bytes(0)
         nothing = np.empty((len(self.manifest.clusters), 0, 0), np.float32)
         return NetworkOutput(
-            nothing, None, encoded.size, WHOLE, facts, large=True, slow=True, labels=labels, margin=margins
+            nothing,
+            None,
+            encoded.size,
+            WHOLE,
+            facts,
+            large=True,
+            slow=True,
+            labels=labels,
+            margin=margins,
+            serial=0 if taught is None else taught.serial,
         )
 
     def _prepare(self, encoded: Encoded, photo: bool) -> tuple[Fit, Facts]:

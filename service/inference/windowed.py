@@ -16,6 +16,7 @@ from models.inference import Prediction, Predictor, finite
 from models.io.rows import Rows, RowSource
 from models.io.samples import Decoded, ImageTooLarge
 from models.manifest import Manifest
+from models.prototypes import Classifier
 from models.types import Array
 from models.windows import Blend, Layout, Strip, Window
 from service.errors import NetworkNotFinite
@@ -33,11 +34,14 @@ class Part(NamedTuple):
     """Some rows of the picture, finished.
 
     valid  bool [rows, W]: where they hold data; None: everywhere
+    size   (H, W) of the whole picture;  classifier  of classes in place of the network's clusters
     """
 
     strip: Strip
     valid: Array | None
     manifest: Manifest
+    size: tuple[int, int]
+    classifier: Classifier | None = None
 
     @property
     def rows(self) -> tuple[int, int]:
@@ -45,17 +49,33 @@ class Part(NamedTuple):
         return self.strip.rows
 
     def labels(self) -> Array:
-        """The network's own ids uint8 [rows, W]."""
-        return self.strip.labels(len(self.manifest.clusters), self.manifest.code.interpolation)
+        """The network's own ids uint8 [rows, W], or those of classes."""
+        strip, count = self._told
+        labels = strip.labels(count, self.manifest.code.interpolation)
+        return labels if self.classifier is None else self.classifier.ids[labels]
 
     def margin(self, *, full: bool = True) -> Array:
         """float32 [rows, W]; not `full`: of as many places as the network sees, one for each cell and more."""
-        code, strip = self.manifest.code, self.strip
+        code, (strip, count) = self.manifest.code, self._told
         if not full:
             top, bottom = strip.rows
             size = max(1, round((bottom - top) / code.stride)), max(1, round(strip.width / code.stride))
             strip = strip._replace(rows=(0, size[0]), width=size[1])
-        return strip.margin(len(self.manifest.clusters), code.assignment, code.interpolation)
+        assignment = code.assignment if self.classifier is None else "cosine"
+        return strip.margin(count, assignment, code.interpolation)
+
+    @property
+    def _told(self) -> tuple[Strip, int]:
+        """The maps of what is told apart, with the code behind them; how many those are."""
+        strip, count, classifier = self.strip, len(self.manifest.clusters), self.classifier
+        if classifier is None:
+            return strip, count
+        (top, left, down, across), (first, last) = strip.box, strip.rows
+        row = down / (last - first)
+        whole = top - first * row, left, row * self.size[0], across  # of the picture, in the strip's grid
+        scores, code = strip.maps[:count], strip.maps[count:]
+        maps = [np.asarray(classifier.scores(code, scores, whole), np.float32), code]
+        return strip._replace(maps=np.concatenate(maps)), len(classifier.ids)
 
 
 class ArrayRows:
@@ -95,12 +115,14 @@ def parts(
     *,
     code: bool = False,
     skip: bool = False,
+    classifier: Classifier | None = None,
     until: Deadline | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Part]:
     """The picture's rows from the top on, as they are finished.
 
     code   margins are wanted;  skip  windows that hold no data are not looked at: nobody asks for their labels
+    classifier  of classes that are told in place of the network's clusters
 
     Raises what reading and the network raise, ImageTooLarge for rows too wide to be held, and DeadlineExceeded.
     """
@@ -110,7 +132,7 @@ def parts(
             f"rows of {source.size[1]} pixels in windows would hold {room / 2**30:.1f} GiB, and"
             f" {_MOST_HELD_BYTES / 2**30:.0f} are the most; cut it into columns, or read a level of it, pyramid=1"
         )
-    code = code and manifest.code.assignment == "cosine"
+    code = classifier is not None or (code and manifest.code.assignment == "cosine")
     until, blend, done = until or Deadline(), Blend(layout), 0
     seen = _Seen()
     with ThreadPoolExecutor(1, "rows") as reader:
@@ -132,16 +154,22 @@ def parts(
                 blend.add_nothing(len(manifest.clusters) + (manifest.code.dim if code else 0))
                 done += len(layout.columns) - len(wanted)
             strip = blend.finish_row()
-            yield Part(strip, seen.of(strip, layout.span(row), valid), manifest)
+            yield Part(strip, seen.of(strip, layout.span(row), valid), manifest, source.size, classifier)
 
 
 def labelled(
-    source: RowSource, manifest: Manifest, predict: Predict, *, margin: Margin, until: Deadline | None = None
+    source: RowSource,
+    manifest: Manifest,
+    predict: Predict,
+    *,
+    margin: Margin,
+    classifier: Classifier | None = None,
+    until: Deadline | None = None,
 ) -> tuple[Array, Array | None]:
     """A picture's labels uint8 [H, W], all of them in memory, and its margins at its size or about the grid's."""
     labels, margins = np.empty(source.size, np.uint8), list[Array]()
     whole = np.empty(source.size, np.float32) if margin == "full" else None
-    for part in parts(source, manifest, predict, code=margin is not None, until=until):
+    for part in parts(source, manifest, predict, code=margin is not None, classifier=classifier, until=until):
         rows = slice(*part.rows)
         labels[rows] = part.labels()
         if whole is not None:

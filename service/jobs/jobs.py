@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from service.errors import BadBody, BadOption, BodyTooLarge, Conflict, NotAllowed, NotFound, NotKept, quoted
 from service.inference.runtime import Runtime
+from service.inference.vocabulary import vocabulary_of
 from service.jobs.answers import Answers, parsed
 from service.jobs.disk import DiskThreads
 from service.jobs.folders import JobFolder, JobFolders
@@ -25,7 +26,7 @@ from service.jobs.store import Failure, JobStore, new_job
 from service.jobs.work import Work
 from service.jobs.zip_stream import Entry, ZipStream
 from service.metrics import Metrics
-from service.offline.runner import check, check_formats
+from service.offline.runner import check_formats
 from service.repository.registry import Registry
 from service.roots import Roots, is_bucket
 from service.scheduling.background import spawn
@@ -141,7 +142,7 @@ class Jobs:
         served = self._registry.get(wanted.model or None)
         options = parsed(wanted.options)
         check_formats(wanted.formats, options)
-        check(options, served.clusters)
+        vocabulary_of(options, served.clusters, served.classes.state)
         return served.bundle.ref
 
     async def check_room(self, owner: str, size: int | None) -> None:

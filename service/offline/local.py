@@ -52,6 +52,8 @@ async def ready(work: Work, say: Say, *, runs: int = 1) -> AsyncIterator[tuple[R
     settings = work.settings
     async with running(settings) as engine:
         with engine.registry.use(None) as served:
+            if work.classes is not None:
+                served.classes.fix(work.classes)
             if work.options.refine == "dense":
                 await _compiled(engine.runtime, served, say)
             at_once = -(-(2 * (settings.workers or hardware.cores()) + 2) // runs)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from models.errors import TesseraError
 from models.io.samples import ImageTooLarge
-from service.errors import BadOption, Busy, NetworkFailed, NetworkNotFinite
+from service.errors import Busy, NetworkFailed, NetworkNotFinite
 from service.formats import registry
 from service.formats.registry import Margin, Renderer
 from service.formats.result import SegmentationResult
@@ -26,7 +26,6 @@ from service.inference.task import ImageTask
 from service.offline import large_files
 from service.offline.outputs import DiskFull, Outputs
 from service.offline.sources import Item
-from service.repository.cluster_names import Clusters
 from service.repository.served_model import Served
 
 log = logging.getLogger("tessera")
@@ -77,14 +76,6 @@ OnPart = Callable[[Part], object]
 def check_formats(formats: Sequence[str], options: Options) -> None:
     """Raises BadOption for a format, or one packed into a zip, that cannot be written here."""
     registry.check([*formats, *(options.render.formats if "zip" in formats else ())])
-
-
-def check(options: Options, clusters: Clusters) -> None:
-    """Raises BadOption for what no image could be given by the model that has these clusters."""
-    clusters.table(options.k)
-    for cluster in options.render.only or ():
-        if cluster >= clusters.count:
-            raise BadOption(f"only: no cluster {cluster}; {clusters.ref} has 0 to {clusters.count - 1}")
 
 
 class Runner:

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from models.bundle import Bundle
+from models.class_file import ClassFile
 from service.inference.options import Options
 from service.offline.outputs import Outputs
 from service.offline.runner import OnEnd, OnPart, Todo
 from service.repository.change_store import ChangeStore
+from service.repository.class_store import ClassStore
+from service.repository.classes import Classes, ClassState
 from service.repository.cluster_changes import newest
 from service.repository.cluster_names import Clusters
 from service.repository.trust import TrustList
@@ -28,12 +31,14 @@ class Work:
     """It travels to other processes.
 
     settings  of every engine;  outputs  where answers go, begun
+    classes   in place of clusters, where the options ask for classes
     """
 
     options: Options
     formats: tuple[str, ...]
     settings: Settings
     outputs: Outputs
+    classes: ClassFile | None = None
 
 
 class Listener(NamedTuple):
@@ -62,20 +67,25 @@ class Executor(Protocol):
 
 
 class Model(NamedTuple):
-    """A bundle that was read, and its clusters as people changed them; no network runs.
+    """A bundle that was read, and its clusters as people changed them, or a file's classes; no network runs.
 
     said  the number of the last change
     """
 
     bundle: Bundle
     clusters: Clusters
+    classes: ClassState
     said: int
 
     @classmethod
-    async def of(cls, settings: Settings) -> "Model":
-        """The settings' first. Raises BundleError."""
+    async def of(cls, settings: Settings, file: ClassFile | None = None) -> "Model":
+        """The settings' first. Raises BundleError, and BadOption for classes that go with no model."""
         bundle = read(settings.bundles[0], TrustList(settings.trust))
+        with closing(ClassStore(settings.state)) as unused:
+            classes = Classes(bundle, unused)
+            if file is not None:
+                classes.fix(file)
         with closing(ChangeStore(settings.state)) as store:
             clusters = Clusters(bundle, store)
             await clusters.refresh(_LOOK_S)
-        return cls(bundle, clusters, newest(clusters.past.record))
+        return cls(bundle, clusters, classes.state, newest(clusters.past.record))

@@ -13,9 +13,7 @@ import json
 import logging
 import sqlite3
 import zipfile
-import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -26,7 +24,7 @@ from models.bundle import Bundle, Golden
 from service.repository import legacy_names
 from service.repository.cluster_changes import Record, Said, newest
 from service.repository.cluster_matching import Fingerprint
-from service.repository.database import READ_S, Damaged, Database
+from service.repository.database import READ_S, Damaged, Database, checksum, readable
 
 log = logging.getLogger("tessera")
 
@@ -100,7 +98,7 @@ class ChangeStore(Database):
             record = change(kept, number)
             number = max(number, newest(record))
             if not kept.sequence:
-                _add_bundle(connection, digest, bundle.ref, number, _to_npz(bundle))
+                _add_bundle(connection, digest, bundle.ref, number, to_npz(bundle))
             elif record == kept.record:
                 return kept
             else:
@@ -126,7 +124,7 @@ class ChangeStore(Database):
                 if all(said.value is None for said in record.values()):
                     continue
                 try:
-                    return PreviousNames(ref, record, _from_npz(fingerprint))
+                    return PreviousNames(ref, record, from_npz(fingerprint))
                 except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
                     log.warning("%s: names kept of %s cannot follow: %s", bundle.ref, ref, error)
             return None
@@ -155,22 +153,11 @@ class ChangeStore(Database):
             _said(row)
 
     def rescue(self, damaged: sqlite3.Connection, connection: sqlite3.Connection) -> int:
-        for row in _readable(damaged, _BUNDLES, _sound_bundle):
+        for row in readable(damaged, _BUNDLES, _sound_bundle):
             connection.execute(_LATER_BUNDLE, row)
-        rows = _readable(damaged, _CHANGES, _said)
+        rows = readable(damaged, _CHANGES, _said)
         connection.executemany(_LATER, rows)
         return len(rows)
-
-
-def _readable(connection: sqlite3.Connection, query: str, check: Callable[[Any], object]) -> list[Any]:
-    """The sound rows among those that come before the first one that cannot be read."""
-    rows = []
-    with suppress(sqlite3.Error):
-        for row in connection.execute(query):
-            with suppress(Damaged):
-                check(row)
-                rows.append(row)
-    return rows
 
 
 def _version(connection: sqlite3.Connection, digest: str) -> tuple[str, int]:
@@ -194,40 +181,38 @@ def _record(connection: sqlite3.Connection, digest: str) -> Record:
 
 def _said(row: tuple[Any, ...]) -> Said:
     """A row of `changes`. Raises Damaged where it is not as it was written."""
-    if _checksum(*row[:5]) != row[5]:
+    if checksum(*row[:5]) != row[5]:
         raise Damaged(f"the {str(row[2])[:20]} of cluster {str(row[1])[:20]} is not what was written")
     return Said(json.loads(row[3]), row[4])
 
 
 def _write(connection: sqlite3.Connection, digest: str, cluster: int, field: str, said: Said) -> None:
     row = (digest, cluster, field, json.dumps(said.value), said.sequence)
-    connection.execute(_LATER, (*row, _checksum(*row)))
-
-
-def _checksum(*row: object) -> int:
-    return zlib.crc32(repr(row).encode())
+    connection.execute(_LATER, (*row, checksum(*row)))
 
 
 def _add_bundle(connection: sqlite3.Connection, digest: str, ref: str, number: int, fingerprint: bytes | None) -> None:
     name = ref.rpartition("@")[0]
-    row = (digest, name, ref, number, fingerprint, _checksum(digest, name, ref))
+    row = (digest, name, ref, number, fingerprint, checksum(digest, name, ref))
     connection.execute("INSERT OR IGNORE INTO bundles VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
 def _sound_bundle(row: tuple[Any, ...]) -> None:
     """Raises Damaged for a row of `bundles` that is not as it was written. The fingerprint has checksums of its own."""
-    if _checksum(*row[:3]) != row[5] or not (isinstance(row[3], int) and 0 < row[3] < 2**53):
+    if checksum(*row[:3]) != row[5] or not (isinstance(row[3], int) and 0 < row[3] < 2**53):
         raise Damaged(f"what is kept of the bundle {str(row[2])[:80]} is not what was written")
 
 
-def _to_npz(bundle: Bundle) -> bytes:
+def to_npz(bundle: Bundle) -> bytes:
+    """A bundle's fingerprint as the bytes of a file."""
     image, labels = bundle.golden
     file = io.BytesIO()
     np.savez_compressed(file, centroids=bundle.centroids, image=image, labels=labels)
     return file.getvalue()
 
 
-def _from_npz(data: bytes | None) -> Fingerprint:
+def from_npz(data: bytes | None) -> Fingerprint:
+    """What `to_npz` made. Raises OSError, EOFError, ValueError, KeyError, BadZipFile for what it did not."""
     if data is None:
         raise ValueError("there is no fingerprint")
     with np.load(io.BytesIO(data), allow_pickle=False) as seen:

@@ -10,13 +10,14 @@ import logging
 import os
 import sqlite3
 import time
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from models.files import move_aside
 from service.errors import NotKept
@@ -248,6 +249,23 @@ class Database(ABC):
             with suppress(sqlite3.Error):
                 self._connection.close()
         self._connection = self._opened = None
+
+
+def checksum(*row: object) -> int:
+    """Of what a row holds, to be kept in it."""
+    return zlib.crc32(repr(row).encode())
+
+
+def readable(connection: sqlite3.Connection, query: str, check: Callable[[Any], object]) -> list[Any]:
+    """The rows that pass `check`, which raises Damaged, among those that come before the first one that cannot be
+    read."""
+    rows = []
+    with suppress(sqlite3.Error):
+        for row in connection.execute(query):
+            with suppress(Damaged):
+                check(row)
+                rows.append(row)
+    return rows
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from service.errors import BadModel, Busy, Conflict, NotFound, NotKept, nearest
 from service.metrics import Metrics
 from service.repository import cluster_matching
 from service.repository.change_store import ChangeStore, PreviousNames
+from service.repository.class_store import ClassStore
+from service.repository.classes import Classes
 from service.repository.cluster_changes import Record
 from service.repository.cluster_matching import Match
 from service.repository.cluster_names import Clusters, TransferReport
@@ -72,12 +74,13 @@ class _Opened(NamedTuple):
 
 
 class _Lent(NamedTuple):
-    """What a canary shows of the default's names: the default's record, and which cluster is which; None: none could be
-    told."""
+    """What a canary shows of the default's names, and of its classes' clusters where both have one name: the default's
+    records, and which cluster is which; None: none could be told."""
 
     default: Served
     match: Match | None
     record: Record | None = None
+    of_classes: Record | None = None
 
 
 class Registry:
@@ -110,6 +113,7 @@ class Registry:
         self._lent: _Lent | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._changes = ChangeStore(settings.state)
+        self._taught = ClassStore(settings.state)
         self._sharing: asyncio.Task[None] | None = None
         self._drift = Gauge(
             "tessera_cluster_drift",
@@ -160,8 +164,10 @@ class Registry:
 
     @property
     def names_kept(self) -> bool:
-        """Whether what people call clusters can be written, as far as is known, and all that is shown has been."""
-        return self._changes.writable and all(served.clusters.persistent for served in self.served)
+        """Whether what people call clusters, and teach, can be written, as far as is known, and all that is shown has
+        been."""
+        kept = all(served.clusters.persistent and served.classes.persistent for served in self.served)
+        return self._changes.writable and self._taught.writable and kept
 
     @property
     def canary(self) -> Served | None:
@@ -190,7 +196,7 @@ class Registry:
             if (other := self.canary) is not None:
                 in_thread(served.watched.close, f"closing {served.bundle.ref}")
                 raise Conflict(f"{other.bundle.ref} is the canary; promote it or drop it first")
-            await served.clusters.refresh(limit_s=_FIRST_LOOK_S)
+            await served.refresh(limit_s=_FIRST_LOOK_S)
             self.failed.pop(folder.name, None)
             served.watched.longest_s = min(served.watched.longest_s, self._settings.timeout_s * _CANARY_PART)
             served.label = served.bundle.ref
@@ -300,11 +306,12 @@ class Registry:
             self._sharing.cancel()
             await asyncio.gather(self._sharing, return_exceptions=True)
         self._changes.close()
+        self._taught.close()
 
     async def refresh(self) -> None:
         """Show what other servers on the state folder changed."""
         for served in list(self.served):
-            await served.clusters.refresh()
+            await served.refresh()
         await self._lend()
 
     def drifts(self) -> Drifts:
@@ -326,14 +333,16 @@ class Registry:
 
     async def _share(self) -> None:
         """Every second: show what other servers on the state folder changed, and try again what could not be kept."""
-        with suppress(NotKept):
-            await self._changes.probe()
+        for store in (self._changes, self._taught):
+            with suppress(NotKept):
+                await store.probe()
         while True:
             await asyncio.sleep(_SHARE_S)
             try:
-                if not self._changes.writable:
-                    with suppress(NotKept):
-                        await self._changes.probe()
+                for store in (self._changes, self._taught):
+                    if not store.writable:
+                        with suppress(NotKept):
+                            await store.probe()
                 await self.refresh()
             except Exception:
                 log.exception("changes made by other servers cannot be looked at")
@@ -377,7 +386,7 @@ class Registry:
         if agreement is None:
             return Added(served, unchanged=True)
         bundle = served.bundle
-        await served.clusters.refresh(limit_s=_FIRST_LOOK_S)
+        await served.refresh(limit_s=_FIRST_LOOK_S)
         if agreed is not None:
             try:
                 await agreed(served)
@@ -386,6 +395,7 @@ class Registry:
                 raise
         old = next((one for one in self.named if one.name == served.name), None) if swap else None
         followed = await self._follow(served, old)
+        await self._classes_follow(served, old)
         self.failed.pop(folder.name, None)
         if old is None:
             self.served.insert(len(self.named), served)
@@ -411,7 +421,10 @@ class Registry:
                 "there is no canary; POST /models/FOLDER/canary starts one, or tessera serve --canary BUNDLE"
             )
         await self._lend()
-        followed = await self._follow(canary, old, self._lent and self._lent.match) if not canary.trouble else None
+        match = self._lent and self._lent.match
+        followed = await self._follow(canary, old, match) if not canary.trouble else None
+        if old.name == canary.name and not canary.trouble:
+            await self._classes_follow(canary, old, match)
         if self.canary is not canary or canary.trouble is not None:
             raise Conflict(f"{canary.bundle.ref} has just been lost or dropped; the default is what it was")
         self._canary = None
@@ -446,7 +459,11 @@ class Registry:
         match = self._lent.match
         if match is not None and self._lent.record is not past.record:
             canary.clusters.borrow(past, match)
-            self._lent = _Lent(default, match, past.record)
+            self._lent = self._lent._replace(record=past.record)
+        taught = default.classes.past
+        if match is not None and default.name == canary.name and self._lent.of_classes is not taught.record:
+            canary.classes.borrow(taught, match)
+            self._lent = self._lent._replace(of_classes=taught.record)
 
     def _afford(self, bundle: Bundle) -> None:
         """Raises Conflict where there is no room for one more network: two of them are held during a swap."""
@@ -462,11 +479,11 @@ class Registry:
 
     def _queue(self, bundle: Bundle, watched: WatchedEngine) -> Served:
         try:
-            clusters = Clusters(bundle, self._changes)
+            clusters, classes = Clusters(bundle, self._changes), Classes(bundle, self._taught)
         except BaseException:
             in_thread(watched.close, f"closing {bundle.ref}")
             raise
-        return Served(bundle, watched, self._batcher(bundle, watched), clusters)
+        return Served(bundle, watched, self._batcher(bundle, watched), clusters, classes)
 
     def _batcher(self, bundle: Bundle, watched: WatchedEngine) -> NetworkBatcher:
         broken = self._metrics.network_failures.labels(bundle.manifest.name, "not_finite")
@@ -508,6 +525,23 @@ class Registry:
         for lost in followed.lost:
             log.warning("%s: %r of %s does not follow: %s", clusters.past.ref, lost.name, past.ref, lost.why)
         return followed
+
+    async def _classes_follow(self, served: Served, old: Served | None, match: Match | None = None) -> None:
+        """Let the clusters of classes follow from the bundle before of the same name, likewise."""
+        classes = served.classes
+        try:
+            past = old.classes.past if old else await classes.before()
+            if past is None or not (past.record or classes.past.record):
+                return
+            match = match or await self._matched(served, past, old)
+            await classes.follow(past, match)
+            while old is not None and old.classes.past.record is not past.record:
+                past = old.classes.past
+                await classes.follow(past, match)
+        except Exception:
+            log.exception("%s: clusters of classes could not follow", served.bundle.ref)
+            return
+        log.info("%s: by %s, clusters of classes follow from %s", served.bundle.ref, match.by, past.ref)
 
     async def _matched(self, served: Served, past: PreviousNames, old: Served | None) -> Match:
         """Which cluster of a bundle is which of the one before it, that is there or not."""

@@ -17,7 +17,9 @@ from models.inference import Prediction, Predictor, finite
 from models.types import Array
 from service.engines import Engine
 from service.errors import Busy, NetworkFailed, NetworkNotFinite
+from service.repository.classes import Classes
 from service.repository.cluster_names import Clusters
+from service.repository.database import READ_S
 from service.repository.drift import Drift
 from service.repository.statistics import Statistics
 from service.repository.verification import network_bytes
@@ -124,6 +126,7 @@ class Served:
     """One bundle that passed its golden image.
 
     watched   runs the network;  batcher  queues images for it;  clusters  names and colors as of now
+    classes   what people taught, as of now
     label     its name in the metrics; a canary's is its ref, as it may have the default's name
     trouble   why it cannot answer now: its engine is lost, and a fresh one not there yet; None: it can
     drift     how far what it is asked has moved from its training;  statistics  what it has done
@@ -131,8 +134,11 @@ class Served:
     users     requests that hold it now (`Registry.use`);  idle  set while there are none
     """
 
-    def __init__(self, bundle: Bundle, watched: WatchedEngine, batcher: NetworkBatcher, clusters: Clusters) -> None:
-        self.bundle, self.watched, self.batcher, self.clusters = bundle, watched, batcher, clusters
+    def __init__(
+        self, bundle: Bundle, watched: WatchedEngine, batcher: NetworkBatcher, clusters: Clusters, classes: Classes
+    ) -> None:
+        self.bundle, self.watched, self.batcher = bundle, watched, batcher
+        self.clusters, self.classes = clusters, classes
         self.name = self.label = bundle.manifest.name
         self.trouble: str | None = None
         self.drift = Drift([cluster.fraction for cluster in bundle.manifest.clusters])
@@ -141,6 +147,11 @@ class Served:
         self.users = 0
         self.idle = asyncio.Event()
         self.idle.set()
+
+    async def refresh(self, limit_s: float = READ_S) -> None:
+        """Show what people say of its clusters now, and what they taught, whichever server it came to."""
+        await self.clusters.refresh(limit_s)
+        await self.classes.refresh(limit_s)
 
     @property
     def engine(self) -> Engine:

@@ -52,6 +52,10 @@ class SingleFlightCache(Generic[V]):
     def __contains__(self, key: Hashable) -> bool:
         return key in self._kept
 
+    def peek(self, key: Hashable) -> V | None:
+        """What is kept for a key; nobody has asked for it."""
+        return self._kept.get(key)
+
     async def get(
         self,
         key: Hashable,

@@ -50,3 +50,11 @@ def test_only_leaves_the_rest_alone(scene: tuple[np.ndarray, np.ndarray, np.ndar
     shown = palette.overlay(image, labels, colors, 1.0, only=[2])
     assert (shown[labels != 2] == image[labels != 2]).all()
     assert (shown[labels == 2] == colors[2]).all()
+
+
+def test_a_color_apart_from_others_is_one_of_the_proposed_and_not_like_them() -> None:
+    assert np.array_equal(palette.apart(np.zeros((0, 3), np.uint8)), palette.distinct(1)[0])
+    chosen = palette.distinct(1)
+    for _ in range(20):
+        chosen = np.concatenate([chosen, palette.apart(chosen)[None]])
+    assert len(np.unique(chosen, axis=0)) == 21

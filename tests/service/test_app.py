@@ -195,6 +195,17 @@ def test_the_description_is_right(client: TestClient) -> None:
     assert set(operations) == {
         ("post", "/segment"),
         ("post", "/similar"),
+        ("get", "/classes"),
+        ("post", "/classes"),
+        ("get", "/classes/export"),
+        ("put", "/classes/import"),
+        ("get", "/classes/suggest"),
+        ("post", "/classes/suggest"),
+        ("get", "/classes/{id}"),
+        ("put", "/classes/{id}"),
+        ("delete", "/classes/{id}"),
+        ("post", "/classes/{id}/examples"),
+        ("delete", "/classes/{id}/examples/{n}"),
         ("get", "/clusters"),
         ("get", "/clusters/tree"),
         ("get", "/clusters/{id}"),
@@ -266,7 +277,7 @@ def test_the_description_is_right(client: TestClient) -> None:
         "model", "format", "crf", "crf_size", "crf_iterations", "crf_bilateral_sxy", "crf_bilateral_srgb",
         "crf_bilateral_compat", "crf_gaussian_compat", "k", "alpha", "only", "confidence", "depth", "page", "bands",
         "pyramid", "nodata", "timeout_ms", "priority", "tile", "palette", "id_offset", "min_area", "unknown", "formats",
-        "merged",
+        "classes", "merged",
     }  # fmt: skip
     assert options["alpha"]["maximum"] == 1
     names = set(document["components"]["schemas"])

@@ -344,7 +344,7 @@ def test_the_json_answer(client: TestClient) -> None:
     answer = client.post("/segment", content=PNG)
     body = answer.json()
     assert list(body) == [
-        "model", "digest", "width", "height", "k", "clusters", "label_map", "valid_fraction", "unknown_fraction",
+        "model", "digest", "width", "height", "k", "of", "clusters", "label_map", "valid_fraction", "unknown_fraction",
         "pages", "orientation", "depth_rule", "refined", "warnings", "timings_ms",
     ]  # fmt: skip
     assert list(body["timings_ms"]) == ["decode", "queue", "encoder", "assign", "crf", "encode"]
