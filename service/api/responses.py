@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from models.manifest import TreeBy
 from service.inference.options import Frozen, ModelQuery
 
 
@@ -185,7 +186,7 @@ class MergeStep(Frozen):
     k: int
     merge: Annotated[tuple[int, int], _numbers(2)]
     into: int
-    height: float
+    height: float = Field(description="how far apart the two are, as `by` measures it")
 
 
 class ClusterTree(Frozen):
@@ -194,6 +195,11 @@ class ClusterTree(Frozen):
     model: str
     digest: str
     k: int
+    by: TreeBy = Field(
+        description="belonging: heights are 0..1, how little two groups belong together: 0 the same thing, 0.5 as alike"
+        " as two clusters of this model are on average. centroids: cosine distances of the network's centroids, which"
+        " may join what does not belong together; so it is in bundles written before"
+    )
     merges: list[MergeStep]
 
 

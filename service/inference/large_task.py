@@ -189,6 +189,8 @@ class LargeTask:
 
             found: LargeAnswer = await self._run(work)
         self.warnings += found.warnings
+        if (doubt := served.clusters.doubt(options.k)) is not None:
+            self.warnings.append(doubt)
         clusters = found.areas if words.taught is None else []  # classes are not what is counted
         self.runtime.metrics.segmented(served.name, clusters, self.timings, refined=None, margin=None)
         return found

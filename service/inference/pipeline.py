@@ -66,6 +66,8 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
         if min(output.source) < (cell := task.manifest.code.stride):
             size = f"{output.source[1]}×{output.source[0]}"
             task.warnings.append(f"the image is {size} pixels, smaller than one cell of the model's grid ({cell})")
+        if (doubt := served.clusters.doubt(options.k)) is not None:
+            task.warnings.append(doubt)
         refined: Array | None = None
         if options.refine:
             if taught is not None:

@@ -26,6 +26,7 @@ from service.repository.database import READ_S
 log = logging.getLogger("tessera")
 
 NEIGHBORS = 3
+_ANY_TWO = 0.5  # height of what is as alike as two clusters are on average, by belonging
 
 
 class Dropped(NamedTuple):
@@ -192,6 +193,24 @@ class Clusters:
             raise BadOption(f"k: {k} is out of range; choose {self.levels[0]} to {self.count} for {self._bundle.ref}")
         level: Array = hierarchy.level(self._bundle.manifest.hierarchy, k, self.count)
         return level[becomes]
+
+    def doubt(self, k: int | None) -> str | None:
+        """What whoever asks for k clusters should know of that level; None where nothing speaks against it."""
+        manifest = self._bundle.manifest
+        merge = next((merge for merge in manifest.hierarchy if merge.k == k), None)
+        if merge is None:
+            return None
+        if manifest.hierarchy_by == "centroids":
+            return (
+                f"k: the levels of {self._bundle.ref} rank its network's centroids, and may join what does not belong"
+                " together; `tessera remeasure BUNDLE --data PHOTOS`, with its training images, gives it better ones"
+            )
+        if merge.height > _ANY_TWO:
+            return (
+                f"k: {k} clusters of {self._bundle.ref} join what belongs together no more than any two do (height"
+                f" {merge.height:.2f} in /clusters/tree)"
+            )
+        return None
 
     @cached_property
     def levels(self) -> list[int]:

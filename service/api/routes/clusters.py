@@ -55,7 +55,9 @@ async def clusters(request: Request, query: Annotated[responses.ClustersQuery, Q
 async def tree(request: Request, query: Annotated[options.ModelQuery, Query()]) -> Response:
     served = served_of(request, query.model)
     answer = responses.ClusterTree(
-        **_head(served), merges=[responses.MergeStep(**dict(merge)) for merge in served.bundle.manifest.hierarchy]
+        **_head(served),
+        by=served.bundle.manifest.hierarchy_by,
+        merges=[responses.MergeStep(**dict(merge)) for merge in served.bundle.manifest.hierarchy],
     )
     return conditional.tagged(request, answer)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models import bundle as bundles
 from models.bundle import Bundle
 from service.errors import BadOption, NotFound, NotKept
 from service.repository.change_store import ChangeStore, PreviousNames
@@ -100,6 +101,20 @@ def test_merges_by_hand_come_before_the_hierarchy(bundle: Bundle, tmp_path: Path
         assert len(set(clusters.table(k).tolist())) <= k
     with pytest.raises(BadOption, match="2 to 5"):
         clusters.table(9)
+
+
+def test_levels_that_may_join_what_does_not_belong_together_are_told_of(bundle: Bundle, tmp_path: Path) -> None:
+    clusters = opened(bundle, tmp_path)  # written without a word on its tree
+    assert [clusters.doubt(k) is None for k in (None, 5, 4, 2)] == [True, True, False, False]
+    assert "tessera remeasure" in str(clusters.doubt(4))
+    merges = [
+        {**merge.model_dump(mode="json"), "height": height}
+        for merge, height in zip(bundle.manifest.hierarchy, (0.2, 0.5, 0.53), strict=True)
+    ]
+    newer = bundles.rewrite(bundle, {"hierarchy": merges, "hierarchy_by": "belonging"}, tmp_path / "newer")
+    clusters = opened(newer, tmp_path)
+    assert [clusters.doubt(k) is None for k in (None, 5, 4, 3, 2)] == [True, True, True, True, False]
+    assert "height 0.53" in str(clusters.doubt(2))
 
 
 def test_neighbors_are_the_nearest_three_by_cosine(bundle: Bundle, tmp_path: Path) -> None:

@@ -379,8 +379,12 @@ def test_k_merges_along_the_hierarchy(client: TestClient) -> None:
     for k, becomes in table.items():
         coarse = labels(client.post(f"/segment?format=npy&k={k}", content=PNG))
         assert (coarse == np.array(becomes)[fine]).all()
-    body = client.post("/segment?k=2", content=PNG).json()
+    answer = client.post("/segment?k=2", content=PNG)
+    body = answer.json()
     assert body["k"] == 2
+    assert "tessera remeasure" in body["warnings"][0]  # an old bundle: its tree ranks centroids
+    assert client.get("/clusters/tree").json()["by"] == "centroids"
+    assert client.post("/segment?k=5", content=PNG).json()["warnings"] == []
     assert {c["id"] for c in body["clusters"]} == {3, 4}
 
 
