@@ -221,7 +221,7 @@ class ImageTask(Generic[O]):
         by_dots = self.manifest.code.assignment == "dot"
         if self.key is not None and taught is not None and by_dots:  # kept apart: the others have no code
             self.key = (*self.key, "code")
-        wanted = taught is not None if by_dots else code or kept
+        wanted = taught is not None or (not by_dots and (code or kept))
         make: Callable[[], Coroutine[Any, Any, NetworkOutput]] = partial(self._predict, wanted, photo)
         if windows := tile != "never" and await self._in_windows(tile):
             make = partial(self._predict_windows, margin, photo, taught)

@@ -5,7 +5,18 @@ with Client("http://127.0.0.1:8000") as tessera:
     found.labels, found.names, found.overlay()
 """
 
-from tessera.client.answers import Cluster, Clusters, Job, JobFailure, Model, Neighbor
+from tessera.client.answers import (
+    Cluster,
+    Clusters,
+    Job,
+    JobFailure,
+    Lesson,
+    Model,
+    Neighbor,
+    Suggestion,
+    TaughtClass,
+    TaughtClasses,
+)
 from tessera.client.asynchronous import AsyncClient
 from tessera.client.errors import (
     BadImage,
@@ -24,7 +35,7 @@ from tessera.client.errors import (
     TimedOut,
 )
 from tessera.client.images import ImageInput
-from tessera.client.options import ClusterChange, ImageOptions, SegmentOptions
+from tessera.client.options import ClusterChange, ImageOptions, Place, SegmentOptions
 from tessera.client.retries import Retries
 from tessera.client.segmentation import Present, Segmentation
 from tessera.client.synchronous import Client
@@ -45,12 +56,14 @@ __all__ = [
     "Job",
     "JobFailure",
     "KeyRefused",
+    "Lesson",
     "Model",
     "Neighbor",
     "NoAddress",
     "NoAnswer",
     "NotFound",
     "OptionRefused",
+    "Place",
     "Present",
     "Problem",
     "Refused",
@@ -58,5 +71,8 @@ __all__ = [
     "SegmentOptions",
     "Segmentation",
     "ServerFailed",
+    "Suggestion",
+    "TaughtClass",
+    "TaughtClasses",
     "TimedOut",
 ]

@@ -85,6 +85,96 @@ class Clusters:
 
 
 @dataclass(frozen=True)
+class TaughtClass:
+    """A class that people taught.
+
+    examples, negatives  places that were shown to it, and said not to be it;  aside  shown to another encoder, not used
+    """
+
+    id: int
+    name: str
+    color: str
+    clusters: tuple[int, ...]
+    examples: int
+    negatives: int
+    aside: int
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "TaughtClass":
+        """As JSON has it."""
+        own = {name: answer[name] for name in ("id", "name", "color", "examples", "negatives", "aside")}
+        return cls(**own, clusters=tuple(answer["clusters"]))
+
+
+@dataclass(frozen=True)
+class TaughtClasses:
+    """The classes of a model: iterated in the order of their ids, and found by id or name.
+
+    encoder  sha256 of the network's file: examples hold for it alone
+    """
+
+    model: str
+    digest: str
+    encoder: str
+    classes: tuple[TaughtClass, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "TaughtClasses":
+        """As JSON has it."""
+        classes = tuple(TaughtClass.of(one) for one in answer["classes"])
+        return cls(answer["model"], answer["digest"], answer["encoder"], classes, tuple(answer["warnings"]))
+
+    def __iter__(self) -> Iterator[TaughtClass]:
+        return iter(self.classes)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, key: int | str) -> TaughtClass:
+        for one in self.classes:
+            if key in (one.id, one.name):
+                return one
+        raise KeyError(f"no class {key!r}; there are {', '.join(f'{c.id} {c.name!r}' for c in self.classes)}")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What became of an example: its number, and the share of that place's pixels that were the class before, 0..1."""
+
+    example: int
+    agrees: float
+    classes: tuple[TaughtClass, ...]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Lesson":
+        """As JSON has it."""
+        classes = tuple(TaughtClass.of(one) for one in answer["classes"])
+        return cls(answer["example"], answer["agrees"], classes, tuple(answer["warnings"]))
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A place that is decided least clearly, between two classes, by their ids; to show it teaches the most.
+
+    image  sha256 of its file, where it is said
+    """
+
+    x: int
+    y: int
+    margin: float
+    between: tuple[int, int]
+    image: str | None = None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Suggestion":
+        """As JSON has it."""
+        one, other = answer["between"]
+        return cls(answer["x"], answer["y"], answer["margin"], (one, other), answer.get("image"))
+
+
+@dataclass(frozen=True)
 class Merge:
     """One step of the hierarchy: `merge` become `into`, and k clusters are left."""
 

@@ -11,11 +11,23 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tessera.client.answers import Cluster, Clusters, Job, Merge, Model
+from models.io.png import encode_gray
+from tessera.client.answers import (
+    Cluster,
+    Clusters,
+    Job,
+    Lesson,
+    Merge,
+    Model,
+    Suggestion,
+    TaughtClass,
+    TaughtClasses,
+)
 from tessera.client.errors import BadImage, ClientError, Problem, Refused, refusal
 from tessera.client.images import ImageInput, read
 from tessera.client.options import as_query
@@ -127,6 +139,78 @@ def change_cluster(id: int, model: str | None, change: Mapping[str, Any]) -> Cal
         query=as_query({"model": model}),
         headers={"content-type": "application/json"},
         content=json.dumps(change).encode(),
+    )
+
+
+def classes(model: str | None) -> Call[TaughtClasses]:
+    """GET /classes."""
+    return Call("GET", "/classes", _classes, query=as_query({"model": model}))
+
+
+def make_class(
+    name: str, color: str | None, clusters: Iterable[int] | None, model: str | None, id: int | None = None
+) -> Call[TaughtClass]:
+    """POST /classes; PUT /classes/{id} where there is an id."""
+    given = {"name": name, "color": color, "clusters": None if clusters is None else [*clusters]}
+    return Call(
+        "POST" if id is None else "PUT",
+        "/classes" if id is None else f"/classes/{id}",
+        lambda answer: TaughtClass.of(json.loads(answer.content)),
+        query=as_query({"model": model}),
+        headers={"content-type": "application/json"},
+        content=json.dumps({key: value for key, value in given.items() if value is not None}).encode(),
+        repeatable=id is not None,
+    )
+
+
+def teach(id: int, image: ImageInput, place: Mapping[str, Any]) -> Call[Lesson]:
+    """POST /classes/{id}/examples. Raises BadImage."""
+    told = dict(place)
+    mask, points, data = told.pop("mask", None), told.pop("points", None), read(image)
+    if points is not None:
+        told["points"] = ";".join(f"{x},{y}" for x, y in points)
+    body, headers = data, _FILE
+    if mask is not None:
+        body, headers = _form({"image": data, "mask": encode_gray(np.asarray(mask, bool).view(np.uint8))})
+    return Call(
+        "POST",
+        f"/classes/{id}/examples",
+        lambda answer: Lesson.of(json.loads(answer.content)),
+        query=as_query(told),
+        headers=headers,
+        content=body,
+        repeatable=False,
+    )
+
+
+def delete_class(id: int, model: str | None, example: int | None = None) -> Call[bytes]:
+    """DELETE /classes/{id}, or one example of it."""
+    path = f"/classes/{id}" if example is None else f"/classes/{id}/examples/{example}"
+    return Call("DELETE", path, _content, query=as_query({"model": model}), repeatable=False)
+
+
+def export_classes(model: str | None) -> Call[bytes]:
+    """GET /classes/export."""
+    return Call("GET", "/classes/export", _content, query=as_query({"model": model}))
+
+
+def import_classes(file: bytes, replace: bool, model: str | None) -> Call[TaughtClasses]:
+    """PUT /classes/import: the same file twice is the same as once."""
+    query = as_query({"model": model, "replace": replace})
+    headers = {"content-type": "application/json"}
+    return Call("PUT", "/classes/import", _classes, query=query, headers=headers, content=file)
+
+
+def suggest(image: ImageInput | None, count: int, model: str | None) -> Call[tuple[Suggestion, ...]]:
+    """POST /classes/suggest, or GET without an image. Raises BadImage."""
+    data = None if image is None else read(image)
+    return Call(
+        "GET" if data is None else "POST",
+        "/classes/suggest",
+        lambda answer: tuple(Suggestion.of(one) for one in json.loads(answer.content)["places"]),
+        query=as_query({"model": model, "count": count}),
+        headers={} if data is None else _FILE,
+        content=data,
     )
 
 
@@ -251,6 +335,23 @@ def _content(answer: Answer) -> bytes:
 def _array(answer: Answer) -> NDArray[np.float32]:
     array: NDArray[np.float32] = np.load(io.BytesIO(answer.content), allow_pickle=False)
     return array
+
+
+def _form(files: Mapping[str, bytes]) -> tuple[bytes, dict[str, str]]:
+    """A multipart body of files, and its Content-Type."""
+    boundary = uuid4().hex
+    parts = [
+        f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
+        + data
+        + b"\r\n"
+        for name, data in files.items()
+    ]
+    body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
+    return body, {"content-type": f"multipart/form-data; boundary={boundary}"}
+
+
+def _classes(answer: Answer) -> TaughtClasses:
+    return TaughtClasses.of(json.loads(answer.content))
 
 
 def _cluster(answer: Answer) -> Cluster:

@@ -6,6 +6,9 @@ Knows nothing of what they do; the server judges them, and says which are its ow
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 class ImageOptions(TypedDict, total=False):
     """Of every call with an image. One that is None, or left out, is as the server has it."""
@@ -35,12 +38,30 @@ class SegmentOptions(ImageOptions, total=False):
     unknown: float | None
     confidence: bool | None
     classes: bool | None
+    merged: bool | None
     alpha: float | None
     only: Iterable[int] | str | None
     min_area: int | None
     palette: bool | None
     id_offset: int | None
     formats: Iterable[str] | str | None
+
+
+class Place(ImageOptions, total=False):
+    """Of `teach`: one place, named in one way, and what is said of it.
+
+    x, y      a pixel;  points  several of them
+    box       x, y, width, height in pixels
+    mask      bool [H, W], of the image's size as a viewer shows it
+    negative  the class is not what is there
+    """
+
+    x: int | None
+    y: int | None
+    points: Iterable[tuple[int, int]] | None
+    box: tuple[int, int, int, int] | None
+    mask: NDArray[np.bool_] | None
+    negative: bool | None
 
 
 class ClusterChange(TypedDict, total=False):

@@ -22,6 +22,7 @@ from models.io.encode import encode
 from models.io.png import encode_palette
 from models.io.samples import Choice, Limits
 from models.run_length import run_lengths
+from tessera.client.answers import Suggestion
 from tessera.client.errors import BadImage, ClientError
 
 NO_CLASS = 255
@@ -50,8 +51,8 @@ class Present:
 class Segmentation:
     """What `segment` answers.
 
-    labels      uint8 [H, W] of cluster ids as a viewer shows the image; 255: no class
-    clusters    those in this image, the largest first;  k  how many are told apart
+    labels      uint8 [H, W] of ids as a viewer shows the image; 255: no class
+    clusters    those in this image, the largest first: with `classes=True` the classes;  k  how many are told apart
     confidence  float32 [H, W], margins 0..1, where `confidence=True` asked for them
     warnings    what the server had to leave out or could not do;  timings_ms  by stage
     document    everything the server said, as JSON has it
@@ -87,6 +88,11 @@ class Segmentation:
             source=source,
             options=options,
         )
+
+    @property
+    def suggestions(self) -> tuple[Suggestion, ...]:
+        """Places to teach next, where `classes=True` asked for classes."""
+        return tuple(Suggestion.of(one) for one in self.document.get("suggestions", ()))
 
     @property
     def names(self) -> dict[int, str]:

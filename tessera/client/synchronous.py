@@ -18,11 +18,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tessera.client import calls, connection
-from tessera.client.answers import Cluster, Clusters, Job, Merge, Model
+from tessera.client.answers import (
+    Cluster,
+    Clusters,
+    Job,
+    Lesson,
+    Merge,
+    Model,
+    Suggestion,
+    TaughtClass,
+    TaughtClasses,
+)
 from tessera.client.calls import Answer, Call
 from tessera.client.errors import Busy, ClientError, NoAnswer, TimedOut, of_all
 from tessera.client.images import ImageInput
-from tessera.client.options import ClusterChange, ImageOptions, SegmentOptions
+from tessera.client.options import ClusterChange, ImageOptions, Place, SegmentOptions
 from tessera.client.retries import Attempts, Retries
 from tessera.client.segmentation import Segmentation
 from tessera.client.transfer import Taken, opened
@@ -100,6 +110,54 @@ class Client:
     def rename(self, id: int, name: str | None, model: str | None = None) -> Cluster:
         """`change_cluster` of the name; None gives it back the bundle's own."""
         return self.change_cluster(id, model, name=name)
+
+    def classes(self, model: str | None = None) -> TaughtClasses:
+        """What people taught the model; `segment(…, classes=True)` answers in these."""
+        return self._send(calls.classes(model))
+
+    def make_class(
+        self, name: str, *, color: str | None = None, clusters: Iterable[int] | None = None, model: str | None = None
+    ) -> TaughtClass:
+        """A new class; it is seen in answers once it has an example or a cluster. Raises Conflict for a name twice."""
+        return self._send(calls.make_class(name, color, clusters, model))
+
+    def put_class(
+        self,
+        id: int,
+        name: str,
+        *,
+        color: str | None = None,
+        clusters: Iterable[int] | None = None,
+        model: str | None = None,
+    ) -> TaughtClass:
+        """Make or replace a class's name, color and clusters; its examples stay."""
+        return self._send(calls.make_class(name, color, clusters, model, id))
+
+    def teach(self, id: int, image: ImageInput, **place: Unpack[Place]) -> Lesson:
+        """Show a class a place in an image: x and y, points, box or mask. Of the image nothing is kept."""
+        return self._send(calls.teach(id, image, place))
+
+    def delete_class(self, id: int, model: str | None = None) -> bytes:
+        """Take a class away: the file that is returned brings it back, by `import_classes`."""
+        return self._send(calls.delete_class(id, model))
+
+    def delete_example(self, id: int, n: int, model: str | None = None) -> bytes:
+        """Take one example away; the same."""
+        return self._send(calls.delete_class(id, model, n))
+
+    def export_classes(self, model: str | None = None) -> bytes:
+        """All classes with their examples, as one JSON file."""
+        return self._send(calls.export_classes(model))
+
+    def import_classes(self, file: bytes, *, replace: bool = False, model: str | None = None) -> TaughtClasses:
+        """Take over the classes of such a file. replace: all others are taken away first."""
+        return self._send(calls.import_classes(file, replace, model))
+
+    def suggest(
+        self, image: ImageInput | None = None, count: int = 3, model: str | None = None
+    ) -> tuple[Suggestion, ...]:
+        """Where to click next: in an image, or in those that were answered lately."""
+        return self._send(calls.suggest(image, count, model))
 
     def models(self) -> tuple[Model, ...]:
         """The bundles that the server holds, the default first."""

@@ -65,6 +65,20 @@ def test_a_small_file_is_answered_as_an_upload(client: Any, home: Path) -> None:
     assert ask(client, "a.png", "crf=fast").json()["refined"] is True
 
 
+def test_a_large_one_is_answered_in_classes(client: Any) -> None:
+    assert "no class yet" in problem(ask(client, "a.tif", "classes=true"), 422)
+    client.put("/classes/3", json={"name": "warm", "color": "#aa0000", "clusters": [0, 1]})
+    client.put("/classes/7", json={"name": "cold", "clusters": [2, 3, 4]})
+    answer = ask(client, "a.tif", "classes=true").json()
+    assert (answer["of"], answer["k"], answer["suggestions"]) == ("classes", 2, [])
+    found = labels(ask(client, "a.tif", "classes=true&format=npy"))
+    assert {c["id"]: c["pixels"] for c in answer["clusters"]} == {i: int((found == i).sum()) for i in (3, 7)}
+    with MemoryFile(ask(client, "a.tif", "classes=true&format=geotiff").content) as memory, memory.open() as file:
+        assert (file.read(1) == found).all()
+        assert file.colormap(1)[3][:3] == (0xAA, 0, 0)
+    assert "classes" in problem(ask(client, "a.tif", "classes=true&k=2"), 422)
+
+
 def test_a_large_one_is_read_in_windows_in_every_format_that_needs_no_photo(client: Any) -> None:
     assert (labels(ask(client, "a.tif"))[:, 20:60] == 0).all()
     found = labels(ask(client, "a.tif"))

@@ -24,7 +24,7 @@ from service.commands import segment
 from service.commands.option_flags import spelled_out
 from service.inference.options import Options
 from service.offline.outputs import NAME, NOTES, DiskFull, Outputs
-from tests.service.server import proved
+from tests.service.server import Serve, proved
 from tests.tiny import bands
 
 ROOT = Path(__file__).parents[3]
@@ -67,7 +67,7 @@ def photos(folder: Path, count: int, side: int = 40) -> list[Path]:
 
 
 def typed(line: str) -> Result:
-    return CliRunner().invoke(segment.app, spelled_out(line.split(), Options, ("model", "format", "priority")))
+    return CliRunner().invoke(segment.app, spelled_out(line.split(), Options, segment._ELSEWHERE))
 
 
 def said(result: Result) -> str:
@@ -124,6 +124,25 @@ def test_options_are_those_of_a_request(here: Path, client: TestClient) -> None:
         (here / "labels/photo0.json").read_text() if False else (here / "labels/0/photo0.json").read_text()
     )
     assert {**found, "timings_ms": 0} == {**asked, "timings_ms": 0}
+
+
+def test_classes_of_a_file_stand_in_place_of_clusters(here: Path, serve: Serve, tiny_bundle: Path) -> None:
+    (path,) = photos(here / "photos", 1, 60)
+    with serve() as server:
+        for id, x in ((3, 5), (7, 50)):
+            server.put(f"/classes/{id}", json={"name": f"class {id}"})
+            server.post(f"/classes/{id}/examples?x={x}&y=5", content=path.read_bytes())
+        (here / "classes.json").write_bytes(server.get("/classes/export").content)
+        asked = server.post("/segment?classes=true&format=png", content=path.read_bytes()).content
+    result = typed("photos --out labels --classes classes.json")
+    assert result.exit_code == 0, result.output
+    assert (here / "labels/0/photo0.png").read_bytes() == asked
+    assert typed("photos --out labels --classes classes.json").exit_code == 0
+    assert typed("photos --out labels").exit_code == 2  # of clusters: another order
+    (here / "bad.json").write_text("{}")
+    for file, says in (("nowhere.json", "cannot be read"), ("bad.json", "--classes 'bad.json':")):
+        wrong = typed(f"photos --out other --classes {file}")
+        assert (wrong.exit_code, says in said(wrong)) == (2, True), wrong.output
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from models.bundle import Bundle
 from models.deadline import Deadline, DeadlineExceeded
 from models.inference import Prediction, segment
 from models.io.samples import Decoded, ImageTooLarge
+from models.prototypes import Classifier, Taught
 from service.errors import Busy, NetworkNotFinite
 from service.inference import windowed
 from service.inference.windowed import ArrayRows, on_engine, parts, through_queue
@@ -43,6 +44,40 @@ def test_labels_are_those_of_one_pass_at_the_same_scale(bundle: Bundle) -> None:
     rows = sum(len(part.margin(full=False)) for part in found)
     assert abs(rows - 200 / 8) <= len(found)
     assert segment(bundle, MeanColor(), image).shape == labels.shape
+
+
+def test_classes_are_told_by_the_code_and_by_where_a_place_lies_in_the_whole(bundle: Bundle) -> None:
+    image = picture()
+    taught = Classifier.fit(bundle.centroids, [Taught(3, (0, 1)), Taught(9, (2, 4))], [])
+    assert taught is not None
+    rows = ArrayRows(Decoded(image))
+    labels, margin = windowed.labelled(rows, bundle.manifest, on_engine(MeanColor()), margin="full", classifier=taught)
+    assert (labels[:, 20:110] == 3).all()
+    assert (labels[:, 140:170] == 9).all()
+    assert margin is not None
+    assert margin.shape == labels.shape
+    assert margin[:, 20:40].min() > 0.2
+
+    class Upper:
+        """Says class 1 of the upper half of the picture that a grid is a part of, and class 2 of the lower one."""
+
+        ids = np.array([1, 2], np.uint8)
+
+        def scores(self, code: Any, scores: Any, box: Any) -> Any:
+            _, height, width = scores.shape
+            y = ((np.arange(height) + 0.5) / height - box[0]) / box[2]
+            upper = np.broadcast_to((0.5 - y)[:, None], (height, width))
+            return np.stack([upper, -upper])
+
+    halves, _ = windowed.labelled(
+        rows,
+        bundle.manifest,
+        on_engine(MeanColor()),
+        margin=None,
+        classifier=Upper(),  # type: ignore[arg-type]
+    )
+    assert (halves[:99] == 1).all()
+    assert (halves[101:] == 2).all()
 
 
 def test_where_there_is_no_data_is_told_of_every_row_and_windows_without_any_are_left_out(bundle: Bundle) -> None:

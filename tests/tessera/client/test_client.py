@@ -155,6 +155,41 @@ def test_clusters_are_named_and_come_back(client: Client) -> None:
     assert decode(client.exemplar(0)).image.shape == (24, 24, 3)
 
 
+def test_classes_are_taught(client: Client) -> None:
+    with pytest.raises(OptionRefused, match="POST /classes"):
+        client.segment(PNG, classes=True)
+    try:
+        warm, cold = client.make_class("warm", color="#aa0000", clusters=[0]), client.put_class(5, "cold")
+        with pytest.raises(Conflict, match="'warm' already"):
+            client.make_class("warm")
+        assert client.teach(warm.id, PNG, x=5, y=30).agrees == 1.0
+        blue = np.zeros((60, 100), bool)
+        blue[:, 42:58] = True
+        lesson = client.teach(cold.id, PHOTO, mask=blue)
+        assert (lesson.agrees, lesson.classes[1].examples) == (0.0, 1)
+        client.teach(cold.id, PNG, points=[(45, 3), (50, 3)])
+        client.teach(cold.id, PNG, box=(2, 2, 10, 10), negative=True)
+        classes = client.classes()
+        assert (len(classes), classes["cold"].examples, classes[5].negatives, classes.warnings) == (2, 2, 1, ())
+        with pytest.raises(KeyError, match="'pink'"):
+            classes["pink"]
+        found = client.segment(PNG, classes=True)
+        assert found.names == {0: "warm", 5: "cold"}
+        assert set(np.unique(found.labels)) == {0, 5}
+        assert len(found.suggestions) == 3
+        assert len(client.suggest(count=2)) == len(client.suggest(PNG, 2)) == 2
+        whole = client.export_classes()
+        removed = client.delete_example(5, lesson.example)
+        assert client.classes()["cold"].examples == 1
+        assert client.import_classes(removed)["cold"].examples == 2
+        client.import_classes(client.delete_class(5))
+        assert client.import_classes(whole, replace=True).classes == classes.classes
+    finally:
+        for one in client.classes():
+            client.delete_class(one.id)
+    assert not client.segment(PNG).suggestions
+
+
 def test_models(client: Client, url: str) -> None:
     (model,) = client.models()
     assert (model.name, model.state, model.default, model.k) == ("tiny", "ready", True, 5)
@@ -259,6 +294,16 @@ def test_async(url: str, tmp_path: Path) -> None:
             assert (await client.rename(0, None)).name == "red"
             assert (await client.cluster(2)).name == "blue"
             assert len(await client.tree()) == 3
+            made = await client.make_class("warm", clusters=(0, 3))
+            assert (await client.teach(made.id, PNG, x=1, y=1, negative=True)).classes[0].negatives == 1
+            assert (await client.segment(PNG, classes=True)).names == {0: "warm"}
+            assert (await client.put_class(0, "hot")).clusters == (0, 3)
+            assert (await client.suggest(PNG))[0].between == (0, 0)
+            assert await client.suggest()
+            assert (await client.import_classes(await client.export_classes())).classes[0].name == "hot"
+            assert await client.delete_example(0, (await client.teach(0, PNG, x=1, y=1)).example)
+            assert await client.delete_class(0)
+            assert len(await client.classes()) == 0
             assert (await client.exemplar(0, 1)).startswith(b"RIFF")
             with pytest.raises(OptionRefused):
                 _ = [answer async for answer in client.segment_many([PNG] * 5, k=99)]

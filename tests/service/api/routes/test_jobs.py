@@ -44,6 +44,16 @@ def test_a_result_holds_what_requests_would_have_been_answered(client: TestClien
             assert files[stem + end] == answer.content, (stem, format)
 
 
+def test_a_job_in_classes(serve: Any) -> None:
+    with serve() as client:
+        assert "no class yet" in problem(client.post("/jobs?classes=true", content=ZIP), 422)
+        for id, clusters in ((3, [0, 1]), (7, [2, 3, 4])):
+            client.put(f"/classes/{id}", json={"name": str(id), "clusters": clusters})
+        settled(client, job := begun(client, query="format=png&classes=true&crf=fast"))
+        answer = client.post("/segment?format=png&classes=true&crf=fast", content=FILES["a/1.png"])
+        assert result(client, job)["a/1.png"] == answer.content
+
+
 def test_a_bad_image_is_named_and_spoils_none(client: TestClient) -> None:
     bad = {f"bad{i}.png": b"no image" for i in range(5)}
     job = begun(client, packed({**FILES, **bad, "notes.txt": b"left out"}))
