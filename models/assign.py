@@ -158,6 +158,11 @@ def axes(
     )
 
 
+def cells(grid: tuple[int, ...], box: Box = WHOLE) -> tuple[int, int]:
+    """How many of a grid's (h, w) the box takes, down and across."""
+    return max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3]))
+
+
 @lru_cache(maxsize=64)  # a client sends many images of one size
 def _axis(out: int, grid: int, start: float, extent: float, interpolation: Interpolation) -> Axis:
     at = ((np.arange(out) + 0.5) / out * extent + start) * grid

@@ -26,6 +26,7 @@ A bundle may come from anybody. Whatever one asks for has a bound, judged before
     golden image    sides 1..32768, at most 2^23 pixels, types and shapes judged by the arrays' own headers
                     (models/bundle_arrays.py)
     hierarchy       k 1..254, heights -1e9..1e9; where `hierarchy_by` is `belonging` 0..1, none below the one before
+    familiarity     2..1001 quantiles 0..1 that ascend, threshold 0..1; may be absent, and then nothing is said of it
     provenance      seed and images of 64 bits; texts of 4096 characters; a recipe of 10,000 values, 16 deep
     the network     models/onnx_rules.py says which graphs are taken; serving opens none before it has been proved
 """
@@ -49,7 +50,7 @@ from models.bundle_arrays import read_npy, read_npz
 from models.bundle_files import REQUIRED, exemplar_of, shown
 from models.bundle_files import BundleError as BundleError
 from models.io.encode import npy
-from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance, TreeBy
+from models.manifest import Cluster, CodeSpec, Familiarity, Manifest, Merge, Provenance, TreeBy
 from models.preprocess import InputSpec, Normalization
 from models.types import Array
 
@@ -144,6 +145,7 @@ def save(
     clusters: Sequence[Cluster],
     hierarchy: Sequence[Merge],
     hierarchy_by: TreeBy = "centroids",
+    familiarity: Familiarity | None = None,
     provenance: Provenance,
     encoder_onnx: bytes,
     centroids: Array,
@@ -180,6 +182,7 @@ def save(
             clusters=tuple(clusters),
             hierarchy=tuple(hierarchy),
             hierarchy_by=hierarchy_by,
+            familiarity=familiarity,
             provenance=provenance,
             files={path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())},
         )

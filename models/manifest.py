@@ -5,6 +5,7 @@ Knows nothing of the bundle's other files; `bundle.py` reads them.
 
 import json
 import math
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from models import assign
+from models.familiarity import share_less_sure
 from models.names import ClusterName
 from models.preprocess import InputSpec, Normalization
 
@@ -121,6 +123,27 @@ class Provenance(_Frozen):
     licence: Text  # of the pretrained weights
 
 
+class Familiarity(_Frozen):
+    """How sure the network was of its training images (`models.familiarity.Tally.sureness`), in a few numbers.
+
+    quantiles  2 to 1001 of them, evenly spaced from the least sure image to the surest: 0..1, none below the one before
+    threshold  0..1: an image that is less sure is unlike the training images; 2 % of them are
+    """
+
+    quantiles: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=2, max_length=1001)
+    threshold: float = Field(ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(later < before for before, later in pairwise(self.quantiles)):
+            raise ValueError("quantiles ascend: none is below the one before")
+        return self
+
+    def of(self, sureness: float) -> float:
+        """The share of the training images that were less sure, 0 to 1."""
+        return share_less_sure(sureness, self.quantiles)
+
+
 class Manifest(_Frozen):
     """Everything a reader needs to know before it opens another file.
 
@@ -140,6 +163,7 @@ class Manifest(_Frozen):
     clusters: tuple[Cluster, ...] = Field(min_length=2, max_length=255)
     hierarchy: tuple[Merge, ...] = Field(max_length=254)
     hierarchy_by: TreeBy = "centroids"
+    familiarity: Familiarity | None = None  # absent where no image was measured, and from bundles of 0.3
     provenance: Provenance
     files: dict[str, Digest] = Field(max_length=MAX_FILES)
 
@@ -176,10 +200,12 @@ class Manifest(_Frozen):
 
     @model_serializer(mode="wrap")
     def _as_written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `hierarchy_by` where absence says the same: older readers refuse keys they do not know."""
+        """Without what absence says as well: older readers refuse keys they do not know."""
         written: dict[str, Any] = write(self)
         if self.hierarchy_by == "centroids":
             written.pop("hierarchy_by", None)
+        if self.familiarity is None:
+            written.pop("familiarity", None)
         return written
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from models.bundle import Bundle
 from models.errors import UsageError
-from models.manifest import Provenance
+from models.manifest import Familiarity, Provenance
 from models.nets.checkpoints.reader import read_checkpoint
 from models.terminal.progress import exit_code, say
 from training import importers
@@ -74,6 +74,7 @@ def import_checkpoints(
         say(console, f"note: {note}")
     k = len(segmenter.centroids)
     met = replace(segmenter, centroids=segmenter.compared)
+    familiarity: Familiarity | None = None
     facts: dict[str, Any] = {"imported": origin.provenance.recipe, "notes": list(found.notes)}
     if images is None:
         say(
@@ -89,6 +90,7 @@ def import_checkpoints(
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         seen = measure(met, spec, images, exemplars=exemplars, device=device, console=console)
         fractions, patches, golden, apart = seen.fractions.tolist(), seen.exemplars, seen.golden, seen.apart
+        familiarity = seen.photos.familiarity
         shown = [images[i] for i in evenly(len(images), _CHECKED_IMAGES)]
         facts = training_page.facts(images, seen, device, [], {}) | facts
     say(console, "exporting, and holding ONNX against torch; of a ViT with patches of 8 this takes minutes")
@@ -104,6 +106,7 @@ def import_checkpoints(
         report=facts,
         console=console,
         folder=out,
+        familiarity=familiarity,
     )
 
 

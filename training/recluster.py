@@ -157,6 +157,7 @@ def _write(
         clusters=clusters(fractions, names),
         hierarchy=tree.merges,
         hierarchy_by=tree.by,
+        familiarity=seen.photos.familiarity,
         provenance=_provenance(manifest.provenance, len(centroids)),
         encoder_onnx=network,
         centroids=centroids.numpy(),

@@ -122,6 +122,7 @@ def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bun
             folder=run.folder / "bundle",
             onnx=onnx,
             named=named,
+            familiarity=seen.photos.familiarity,
         )
 
 

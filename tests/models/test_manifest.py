@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.manifest import Cluster, CodeSpec, Manifest, Merge, Provenance, parse
+from models.manifest import Cluster, CodeSpec, Familiarity, Manifest, Merge, Provenance, parse
 from models.preprocess import InputSpec
 from tests.models.stripes import parts
 
@@ -106,18 +106,29 @@ def code(**changed: Any) -> CodeSpec:
         (Merge, "height", (-1e9, 1e9), (-1.1e9, 1.1e9, math.inf, math.nan)),
         (Merge, "k", (1, 254), (0, 255)),
         (Cluster, "fraction", (0, 1), (-1e-9, 1.0001, math.nan)),
+        (Familiarity, "quantiles", ((0, 1), (0.5,) * 1001), ((0.5,), (0, 1.1), (-0.1, 1), (0.5, 0.4), (0.5,) * 1002)),
+        (Familiarity, "threshold", (0, 1), (-1e-9, 1.0001, math.nan)),
     ],
 )  # fmt: skip
 def test_every_number_and_text_has_a_bound(make: Any, name: str, taken: Any, refused: Any) -> None:
     others = {
         Merge: {"k": 2, "merge": (0, 1), "into": 0, "height": 0},
         Cluster: {"name": "a", "color": "#000000", "fraction": 0},
+        Familiarity: {"quantiles": (0, 1), "threshold": 0},
     }
     for value in taken:
         make(**{**others.get(make, {}), name: value})
     for value in refused:
         with pytest.raises(ValidationError, match=name):
             make(**{**others.get(make, {}), name: value})
+
+
+def test_what_is_not_known_of_familiarity_is_not_written() -> None:
+    """Readers of before refuse keys that they do not know."""
+    assert "familiarity" not in manifest().model_dump()
+    known = Familiarity(quantiles=(0.1, 0.2, 0.6), threshold=0.15)
+    assert parse(manifest(familiarity=known).model_dump_json().encode()).familiarity == known
+    assert [known.of(at) for at in (0.05, 0.1, 0.15, 0.4, 0.6, 0.9)] == pytest.approx([0, 0, 0.25, 0.75, 1, 1])
 
 
 def test_scores_and_code_of_the_largest_image_have_a_bound() -> None:

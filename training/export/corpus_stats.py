@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from models import assign
+from models import assign, familiarity
 from models.bundle import MAX_GOLDEN_PX, MAX_GOLDEN_SIDE_PX, Golden
 from models.inference import Prediction, Predictor
 from models.io.samples import Decoded
@@ -177,7 +177,7 @@ class _Corpus:
         self.assignment, self.images, self.places, self.k = found.assignment, images, places, k
         self.shares, self.presence = np.zeros((len(images), k)), np.zeros(k)
         self.second = np.zeros((k, k))
-        self.confidence = np.zeros(len(images), np.float32)
+        self.grid_cells, self.grid_margins = np.zeros((len(images), k)), np.zeros((len(images), k))
         self.thumbnails: list[Array] = []
         self.picker = ExemplarPicker(k, exemplars)
         cut = RegionEvidenceOptions()
@@ -193,7 +193,11 @@ class _Corpus:
         """One image."""
         image, valid = seen.decoded.image, seen.decoded.valid
         margin = assign.margin(seen.scores, seen.code, seen.scores.shape[1:], assignment=self.assignment)
-        self._count_cells(seen, margin, validity.cells(valid, margin.shape))
+        self._count_cells(seen, validity.cells(valid, margin.shape))
+        box = seen.one.box
+        known = validity.cells(valid, assign.cells(margin.shape, box))
+        tally = familiarity.tally(seen.scores, seen.code, known, assignment=self.assignment, box=box)
+        self.grid_cells[seen.number], self.grid_margins[seen.number] = tally.cells[: self.k], tally.margins[: self.k]
         height, width = seen.one.pixels.shape[:2]
         labels = validity.ignored(assign.labels(seen.scores, (height, width)), valid)
         counts = np.bincount(labels[labels != IGNORED], minlength=self.k)
@@ -212,9 +216,8 @@ class _Corpus:
             truth = validity.ignored(self.images.labels(seen.number), valid)
             self.table += metrics.confusion(predicted, truth, self.k, self.table.shape[1])
 
-    def _count_cells(self, seen: _Seen, margin: Array, known: Array | None) -> None:
+    def _count_cells(self, seen: _Seen, known: Array | None) -> None:
         place = slice(None) if known is None else known.ravel()
-        self.confidence[seen.number] = margin.ravel()[place].mean() if margin.ravel()[place].size else 0.0
         two = np.argpartition(-seen.scores.reshape(self.k, -1)[:, place], 1, axis=0)[:2]
         self.second += np.bincount(two[0] * self.k + two[1], minlength=self.k**2).reshape(self.k, self.k)
         if len(self.cells) < _COMPARED_IMAGES:
@@ -238,7 +241,11 @@ class _Corpus:
             stability=stability(torch.cat(self.cells), self.k, seeds=_SEEDS) if self._enough else 1.0,
             second=self.second / np.maximum(self.second.sum(axis=1, keepdims=True), 1),
             photos=PhotoStats(
-                np.array(self.places), self.shares.astype(np.float32), self.confidence, np.stack(self.thumbnails)
+                np.array(self.places),
+                self.shares.astype(np.float32),
+                self.grid_cells,
+                self.grid_margins,
+                np.stack(self.thumbnails),
             ),
             apart=None if evidence is None else belonging.distances(evidence, seed=self.seed),
         )

@@ -4,17 +4,20 @@ Knows nothing of files, networks or pages: a few numbers of every measured photo
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.familiarity import quantiles as quantiles_of
+from models.familiarity import sureness as sureness_of
+from models.manifest import Familiarity
 from models.preprocess import resize
 from models.types import Array
 from training.clustering.k_center import k_center
 
 _THUMB_PX = 16
 _SAME = 4.0  # of 255: two JPEGs of one picture differ by 1 to 3, two frames of one standing camera by 5 and more
-_UNLIKE = 0.02  # of the training photos lie below the threshold
 _SHOWN, _ODD = 8, 6  # on a page
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 1.0)
 
@@ -33,13 +36,14 @@ class PhotoStats:
 
     numbers     int64 [n] in the folder
     shares      float32 [n, K], of every cluster in its pixels that hold data; a row sums to 1, or to 0
-    confidence  float32 [n], the mean margin of its cells: what a service answers as `confidence`, over all clusters
+    cells       float64 [n, K], how many cells of the patch grid every cluster has;  margins  the sums of theirs
     thumbnails  uint8 [n, 16, 16, 3]
     """
 
     numbers: Array
     shares: Array
-    confidence: Array
+    cells: Array
+    margins: Array
     thumbnails: Array
 
     def varied(self, count: int) -> list[int]:
@@ -48,15 +52,25 @@ class PhotoStats:
         return [int(self.numbers[place]) for place in k_center(self.shares, count, first=middle)]
 
     def odd(self, count: int) -> list[tuple[int, float]]:
-        """Numbers and confidence of the least familiar photos, the least first."""
-        places = np.argsort(self.confidence, kind="stable")[:count]
-        return [(int(self.numbers[place]), float(self.confidence[place])) for place in places]
+        """Numbers and sureness of the least familiar photos, the least first."""
+        places = np.argsort(self.sureness, kind="stable")[:count]
+        return [(int(self.numbers[place]), float(self.sureness[place])) for place in places]
+
+    @cached_property
+    def sureness(self) -> Array:
+        """How sure the network is of each, float64 [n]: see `models.familiarity`."""
+        return sureness_of(self.cells, self.margins, self.shares.sum(axis=0) / self.shares.sum())
 
     @property
-    def familiarity(self) -> dict[str, float]:
-        """Quantiles of the confidence, by name, and `threshold`: a photo below it is unlike all but 2 % of these."""
-        found = {f"q{round(100 * q)}": float(np.quantile(self.confidence, q)) for q in _QUANTILES}
-        return {**found, "threshold": float(np.quantile(self.confidence, _UNLIKE))}
+    def familiarity(self) -> Familiarity:
+        """What a bundle keeps of them, so that a new photo can be held against them."""
+        return familiarity_of(self.sureness)
+
+    @property
+    def quantiles(self) -> dict[str, float]:
+        """Some of them for people, by name, and `threshold`: a photo below it is unlike all but 2 % of these."""
+        found = {f"q{round(100 * q)}": float(np.quantile(self.sureness, q)) for q in _QUANTILES}
+        return {**found, "threshold": self.familiarity.threshold}
 
     def facts(self) -> dict[str, Any]:
         """What a page shows of them, by their numbers."""
@@ -78,6 +92,12 @@ class PhotoStats:
             if difference <= _SAME:
                 found.append(Pair(int(self.numbers[likest]), int(self.numbers[place]), difference))
         return sorted(found, key=lambda pair: pair.difference)
+
+
+def familiarity_of(sureness: Array) -> Familiarity:
+    """What a bundle keeps of the sureness float [n] of its training images."""
+    quantiles, threshold = quantiles_of(sureness)
+    return Familiarity(quantiles=tuple(quantiles), threshold=threshold)
 
 
 def thumbnail(image: Array) -> Array:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from models import bundle, inference, palette
 from models.bundle import Bundle, Golden
-from models.manifest import Cluster, CodeSpec
+from models.manifest import Cluster, CodeSpec, Familiarity
 from models.preprocess import InputSpec
 from models.terminal.progress import say
 from models.types import Array
@@ -37,6 +37,7 @@ def write_bundle(
     folder: Path,
     onnx: bytes | None = None,
     named: Sequence[tuple[str, str]] = (),
+    familiarity: Familiarity | None = None,
 ) -> Bundle:
     """Writes the bundle of a segmenter to `folder`, wherever it comes from.
 
@@ -45,6 +46,7 @@ def write_bundle(
     images     RGB uint8 [H, W, 3] on which ONNX is held against torch, besides the golden one
     report     joins what is measured here, as report.json
     named      name and color of every cluster; none: "cluster 0" and so on
+    familiarity  how sure the network was of its training images; None where none was measured
     onnx       the network as `to_onnx` wrote it; None: it is written here
 
     Raises TesseraError or BundleError; nothing is written then.
@@ -76,6 +78,7 @@ def write_bundle(
         clusters=clusters(fractions, named),
         hierarchy=tree.merges,
         hierarchy_by=tree.by,
+        familiarity=familiarity,
         provenance=origin.provenance,
         encoder_onnx=onnx,
         centroids=centroids.numpy(),

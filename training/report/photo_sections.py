@@ -66,10 +66,11 @@ def familiarity(found: Mapping[str, Any], photos: Mapping[str, Any], run: Run) -
     out = ""
     if quantiles := found.get("familiarity"):
         out += (
-            f"<p>The mean confidence of a photo here is {quantiles['q50']:.3f}; half of them lie between"
-            f" {quantiles['q25']:.3f} and {quantiles['q75']:.3f}. <b>A new photo with less than"
-            f" {quantiles['threshold']:.3f} is unlike these photos</b>: all but 2 % of them have more. A service"
-            " answers it as <code>confidence</code> of every cluster; weigh it by pixels.</p>"
+            f"<p>How sure the network is of a photo here, its mean margin, in which no cluster counts for more"
+            f" than it has of all of these: {quantiles['q50']:.3f}; half of them lie between {quantiles['q25']:.3f} and"
+            f" {quantiles['q75']:.3f}. <b>A new photo with less than {quantiles['threshold']:.3f} is unlike these"
+            " photos</b>: all but 2 % of them have more. A service answers the share of these photos that have less as"
+            " <code>familiarity</code>, and <code>familiar</code> beside it.</p>"
         )
     odd = [(number, f"{_name(run.images, number)} · {value:.3f}") for number, value in photos.get("odd", [])]
     out += _thumbnails("Least familiar of these", odd, run)

@@ -56,7 +56,7 @@ def facts(
         "presence": stats.presence.tolist(),
         "stability": stats.stability,
         "similarity": stats.similarity,
-        "familiarity": stats.photos.familiarity,
+        "familiarity": stats.photos.quantiles,
         "near_duplicates": len(stats.photos.near_duplicates()),
         "runners_up": [
             [(int(other), round(float(stats.second[k, other]), 3)) for other in others if stats.second[k, other] > 0]

@@ -76,7 +76,7 @@ def test_what_the_exported_network_measures_is_what_torch_measures() -> None:
     onnx = to_onnx(Deployed(found.encoder, found.compared), SPEC)
     torch_alone, exported = measured(images), measured(images, onnx=onnx)
     assert exported.fractions.tolist() == pytest.approx(torch_alone.fractions.tolist(), abs=1e-6)
-    assert exported.photos.confidence == pytest.approx(torch_alone.photos.confidence, abs=1e-4)
+    assert exported.photos.sureness == pytest.approx(torch_alone.photos.sureness, abs=1e-4)
     assert exported.second.tolist() == torch_alone.second.tolist()
 
 
@@ -88,12 +88,13 @@ def test_threads_change_nothing() -> None:
     assert helped.similarity == alone.similarity
 
 
-def test_confidence_is_what_a_service_answers() -> None:
-    """The mean margin on the patch grid: of one color the margin between its own cosine and the other color's."""
+def test_sureness_is_of_the_margins_that_a_service_answers() -> None:
+    """Those of the patch grid: of one color the margin between its own cosine and the other color's."""
     found = by_color()
     margin = float(1 - found.compared[0] @ found.compared[1])
     photos = measured(Painted((32, 64, 1.0), (32, 64, 0.0))).photos
-    assert photos.confidence == pytest.approx([min(1.0, margin)] * 2, abs=1e-5)
+    assert photos.margins.sum(axis=1) / photos.cells.sum(axis=1) == pytest.approx([min(1.0, margin)] * 2, abs=1e-5)
+    assert photos.sureness == pytest.approx([min(1.0, margin) / 2] * 2, abs=1e-5)  # half of both together
     assert photos.shares.tolist() == [[1, 0], [0, 1]]
 
 

@@ -14,8 +14,13 @@ def stats(shares: list[list[float]], confidence: list[float], thumbnails: list[n
     """Photos of even numbers, as of a folder of which every second one was measured."""
     n = len(shares)
     blank = [np.full((16, 16, 3), 20 * i % 256, np.uint8) for i in range(n)]
+    cells = 100 * np.array(shares)
     return PhotoStats(
-        2 * np.arange(n), np.array(shares, np.float32), np.array(confidence, np.float32), np.stack(thumbnails or blank)
+        2 * np.arange(n),
+        np.array(shares, np.float32),
+        cells,
+        cells * np.array(confidence)[:, None],
+        np.stack(thumbnails or blank),
     )
 
 
@@ -34,10 +39,19 @@ def test_odd_photos_are_the_least_sure() -> None:
 
 def test_two_photos_in_a_hundred_lie_below_the_threshold() -> None:
     confidence = np.linspace(0, 1, 101).tolist()
-    found = stats([[1.0, 0]] * 101, confidence, [np.zeros((16, 16, 3), np.uint8)] * 101).familiarity
-    assert found["threshold"] == pytest.approx(0.02)
+    measured = stats([[1.0, 0]] * 101, confidence, [np.zeros((16, 16, 3), np.uint8)] * 101)
+    found = measured.quantiles
+    assert found["threshold"] == measured.familiarity.threshold == pytest.approx(0.02)
     assert found["q50"] == pytest.approx(0.5)
     assert (found["q0"], found["q100"]) == (0, 1)
+    assert measured.familiarity.of(0.25) == pytest.approx(0.25)
+
+
+def test_a_photo_is_unfamiliar_for_what_it_shows_too_much_of() -> None:
+    """All are equally clear; half of all photos' pixels are of each cluster."""
+    found = stats([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0], [0.0, 1.0]], [0.8] * 4)
+    assert found.sureness.tolist() == pytest.approx([0.8, 0.8, 0.4, 0.4])
+    assert [number for number, _ in found.odd(2)] == [4, 6]
 
 
 def test_a_picture_saved_again_is_nearly_the_same_and_another_one_is_not() -> None:
@@ -56,6 +70,6 @@ def test_what_a_page_is_told_is_plain_numbers() -> None:
     facts = stats([[0.5, 0.5], [1, 0]], [0.2, 0.1], [np.zeros((16, 16, 3), np.uint8)] * 2).facts()
     assert facts == {
         "varied": [0, 2] if facts["varied"][0] == 0 else [2, 0],
-        "odd": [(2, pytest.approx(0.1)), (0, pytest.approx(0.2))],
+        "odd": [(2, pytest.approx(0.075)), (0, pytest.approx(0.15))],
         "near_duplicates": [[0, 2, 0.0]],
     }
