@@ -35,6 +35,11 @@ class Tally:
         self.cells += np.bincount(ids, minlength=_IDS)
         self.margins += np.bincount(ids, weights=margin.ravel(), minlength=_IDS)
 
+    def join(self, other: "Tally") -> None:
+        """Those of another part."""
+        self.cells += other.cells
+        self.margins += other.margins
+
     def mean_margin(self, count: int) -> float | None:
         """Over the cells of `count` clusters; None where there are none."""
         held = self.cells[:count].sum()
@@ -66,18 +71,22 @@ def tally(
     assignment: assign.Assignment,
     box: Box = WHOLE,
     interpolation: assign.Interpolation = "bilinear",
+    margin: Array | None = None,
 ) -> Tally:
     """The cells of one pass of the network.
 
     scores  float32 [K, h, w];  code  float32 [D, h, w], needed where assignment is `cosine`
     known   bool [h, w] of the cells in `box`: where the image holds data; None: everywhere
+    margin  float32 [h, w] of them, where it has been taken already
     """
     size = assign.cells(scores.shape[1:], box)
     labels = assign.labels(scores, size, box, interpolation)
     if known is not None:
         labels = np.where(known, labels, np.uint8(_IDS - 1))
     found = Tally()
-    found.add(labels, assign.margin(scores, code, size, assignment=assignment, box=box, interpolation=interpolation))
+    if margin is None:
+        margin = assign.margin(scores, code, size, assignment=assignment, box=box, interpolation=interpolation)
+    found.add(labels, margin)
     return found
 
 

@@ -70,7 +70,7 @@ class Metrics:
         )
         self.margin = Histogram(
             "tessera_margin",
-            "Mean margin of an image: of all answered as JSON and of every 16th other one",
+            "Mean margin of an image",
             buckets=[i / 20 for i in range(1, 21)],
             registry=r,
         )

@@ -74,7 +74,13 @@ def mean_color_onnx() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_tiny_bundle(folder: Path, *, name: str = "tiny", encoder_onnx: bytes | None = None) -> bundle.Bundle:
+def write_tiny_bundle(
+    folder: Path,
+    *,
+    name: str = "tiny",
+    encoder_onnx: bytes | None = None,
+    familiarity: manifest.Familiarity | None = None,
+) -> bundle.Bundle:
     """A sound bundle of five color clusters in `folder`, through `models.bundle.save`."""
     spec = InputSpec(size=(64, 64), resize="short_side", multiple=STRIDE, max_side_px=512)
     golden = bands(48, 80)
@@ -97,6 +103,7 @@ def write_tiny_bundle(folder: Path, *, name: str = "tiny", encoder_onnx: bytes |
             manifest.Merge(k=3, merge=(0, 3), into=3, height=1.1),
             manifest.Merge(k=2, merge=(1, 4), into=4, height=1.3),
         ],
+        familiarity=familiarity,
         provenance=manifest.Provenance(
             tessera="0",
             created="2026-01-01T00:00:00Z",

@@ -38,6 +38,7 @@ UNSUCCESSFUL: dict[str, Any] = {"content": {"application/json": {"schema": _FAIL
 _ID = {"X-Request-ID": {"schema": {"type": "string"}, "description": "the caller's if well formed, else made"}}
 TOLD = {
     "X-Orientation": {"schema": {"type": "integer"}, "description": "where the answer is no JSON: its `orientation`"},
+    "X-Familiarity": {"schema": {"type": "number"}, "description": "where the answer is no JSON: its `familiarity`"},
     "X-Warning": {"schema": {"type": "string"}, "description": "where the answer is no JSON: its `warnings`"},
 }
 OFFSET = {"X-Id-Offset": {"schema": {"type": "integer"}, "description": "id_offset, where it was added to ids"}}

@@ -24,6 +24,7 @@ _SENT = ("Authorization", "X-API-Key", "X-Request-ID", "traceparent", "If-Match"
 _READ = (
     "X-Request-ID",
     "X-Model",
+    "X-Familiarity",
     "X-Orientation",
     "X-Warning",
     "Server-Timing",

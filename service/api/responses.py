@@ -75,6 +75,10 @@ class Answered(Frozen):
     orientation: int = Field(description="EXIF's 1 to 8: the turn that was taken to show the image upright")
     depth_rule: str | None
     refined: bool
+    familiarity: float | None = Field(
+        description="share of the training images that the network was less sure of, 0 to 1; null: not known"
+    )
+    familiar: bool | None = Field(description="whether the image is like the training images, of which 98 % are")
     warnings: list[str]
     timings_ms: dict[str, float]
 
@@ -236,6 +240,9 @@ class ModelDetail(ModelInfo):
     warm_shapes: list[Annotated[tuple[int, int], _numbers(2)]] = Field(default=[])
     drift: float | None = Field(
         default=None, description="distance of the served cluster shares from the training shares, 0 to 1"
+    )
+    unfamiliar: float | None = Field(
+        default=None, description="share of the latest images that are unlike the training images, of which 2 % are"
     )
     manifest: dict[str, Any] | None = None
 

@@ -56,7 +56,7 @@ class Scrape:
             return self._state.metrics.text().decode()
         replies = await fleet.ask("metrics", limit_s=_LIMIT_S)
         answers = [reply.answer for reply in replies if reply.answer is not None]
-        registry.show([answer["drift"] for answer in answers])
+        registry.show([answer["drift"] for answer in answers], [answer["strangers"] for answer in answers])
         self._answering.set(1 + len(answers))
         others = []
         for reply in replies:
@@ -76,7 +76,8 @@ class Scrape:
 
     async def _told(self, arguments: Call) -> Call:
         self._state.registry.show()
-        return {"text": self._own(), "drift": self._state.registry.drifts()}
+        registry = self._state.registry
+        return {"text": self._own(), "drift": registry.drifts(), "strangers": registry.strangers()}
 
     def _own(self) -> str:
         text = self._state.metrics.text().decode()

@@ -19,7 +19,7 @@ _LARGEST = frozenset(
     | {"process_start_time_seconds", "tessera_canary_share"}
 )  # gauges; those that end in _info besides
 _SMALLEST = frozenset({"tessera_ready", "tessera_names_kept", "tessera_jobs_free_bytes"})
-_FIRST = frozenset({"tessera_cluster_drift", "tessera_workers", "tessera_canary_agreement"})
+_FIRST = frozenset({"tessera_cluster_drift", "tessera_unfamiliar_share", "tessera_workers", "tessera_canary_agreement"})
 _ADDED = frozenset({"counter", "histogram", "summary"})
 _Family = tuple[list[str], str, dict[str, float]]  # its comment lines, its type, its samples by name and labels
 

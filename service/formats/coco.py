@@ -57,6 +57,8 @@ def head(result: SegmentationResult, areas: list[Area]) -> dict[str, Any]:
             "model": result.model,
             "digest": result.digest,
             "id_offset": result.options.id_offset,
+            "familiarity": result.familiarity,
+            "familiar": result.familiar,
             "warnings": result.warnings,
         },
         "licenses": [],

@@ -66,6 +66,8 @@ def facts(result: SegmentationResult) -> dict[str, Any]:
         "orientation": result.orientation,
         "depth_rule": result.depth_rule,
         "refined": result.refined,
+        "familiarity": result.familiarity,
+        "familiar": result.familiar,
         "warnings": [*result.warnings, *([_OWN_IDS] if result.options.id_offset else [])],
         "timings_ms": {stage: round(ms, 2) for stage, ms in result.timings.so_far().items()},
     }

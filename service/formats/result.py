@@ -109,7 +109,8 @@ class SegmentationResult:
     valid_fraction  of the pixels: those that hold data
     georeference  of these pixels, where the format shows it and the file says so
     unknown_fraction  of the pixels: those that do and are in no cluster, as their margins are too small
-    margin   float32 [H, W] where asked for, [h, w] for other JSON answers and a sample of the rest, None elsewhere
+    margin   float32 [H, W] where asked for, [h, w] for other JSON answers, None elsewhere
+    familiarity  share of the training images that were less sure;  familiar  whether it is like them; None: not known
     """
 
     model: str
@@ -128,6 +129,8 @@ class SegmentationResult:
     pages: int = 1
     orientation: int = 1
     refined: bool = False
+    familiarity: float | None = None
+    familiar: bool | None = None
     warnings: list[str] = field(default_factory=list)
     timings: Timings = field(default_factory=Timings)
     options: RenderOptions = field(default_factory=RenderOptions)

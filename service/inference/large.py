@@ -18,6 +18,7 @@ import numpy as np
 from models import region_stats
 from models.deadline import Deadline
 from models.errors import UsageError
+from models.familiarity import Tally
 from models.io import geotiff, ome_zarr, tiff_directory, tiff_georeference, tiff_rows
 from models.io.file_bytes import FileBytes
 from models.io.georeference import Georeference
@@ -49,7 +50,7 @@ class LargeAnswer(NamedTuple):
     """What was segmented.
 
     size     (H, W) of the label map;  windows  the network was asked for;  areas  where the picture holds data
-    seconds  that it took, and those of them that the network did
+    seconds  that it took;  tally  of the cells of all windows
     """
 
     size: tuple[int, int]
@@ -60,6 +61,7 @@ class LargeAnswer(NamedTuple):
     pages: int
     warnings: tuple[str, ...]
     seconds: float
+    tally: Tally
 
 
 def choice_of(options: Options, manifest: Manifest) -> Choice:
@@ -210,11 +212,19 @@ def write_labels(
         to.write(part.rows[0], 0, ids[shown])
         return _below(region_stats.compute(labels, count, margins, ignored=NO_DATA), part.rows[0]), held
 
-    areas, held = list[Area](), 0
+    areas, held, tally = list[Area](), 0, Tally()
     with sink() as to, ThreadPoolExecutor(1, "labels") as writer:
         code = margin or unknown is not None
         going = windowed.parts(
-            source, manifest, predict, code=code, skip=keep, classifier=classifier, until=until, progress=progress
+            source,
+            manifest,
+            predict,
+            code=code,
+            skip=keep,
+            classifier=classifier,
+            tally=tally,
+            until=until,
+            progress=progress,
         )
         for found, valid in _one_behind(writer, write, going):
             areas += found
@@ -228,6 +238,7 @@ def write_labels(
         source.pages,
         source.warnings,
         time.monotonic() - began,
+        tally,
     )
 
 

@@ -26,6 +26,7 @@ from service.formats.result import SegmentationResult
 from service.inference import large, windowed
 from service.inference.large import LabelSink, LargeAnswer
 from service.inference.options import Options
+from service.inference.results import UNKNOWN, Known
 from service.inference.runtime import Runtime
 from service.inference.vocabulary import Vocabulary, vocabulary_of
 from service.inference.windowed import Progress
@@ -53,6 +54,7 @@ class LargeTask:
     timings: Timings = field(default_factory=Timings)
     warnings: list[str] = field(default_factory=list)
     orientation: int = 1
+    known: Known = UNKNOWN
 
     def __post_init__(self) -> None:
         self.until = Deadline(self.deadline)
@@ -127,6 +129,8 @@ class LargeTask:
             unknown_fraction=max(0.0, found.valid_fraction - named / kept.labels.size),
             depth_rule=found.depth_rule,
             pages=found.pages,
+            familiarity=self.known.familiarity,
+            familiar=self.known.familiar,
             warnings=self.warnings,
             timings=self.timings,
             options=options.render,
@@ -191,8 +195,10 @@ class LargeTask:
         self.warnings += found.warnings
         if (doubt := served.clusters.doubt(options.k)) is not None:
             self.warnings.append(doubt)
+        self.known = Known.of(found.tally, manifest)
+        sure = found.tally.mean_margin(len(manifest.clusters))
         clusters = found.areas if words.taught is None else []  # classes are not what is counted
-        self.runtime.metrics.segmented(served.name, clusters, self.timings, refined=None, margin=None)
+        self.runtime.metrics.segmented(served.name, clusters, self.timings, refined=None, margin=sure)
         return found
 
     async def _run(self, work: Callable[[], Any]) -> Any:

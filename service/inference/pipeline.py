@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from models import assign, region_stats
+from models.familiarity import Tally, tally
 from models.io import encode
 from models.manifest import Manifest
 from models.region_stats import Area
@@ -20,7 +21,7 @@ from service.formats.registry import Renderer
 from service.formats.result import NO_DATA, SegmentationResult, Suggestion
 from service.inference.options import ExampleOptions, Options, SimilarOptions, SuggestOptions
 from service.inference.refine import NotRefined, on_cpu, refine
-from service.inference.results import NetworkOutput
+from service.inference.results import Known, NetworkOutput
 from service.inference.task import ImageTask
 from service.inference.taught import Place, as_classes, place_of, suggestions
 from service.inference.vocabulary import Vocabulary, vocabulary_of
@@ -47,14 +48,13 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
     count, table, taught = words.size, words.table, words.taught
     doubts = chosen.unknown is not None
     full = options.confidence or doubts or renderer.margin == "full"
-    sampled = runtime.sampled()
-    wants_margin = renderer.margin is not None or doubts or (sampled and taught is None)
+    wants_margin = renderer.margin is not None or doubts
     if options.refine and options.tile == "always":
         raise BadOption("tile: edges are not refined in windows; leave tile=always out, or crf")
     photo = renderer.photo or (options.refine is not None and options.crf_size == "source")
     with task.admitted():
         output = await task.network_output(
-            code=wants_margin or options.refine is not None,
+            code=True,  # for margins
             photo=photo,
             before_crf=on_cpu(task),
             tile="never" if options.refine else options.tile,
@@ -84,6 +84,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                 shown_by = output if taught is None or output is not network else as_classes(output, taught)
                 labels = labels_of(task.manifest, shown_by) if refined is None else refined
                 margin = margin_of(task.manifest, shown_by, full=full) if wants_margin else None
+                cells = tally_of(task.manifest, network, None if full or taught is not None else margin)
                 shown = labels
                 if (valid := output.facts.valid) is not None:  # a map with holes is counted, and shown where asked for
                     own = chosen.keep_no_data and refined is None
@@ -98,7 +99,8 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                     valid.erase(margin, 0.0)
                 merged = taught is None and bool((table != np.arange(count)).any())
                 places = suggestions(task.manifest, shown_by, _SUGGESTIONS) if renderer.margin is not None else ()
-            held, sure = sum(area.pixels for area in found), sum(area.confidence * area.pixels for area in found)
+            known = task.known = Known.of(cells, task.manifest)
+            held = sum(area.pixels for area in found)
             named = sum(area.pixels for area in sure_of)
             if not held:
                 task.warnings.append("no pixel of this image holds data: there is nothing to segment")
@@ -121,6 +123,8 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                 pages=output.facts.pages,
                 orientation=output.facts.orientation,
                 refined=refined is not None,
+                familiarity=known.familiarity,
+                familiar=known.familiar,
                 warnings=task.warnings,
                 timings=task.timings,
                 options=chosen,
@@ -130,17 +134,17 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             task.until.check()
             with task.timings.measure("encode"):
                 body = renderer.render(result)
-            surely = sure / held if margin is not None and held else None
             areas, of_network = result.areas, found
             if taught is not None:  # what is counted are the network's own clusters, whatever is shown
-                with task.timings.measure("assign"):
-                    of_network, surely = _network_areas(task.manifest, network, margin=sampled)
+                of_network = _network_areas(cells, served.clusters.count, held)
                 areas = region_stats.merge(of_network, served.clusters.table(None))
+            surely = cells.mean_margin(served.clusters.count)
             refined_in_time = result.refined if options.refine else None
             runtime.metrics.segmented(served.label, areas, task.timings, refined=refined_in_time, margin=surely)
             counts = np.zeros(served.clusters.count, np.int64)
             counts[[area.id for area in of_network]] = [area.pixels for area in of_network]
             served.drift.add(counts)
+            served.unfamiliar.add(known.familiar)
             served.statistics.image(task.timings.so_far())
             return body
 
@@ -229,22 +233,33 @@ def labels_of(manifest: Manifest, output: NetworkOutput) -> Array:
     return labels if output.ids is None else output.ids[labels]
 
 
-def _network_areas(manifest: Manifest, output: NetworkOutput, *, margin: bool) -> tuple[list[Area], float | None]:
-    """The network's own clusters in an image that was answered in classes, counted on the patch grid, in pixels; and
-    their mean margin, if it is wanted. None of an image that was seen in windows."""
-    if output.labels is not None:
-        return [], None
-    grid, box, code = output.scores.shape[1:], output.box, manifest.code
-    small = (max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3])))
-    labels = assign.labels(output.scores, small, box, interpolation=code.interpolation)
-    if output.facts.valid is not None:
-        output.facts.valid.erase(labels)
-    margins = margin_of(manifest, output, full=False) if margin else None
-    areas = region_stats.compute(labels, len(output.scores), margins, ignored=NO_DATA)
-    cells = sum(area.pixels for area in areas)
-    sure = sum(area.confidence * area.pixels for area in areas) / cells if margins is not None and cells else None
-    scale = output.source[0] * output.source[1] / labels.size
-    return [area._replace(pixels=round(area.pixels * scale)) for area in areas], sure
+def _network_areas(tally: Tally, count: int, pixels: int) -> list[Area]:
+    """The network's own clusters in an image that was answered in classes: so many pixels, by its cells."""
+    cells = tally.cells[:count]
+    scale = pixels / max(1.0, cells.sum())
+    return [Area(int(k), round(float(cells[k] * scale)), (0, 0, 0, 0), 0.0) for k in np.flatnonzero(cells)]
+
+
+def tally_of(manifest: Manifest, output: NetworkOutput, margin: Array | None = None) -> Tally:
+    """The cells of the patch grid that hold data, and their margins, by the network's own clusters.
+
+    margin  of them, where it has been taken already
+    """
+    if output.tally is not None:
+        return output.tally
+    box, code, facts = output.box, manifest.code, output.facts
+    known = None
+    if facts.valid is not None:
+        known = facts.valid.erase(np.ones(assign.cells(output.scores.shape[1:], box), bool), False)
+    return tally(
+        output.scores,
+        output.code,
+        known,
+        assignment=code.assignment,
+        box=box,
+        interpolation=code.interpolation,
+        margin=margin,
+    )
 
 
 def margin_of(manifest: Manifest, output: NetworkOutput, *, full: bool) -> Array | None:
@@ -252,12 +267,11 @@ def margin_of(manifest: Manifest, output: NetworkOutput, *, full: bool) -> Array
     image was seen in windows and nobody asked."""
     if output.labels is not None:
         return None if output.margin is None else output.margin.copy()
-    grid, box, code = output.scores.shape[1:], output.box, manifest.code
-    small = (max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3])))
+    box, code = output.box, manifest.code
     return assign.margin(
         output.scores,
         output.code,
-        output.source if full else small,
+        output.source if full else assign.cells(output.scores.shape[1:], box),
         assignment=code.assignment if output.ids is None else "cosine",
         box=box,
         interpolation=code.interpolation,

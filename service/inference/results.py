@@ -4,10 +4,13 @@ Knows nothing of how it is computed.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from models.familiarity import Tally
 from models.io.samples import Decoded
+from models.manifest import Manifest
 from models.types import Array, Box
 from service.formats.result import NO_DATA
 
@@ -84,6 +87,7 @@ class NetworkOutput:
     needed to find the way back to the image's own size, and what its file says.
 
     large  answers of this size have threads of their own;  slow  its pixels are not decoded by whoever needs them
+    tally   of its cells, where it was seen in windows
     labels, margin  of an image that was seen in windows, in place of scores and code: uint8 [H, W]; float32 of any size
     ids     uint8 [M]: the class of each score map, where these are of classes that people taught; None: of clusters
     serial  of that moment of the classes; 0: clusters
@@ -100,6 +104,7 @@ class NetworkOutput:
     margin: Array | None = None
     ids: Array | None = None
     serial: int = 0
+    tally: Tally | None = None
 
     @property
     def nbytes(self) -> int:
@@ -107,3 +112,24 @@ class NetworkOutput:
         valid = self.facts.valid
         arrays = (self.scores, self.code, self.labels, self.margin, None if valid is None else valid.bits)
         return sum(array.nbytes for array in arrays if array is not None)
+
+
+class Known(NamedTuple):
+    """How familiar an image is: the share of the training images that were less sure, and whether it is like them.
+
+    None where the bundle does not say how sure its network was, or no cell holds data.
+    """
+
+    familiarity: float | None = None
+    familiar: bool | None = None
+
+    @classmethod
+    def of(cls, tally: Tally, manifest: Manifest) -> "Known":
+        """What an image's cells say."""
+        spec, sure = manifest.familiarity, tally.sureness([cluster.fraction for cluster in manifest.clusters])
+        if spec is None or sure is None:
+            return cls()
+        return cls(round(spec.of(sure), 4), sure >= spec.threshold)
+
+
+UNKNOWN = Known()

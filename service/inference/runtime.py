@@ -4,8 +4,7 @@ Knows nothing of HTTP or of one image's way.
 """
 
 import asyncio
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,6 @@ _AHEAD = 2  # images of a key, for each thread of the CRF, that may be between t
 _HANGS = 2  # times as long as a request may take, and a job hangs: its request has long been answered
 _LEAST_DECODERS = 2  # one file that takes long is not in everybody's way
 _LEAST_IN_WINDOWS = 2  # one image that takes long is not in everybody's way
-_SAMPLE = 16  # one image in so many has its margin taken where the answer does not need it
 
 
 @dataclass
@@ -72,7 +70,6 @@ class Runtime:
     tracer: Tracer | None = None
     joining: asyncio.Lock = field(default_factory=asyncio.Lock)
     lately: Lately = field(default_factory=Lately)
-    _count: Iterator[int] = field(default_factory=itertools.count)
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics, fleet: Fleet | None = None) -> "Runtime":
@@ -107,10 +104,6 @@ class Runtime:
             GpuBatcher.open(settings) if settings.crf == "dense" else None,
             ProcessPoolRefiner.open(settings, workers),
         )
-
-    def sampled(self) -> bool:
-        """Whether this image's margin goes into the metrics although nobody asked for it."""
-        return next(self._count) % _SAMPLE == 0
 
     def tend(self, elapsed_s: float) -> None:
         """Replace what hangs or has died of the threads; `elapsed_s` since the last call."""

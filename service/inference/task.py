@@ -16,6 +16,7 @@ from typing import Any, Generic, Literal, TypeVar
 import numpy as np
 
 from models.deadline import Deadline, DeadlineExceeded
+from models.familiarity import Tally
 from models.io import tiff_directory, tiff_georeference
 from models.io.decode import header_is_bounded, inspect
 from models.io.decoder_pool import Reading
@@ -29,7 +30,7 @@ from models.windows import MUCH_LARGER, shrinks
 from service.errors import Busy, DeadlinePassed
 from service.formats.registry import Margin
 from service.inference.options import ImageOptions
-from service.inference.results import Facts, NetworkOutput
+from service.inference.results import UNKNOWN, Facts, Known, NetworkOutput
 from service.inference.runtime import Runtime
 from service.inference.windowed import ArrayRows, labelled, layout_of, through_queue
 from service.repository.classes import ClassState
@@ -67,6 +68,7 @@ class ImageTask(Generic[O]):
     digest    of the data, sha256, once it is known
     key       of the image in this model, where answers are kept
     held_s    seconds for which the CRF's backpressure held it
+    known    how familiar the image is, once it is known
     orientation  the turn that was taken to show the image upright, once it is known
     error     the name of what kept it from an answer of its own, among several
     """
@@ -85,6 +87,7 @@ class ImageTask(Generic[O]):
     key: tuple[Hashable, ...] | None = None
     held_s: float = 0.0
     orientation: int = 1
+    known: Known = UNKNOWN
     error: str = ""
     _encoded: Encoded | None = None
     _decoded: Decoded | None = None
@@ -349,11 +352,20 @@ class ImageTask(Generic[O]):
             deadline=self.deadline,
         )
 
+        cells = Tally()
+
         def work() -> tuple[Array, Array | None]:
             with self.timings.measure("encoder"):
                 classifier = None if taught is None else taught.classifier
-                rows = ArrayRows(decoded)
-                return labelled(rows, self.manifest, predict, margin=margin, classifier=classifier, until=self.until)
+                return labelled(
+                    ArrayRows(decoded),
+                    self.manifest,
+                    predict,
+                    margin=margin,
+                    classifier=classifier,
+                    tally=cells,
+                    until=self.until,
+                )
 
         labels, margins = await self.run(work, self.runtime.windows)
         facts = Facts.of(decoded)
@@ -373,6 +385,7 @@ class ImageTask(Generic[O]):
             labels=labels,
             margin=margins,
             serial=0 if taught is None else taught.serial,
+            tally=cells,
         )
 
     def _prepare(self, encoded: Encoded, photo: bool) -> tuple[Fit, Facts]:

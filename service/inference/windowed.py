@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from models.deadline import Deadline
+from models.familiarity import Tally
+from models.familiarity import tally as tally_of
 from models.inference import Prediction, Predictor, finite
 from models.io.rows import Rows, RowSource
 from models.io.samples import Decoded, ImageTooLarge
@@ -116,6 +118,7 @@ def parts(
     code: bool = False,
     skip: bool = False,
     classifier: Classifier | None = None,
+    tally: Tally | None = None,
     until: Deadline | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Part]:
@@ -123,6 +126,7 @@ def parts(
 
     code   margins are wanted;  skip  windows that hold no data are not looked at: nobody asks for their labels
     classifier  of classes that are told in place of the network's clusters
+    tally  gets the cells of every window as the network saw it: where two show a place, of both
 
     Raises what reading and the network raise, ImageTooLarge for rows too wide to be held, and DeadlineExceeded.
     """
@@ -132,7 +136,8 @@ def parts(
             f"rows of {source.size[1]} pixels in windows would hold {room / 2**30:.1f} GiB, and"
             f" {_MOST_HELD_BYTES / 2**30:.0f} are the most; cut it into columns, or read a level of it, pyramid=1"
         )
-    code = classifier is not None or (code and manifest.code.assignment == "cosine")
+    lengths = manifest.code.assignment == "cosine"
+    code = classifier is not None or (code and lengths)
     until, blend, done = until or Deadline(), Blend(layout), 0
     seen = _Seen()
     with ThreadPoolExecutor(1, "rows") as reader:
@@ -144,9 +149,11 @@ def parts(
                 coming = reader.submit(source.rows, *layout.span(row + 1))
             wanted = [window for window in layout.in_row(row) if not (skip and _empty(valid, window, layout))]
             given = (layout.cut(image, window) for window in wanted)
-            for window, prediction in zip(wanted, predict(given, code), strict=True):
+            for window, prediction in zip(wanted, predict(given, code or (tally is not None and lengths)), strict=True):
                 until.check()
-                blend.add(window, _maps(prediction))
+                blend.add(window, _maps(prediction, code))
+                if tally is not None:
+                    _count(tally, prediction, manifest, layout, window, valid)
                 done += 1
                 if progress is not None:
                     progress(done, len(layout))
@@ -164,12 +171,14 @@ def labelled(
     *,
     margin: Margin,
     classifier: Classifier | None = None,
+    tally: Tally | None = None,
     until: Deadline | None = None,
 ) -> tuple[Array, Array | None]:
     """A picture's labels uint8 [H, W], all of them in memory, and its margins at its size or about the grid's."""
     labels, margins = np.empty(source.size, np.uint8), list[Array]()
     whole = np.empty(source.size, np.float32) if margin == "full" else None
-    for part in parts(source, manifest, predict, code=margin is not None, classifier=classifier, until=until):
+    wanted = margin is not None
+    for part in parts(source, manifest, predict, code=wanted, classifier=classifier, tally=tally, until=until):
         rows = slice(*part.rows)
         labels[rows] = part.labels()
         if whole is not None:
@@ -247,9 +256,25 @@ def _empty(valid: Array | None, window: Window, layout: Layout) -> bool:
     return valid is not None and not valid[:, window.left : window.left + layout.window[1]].any()
 
 
-def _maps(prediction: Prediction) -> Array:
-    scores, code = prediction
-    return scores if code is None else np.concatenate([scores, code])
+def _count(
+    tally: Tally, prediction: Prediction, manifest: Manifest, layout: Layout, window: Window, valid: Array | None
+) -> None:
+    """Adds the cells of a window whose middle is a pixel of the picture and holds data; `valid` is of its rows."""
+    (scores, code), how = prediction, manifest.code
+    down, across = (
+        (2 * np.arange(cells) + 1) * side // (2 * cells)
+        for cells, side in zip(scores.shape[1:], layout.window, strict=True)
+    )
+    rows, columns = down < layout.size[0] - window.top, across < layout.size[1] - window.left
+    known = rows[:, None] & columns
+    if valid is not None:
+        known[np.ix_(rows, columns)] = valid[np.ix_(down[rows], window.left + across[columns])]
+    tally.join(tally_of(scores, code, known, assignment=how.assignment, interpolation=how.interpolation))
+
+
+def _maps(prediction: Prediction, code: bool) -> Array:
+    scores, codes = prediction
+    return np.concatenate([scores, codes]) if code and codes is not None else scores
 
 
 def _batches(windows: Iterable[Array], size: int) -> Iterator[Sequence[Array]]:

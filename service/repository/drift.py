@@ -1,6 +1,7 @@
 """Drift: how far what is served has moved from what the network was trained on, told without labels.
 
-Knows nothing of images, HTTP or Prometheus: counts of pixels by cluster go in, one number comes out.
+Knows nothing of images, HTTP or Prometheus: counts of pixels by cluster go in, or whether an image is familiar, and one
+number comes out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,3 +60,40 @@ class Drift:
             return None
         served = sum(count * np.asarray(shares) for count, shares in found) / images
         return float(np.abs(served - self._trained).sum() / 2)
+
+
+class Unfamiliar:
+    """Share of the served images that are unlike the training images, of which 2 % are.
+
+    window, least  as Drift has them
+
+    Every image weighs the same. Any thread may add.
+    """
+
+    def __init__(self, *, window: int = WINDOW, least: int = LEAST) -> None:
+        self._share = 0.0
+        self._window, self._least = window, least
+        self._lock = Lock()
+        self.images = 0
+
+    def add(self, familiar: bool | None) -> None:
+        """One image's answer; None, where nobody knows, does not count."""
+        if familiar is None:
+            return
+        with self._lock:
+            self.images += 1
+            self._share += (float(not familiar) - self._share) / min(self.images, self._window)
+
+    def seen(self) -> tuple[int, float]:
+        """How many of the latest images count, and the share among them."""
+        with self._lock:
+            return min(self.images, self._window), self._share
+
+    def share(self, elsewhere: Iterable[tuple[int, float]] = ()) -> float | None:
+        """0 to 1; None before `least` images.
+
+        elsewhere  what other servers of the same network have `seen`: each counts by its images
+        """
+        found = [self.seen(), *elsewhere]
+        images = sum(count for count, _ in found)
+        return sum(count * share for count, share in found) / images if images >= self._least else None

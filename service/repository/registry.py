@@ -47,6 +47,7 @@ log = logging.getLogger("tessera")
 _SHARE_S = 1.0  # until a change made by another server shows in every answer
 _FIRST_LOOK_S = 5.0
 Drifts = Mapping[str, tuple[int, Sequence[float]]]  # as JSON has them
+Strangers = Mapping[str, tuple[int, float]]
 _CANARY_PART = 0.25  # of a request's time, that a canary's network may run: on a CPU everybody waits behind it
 
 
@@ -118,6 +119,12 @@ class Registry:
         self._drift = Gauge(
             "tessera_cluster_drift",
             "Distance of the served cluster shares from the training shares, 0 to 1",
+            ["model"],
+            registry=metrics.registry,
+        )
+        self._unfamiliar = Gauge(
+            "tessera_unfamiliar_share",
+            "Of the served images, how many are less familiar than 98 % of the training images, 0 to 1",
             ["model"],
             registry=metrics.registry,
         )
@@ -318,18 +325,26 @@ class Registry:
         """What the drift of each model served here is made of, by its ref."""
         return {served.bundle.ref: served.drift.seen() for served in self.served}
 
-    def show(self, elsewhere: Sequence[Drifts] = ()) -> None:
-        """Bring `tessera_model_info` and the drift up to date: a provider can change while it runs.
+    def strangers(self) -> Strangers:
+        """What the share of unfamiliar images of each model served here is made of, by its ref."""
+        return {served.bundle.ref: served.unfamiliar.seen() for served in self.served}
 
-        elsewhere  the `drifts` of other servers under the same address
+    def show(self, elsewhere: Sequence[Drifts] = (), strangers: Sequence[Strangers] = ()) -> None:
+        """Bring `tessera_model_info`, the drift and its kin up to date: a provider can change while it runs.
+
+        elsewhere, strangers  the `drifts` and `strangers` of other servers under the same address
         """
         self._metrics.model.clear()
         self._drift.clear()
+        self._unfamiliar.clear()
         for served in reversed(self.served):  # of two with one name, the one that the name finds is the last word
             self._metrics.model.labels(served.name, served.bundle.digest[:12], served.engine.provider).set(1)
             others = [drifts[served.bundle.ref] for drifts in elsewhere if served.bundle.ref in drifts]
             if (distance := served.drift.distance(others)) is not None:
                 self._drift.labels(served.label).set(distance)
+            ref = served.bundle.ref
+            if (share := served.unfamiliar.share([seen[ref] for seen in strangers if ref in seen])) is not None:
+                self._unfamiliar.labels(served.label).set(share)
 
     async def _share(self) -> None:
         """Every second: show what other servers on the state folder changed, and try again what could not be kept."""

@@ -20,7 +20,7 @@ from service.errors import Busy, NetworkFailed, NetworkNotFinite
 from service.repository.classes import Classes
 from service.repository.cluster_names import Clusters
 from service.repository.database import READ_S
-from service.repository.drift import Drift
+from service.repository.drift import Drift, Unfamiliar
 from service.repository.statistics import Statistics
 from service.repository.verification import network_bytes
 from service.repository.watched_engine import WatchedEngine
@@ -129,7 +129,8 @@ class Served:
     classes   what people taught, as of now
     label     its name in the metrics; a canary's is its ref, as it may have the default's name
     trouble   why it cannot answer now: its engine is lost, and a fresh one not there yet; None: it can
-    drift     how far what it is asked has moved from its training;  statistics  what it has done
+    drift     how far what it is asked has moved from its training;  unfamiliar  how much of it is unlike that
+    statistics  what it has done
     nbytes    about what it takes in memory
     users     requests that hold it now (`Registry.use`);  idle  set while there are none
     """
@@ -142,6 +143,7 @@ class Served:
         self.name = self.label = bundle.manifest.name
         self.trouble: str | None = None
         self.drift = Drift([cluster.fraction for cluster in bundle.manifest.clusters])
+        self.unfamiliar = Unfamiliar()
         self.statistics = Statistics()
         self.nbytes = network_bytes(bundle)
         self.users = 0

@@ -53,6 +53,8 @@ class Segmentation:
 
     labels      uint8 [H, W] of ids as a viewer shows the image; 255: no class
     clusters    those in this image, the largest first: with `classes=True` the classes;  k  how many are told apart
+    familiarity  share of the training images that the network was less sure of, 0..1
+    familiar    whether the photo is like those; both are None where the bundle does not say
     confidence  float32 [H, W], margins 0..1, where `confidence=True` asked for them
     warnings    what the server had to leave out or could not do;  timings_ms  by stage
     document    everything the server said, as JSON has it
@@ -65,6 +67,8 @@ class Segmentation:
     digest: str
     warnings: tuple[str, ...]
     timings_ms: Mapping[str, float]
+    familiarity: float | None
+    familiar: bool | None
     confidence: NDArray[np.float32] | None
     document: Mapping[str, Any] = field(repr=False)
     source: bytes = field(repr=False)
@@ -83,6 +87,8 @@ class Segmentation:
             digest=document["digest"],
             warnings=tuple(document["warnings"]),
             timings_ms=document["timings_ms"],
+            familiarity=document.get("familiarity"),
+            familiar=document.get("familiar"),
             confidence=None if margin is None else _pixels(margin, size).astype(np.float32) / np.float32(255),
             document=document,
             source=source,

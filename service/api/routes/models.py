@@ -45,6 +45,7 @@ async def model(name: str, request: Request) -> responses.ModelDetail:
         **dict(model_info(request, served)),
         warm_shapes=list(served.engine.shapes),
         drift=served.drift.distance(),
+        unfamiliar=served.unfamiliar.share(),
         manifest=served.bundle.manifest.model_dump(mode="json"),
     )
 

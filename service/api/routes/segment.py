@@ -80,6 +80,8 @@ def _beside(task: ImageTask[Options] | LargeTask, renderer: registry.Renderer[by
 def _told(task: ImageTask[Any] | LargeTask) -> dict[str, str]:
     """What JSON says of an image, for answers that have no place for it but their head."""
     headers = {"x-orientation": str(task.orientation)}
+    if task.known.familiarity is not None:
+        headers["x-familiarity"] = str(task.known.familiarity)
     if task.warnings:
         headers["x-warning"] = printable("; ".join(task.warnings)).translate(_PLAIN).encode("ascii", "replace").decode()
     return headers

@@ -115,6 +115,7 @@ def test_a_named_page_reads_answers_and_refusals(serve: Any) -> None:
                 "X-Model",
                 "Server-Timing",
                 "X-Warning",
+                "X-Familiarity",
                 "X-Orientation",
                 "ETag",
                 "Retry-After",

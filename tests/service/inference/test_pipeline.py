@@ -44,13 +44,12 @@ def label_map(answer: Any) -> Any:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(answer.json()["label_map"]["data"]))))
 
 
-def test_the_margin_of_every_16th_image_is_counted_where_nobody_asks_for_it(serve: Any) -> None:
+def test_the_margin_of_every_image_is_counted_whatever_is_asked_for(serve: Any) -> None:
     with serve() as client:
-        for images in range(1, 34):
-            assert client.post("/segment?format=png", content=PNG).status_code == 200
-            assert counted(client) == (images + 15) // 16
-        assert client.post("/segment", content=PNG).json()["clusters"][0]["confidence"] > 0
-        assert counted(client) == 4  # as JSON has it, every one
+        for images, query in enumerate(("format=png", "format=overlay", "", "confidence=true", "tile=always"), 1):
+            assert client.post(f"/segment?{query}", content=PNG).status_code == 200
+            assert counted(client) == images
+        assert metric(client, "tessera_margin_sum") > 0
 
 
 @pytest.mark.parametrize("nodata", ["fill", "keep"])

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from service.repository.drift import Drift
+from service.repository.drift import Drift, Unfamiliar
 
 
 def counts(*pixels: int) -> np.ndarray:
@@ -66,3 +66,18 @@ def test_several_servers_are_as_one_that_saw_all() -> None:
         all_.add(image)
     assert one.distance() is None
     assert two.distance([one.seen()]) == pytest.approx(one.distance([two.seen()])) == pytest.approx(all_.distance())
+
+
+def test_the_share_of_strangers_is_of_the_latest_images_whose_familiarity_is_known() -> None:
+    one, two = Unfamiliar(window=100, least=10), Unfamiliar(window=100, least=10)
+    for familiar in (True, None) * 9:
+        one.add(familiar)
+    assert (one.seen(), one.share()) == ((9, 0.0), None)
+    one.add(False)
+    assert one.share() == pytest.approx(0.1)
+    for _ in range(30):
+        two.add(False)
+    assert one.share([two.seen()]) == two.share([one.seen()]) == pytest.approx(31 / 40)
+    for _ in range(1000):
+        two.add(True)
+    assert two.share() == pytest.approx(0, abs=1e-3)

@@ -163,7 +163,7 @@ def test_the_default_moves_on_when_it_is_unloaded_and_the_only_one_stays(
     within(settings_of(bundle, tmp_path), work, lambda bundle: Engine())
 
 
-def test_drift_is_shown_once_there_are_enough_images(bundle: Bundle, tmp_path: Path) -> None:
+def test_drift_and_strangers_are_shown_once_there_are_enough_images(bundle: Bundle, tmp_path: Path) -> None:
     metrics = Metrics()
 
     async def whole() -> None:
@@ -172,7 +172,9 @@ def test_drift_is_shown_once_there_are_enough_images(bundle: Bundle, tmp_path: P
         for images, shown in ((49, False), (1, True)):
             for _ in range(images):
                 registry.served[0].drift.add(np.array([5, 0, 0, 0, 0]))
+                registry.served[0].unfamiliar.add(False)
             registry.show()
+            assert ('tessera_unfamiliar_share{model="tiny"} 1.0' in metrics.text().decode()) is shown
             assert ('tessera_cluster_drift{model="tiny"} 0.' in metrics.text().decode()) is shown
         await registry.close()
 
