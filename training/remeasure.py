@@ -1,9 +1,10 @@
-"""`tessera remeasure`: what a bundle says of its training images, measured anew: the tree of its clusters.
+"""`tessera remeasure`: what a bundle says of its training images, measured anew: the tree of its clusters, and how sure
+its network is of them, so that an answer can say how familiar an image is.
 
     tessera remeasure runs/photos --data photos
     tessera remeasure bundles/street --data photos --out bundles/street-anew
 
-For bundles made before there was such a tree, and for imported ones. The network, its centroids, names and colors stay
+For bundles made before these were there, and for imported ones. The network, its centroids, names and colors stay
 as they are: manifest.json is all that changes, and with it the bundle's digest. Knows nothing of methods.
 """
 
@@ -72,7 +73,12 @@ def changes(bundle: Bundle, seen: CorpusStats) -> dict[str, Any]:
             for cluster, fraction in zip(manifest.clusters, fractions, strict=True)
         ]
     merges, by = tree_of(seen.apart, torch.tensor(bundle.centroids), fractions)
-    return {**found, "hierarchy": [merge.model_dump(mode="json") for merge in merges], "hierarchy_by": by}
+    return {
+        **found,
+        "hierarchy": [merge.model_dump(mode="json") for merge in merges],
+        "hierarchy_by": by,
+        "familiarity": seen.photos.familiarity_by(fractions).model_dump(mode="json"),
+    }
 
 
 def told(before: Bundle, after: Bundle) -> list[str]:
@@ -81,6 +87,10 @@ def told(before: Bundle, after: Bundle) -> list[str]:
     lines = [f"{before.ref} → {after.ref}"]
     if old.clusters != new.clusters:
         lines.append("shares of the clusters: measured")
+    if old.familiarity != new.familiarity and new.familiarity is not None:
+        quantiles, threshold = new.familiarity.quantiles, new.familiarity.threshold
+        middle = quantiles[len(quantiles) // 2]
+        lines.append(f"familiarity: half of the images are surer than {middle:.3f}, 2 % less than {threshold:.3f}")
     if (old.hierarchy, old.hierarchy_by) == (new.hierarchy, new.hierarchy_by):
         return [*lines, "tree: as it was"]
     lines.append(
@@ -115,7 +125,7 @@ def command(
         Path | None, typer.Option(help="Folder of the new bundle; default: the bundle's own manifest is replaced.")
     ] = None,
 ) -> None:
-    """Measure a bundle's clusters on its training images again: which belong together when fewer are asked for."""
+    """Measure a bundle on its training images again: which clusters belong together, and how familiar images are."""
     console = Console(stderr=True)
     with exit_code(console):
         if out and out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -54,8 +54,11 @@ def test_only_the_manifest_changes_and_it_says_what_the_tree_is(
     assert manifest.hierarchy_by == "belonging"
     assert [merge.k for merge in manifest.hierarchy] == [4, 3, 2]
     assert sum(cluster.fraction for cluster in manifest.clusters) == pytest.approx(1)
+    assert manifest.familiarity is not None
+    assert 0 < manifest.familiarity.quantiles[0] <= manifest.familiarity.threshold <= manifest.familiarity.quantiles[-1]
     said = capsys.readouterr()
     assert "tree: by centroids → by belonging" in said.out
+    assert "familiarity: half of the images are surer than" in said.out
     assert f"tiny@{Bundle.load(bundle).digest[:12]} → tiny@{Bundle.load(here).digest[:12]}" in said.out
     assert "not the files the bundle was made of" in " ".join(said.err.split())
     remeasure.command(here, [photos])

@@ -3,6 +3,7 @@
 Knows nothing of files, networks or pages: a few numbers of every measured photo in, places of photos out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -65,6 +66,10 @@ class PhotoStats:
     def familiarity(self) -> Familiarity:
         """What a bundle keeps of them, so that a new photo can be held against them."""
         return familiarity_of(self.sureness)
+
+    def familiarity_by(self, fractions: Sequence[float]) -> Familiarity:
+        """The same for a bundle whose manifest names other shares [K] of the clusters than these photos have."""
+        return familiarity_of(sureness_of(self.cells, self.margins, fractions))
 
     @property
     def quantiles(self) -> dict[str, float]:
