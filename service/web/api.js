@@ -54,3 +54,9 @@ export async function picture(path) {
   if (!key()) return path;
   return URL.createObjectURL(await (await call(path)).blob());
 }
+
+/** A module of the page that is not needed at the first view. */
+export const module = (name) =>
+  import(`./${name}.js`).catch(() => {
+    throw new ApiError(0, t("error.silent"));
+  });

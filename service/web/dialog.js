@@ -23,7 +23,9 @@ export function open(title, fill) {
       back?.focus?.();
       resolve(given);
     };
-    shown.onclick = (event) => event.target === shown && shown.close(); // beside it
+    shown.onclick = (event) => {
+      if (event.target === shown) shown.close(); // beside it
+    };
     shown.showModal();
   });
 }

@@ -161,10 +161,11 @@ export function start() {
   stopping.onclick = () => stop(!progress().stopped);
   const clear = el("button", { type: "button", id: "remove-all", textContent: t("strip.remove.all") });
   clear.onclick = () => remove([...state.photos]);
+  const save = el("button", { type: "button", id: "save-all", textContent: t("strip.save.all"), aria: { haspopup: "dialog" } });
   const bar = el("progress", { id: "progress-bar", aria: { label: t("strip.label") } });
   const thumbs = el("ul", { id: "thumbs", aria: { label: t("strip.label") } });
   thumbs.onkeydown = byKey;
-  $("strip").append(el("div", { class: "head" }, el("span", { id: "progress" }), bar, el("div", { class: "group" }, stopping, clear)), thumbs);
+  $("strip").append(el("div", { class: "head" }, el("span", { id: "progress" }), bar, el("div", { class: "group" }, stopping, save, clear)), thumbs);
   on("photos photo models", list);
   on("photos", drawServed);
   addEventListener("keydown", (event) => {

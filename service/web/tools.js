@@ -30,7 +30,11 @@ export function start() {
     compare(true);
   };
   hold.onpointerup = hold.onpointercancel = hold.onblur = () => compare(false);
-  hold.onkeydown = (event) => [" ", "Enter"].includes(event.key) && (event.preventDefault(), compare(true));
+  hold.onkeydown = (event) => {
+    if (![" ", "Enter"].includes(event.key)) return;
+    event.preventDefault();
+    compare(true);
+  };
   hold.onkeyup = () => compare(false);
   hold.oncontextmenu = (event) => event.preventDefault();
   $("outlines").onclick = () => set({ outlines: !state.outlines }, "look");
