@@ -134,6 +134,23 @@ def test_json_bodies_refusals_and_words_that_are_no_markup(page: Any, home: str,
     assert "characters more" in page.locator(".answer pre").text_content()  # of base64
 
 
+def test_a_server_that_is_slow_or_gone(page: Any, home: str) -> None:
+    page.goto(home)
+    page.evaluate("sessionStorage.key_ = 'secret'")
+    page.goto(f"{home}#models")
+    page.route("**/models", lambda route: None)  # playwright wants a function of Python
+    page.click(".try button[type=submit]")
+    page.locator(".says", has_text="Sending").wait_for()
+    page.click(".try button:has-text('Cancel')")
+    page.locator(".says[data-state=bad]", has_text="Canceled").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Send"
+    page.unroute("**/models")
+    page.route("**/models", lambda route: route.abort())
+    assert "does not answer" in _sent(page, "bad")
+    page.unroute("**/models")
+    assert "200 OK" in _sent(page)
+
+
 @pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_in_anybodys_way(page: Any, home: str, size: tuple[int, int], scheme: str) -> None:

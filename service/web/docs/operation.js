@@ -7,6 +7,7 @@ import { strings } from "./strings.js";
 
 const PLACES = ["path", "query", "header"];
 const FORM = "multipart/form-data";
+const FORMAT_ENDINGS = { png: "png", overlay: "jpg", color: "png", confidence: "png", npy: "npy", panoptic: "zip", geotiff: "tif", zip: "zip" };
 const AT_ONCE = 6; // optional parameters that are shown without being asked for
 
 /**
@@ -66,10 +67,8 @@ export function operationView(entry, resolve, { base, send, key }) {
   function commandOf(secret) {
     const { url, headers, made } = request();
     const all = secret ? [...headers, ["X-API-Key", secret]] : headers;
-    const type = accept?.value || (typesOf(operation, resolve).includes("application/json") ? "" : typesOf(operation, resolve)[0] ?? "");
-    const wanted = inputs.find((one) => one.name === "format")?.value() ?? "";
-    const isFileAnswer = (type && !/json|^text/.test(type)) || /^(png|overlay|color|confidence|npy|panoptic|geotiff|zip)$/.test(wanted);
-    return curl({ method, url, headers: all, body: made?.shell ?? null, saveAs: isFileAnswer ? `${id}.${extensionOf(wanted, type)}` : null });
+    const ending = fileEnding(inputs.find((one) => one.name === "format")?.value(), accept?.value, typesOf(operation, resolve));
+    return curl({ method, url, headers: all, body: made?.shell ?? null, saveAs: ending && `${id}.${ending}` });
   }
 
   function changed() {
@@ -122,6 +121,7 @@ export function operationView(entry, resolve, { base, send, key }) {
       say(error.name === "AbortError" ? strings.canceled : strings.unreachable, "bad");
     } finally {
       running = null;
+      if (document.activeElement === cancel) sendButton.focus(); // which is not lost with it
       cancel.hidden = true;
       sendButton.removeAttribute("aria-disabled");
     }
@@ -201,8 +201,11 @@ function acceptOf(operation, resolve, id) {
   };
 }
 
-function extensionOf(format, type) {
-  return { png: "png", overlay: "jpg", color: "png", confidence: "png", npy: "npy", panoptic: "zip", geotiff: "tif", zip: "zip" }[format] ?? endingOf(type);
+/** How the file of an answer ends; null where the answer is text, for the terminal. `types` can be answered. */
+function fileEnding(format, accepted, types) {
+  if (format) return FORMAT_ENDINGS[format] ?? null;
+  const type = accepted || (types.includes("application/json") ? "application/json" : types[0] ?? "application/json");
+  return /json|^text/.test(type) ? null : endingOf(type);
 }
 
 /** A request's body: {view, made() → {type, body, shell, wrong}, missing()}, in each of the media types it can have. */

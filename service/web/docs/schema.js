@@ -168,6 +168,5 @@ export function example(schema, resolve, { all = false, picture = "", deep = 0 }
 function textOf(schema, picture) {
   if (/base64/i.test(schema.description ?? "") && picture) return picture;
   if (schema.format === "date-time") return "2026-01-31T12:00:00Z";
-  if (/\[0-9a-fA?-?F?\]\{6\}/.test(schema.pattern ?? "")) return "#4c9f70";
   return "string".padEnd(schema.minLength ?? 0, "g").slice(0, schema.maxLength ?? 80);
 }
