@@ -10,13 +10,15 @@ const fileName = (name) => (name.startsWith("-") ? `./${name}` : name);
 const inForm = (name) => (/^[\w.][\w.-]*$/.test(name) ? name : `"${fileName(name).replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`);
 
 /**
- * {method, url, headers: [[name, value]…], body, saveAs} → a command.
+ * {method, url, keyed, headers: [[name, value]…], body, saveAs} → a command.
  *
+ * keyed   it goes with the key in $TESSERA_KEY: no secret stands in a command, as the page's have none
  * body    null · {text} · {file: name} · {form: [[field, {file: name} | text]…]}
  * saveAs  the file that the answer goes to; absent: the terminal
  */
-export function curl({ method, url, headers, body, saveAs }) {
+export function curl({ method, url, keyed, headers, body, saveAs }) {
   const lines = [`curl ${body ? (method === "POST" ? "" : `-X ${method} `) : method === "GET" ? "" : `-X ${method} `}${quoted(url)}`];
+  if (keyed) lines.push('-H "X-API-Key: $TESSERA_KEY"');
   for (const [name, value] of headers) lines.push(`-H ${quoted(`${name}: ${value}`)}`);
   if (body?.text !== undefined) lines.push(`--data-raw ${quoted(body.text)}`);
   if (body?.file !== undefined) lines.push(`--data-binary ${quoted(`@${fileName(body.file)}`)}`);

@@ -64,20 +64,19 @@ export function operationView(entry, resolve, { base, send, key }) {
     return { method, url: new URL(`.${where}${asked}`, base).href.replaceAll("%7B", "{").replaceAll("%7D", "}"), headers, made };
   }
 
-  function commandOf(secret) {
+  function commandNow() {
     const { url, headers, made } = request();
-    const all = secret ? [...headers, ["X-API-Key", secret]] : headers;
     const ending = fileEnding(inputs.find((one) => one.name === "format")?.value(), accept?.value, typesOf(operation, resolve));
-    return curl({ method, url, headers: all, body: made?.shell ?? null, saveAs: ending && `${id}.${ending}` });
+    return curl({ method, url, keyed: Boolean(key()), headers, body: made?.shell ?? null, saveAs: ending && `${id}.${ending}` });
   }
 
   function changed() {
-    command.textContent = commandOf(key() ? "…" : "");
+    command.textContent = commandNow();
     copied.textContent = "";
   }
 
   copy.onclick = async () => {
-    const done = await toClipboard(commandOf(key()), command);
+    const done = await toClipboard(commandNow(), command);
     copied.textContent = done ? (key() ? strings.copiedKey : strings.copied) : strings.notCopied;
   };
 
@@ -182,7 +181,7 @@ function fieldOf(schema, resolve, { id, usual, required }) {
   const known = { integer: "numeric", number: "decimal" }[type];
   return element("input", {
     id, type: "text", autocomplete: "off", spellcheck: false, inputMode: known, required: required || null,
-    placeholder: usual === undefined || usual === null ? null : strings.placeholder(usual),
+    placeholder: usual === undefined || usual === null ? null : String(usual),
   });
 }
 
