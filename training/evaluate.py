@@ -145,6 +145,9 @@ def command(
     probe_labels: Annotated[Path | None, typer.Option(help="Its label maps, where --labels is used.")] = None,
     probe_split: Annotated[str | None, typer.Option(help="Its split; default: train.")] = None,
     probe_steps: Annotated[int, typer.Option(min=1, help="Its steps.")] = 400,
+    levels: Annotated[
+        bool, typer.Option("--levels", help="Accuracy with fewer clusters, along the bundle's tree, down to two.")
+    ] = False,
     curves: Annotated[bool, typer.Option("--curves", help="Precision and recall of feature correspondences.")] = False,
     examples: Annotated[int, typer.Option(min=0, help="Photos to show in the page, with their errors.")] = 0,
     out: Annotated[
@@ -191,7 +194,7 @@ def command(
             learning = Labelled(other, labelled.classes, labelled.protocol, labelled.size)
             notes += overlap(other, images, told=told)
         folder = writable(out or default_out(model.path))
-        options = Options(edges, flip, curves, probe_steps, seed, workers or default_workers(edges), device)  # type: ignore[arg-type]
+        options = Options(edges, flip, curves, levels, probe_steps, seed, workers or default_workers(edges), device)  # type: ignore[arg-type]
         what = f"{dataset} {split}" if labels is None else f"{images.title} with {labels.name}"
         found = evaluate(model, labelled, what, options, console, learning)
         found.tally.skipped[:0] = failed
@@ -304,8 +307,30 @@ def table(facts: dict[str, Any]) -> str:
         found = ", ".join(f"{name} {_percent(curve['average_precision'])}" for name, curve in by_source.items())
         chance = next(iter(by_source.values()))["positives"]
         lines.append(f"average precision, {kind}: {found} (by chance {_percent(chance)})")
+    if "levels" in facts:
+        lines += level_lines(facts["levels"])
     lines += [f"note: {note}" for note in facts["notes"]]
     return "\n".join(lines)
+
+
+def level_lines(facts: dict[str, Any]) -> list[str]:
+    """The levels as text: accuracy in percent, and what each merge joins, by what it mostly shows."""
+    beside = "centroids" in facts["rows"][0]
+    other = f"   {'of the centroids:':>17} 1:1  m:1" if beside else ""
+    lines = [f"levels of the tree by {facts['by']}: accuracy, a cluster to a class (1:1) and each its own (m:1)"]
+    lines.append(f"{'k':>5} {'1:1':>6} {'m:1':>6} {'height':>7}{other}  joined, by what they mostly show")
+    for row in facts["rows"]:
+        height = "" if row["height"] is None else f"{row['height']:.2f}"
+        line = f"{row['k']:>5} {_percent(row['one_to_one']):>6} {_percent(row['many_to_one']):>6} {height:>7}"
+        if beside:
+            line += f"   {_percent(row['centroids']['one_to_one']):>18} {_percent(row['centroids']['many_to_one']):>5}"
+        lines.append(f"{line}  {joined(row)}".rstrip())
+    return lines
+
+
+def joined(row: dict[str, Any]) -> str:
+    """ "building + car"; nothing where nothing was joined yet."""
+    return " + ".join(name or "nothing" for name in row["joined"] or ())
 
 
 def _percent(value: float | None) -> str:

@@ -12,9 +12,14 @@ from models.bundle import Bundle
 from models.manifest import Cluster, Merge
 
 NEIGHBORS = 3
-_ROW, _TOP, _LEFT, _WIDTH, _RIGHT = 22, 8, 200, 720, 16
+_ROW, _TOP, _LEFT, _WIDTH, _RIGHT = 22, 8, 200, 720, 44
 _SHOWN_BYTES = 4_000_000  # of all patches: with very many clusters each shows fewer of its own
 _NAME = 26  # characters beside the tree
+_HEIGHTS = {
+    "belonging": "0 the same thing, 0.5 as alike as two of the clusters are on average",
+    "centroids": "the cosine distance of the network's centroids, which may join what does not belong together;"
+    " tessera remeasure gives the bundle a tree of what does",
+}
 
 
 def contact_sheet(bundle: Bundle) -> str:
@@ -36,7 +41,8 @@ def contact_sheet(bundle: Bundle) -> str:
         facts=escape(facts),
         bar=bar,
         cards=cards,
-        tree=_tree(manifest.clusters, manifest.hierarchy),
+        tree=_tree(manifest.clusters, manifest.hierarchy, 1.0 if manifest.hierarchy_by == "belonging" else 0.0),
+        heights=_HEIGHTS[manifest.hierarchy_by],
         digest=bundle.digest,
         licence=escape(manifest.provenance.licence),
     )
@@ -71,14 +77,17 @@ def _patches_each(bundle: Bundle) -> int:
     return next((n for n in range(most, 1, -1) if sum(sum(one[:n]) for one in sizes) <= _SHOWN_BYTES), 1)
 
 
-def _tree(clusters: Sequence[Cluster], hierarchy: Sequence[Merge]) -> str:
-    """Leaves down, joined from the left to the right at the height of every merge: SVG."""
+def _tree(clusters: Sequence[Cluster], hierarchy: Sequence[Merge], top: float) -> str:
+    """Leaves down, joined from the left to the right at the height of every merge, which is written there: SVG.
+
+    top  the largest height that there can be; 0: the largest there is
+    """
     groups = {k: [k] for k in range(len(clusters))}
     for merge in hierarchy:
         gone = merge.merge[1] if merge.into == merge.merge[0] else merge.merge[0]
         groups[merge.into] = groups[merge.into] + groups.pop(gone)
     order = [k for group in groups.values() for k in group]
-    top = max((merge.height for merge in hierarchy), default=0.0) or 1.0
+    top = top or max((merge.height for merge in hierarchy), default=0.0) or 1.0
     at = {k: (_TOP + (row + 0.5) * _ROW, float(_LEFT)) for row, k in enumerate(order)}
     drawn = "".join(
         f'<rect x="2" y="{at[k][0] - 7:.1f}" width="14" height="14" rx="3" fill="{clusters[k].color}"/>'
@@ -91,6 +100,7 @@ def _tree(clusters: Sequence[Cluster], hierarchy: Sequence[Merge]) -> str:
         drawn += (
             f'<path d="M{x0:.1f} {y0:.1f}H{x:.1f}V{y1:.1f}H{x1:.1f}"><title>{merge.merge[0]} and {merge.merge[1]}'
             f" become {merge.into}: {merge.k} left, height {merge.height:.3f}</title></path>"
+            f'<text x="{x + 4:.1f}" y="{(y0 + y1) / 2 + 4:.1f}">{merge.height:.2f}</text>'
         )
         at[merge.into] = ((y0 + y1) / 2, x)
     height = 2 * _TOP + _ROW * len(order)
@@ -124,7 +134,8 @@ svg path {{ fill: none; stroke: GrayText; stroke-width: 1.5; }}
 <div class="bar">{bar}</div>
 <div class="sheet">{cards}</div>
 <h2>Which become one</h2>
-<p>asked for fewer (k=), clusters are merged from the left to the right</p>
+<p>asked for fewer (k=), clusters are merged from the left to the right;
+the number at a merge is how far apart the two were: {heights}</p>
 {tree}
 <p>sha256 of the manifest {digest}; weights: {licence}</p>
 </body></html>

@@ -231,7 +231,7 @@ def test_everything_at_once(tiny_bundle: Path, data: Path, tmp_path: Path, capsy
     facts = ran(
         tiny_bundle, tmp_path, data=data / "images/val", labels=data / "labels/val", flip=True, protocol="crop",
         linear_probe=True, probe_data=data / "images/train", probe_labels=data / "labels/train", probe_steps=3,
-        curves=True, examples=2,
+        curves=True, examples=2, levels=True,
     )  # fmt: skip
     names = [one["name"] for one in facts["rows"]]
     assert names == ["plain", "flip", "linear probe, plain", "linear probe, flip"]
@@ -246,8 +246,11 @@ def test_everything_at_once(tiny_bundle: Path, data: Path, tmp_path: Path, capsy
     told = capsys.readouterr().out
     assert "for measuring only" in told
     assert "average precision, nearest neighbor" in told
+    assert "levels of the tree by centroids" in told
+    assert facts["levels"]["rows"][0]["one_to_one"] == row(facts, "plain")["accuracy"]
     page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
     assert page.count("data:image/webp") == 8
+    assert "Fewer clusters" in page
     assert "<script" not in page
     assert "<i>.png" not in page  # names are escaped
     assert not re.search(r'(src|href)="(?!data:)', page)

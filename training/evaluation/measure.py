@@ -17,6 +17,7 @@ from training.evaluation import metrics, scoring
 from training.evaluation.correspondence_curve import Curve
 from training.evaluation.exported import open_networks
 from training.evaluation.label_maps import Edges, Mapper, Way
+from training.evaluation.levels import levels
 from training.evaluation.linear_probe import LinearProbe
 from training.evaluation.scoring import Labelled, Options, Row, Tally
 
@@ -28,6 +29,7 @@ class Evaluation:
     mapper    makes the label maps once more, for whoever wants to see them
     tally     rows and failures;  served  the way the service takes
     probe     where one was asked for;  curves  by kind of pair and source
+    levels    whether the figures of fewer clusters are told
     """
 
     bundle: Bundle
@@ -39,6 +41,7 @@ class Evaluation:
     probe: LinearProbe | None = None
     curves: dict[str, dict[str, Curve]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    levels: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -61,6 +64,9 @@ class Evaluation:
             "failed": [{"file": self.name(one), "reason": one.reason} for one in self.tally.skipped],
             "notes": self.notes,
         }
+        if self.levels:
+            served = next(row for row in self.tally.rows if row.way == self.served)
+            found["levels"] = levels(self.bundle, served.scores.confusion, self.class_names)
         if self.probe:
             found["linear_probe"] = {
                 "images": self.probe.images, "steps": self.probe.steps, "loss": self.probe.loss,
@@ -133,7 +139,9 @@ def evaluate(
                 "the network does not name its backbone's features: the curves are of the code alone; a bundle"
                 " exported anew has both"
             )
-    return Evaluation(bundle, labelled, data, mapper, tally, Way(flip=opened.served), probe, drawn, notes)
+    return Evaluation(
+        bundle, labelled, data, mapper, tally, Way(flip=opened.served), probe, drawn, notes, options.levels
+    )
 
 
 def _number(value: float) -> float | None:

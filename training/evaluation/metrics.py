@@ -96,5 +96,14 @@ def score(confusion: Array, matched: Array | None = None) -> Scores:
     )
 
 
+def many_to_one(confusion: Array) -> float:
+    """Share of all pixels that are right where every cluster is given the class that most of its pixels show: 0..1.
+
+    Several clusters may have one class: what is lost is what the clusters mix, not what they split.
+    """
+    pixels = confusion.sum()
+    return float(confusion.max(axis=1).sum() / pixels) if pixels else float("nan")
+
+
 def _mean(values: Array) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

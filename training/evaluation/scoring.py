@@ -41,6 +41,7 @@ class Options:
     edges        rows refined in each of these ways
     flip         rows with and without averaging with the mirrored image
     curves       precision and recall of feature correspondences
+    levels       figures of fewer clusters, along the bundle's tree
     probe_steps  of the linear probe, where there is something for it to learn from
     workers      images at once
     """
@@ -48,6 +49,7 @@ class Options:
     edges: tuple[Edges, ...] = ()
     flip: bool = False
     curves: bool = False
+    levels: bool = False
     probe_steps: int = 400
     seed: int = 0
     workers: int = 1

@@ -75,8 +75,16 @@ def _patches_each(bundle: Bundle) -> int:
 
 def tree(bundle: Bundle) -> str:
     """The hierarchy as a drawing."""
-    drawn = dendrogram(bundle.manifest.clusters, bundle.manifest.hierarchy)
+    manifest = bundle.manifest
+    drawn = dendrogram(manifest.clusters, manifest.hierarchy, manifest.hierarchy_by)
+    means = {
+        "belonging": "0 is the same thing, 0.5 (the line) as alike as two of the clusters are on average: what is"
+        " joined beyond it belongs together no more than any two do.",
+        "centroids": "it is the cosine distance of the network's centroids, which may join what does not belong"
+        " together.",
+    }[manifest.hierarchy_by]
     return (
         '<p class="small">What becomes one when fewer clusters are asked for (<code>k=</code> of the service): joined'
-        f' early, on the left, is alike.</p><figure class="tree">{drawn}</figure>'
+        " early, on the left, belongs together most. The number at a merge is how far apart the two were:"
+        f' {means}</p><figure class="tree">{drawn}</figure>'
     )

@@ -6,19 +6,26 @@ Knows nothing of bundles' files or of photos.
 from collections.abc import Sequence
 from html import escape
 
-from models.manifest import Cluster, Merge
+from models.manifest import Cluster, Merge, TreeBy
 from training.report.pictures import label
 
 _ROW, _TOP, _LEFT, _RIGHT, _WIDTH = 22, 26, 190, 24, 640
 _NAME = 24  # characters of a name
+_ANY_TWO = 0.5  # height, by belonging, of what is as alike as two clusters are on average
 
 
-def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge]) -> str:
-    """Leaves down, joined from the left to the right; across, the height of every merge."""
+def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge], by: TreeBy = "centroids") -> str:
+    """Leaves down, joined from the left to the right; across, the height of every merge, which stands beside it.
+
+    Heights by belonging are drawn over 0..1, with a line where two clusters are as alike as they are on average.
+    """
     order = _order(len(clusters), hierarchy)
-    top = max((merge.height for merge in hierarchy), default=0.0) or 1.0
+    top = 1.0 if by == "belonging" else max((merge.height for merge in hierarchy), default=0.0) or 1.0
     at = {k: (_TOP + (row + 0.5) * _ROW, 0.0) for row, k in enumerate(order)}  # y, height of what an id stands for
     body = _axis(top, _TOP + _ROW * len(order))
+    if by == "belonging":
+        x, bottom = _across(_ANY_TWO, top), _TOP + _ROW * len(order)
+        body += f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 6}" y2="{bottom:.1f}"/>'
     for k, (y, _) in at.items():
         name = escape(clusters[k].name)
         body += (
@@ -33,6 +40,7 @@ def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge]) -> str:
         body += (
             f'<path class="branch" d="M{_across(x0, top):.1f} {y0:.1f}H{x:.1f}V{y1:.1f}H{_across(x1, top):.1f}">'
             f"<title>{escape(said)}</title></path>"
+            f'<text x="{x + 4:.1f}" y="{(y0 + y1) / 2 + 4:.1f}">{merge.height:.2f}</text>'
         )
         at[merge.into] = ((y0 + y1) / 2, height)
     height_px = _TOP + _ROW * len(order) + 6

@@ -42,6 +42,7 @@ def page_of(facts: dict[str, Any], examples: Sequence[Example] = ()) -> str:
         section("By class", _classes(facts)),
         section("What became of every class", _confusion(facts, served)),
         section("The same for the linear probe", _confusion(facts, probe)) if probe else "",
+        section("Fewer clusters", _levels(facts["levels"])) if "levels" in facts else "",
         section("Feature correspondences", _curves(facts)) if "correspondence" in facts else "",
         section("Examples", _examples(facts, examples)) if examples else "",
         section("Could not be used", left_out(failed, "evaluation.json")) if failed else "",
@@ -127,6 +128,34 @@ def _confusion(facts: dict[str, Any], row: dict[str, Any]) -> str:
 
 def _place(classes: list[str], name: str | None) -> int:
     return len(classes) if name is None else classes.index(name)
+
+
+def _levels(facts: dict[str, Any]) -> str:
+    beside = "centroids" in facts["rows"][0]
+    lines = ""
+    for row in facts["rows"]:
+        figures = [_percent(row["one_to_one"]), _percent(row["many_to_one"])]
+        if beside:
+            figures += [_percent(row["centroids"][name]) for name in ("one_to_one", "many_to_one")]
+        height = "" if row["height"] is None else f"{row['height']:.2f}"
+        joined = " + ".join(name or "nothing" for name in row["joined"] or ())
+        cells = "".join(f"<td>{cell}</td>" for cell in (*figures, height, escape(joined)))
+        lines += f"<tr><td>{row['k']}</td>{cells}</tr>"
+    other = "<th>one to one, by centroids</th><th>many to one, by centroids</th>" if beside else ""
+    how = {
+        "belonging": "0 is the same thing, 0.5 as alike as two of the clusters are on average",
+        "centroids": "cosine distances of the network's centroids, which may join what does not belong together:"
+        " tessera remeasure gives the bundle a tree of what does",
+    }[facts["by"]]
+    said = (
+        "Accuracy with k clusters, as the service joins them. One to one: a class has one cluster, and pixels of the"
+        " others are errors. Many to one: every cluster has the class that most of its pixels show. What the step there"
+        f" joined stands behind it, by what it mostly shows; height: {how}."
+    )
+    return (
+        f"<table><tr><th>k</th><th>one to one</th><th>many to one</th>{other}<th>height</th><th>joined</th></tr>"
+        f'{lines}</table><p class="small">{escape(said)}</p>'
+    )
 
 
 def _curves(facts: dict[str, Any]) -> str:

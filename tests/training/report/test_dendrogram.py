@@ -3,6 +3,8 @@
 import re
 import xml.etree.ElementTree as ET
 
+import pytest
+
 from models.manifest import Cluster, Merge
 from training.report.dendrogram import dendrogram
 
@@ -23,6 +25,16 @@ def test_leaves_that_merge_first_stand_together_and_branches_end_at_their_height
     left, half, whole = first[0], first[1], second[1]
     assert half - left == (whole - left) / 2
     assert [one.find("title").text for one in svg.findall("path")][1].startswith("1 and 3 become 1: 2 left")  # type: ignore[union-attr]
+
+
+def test_heights_by_belonging_keep_their_scale_and_stand_at_their_merges() -> None:
+    merges = [Merge(k=2, merge=(0, 2), into=0, height=0.25)]
+    svg = ET.fromstring(dendrogram(clusters("a", "b", "c"), merges, "belonging"))
+    (mark,) = svg.findall("line[@class='mark']")
+    (branch,) = svg.findall("path")
+    left, quarter = (float(x) for x in re.findall(r"[MH]([\d.]+)", branch.attrib["d"])[:2])
+    assert quarter - left == pytest.approx((float(mark.attrib["x1"]) - left) / 2, abs=0.1)
+    assert "0.25" in [text.text for text in svg.findall("text")]
 
 
 def test_odd_trees_are_drawn() -> None:
