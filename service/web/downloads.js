@@ -1,5 +1,6 @@
 // The dialog Save …: every format of the server's, of this photo or of all; the same request for the shell and for Python.
 import { call, key, query } from "./api.js";
+import { toClipboard } from "./clipboard.js";
 import { open as openDialog } from "./dialog.js";
 import { $, el } from "./dom.js";
 import { groups, isLocal, shownAs } from "./names.js";
@@ -246,18 +247,6 @@ async function copy(kind) {
   text.value = (kind === "curl" ? curl : python)(new URL(".", location.href).href, ...parts);
   text.hidden = false;
   const copied = await toClipboard(text);
-  $("snippet-hint").textContent = `${t(copied ? "save.copied" : "save.copy.yourself")} ${t("save.copy.where", { name: photo.name })}`;
+  $("snippet-hint").textContent = `${t(copied ? "copy.done" : "copy.yourself")} ${t("save.copy.where", { name: photo.name })}`;
   if (key()) $("snippet-hint").textContent += ` ${t("save.copy.key")}`;
-}
-
-/** Whether it is in the clipboard now; if not it is selected, so that a key does it. */
-export async function toClipboard(field) {
-  try {
-    await navigator.clipboard.writeText(field.value); // only on https and on this machine
-    return true;
-  } catch {
-    field.focus();
-    field.select();
-    return document.execCommand("copy");
-  }
 }
