@@ -128,12 +128,10 @@ function car(pen, side, distance, color) {
 /** What no camera is without; a bright sky has less of it. */
 function grain(pen, random, shade) {
   const picture = pen.getImageData(0, 0, WIDTH, HEIGHT), { data } = picture;
-  const cells = Array.from({ length: (WIDTH / 8 + 2) * (HEIGHT / 8 + 2) }, () => random() + random() - 1);
   for (let y = 0, at = 0; y < HEIGHT; y++) {
     for (let x = 0; x < WIDTH; x++, at += 4) {
-      const coarse = cells[(y >> 3) * (WIDTH / 8 + 2) + (x >> 3)];
       const bright = Math.max(data[at], data[at + 1], data[at + 2]);
-      const rough = Math.min(1, Math.max(0.1, (235 - bright) / 60)) * (12 * (random() + random() - 1) + 9 * coarse);
+      const rough = Math.min(1, Math.max(0.1, (235 - bright) / 60)) * 14 * (random() + random() - 1);
       for (let band = 0; band < 3; band++) data[at + band] = data[at + band] * shade + rough;
     }
   }

@@ -18,15 +18,10 @@ export function setLocal(local) {
 
 const own = () => (isLocal() ? kept()[state.model] ?? {} : {});
 
-/** Ask the server what its clusters are called; also the tree. */
-export async function learn() {
-  const [list, tree] = await Promise.all([
-    get(query("clusters", { model: state.model })),
-    get(query("clusters/tree", { model: state.model })),
-  ]);
-  const clusters = new Map(list.clusters.map((one) => [one.id, one]));
-  set({ clusters, tree: tree.merges, treeBy: tree.by ?? "centroids" }, "clusters");
-  return list;
+/** Ask the server what a model's clusters are called, and for the tree: {clusters, tree, treeBy} of the state. */
+export async function learn(model) {
+  const [list, tree] = await Promise.all([get(query("clusters", { model })), get(query("clusters/tree", { model }))]);
+  return { clusters: new Map(list.clusters.map((one) => [one.id, one])), tree: tree.merges, treeBy: tree.by ?? "centroids" };
 }
 
 /** How a cluster or class is shown: {id, name, color, hidden, into}. */

@@ -72,7 +72,7 @@ export function learn(photo, { signal, priority } = {}) {
   const mine = { question, signal };
   mine.answer = settled(photo, question, ask(photo, { signal, priority })).finally(() => {
     if (photo.asked === mine) photo.asked = null;
-    tell("photos");
+    tell("photos", ...(photo === state.current ? ["photo"] : []));
   });
   photo.asked = mine;
   tell("photos");

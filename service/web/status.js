@@ -2,7 +2,8 @@
 import { get } from "./api.js";
 import { $, announce, el } from "./dom.js";
 import { follow, refOf } from "./models.js";
-import { say } from "./notice.js";
+import { fail, say } from "./notice.js";
+import { refresh } from "./segmenting.js";
 import { answer, on, state } from "./state.js";
 import { number, percent, t } from "./strings.js";
 
@@ -18,8 +19,9 @@ async function look() {
   if (!document.hidden) {
     try {
       health = await get("healthz");
-      if (away) back();
+      const was = away;
       away = false;
+      if (was) back();
       await follow(health.models).catch(() => {});
     } catch {
       if (!away) announce(t("status.away"));
@@ -30,8 +32,10 @@ async function look() {
   asked = setTimeout(look, EVERY_MS);
 }
 
+/** It is there again: what was asked in vain is asked once more. */
 function back() {
   say(t("status.back"));
+  if (state.current && !answer()) refresh().catch(fail);
   announce(t("status.back"));
 }
 

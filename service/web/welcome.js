@@ -30,7 +30,7 @@ async function samples(list) {
 
 /** What the model in use was made of, and what its clusters look like. */
 async function tellOfTheModel() {
-  if (!state.model || state.model === about || state.current) return;
+  if (!state.clusters.size || state.model === about || state.current) return;
   about = state.model;
   const { manifest, k, method, name } = await get(`models/${encodeURIComponent(about)}`);
   const { images } = manifest?.provenance ?? {};

@@ -50,7 +50,7 @@ def test_a_strip_of_photos_by_keyboard(page: Any, tmp_path: Path) -> None:
     page.click("#remove-all")
     page.wait_for_selector("#drop")
     assert page.locator("#strip, #tools, #side").evaluate_all("all => all.every(one => one.hidden)")
-    page.keyboard.press("Control+z")
+    page.click("#bring-back")
     wait_until(lambda: len(labels(page)) == 3)
     page.wait_for_selector("#legend li")
 
