@@ -51,3 +51,10 @@ export function perFrame(work) {
     waiting = given;
   };
 }
+
+/** Fetch a style sheet of a view that is not the first. Resolves once it counts. */
+export const sheet = (name) =>
+  new Promise((resolve, reject) => {
+    const link = el("link", { rel: "stylesheet", href: new URL(name, import.meta.url).href, onload: resolve, onerror: () => reject(new Error(t("error.silent"))) });
+    document.head.append(link);
+  });

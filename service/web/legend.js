@@ -7,7 +7,8 @@ import { percent, t } from "./strings.js";
 
 const CLEAR = 0.35, FAIR = 0.15; // mean margin from which a group counts as such
 
-const surety = (confidence) => (confidence >= CLEAR ? "clear" : confidence >= FAIR ? "fair" : "unsure");
+/** How sure an answer is of a group, in a word: clear, fair or unsure. */
+export const surety = (confidence) => (confidence >= CLEAR ? "clear" : confidence >= FAIR ? "fair" : "unsure");
 
 function list() {
   replaceKeepingFocus($("legend"), groups().map(row));

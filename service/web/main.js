@@ -1,7 +1,8 @@
 // The page: its modules, begun in order. No build step, nothing from elsewhere, one module a view.
 import { call, module } from "./api.js";
 import * as background from "./background.js";
-import { $, translate } from "./dom.js";
+import * as classes from "./classes.js";
+import { $, sheet, translate } from "./dom.js";
 import * as keyboard from "./keyboard.js";
 import * as legend from "./legend.js";
 import * as models from "./models.js";
@@ -12,18 +13,35 @@ import * as photo from "./photo.js";
 import * as photos from "./photos.js";
 import * as segmenting from "./segmenting.js";
 import * as similar from "./similar.js";
-import { set } from "./state.js";
+import { on, set, state } from "./state.js";
 import * as status from "./status.js";
 import * as strip from "./strip.js";
 import * as tools from "./tools.js";
+import * as views from "./views.js";
 import * as welcome from "./welcome.js";
 
 call.askForKey = () => module("dialog").then(({ askForKey }) => askForKey());
 translate();
-for (const part of [tools, photo, segmenting, legend, similar, photos, strip, pages, background, welcome, models, status, keyboard]) part.start();
+for (const part of [tools, photo, segmenting, legend, similar, classes, photos, strip, pages, background, welcome, models, status, keyboard]) part.start();
 tools.register("pick", { click: ({ id }) => set({ selection: new Set(id === undefined ? [] : [id]) }, "selection") });
 for (const [id, all] of [["save", false], ["save-all", true]]) {
   $(id).onclick = () => module("downloads").then(({ open }) => open(all)).catch(fail);
 }
+
+// What is not needed at the first view is fetched when it is asked for, and again where that failed.
+const once = (begin, begun = null) => () => (begun ??= begin().catch((error) => ((begun = null), Promise.reject(error))));
+const teach = once(async () => {
+  const [{ start, tool }] = await Promise.all([module("teach"), sheet("teach.css")]);
+  start();
+  tools.register("teach", tool);
+  return tool;
+});
+tools.register("teach", { enter: () => teach().then((tool) => tool.enter()).catch(fail) });
+on("of", () => state.of === "classes" && teach().catch(fail));
+views.start(once(async () => {
+  const [{ start }] = await Promise.all([module("clusters"), sheet("clusters.css")]);
+  await start();
+}));
+
 $("scope").value = isLocal() ? "local" : "shared";
 $("scope").onchange = () => setLocal($("scope").value === "local");

@@ -27,6 +27,11 @@ export async function learn(model) {
 /** How a cluster or class is shown: {id, name, color, hidden, into}. */
 export function look(id) {
   if (state.of === "classes") return { hidden: false, into: null, color: "#888888", name: "", ...state.classes.get(id), id };
+  return lookOfCluster(id);
+}
+
+/** The same of a cluster, whatever is painted. */
+export function lookOfCluster(id) {
   const shared = state.clusters.get(id);
   if (!shared) return { id, name: t("cluster.unknown", { id }), color: "#888888", hidden: false, into: null };
   const mine = own()[id] ?? {};
@@ -55,7 +60,7 @@ export async function change(id, what) {
 
 /** What `change` has to be told so that a field is as it is now. */
 function before(id, field) {
-  const now = look(id);
+  const now = lookOfCluster(id);
   const value = field === "merged_into" ? now.into : now[field];
   const shared = state.clusters.get(id);
   if (field === "name" && value === shared?.default_name) return null;

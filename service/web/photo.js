@@ -144,9 +144,15 @@ function tellUnder(place, clientX, clientY) {
 /** Light a cluster up, here and in the legend; null: none. */
 export const light = (id) => state.lit !== id && set({ lit: id }, "lit");
 
-/** A marker at a place of the photo, in a color; `clear` takes all of one kind away. */
-export function mark(kind, x, y, { label, color, on: click } = {}) {
-  const made = el(click ? "button" : "span", { class: `mark ${kind}`, data: { x, y, kind }, title: label ?? "", textContent: "" });
+/**
+ * A marker at a place of the photo, in a color; `clearMarks` takes all of one kind away.
+ *
+ * width, height  of a rectangle in photo pixels, whose corner x, y is then;  text  what is written in it;  key  data-key
+ */
+export function mark(kind, x, y, { label, color, width, height, text = "", key, on: click } = {}) {
+  const made = el(click ? "button" : "span", { class: `mark ${kind}`, data: { x, y, kind }, title: label ?? "", textContent: text });
+  if (width) Object.assign(made.dataset, { width, height });
+  if (key) made.dataset.key = key;
   if (click) {
     made.type = "button";
     made.setAttribute("aria-label", label);
@@ -164,8 +170,10 @@ export function clearMarks(kind) {
 
 function placeMarks() {
   for (const one of $("marks").children) {
-    const { x, y } = onScreen(Number(one.dataset.x) + 0.5, Number(one.dataset.y) + 0.5);
+    const middle = one.dataset.width ? 0 : 0.5;
+    const { x, y } = onScreen(Number(one.dataset.x) + middle, Number(one.dataset.y) + middle);
     one.style.translate = `${x}px ${y}px`;
+    for (const side of one.dataset.width ? ["width", "height"] : []) one.style[side] = `${one.dataset[side] * view.scale}px`;
   }
   const cross = onScreen(pointer.x + 0.5, pointer.y + 0.5);
   $("cross").hidden = !pointer.shown;
@@ -173,12 +181,26 @@ function placeMarks() {
 }
 
 const touches = new Map(); // pointer id → where it is and was first
+let space = false; // held: a drag moves the photo, whatever the tool
+
+/** Whether a drag draws a rectangle: one finger or the first button, and a tool that wants one. */
+const draws = (one) => touches.size === 1 && !one.pans && Boolean(toolInUse().box);
 
 function begin(event) {
-  if (event.button) return;
-  touches.set(event.pointerId, { x: event.clientX, y: event.clientY, fromX: event.clientX, fromY: event.clientY, moved: false });
+  if (event.button > 1) return;
+  if (event.button === 1) event.preventDefault();
+  const { clientX, clientY } = event;
+  const one = { x: clientX, y: clientY, fromX: clientX, fromY: clientY, moved: false, pans: space || event.button === 1 };
+  touches.set(event.pointerId, one);
+  if (touches.size > 1) stopDrawing();
   $("labels").setPointerCapture(event.pointerId);
   pointer.shown = false;
+}
+
+/** Whatever is drawn is no rectangle after all. */
+function stopDrawing() {
+  for (const one of touches.values()) one.pans = one.moved = true;
+  $("rubber").hidden = true;
 }
 
 function move(event) {
@@ -196,21 +218,50 @@ function move(event) {
     const now = Math.hypot(event.clientX - other.x, event.clientY - other.y);
     const frame = $("view").getBoundingClientRect();
     zoom(now / Math.max(1, before), { x: (event.clientX + other.x) / 2 - frame.left, y: (event.clientY + other.y) / 2 - frame.top });
+    if (!view.fitted) pan(dx / 2, dy / 2);
     one.moved = other.moved = true;
   } else if (one.moved || Math.hypot(event.clientX - one.fromX, event.clientY - one.fromY) > STILL_PX) {
     one.moved = true;
-    if (!view.fitted) pan(dx, dy);
+    if (draws(one)) rubber(one, event);
+    else if (!view.fitted) pan(dx, dy);
   }
   Object.assign(one, { x: event.clientX, y: event.clientY });
 }
 
+/** Show the rectangle that is drawn. */
+function rubber(one, event) {
+  const frame = $("view").getBoundingClientRect(), { style } = $("rubber");
+  $("rubber").hidden = false;
+  $("under").hidden = true;
+  style.translate = `${Math.min(one.fromX, event.clientX) - frame.left}px ${Math.min(one.fromY, event.clientY) - frame.top}px`;
+  style.width = `${Math.abs(event.clientX - one.fromX)}px`;
+  style.height = `${Math.abs(event.clientY - one.fromY)}px`;
+}
+
+/** The rectangle between two screen positions, in whole pixels of the photo; null where nothing of it is inside. */
+function rectangle(one, event) {
+  const photo = size(), frame = $("view").getBoundingClientRect();
+  const side = (from, to, corner, start, length) => {
+    const [low, high] = [Math.min(from, to), Math.max(from, to)].map((v) => corner + (v - start) / view.scale);
+    const first = Math.max(0, Math.floor(low));
+    return [first, Math.min(length, Math.ceil(high)) - first];
+  };
+  const [x, width] = side(one.fromX, event.clientX, view.x, frame.left, photo.width);
+  const [y, height] = side(one.fromY, event.clientY, view.y, frame.top, photo.height);
+  return width > 0 && height > 0 ? { x, y, width, height } : null;
+}
+
 function end(event) {
   const one = touches.get(event.pointerId);
+  const box = one?.moved && draws(one) && event.type === "pointerup" && size() ? rectangle(one, event) : null;
   touches.delete(event.pointerId);
+  $("rubber").hidden = true;
+  const keys = { alt: event.altKey || event.shiftKey };
+  if (box) toolInUse().box(box, keys);
   if (!one || one.moved || event.type === "pointercancel") return;
   const place = at(event.clientX, event.clientY);
   tellUnder(place, event.clientX, event.clientY);
-  if (place) toolInUse().click?.(place, { alt: event.altKey || event.shiftKey });
+  if (place) toolInUse().click?.(place, keys);
 }
 
 /** The pointer of who has no mouse: arrows move it, Enter is a click. Returns whether the key was for it. */
@@ -254,6 +305,13 @@ export function start() {
     light(null);
   };
   canvas.onkeydown = byKeyboard;
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && !$("rubber").hidden) stopDrawing();
+    if (event.key !== " " || pointer.shown || ![document.body, canvas].includes(document.activeElement)) return;
+    space = true;
+    event.preventDefault(); // the page does not scroll
+  });
+  addEventListener("keyup", (event) => event.key === " " && (space = false));
   canvas.onblur = () => {
     pointer.shown = false;
     placeMarks();

@@ -1,6 +1,7 @@
 // One photo's answer: asked for, read, and put where everybody sees it. One map of the network's own clusters does for
 // all levels, merges and colors: only edges, another page or another model are another question.
 import { call, query } from "./api.js";
+import { isTaught } from "./classes.js";
 import { fail, warn } from "./notice.js";
 import { answer, on, set, state, tell } from "./state.js";
 import { t } from "./strings.js";
@@ -53,6 +54,7 @@ export async function refresh() {
   asking?.abort();
   if (!photo) return;
   const classes = state.of === "classes", mine = (asking = new AbortController());
+  if (classes && !isTaught()) return tell("photo"); // the panel says what to do
   set({ busy: state.busy + 1 }, "busy");
   try {
     const found = classes ? await ask(photo, { classes, signal: mine.signal }) : await learn(photo, { signal: mine.signal });

@@ -1,7 +1,7 @@
 // What the page knows, in one object, and who wants to be told when a part of it changes.
 //
 // Topics: models (which serve, which is asked) · clusters (names, colors, merges, the tree) · classes · photos (the strip)
-// · photo (another one is shown, or its answer came) · look (how it is painted) · lit · selection · tool · busy · history
+// · marks (places that were taught) · photo (another one is shown, or its answer came) · look (how it is painted) · lit · selection · tool · busy · history
 
 export const state = {
   models: [], // as GET /models has them, those that are ready
@@ -10,7 +10,8 @@ export const state = {
   tree: [], // merges, as GET /clusters/tree has them
   treeBy: "centroids", // what the tree is built on
   classes: new Map(), // id → as GET /classes has it
-  photos: [], // {id, file, name, page, pages, answer, classAnswer, error, url: of its picture, familiar, …}
+  classWarnings: [], // sentences of the server about all of them
+  photos: [], // {id, file, name, page, pages, answer, classAnswer, error, url: of its picture, familiar, marks, …}
   current: null, // the one that is shown
   of: "clusters", // what is painted: clusters or classes
   tool: "pick",

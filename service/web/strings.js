@@ -17,3 +17,4 @@ const tenth = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximu
 
 export const number = (value) => whole.format(value);
 export const percent = (share) => `${tenth.format(share * 100)} %`;
+export const decimal = (value, digits = 2) => new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);

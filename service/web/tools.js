@@ -6,7 +6,10 @@ import { t } from "./strings.js";
 
 const tools = new Map();
 
-/** A tool: `click(place, {alt})` on the photo, `under(place)` words beside the pointer, `enter()`, `leave()`; all optional. */
+/**
+ * A tool: `click(place, {alt})` on the photo, `box({x, y, width, height}, {alt})` of a rectangle that was drawn, `under(place)`
+ * words beside the pointer, `enter()`, `leave()`; all optional.
+ */
 export const register = (name, tool) => tools.set(name, tool);
 
 export const toolInUse = () => tools.get(state.tool) ?? {};
