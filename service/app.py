@@ -19,6 +19,7 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
@@ -203,7 +204,7 @@ def create_app(
     app.add_api_route("/web/index.html", _to_the_page, include_in_schema=False)
     for path in ("/docs/", "/web/docs/index.html"):
         app.add_api_route(path, _to_the_explorer, include_in_schema=False)
-    app.mount("/web", StaticFiles(directory=WEB), name="web")
+    app.mount("/web", GZipMiddleware(_Static(directory=WEB), minimum_size=500), name="web")
     app.add_middleware(
         RequestMiddleware,
         metrics=metrics,
@@ -255,8 +256,17 @@ class _Direct(Route):
         return match, {**child, "route": self}
 
 
+class _Static(StaticFiles):
+    """Files that browsers ask for again, by their ETag: modules of two versions never meet."""
+
+    def file_response(self, *given: Any, **more: Any) -> Response:
+        answer = super().file_response(*given, **more)
+        answer.headers["cache-control"] = "no-cache"
+        return answer
+
+
 async def _page() -> FileResponse:
-    return FileResponse(WEB / "index.html")
+    return FileResponse(WEB / "index.html", headers={"cache-control": "no-cache"})
 
 
 async def _explorer() -> FileResponse:

@@ -322,6 +322,15 @@ def test_a_page_loads_nothing_from_elsewhere(client: TestClient, address: str) -
         assert client.get(other).url.path == "/docs"
 
 
+def test_the_pages_files_are_packed_and_asked_for_again(client: TestClient) -> None:
+    plain = client.get("/web/main.js", headers={"accept-encoding": "identity"})
+    packed = client.get("/web/main.js", headers={"accept-encoding": "gzip"})
+    assert (packed.headers["content-encoding"], packed.text) == ("gzip", plain.text)
+    assert int(packed.headers["content-length"]) < len(plain.content) / 2
+    again = client.get("/web/main.js", headers={"if-none-match": plain.headers["etag"]})
+    assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
+
+
 def test_the_service_never_meets_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; sys.modules['timm'] = None; import service.app, service.cli"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
