@@ -355,7 +355,16 @@ ROWS: dict[str, list[Any]] = {
             " 1 nothing in common. Empty for a model's first 50 images.",
             "percentunit",
             {"{{model}}, {{instance}}": gauge("max", "model, instance", "tessera_cluster_drift")},
-            width=12,
+            width=8,
+            max=1,
+        ),
+        series(
+            "Unfamiliar images",
+            "Share of the last 500 images of which the network is less sure than of 98 % of its training images: 2 %"
+            " are expected. Empty for a model's first 50 images, and for bundles that do not say.",
+            "percentunit",
+            {"{{model}}, {{instance}}": gauge("max", "model, instance", "tessera_unfamiliar_share")},
+            width=8,
             max=1,
         ),
         series(
@@ -367,7 +376,7 @@ ROWS: dict[str, list[Any]] = {
                 "mean": mean("", "tessera_margin"),
                 "one in ten is below": quantile(0.1, "", "tessera_margin"),
             },
-            width=12,
+            width=8,
             max=1,
         ),
     ],
