@@ -56,10 +56,12 @@ def suggestions(manifest: Manifest, output: NetworkOutput, count: int) -> tuple[
     how = manifest.code.interpolation
     strips = assign.similarities(output.scores, output.code, size, "cosine", box, how)
     similar = np.concatenate([strip for _, strip in strips], axis=1)
-    order = np.argsort(-similar, axis=0, kind="stable")[:2]
-    best, second = order[0], order[-1]
-    highest = np.take_along_axis(similar, best[None], 0)[0]
-    margin = highest - np.take_along_axis(similar, second[None], 0)[0] if len(similar) > 1 else highest
+    best = second = similar.argmax(axis=0)
+    margin = highest = np.take_along_axis(similar, best[None], 0)[0]
+    if len(similar) > 1:
+        np.put_along_axis(similar, best[None], -np.inf, 0)
+        second = similar.argmax(axis=0)
+        margin = highest - np.take_along_axis(similar, second[None], 0)[0]
     margin = margin.clip(0, 1)
     if output.facts.valid is not None:
         output.facts.valid.erase(margin, np.inf)

@@ -41,7 +41,8 @@ queries = st.one_of(  # nearer to what is sound: what is refused at its first op
     st.tuples(st.lists(_sound, max_size=2), st.lists(_any, max_size=2)).map(lambda both: [*both[0], *both[1]]),
 ).map(lambda pairs: "&".join(f"{name}={_quoted(value)}" for name, value in pairs))
 _routes = st.sampled_from(
-    ["/segment", "/similar", "/clusters", "/clusters/tree", "/clusters/0", "/clusters/0/exemplars/0", "/models",
+    ["/segment", "/similar", "/classes", "/classes/0", "/classes/import",
+     "/clusters", "/clusters/tree", "/clusters/0", "/clusters/0/exemplars/0", "/models",
      "/models/tiny", "/models/tiny/load", "/models/tiny/unload", "/healthz", "/readyz", "/openapi.json", "/",
      "/web/main.js"]
 )  # fmt: skip
@@ -167,7 +168,14 @@ def json_sent(draw: st.DrawFn) -> bytes:
     """JSON for each of the routes that take it."""
     method, path = draw(
         st.sampled_from(
-            [("POST", "/segment"), ("PATCH", "/clusters/1"), ("PATCH", "/clusters/9"), ("POST", "/models/tiny/load")]
+            [
+                ("POST", "/segment"),
+                ("PATCH", "/clusters/1"),
+                ("PATCH", "/clusters/9"),
+                ("PUT", "/classes/1"),
+                ("PUT", "/classes/import"),
+                ("POST", "/models/tiny/load"),
+            ]
         )
     )
     lines = [(b"Content-Type", b"application/json"), (b"X-API-Key", b"admin")]
