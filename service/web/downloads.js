@@ -55,7 +55,7 @@ const withoutFolders = (name) => name.split("/").at(-1);
 
 function parts(close, all) {
   const formats = Object.keys(SUFFIXES).map((format) =>
-    el("label", { class: "format" }, el("input", { type: "radio", name: "format", value: format, checked: format === lately, onchange: show }),
+    el("label", { class: "format" }, el("input", { type: "radio", name: "format", value: format, checked: format === lately, autofocus: format === lately, onchange: show }),
       el("span", {}, el("strong", { textContent: t(`save.format.${format}`) }), el("span", { class: "who", textContent: t(`save.format.${format}.who`) }))));
   const words = { one: t("save.one", { name: state.current.name }), all: t("save.all", { count: number(state.photos.length) }) };
   const which = Object.entries(words).map(([value, text]) =>

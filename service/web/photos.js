@@ -59,7 +59,8 @@ async function picture(photo) {
   try {
     await img.decode(); // beside the page, however large it is
   } catch {
-    if (late() || photo.pictures.get(page) !== photo.url || photo.served.has(page)) return;
+    if (late() || photo.served.has(page)) return;
+    img.removeAttribute("src"); // no browser's sign for a broken picture
     photo.url = await fromTheServer(photo);
     if (late() || !photo.url) return;
     img.src = photo.url;
