@@ -77,4 +77,5 @@ function forgetFar() {
 export function start() {
   on("photos photo models", goOn);
   addEventListener("visibilitychange", goOn);
+  goOn();
 }

@@ -1,6 +1,5 @@
 // The page: its modules, begun in order. No build step, nothing from elsewhere, one module a view.
 import { call, module } from "./api.js";
-import * as background from "./background.js";
 import * as classes from "./classes.js";
 import { $, sheet, translate } from "./dom.js";
 import * as keyboard from "./keyboard.js";
@@ -8,25 +7,22 @@ import * as legend from "./legend.js";
 import * as models from "./models.js";
 import { isLocal, setLocal } from "./names.js";
 import { fail } from "./notice.js";
-import * as pages from "./pages.js";
 import * as photo from "./photo.js";
 import * as photos from "./photos.js";
 import * as segmenting from "./segmenting.js";
 import * as similar from "./similar.js";
 import { on, set, state } from "./state.js";
 import * as status from "./status.js";
-import * as strip from "./strip.js";
 import * as tools from "./tools.js";
 import * as views from "./views.js";
 import * as welcome from "./welcome.js";
 
 call.askForKey = () => module("dialog").then(({ askForKey }) => askForKey());
 translate();
-for (const part of [tools, photo, segmenting, legend, similar, classes, photos, strip, pages, background, welcome, models, status, keyboard]) part.start();
+for (const part of [tools, photo, segmenting, legend, similar, classes, photos, welcome, models, status, keyboard]) part.start();
 tools.register("pick", { click: ({ id }) => set({ selection: new Set(id === undefined ? [] : [id]) }, "selection") });
-for (const [id, all] of [["save", false], ["save-all", true]]) {
-  $(id).onclick = () => module("downloads").then(({ open }) => open(all)).catch(fail);
-}
+const save = (all) => module("downloads").then(({ open }) => open(all)).catch(fail);
+$("save").onclick = () => save(false);
 
 // What is not needed at the first view is fetched when it is asked for, and again where that failed.
 const once = (begin, begun = null) => () => (begun ??= begin().catch((error) => ((begun = null), Promise.reject(error))));
@@ -38,6 +34,13 @@ const teach = once(async () => {
 });
 tools.register("teach", { enter: () => teach().then((tool) => tool.enter()).catch(fail) });
 on("of", () => state.of === "classes" && teach().catch(fail));
+const several = once(async () => {
+  const [strip, pages] = await Promise.all([module("strip"), module("pages")]);
+  strip.start();
+  pages.start();
+  $("save-all").onclick = () => save(true);
+});
+on("photos", () => state.photos.length && several().catch(fail));
 views.start(once(async () => {
   const [{ start }] = await Promise.all([module("clusters"), sheet("clusters.css")]);
   await start();

@@ -35,4 +35,5 @@ export function start() {
   $("pages").setAttribute("role", "group");
   $("pages").setAttribute("aria-label", t("pages.label"));
   on("photo photos", show);
+  show();
 }

@@ -1,5 +1,5 @@
 // All photos as a strip of small pictures: which is shown, how far each is; arrows go along it, Delete takes one away.
-import { progress, stateOf, stop } from "./background.js";
+import { progress, start as startBackground, stateOf, stop } from "./background.js";
 import { $, announce, el } from "./dom.js";
 import { fail } from "./notice.js";
 import { remove, show, step } from "./photos.js";
@@ -174,4 +174,6 @@ export function start() {
     event.preventDefault();
     step(by);
   });
+  startBackground();
+  list();
 }

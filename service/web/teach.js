@@ -269,7 +269,12 @@ function question(place, i) {
   button.onclick = () => show(!holder.classList.contains("open"));
   holder.onpointerenter = (event) => event.pointerType === "mouse" && show(true);
   holder.onpointerleave = (event) => event.pointerType === "mouse" && show(false);
-  holder.onkeydown = (event) => event.key === "Escape" && (show(false), button.focus(), event.stopPropagation());
+  holder.onkeydown = (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    show(false);
+    button.focus();
+  };
   holder.append(button, el("span", { class: "bubble" }, ...answers(place, i, "bubble")));
   holder.removeAttribute("title");
 }
