@@ -1,10 +1,14 @@
-"""Classes by example: a few places that a person pointed at → every pixel to the class whose prototype is nearest.
+"""Classes by example: a few places that a person pointed at → every pixel to the class that is likeliest there.
 
 Knows nothing of images, files or networks: codes on the patch grid and what was said of them in, score maps out. These
 are dot products with the code, so that they go the way of the network's own scores: interpolated, compared, refined
 (`assign`, `refine`), without another pass of the network.
 
-Source: class means of unit codes, nearest by cosine: Snell et al., Prototypical Networks (arXiv:1703.05175).
+Every class is a prototype, the mean of the codes that were pointed at (Snell et al., arXiv:1703.05175), and codes are
+told apart along the directions in which one class's own vary least: linear discriminant analysis, its covariance
+shrunk towards a sphere by as much as examples are few. How often a class occurs is not told by clicks, of which every
+class has a few; it is what best explains how often the network's clusters do (Saerens et al. 2002, Neural Computation
+14: prior probabilities by EM), given how surely examples are known again when they are left out.
 """
 
 from collections.abc import Sequence
@@ -18,6 +22,14 @@ from models.native.bindings import Axis
 from models.types import WHOLE, Array, Box
 
 _EPS = 1e-12
+_PRIOR = 0.25  # power of the classes' frequencies: they are guessed from K numbers
+_DOUBT = 0.2  # share of the training pixels that may be of any class, whatever the clusters say
+_STEPS = 50
+_CLUSTERS = 0.3  # of a class's clusters, beside its examples
+_SURENESS = tuple(np.geomspace(0.02, 1.5, 16))  # that are tried
+_UNTRIED = 0.25  # where no class has two examples
+_ASKED = 2048  # examples that are left out, evenly drawn: more say the same
+_ROUNDS, _BELOW = 20, 0.02  # of corrections by negative examples, and by how much they put a class below another
 _STRIP_PX = 2**22  # of a mask, widened at once
 
 
@@ -47,25 +59,63 @@ class Taught(NamedTuple):
 class Classifier:
     """What examples and clusters make together; made once for every change of them, used for every image.
 
-    ids        uint8 [M], ascending: the class of each score map
-    centroids  float32 [K, D]
+    ids  uint8 [M], ascending: the class of each score map
     """
 
     ids: Array
-    _rows: Array
+    _rows: Array  # float32 [M, D], times the code
+    _bias: Array  # float32 [M], times the code's length
+    _clusters: tuple[tuple[int, ...], ...] = ()  # of each class; empty where no class has any
+    _weight: float = 0.0  # of what the clusters say; infinite where there is no example
 
     @classmethod
-    def fit(cls, centroids: Array, classes: Sequence[Taught], examples: Sequence[Example]) -> "Classifier | None":
-        """Of classes with an example or a cluster; None where there is none."""
-        rows, ids = [], []
-        for one in sorted(classes):
-            own = [e.code for e in examples if e.class_id == one.id and not e.negative]
-            own = own or [centroids[list(one.clusters)].mean(0)] if own or one.clusters else []
-            if own:
-                mean = np.mean(own, axis=0)
-                rows.append(mean / max(float(np.linalg.norm(mean)), _EPS))
-                ids.append(one.id)
-        return cls(np.array(ids, np.uint8), np.array(rows, np.float32)) if rows else None
+    def fit(
+        cls,
+        centroids: Array,
+        classes: Sequence[Taught],
+        examples: Sequence[Example],
+        fractions: Sequence[float] | None = None,
+    ) -> "Classifier | None":
+        """Of classes with an example or a cluster; None where there is none.
+
+        centroids  float32 [K, D];  fractions  of the training pixels that each of them has, as the manifest tells;
+                   without them, all classes are taken to be equally frequent
+        """
+        centers = _unit(np.asarray(centroids, np.float64))
+        own = {one.id: [e.code for e in examples if e.class_id == one.id and not e.negative] for one in classes}
+        used = [one for one in sorted(classes) if own[one.id] or one.clusters]
+        if not used:
+            return None
+        ids = np.array([one.id for one in used], np.uint8)
+        clusters = tuple(one.clusters for one in used)
+        counts = np.array([len(own[one.id]) for one in used])
+        of = np.repeat(np.arange(len(used)), counts)
+        codes = _unit(
+            np.array([code for one in used for code in own[one.id]], np.float64).reshape(-1, centers.shape[1])
+        )
+        means = np.array(
+            [
+                codes[of == m].mean(axis=0) if counts[m] else centers[list(clusters[m])].mean(axis=0)
+                for m in range(len(used))
+            ]
+        )
+        metric = _Metric.of(codes - means[of], int(np.maximum(counts - 1, 0).sum()))
+        rows = metric.inverse(means)
+        bias = -(rows * means).sum(axis=1) / 2
+        sureness = _sureness(codes, of, means, counts, metric)
+        if fractions is not None and counts.min() > 1:
+            scores = sureness * (centers @ rows.T + bias)
+            bias = bias + _PRIOR / sureness * np.log(_frequencies(scores, np.asarray(fractions, np.float64)))
+        scale = _spread(_unit(means)) / max(_spread(rows), _EPS)  # differences as large as those of cosines
+        rows, bias = rows * scale, bias * scale
+        at = {one.id: m for m, one in enumerate(used)}
+        rejected = [
+            (at[e.class_id], _unit(np.asarray(e.code, np.float64))) for e in examples if e.negative and e.class_id in at
+        ]
+        if rejected:
+            _reject(rows, bias, rejected, _Metric.of(np.concatenate([codes, centers]), len(codes) + len(centers)))
+        weight = _CLUSTERS if len(codes) or rejected else np.inf
+        return cls(ids, rows.astype(np.float32), bias.astype(np.float32), clusters if any(clusters) else (), weight)
 
     def scores(self, code: Array, scores: Array, box: Box = WHOLE) -> Array:
         """float32 [M, h, w] of one image: as the network's own scores, one map for each of `ids`.
@@ -73,8 +123,128 @@ class Classifier:
         code    float32 [D, h, w];  scores  float32 [K, h, w], of the network
         box     the part of the grid that the image fills
         """
-        found: Array = np.einsum("md,dhw->mhw", self._rows, code)
+        depth, height, width = code.shape
+        flat = code.reshape(depth, -1)
+        lengths = np.sqrt(np.einsum("dn,dn->n", flat, flat))
+        if self._clusters and np.isinf(self._weight):
+            return _of_clusters(scores, self._clusters)
+        found: Array = self._rows @ flat
+        found += self._bias[:, None] * lengths
+        found = found.reshape(-1, height, width)
+        if self._clusters:
+            found += np.float32(self._weight) * _of_clusters(scores, self._clusters)
         return found
+
+
+class _Metric(NamedTuple):
+    """The inverse of a covariance Σ = spread · I + RᵀR: in what directions codes differ that mean the same.
+
+    spread  a number;  rows  R, float64 [n, D]
+    """
+
+    spread: float
+    rows: Array
+
+    @classmethod
+    def of(cls, residuals: Array, freedom: int) -> "_Metric":
+        """Of residuals [n, D]: shrunk towards the sphere of the same size by as much as these are few for D."""
+        dim = residuals.shape[1]
+        total = float((residuals**2).sum())
+        if not freedom or total <= _EPS:
+            return cls(1 / dim, residuals[:0])
+        kept = freedom / (1.5 * dim + freedom)
+        return cls((1 - kept) * total / freedom / dim, residuals * np.sqrt(kept / freedom))
+
+    def inverse(self, vectors: Array) -> Array:
+        """Σ⁻¹ v of each of vectors [m, D]."""
+        rows, dim = self.rows, vectors.shape[1]
+        if len(rows) >= dim:
+            return np.asarray(np.linalg.solve(self.spread * np.eye(dim) + rows.T @ rows, vectors.T).T)
+        inner = self.spread * np.eye(len(rows)) + rows @ rows.T  # Woodbury: n × n where there are fewer rows than D
+        return np.asarray((vectors - (vectors @ rows.T) @ np.linalg.solve(inner, rows)) / self.spread)
+
+
+def _of_clusters(scores: Array, clusters: Sequence[Sequence[int]]) -> Array:
+    """float32 [M, h, w]: of every class its best cluster's score [K, h, w].
+
+    A class without clusters has the best of those that no class has; where all are taken, it is between the best two
+    classes everywhere.
+    """
+    taken = {k for own in clusters for k in own}
+    free = [k for k in range(len(scores)) if k not in taken]
+    known = np.stack([scores[list(own)].max(axis=0) for own in clusters if own])
+    if free:
+        other = scores[free].max(axis=0)
+    else:
+        other = np.sort(known, axis=0)[-2:].mean(axis=0)
+    ranks = iter(known)
+    return np.stack([next(ranks) if own else other for own in clusters]).astype(np.float32)
+
+
+def _sureness(codes: Array, of: Array, means: Array, counts: Array, metric: _Metric) -> float:
+    """By what factor scores are to be taken so that examples which their class's mean is taken without are likeliest.
+
+    Discriminants believe that every direction speaks for itself, and are far too sure.
+    """
+    asked = np.flatnonzero(counts[of] > 1)
+    if not len(asked) or len(means) < 2:
+        return _UNTRIED
+    asked = asked[:: -(-len(asked) // _ASKED)]
+    x, own = codes[asked], of[asked]
+    rows = metric.inverse(means)
+    scores = x @ rows.T - (rows * means).sum(axis=1) / 2
+    share = 1 / counts[own]
+    without = (means[own] - share[:, None] * x) / (1 - share)[:, None]
+    others = metric.inverse(without)
+    scores[np.arange(len(x)), own] = (others * (x - without / 2)).sum(axis=1)
+    said = [np.log(_softmax(one * scores)[np.arange(len(x)), own] + 1e-9).mean() for one in _SURENESS]
+    return float(_SURENESS[int(np.argmax(said))])
+
+
+def _frequencies(scores: Array, fractions: Array) -> Array:
+    """How often each class occurs, float64 [M], sum 1, from what is said of K places that occur `fractions` often.
+
+    scores  float64 [K, M], log likelihoods
+
+    Source: Saerens, Latinne & Decaestecker 2002, with a Dirichlet prior.
+    """
+    found = np.full(scores.shape[1], 1 / scores.shape[1])
+    for _ in range(_STEPS):
+        found = fractions @ _softmax(scores + np.log(found))
+        found = (found / found.sum() + _DOUBT / len(found)) / (1 + _DOUBT)
+    return np.asarray(found)
+
+
+def _reject(rows: Array, bias: Array, rejected: Sequence[tuple[int, Array]], metric: _Metric) -> None:
+    """Turns `rows` [M, D] in place, until no class is the likeliest where it is said not to be.
+
+    The least change by the codes that are known: recursive least squares' step for one more of them.
+    """
+    for _ in range(_ROUNDS):
+        done = True
+        for m, code in rejected:
+            code = _unit(np.asarray(code, np.float64))
+            found = rows @ code + bias
+            excess = found[m] - np.delete(found, m).max(initial=-np.inf) + _BELOW
+            if np.isfinite(excess) and excess > 1e-6:
+                step = metric.inverse(code[None])[0]
+                rows[m] -= excess / max(float(step @ code), _EPS) * step
+                done = False
+        if done:
+            return
+
+
+def _unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), _EPS))
+
+
+def _spread(rows: Array) -> float:
+    return float(np.linalg.norm(rows - rows.mean(axis=0)))
+
+
+def _softmax(scores: Array) -> Array:
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
 
 
 def code_at(code: Array, mask: Array, box: Box = WHOLE, interpolation: Interpolation = "bilinear") -> Array:

@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+
+from models import assign
+from models.prototypes import Classifier, Example, Taught, code_at
+from models.types import Array
+
+MIDDLE = (0.5, 0.5)
+
+
+def unit(rows: Array) -> Array:
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)
+
+
+def clouds(dim: int, classes: int, each: int, seed: int = 0, spread: float = 0.5) -> tuple[Array, Array]:
+    """Centers [classes, D], and codes [classes, each, D] around them that vary most along what tells nothing."""
+    rng = np.random.default_rng(seed)
+    centers = unit(rng.normal(size=(classes, dim)))
+    codes = centers[:, None] + spread * rng.normal(size=(classes, each, dim)) / np.sqrt(dim)
+    codes = codes + 0.8 * rng.normal(size=(classes, each, 1)) * unit(rng.normal(size=dim))
+    return centers, np.asarray(codes, np.float32)
+
+
+def fitted(codes: Array, count: int, **more: object) -> Classifier:
+    examples = [Example(m, code, MIDDLE) for m, own in enumerate(codes) for code in own[:count]]
+    centroids = np.eye(2, codes.shape[-1], dtype=np.float32)
+    found = Classifier.fit(centroids, [Taught(m) for m in range(len(codes))], examples, **more)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def answers(classifier: Classifier, codes: Array) -> Array:
+    """The class of each of codes [n, D]."""
+    maps = classifier.scores(np.ascontiguousarray(codes.T[:, None]), np.zeros((2, 1, len(codes)), np.float32))
+    return np.asarray(classifier.ids[maps[:, 0].argmax(axis=0)])
+
+
+@pytest.mark.parametrize(("dim", "classes"), [(4, 2), (72, 6), (768, 5)])
+@pytest.mark.parametrize("count", [1, 10])
+def test_codes_go_to_the_class_that_they_are_like(dim: int, classes: int, count: int) -> None:
+    _, codes = clouds(dim, classes, 40, spread=0.3 if dim > 4 else 0.1)
+    found = fitted(codes, count)
+    right = np.mean([answers(found, own[10:]) == m for m, own in enumerate(codes)])
+    assert right > (0.6 if count == 1 else 0.8)
+
+
+def test_directions_in_which_one_class_varies_count_less() -> None:
+    rng = np.random.default_rng(0)
+    apart, alike = np.eye(8)[:2]
+    codes = np.eye(8)[2] + np.array([-0.2, 0.2])[:, None, None] * apart + 0.02 * rng.normal(size=(2, 110, 8))
+    codes = np.asarray(codes + 0.4 * rng.normal(size=(2, 110, 1)) * (alike + 0.5 * apart), np.float32)
+    means = unit(codes[:, :10].mean(axis=1))
+    plain = np.mean([(own[10:] @ means.T).argmax(axis=1) == m for m, own in enumerate(codes)])
+    shrunk = np.mean([answers(fitted(codes, 10), own[10:]) == m for m, own in enumerate(codes)])
+    assert shrunk > plain + 0.1
+
+
+def test_the_length_of_a_code_is_no_matter() -> None:
+    _, codes = clouds(16, 4, 30)
+    found = fitted(codes, 10, fractions=[0.9, 0.1])
+    again = fitted(codes * 37, 10, fractions=[0.9, 0.1])
+    flat = codes.reshape(-1, 16)
+    assert (answers(found, flat) == answers(again, 0.01 * flat)).all()
+
+
+def test_scores_are_products_with_the_code_and_the_same_every_time() -> None:
+    _, codes = clouds(8, 3, 30)
+    found, nothing = fitted(codes, 10), np.zeros((2, 5, 6), np.float32)
+    grid = np.random.default_rng(1).normal(size=(8, 5, 6)).astype(np.float32)
+    said = found.scores(grid, nothing)
+    assert found.scores(3 * grid, nothing) == pytest.approx(3 * said, abs=1e-5)
+    assert found.scores(grid[:, 2:3, 4:5], nothing) == pytest.approx(said[:, 2:3, 4:5], abs=1e-5)
+    assert fitted(codes, 10).scores(grid, nothing).tobytes() == said.tobytes()
+
+
+def test_overlapping_classes_are_as_frequent_as_the_clusters_say() -> None:
+    rng = np.random.default_rng(0)
+    centers = np.eye(3, 12)
+    codes = np.asarray(centers[[0, 0, 2], None] + 0.5 * rng.normal(size=(3, 60, 12)) / np.sqrt(12), np.float32)
+    codes[1] += np.float32(0.1) * np.eye(12, dtype=np.float32)[1]
+    classes = [Taught(m) for m in range(3)]
+    examples = [Example(m, code, MIDDLE) for m in range(3) for code in codes[m, :10]]
+    for rare, often in ((2, 0), (0, 2)):
+        fractions = np.where(np.arange(3) == often, 0.94, 0.03)
+        found = Classifier.fit(centers.astype(np.float32), classes, examples, list(fractions))
+        plain = Classifier.fit(centers.astype(np.float32), classes, examples)
+        assert found is not None
+        assert plain is not None
+        gained = found.scores(codes[0, :1].T[:, None], codes[0, :3, :1, None]) - plain.scores(
+            codes[0, :1].T[:, None], codes[0, :3, :1, None]
+        )
+        assert gained[often] > gained[rare]
+
+
+def test_a_class_is_not_where_it_is_said_not_to_be() -> None:
+    _, codes = clouds(24, 4, 30)
+    wrong = unit(codes[0, 20])
+    examples = [Example(m, code, MIDDLE) for m, own in enumerate(codes) for code in own[:10]]
+    classes = [Taught(m) for m in range(4)]
+    centroids = np.eye(3, 24, dtype=np.float32)
+    found = Classifier.fit(centroids, classes, [*examples, Example(0, wrong, MIDDLE, negative=True)])
+    assert found is not None
+    assert answers(fitted(codes, 10), wrong[None]) == [0]
+    assert answers(found, wrong[None]) != [0]
+    flat = codes[:, 10:20].reshape(-1, 24)
+    assert (answers(found, flat) == answers(fitted(codes, 10), flat)).mean() > 0.8  # and little else changes
+
+
+def test_clusters_alone_are_those_clusters_joined() -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    code = np.zeros((3, 6, 7), np.float32)
+    found = Classifier.fit(np.eye(5, 3, dtype=np.float32), [Taught(9, (1, 3)), Taught(4, (0,)), Taught(7)], [])
+    assert found is not None
+    assert found.ids.tolist() == [4, 9]
+    known = scores[[0, 1, 3]].argmax(axis=0)
+    assert (found.scores(code, scores).argmax(axis=0) == np.array([0, 1, 1])[known]).all()
+
+
+def test_clusters_tell_where_examples_do_not() -> None:
+    centroids = np.eye(3, 6, dtype=np.float32)
+    classes = [Taught(0, (0,)), Taught(1, (1,)), Taught(2)]
+    between = unit(np.array([0.3, 0.3, 0, 1, 0, 0]))
+    found = Classifier.fit(centroids, classes, [Example(m, between, MIDDLE) for m in (0, 1, 2)])
+    assert found is not None
+    code = unit(np.array([0.2, 0.9, 0, 0.4, 0, 0]))[:, None, None]
+    assert found.ids[found.scores(code, np.einsum("kd,dhw->khw", centroids, code)).argmax()] == 1
+
+
+def test_nothing_taught_is_none_and_one_class_is_everywhere() -> None:
+    centroids = np.eye(2, 4, dtype=np.float32)
+    assert Classifier.fit(centroids, [Taught(0)], [Example(0, np.ones(4, np.float32), MIDDLE, negative=True)]) is None
+    one = Classifier.fit(centroids, [Taught(3)], [Example(3, np.ones(4, np.float32), MIDDLE)], [0.5, 0.5])
+    assert one is not None
+    assert one.scores(np.ones((4, 2, 2), np.float32), np.ones((2, 2, 2), np.float32)).shape == (1, 2, 2)
+
+
+@pytest.mark.parametrize("fractions", [None, [0.5, 0.5]])
+def test_clicks_that_contradict_each_other_are_finite(fractions: list[float] | None) -> None:
+    same = np.ones(4, np.float32)
+    examples = [Example(m, same, MIDDLE, negative) for m in (0, 1) for negative in (False, False, True)]
+    examples.append(Example(0, np.zeros(4, np.float32), MIDDLE))
+    found = Classifier.fit(np.eye(2, 4, dtype=np.float32), [Taught(0), Taught(1)], examples, fractions)
+    assert found is not None
+    assert np.isfinite(found.scores(np.ones((4, 2, 2), np.float32), np.ones((2, 2, 2), np.float32))).all()
+
+
+def test_the_mean_code_of_a_place() -> None:
+    code = np.random.default_rng(0).normal(size=(5, 4, 6)).astype(np.float32)
+    mask = np.zeros((40, 60), bool)
+    mask[10:23, 31:50] = True
+    whole = np.concatenate([strip for _, strip in assign.upsampled(code, mask.shape)], axis=1)
+    assert code_at(code, mask) == pytest.approx(unit(whole[:, mask].mean(axis=1)), abs=1e-5)
+    with pytest.raises(ValueError, match="mark at least one pixel"):
+        code_at(code, np.zeros((4, 4), bool))
