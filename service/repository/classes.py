@@ -150,7 +150,8 @@ class ClassState:
             for example in self.used(one)
         ]
         taught = [Taught(one.id, one.clusters) for one in self.classes]
-        return Classifier.fit(self._bundle.centroids, taught, examples) if self.taught else None
+        fractions = [one.fraction for one in self._bundle.manifest.clusters]
+        return Classifier.fit(self._bundle.centroids, taught, examples, fractions) if self.taught else None
 
     @cached_property
     def style(self) -> ClusterStyle:
