@@ -30,6 +30,7 @@ from training.data import crops
 from training.data.images import evenly
 from training.data.preprocess import input_spec
 from training.data.regions import RegionOptions, cover, equalize, segment, smallest
+from training.discovery.region_evidence import RegionEvidenceOptions
 from training.features import stand_ins
 from training.methods.base import Method
 from training.pretraining import weights
@@ -246,6 +247,7 @@ def _afterwards(run: Run, method: Method[Any]) -> Iterator[Work]:
     elif type(method).centroids is Method.centroids or run.recipe.options.get("centroids") == "kmeans":
         yield Work("codes", min(count, _CODED), "serving size")
     yield Work("measuring", min(count, run.recipe.export.measured_images), "serving size")
+    yield Work("tree", min(count, run.recipe.export.measured_images, RegionEvidenceOptions().images), "regions")
     yield Work("export", _CHECKED, "serving size")
 
 

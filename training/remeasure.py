@@ -36,8 +36,12 @@ from training.evaluation.exported import Exported
 from training.export.corpus_stats import CorpusStats, measure
 
 
-def remeasure(bundle: Bundle, images: Images, console: Console, out: Path | None = None) -> Bundle:
+def remeasure(
+    bundle: Bundle, images: Images, console: Console, out: Path | None = None, *, seed: int | None = None
+) -> Bundle:
     """The bundle with what its images say of its clusters, in its own place or written to `out`.
+
+    seed  of the regions that are drawn and of their clusterings; None: that of the training
 
     Raises TesseraError where the images say nothing, BundleError where the network no longer repeats its golden image;
     nothing is written then.
@@ -54,7 +58,7 @@ def remeasure(bundle: Bundle, images: Images, console: Console, out: Path | None
     found = Clustering(torch.tensor(bundle.centroids), manifest.code.assignment)
     seen = measure(
         found, manifest.input, images, exemplars=0, device=torch.device("cpu"), console=console, predict=network,
-        seed=abs(manifest.provenance.seed),
+        seed=abs(manifest.provenance.seed if seed is None else seed),
     )  # fmt: skip
     return bundles.rewrite(bundle, changes(bundle, seen), out)
 
@@ -124,6 +128,9 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new bundle; default: the bundle's own manifest is replaced.")
     ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the tree's regions and clusterings; default: that of the training.")
+    ] = None,
 ) -> None:
     """Measure a bundle on its training images again: which clusters belong together, and how familiar images are."""
     console = Console(stderr=True)
@@ -136,7 +143,7 @@ def command(
             dataset, data, split=split, bands=before.manifest.input.bands, console=console, without=without,
             label_maps=label_maps, fewest=1,
         )  # fmt: skip
-        after = remeasure(before, images, console, out)
+        after = remeasure(before, images, console, out, seed=seed)
     for line in told(before, after):
         print(line)
     print(f"bundle  {after.path}")

@@ -94,17 +94,20 @@ def _tree(clusters: Sequence[Cluster], hierarchy: Sequence[Merge], top: float) -
         f'<text x="22" y="{at[k][0] + 4:.1f}">{escape(_short(k, clusters))}</text>'
         for k in order
     )
+    numbers = ""  # over all lines
     for merge in hierarchy:
         (y0, x0), (y1, x1) = (at[k] for k in merge.merge)
         x = max(_LEFT + max(0.0, merge.height) / top * (_WIDTH - _LEFT - _RIGHT), x0, x1)
         drawn += (
             f'<path d="M{x0:.1f} {y0:.1f}H{x:.1f}V{y1:.1f}H{x1:.1f}"><title>{merge.merge[0]} and {merge.merge[1]}'
             f" become {merge.into}: {merge.k} left, height {merge.height:.3f}</title></path>"
-            f'<text x="{x + 4:.1f}" y="{(y0 + y1) / 2 + 4:.1f}">{merge.height:.2f}</text>'
         )
+        numbers += f'<text class="height" x="{x + 5:.1f}" y="{(y0 + y1) / 2 + 4:.1f}">{merge.height:.2f}</text>'
         at[merge.into] = ((y0 + y1) / 2, x)
     height = 2 * _TOP + _ROW * len(order)
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="which clusters become one">{drawn}</svg>'
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="which clusters become one">{drawn}{numbers}</svg>'
+    )
 
 
 def _short(k: int, clusters: Sequence[Cluster]) -> str:
@@ -128,6 +131,7 @@ i {{ display: inline-block; width: 12px; height: 12px; border-radius: 3px; margi
 .patches img {{ width: 100%; aspect-ratio: 1; border-radius: 5px; display: block; }}
 svg {{ width: 100%; max-width: 820px; }}
 svg text {{ font-size: 12px; fill: CanvasText; }}
+svg .height {{ paint-order: stroke; stroke: Canvas; stroke-width: 7px; stroke-linejoin: round; }}
 svg path {{ fill: none; stroke: GrayText; stroke-width: 1.5; }}
 </style></head><body>
 <header><h1>{title}</h1><p>{facts}</p></header>

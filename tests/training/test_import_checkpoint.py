@@ -69,6 +69,7 @@ def test_stego(tmp_path: Path) -> None:
     assert (manifest.code.dim, manifest.code.stride, manifest.code.temperature) == (7, 8, 2.0)
     assert [cluster.fraction for cluster in manifest.clusters] == pytest.approx([1 / files.K] * files.K)
     assert (bundle.golden.image == street()).all()
+    assert manifest.hierarchy_by == "centroids"  # nothing was measured
     assert bundle.exemplars(0) == []
     notice = (bundle.path / "NOTICE").read_text()
     assert hashlib.sha256(path.read_bytes()).hexdigest() in notice
@@ -196,6 +197,7 @@ def test_photos_give_shares_patches_and_a_golden_image(tmp_path: Path) -> None:
     fractions = [cluster.fraction for cluster in bundle.manifest.clusters]
     assert sum(fractions) == pytest.approx(1)
     assert max(fractions) > min(fractions)
+    assert bundle.manifest.hierarchy_by == "belonging"
     assert bundle.exemplars(int(np.argmax(fractions)))
     assert any((bundle.golden.image == image).all() for image in images)
     assert bundle.manifest.provenance.images == 8

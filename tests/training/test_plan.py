@@ -34,7 +34,7 @@ def test_steps_and_disk_are_what_the_method_then_takes(name: str, tmp_path: Path
     kept = sum(file.stat().st_size for file in run.cache.rglob("*") if file.is_file())
     planned = sum(part.disk_bytes for part in found.parts if part.name in ("features", "regions"))
     assert planned == pytest.approx(kept, rel=0.02, abs=2000)  # heads of files
-    assert {"measuring", "export", "checkpoints"} <= {part.name for part in found.parts}
+    assert {"measuring", "tree", "export", "checkpoints"} <= {part.name for part in found.parts}
     assert found.images == 8
     assert f"{steps[method.stages()[0].name]} steps" in "\n".join(found.lines())
 

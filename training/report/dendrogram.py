@@ -32,6 +32,7 @@ def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge], by: Tree
             f'<rect x="2" y="{y - 7:.1f}" width="14" height="14" rx="3" fill="{clusters[k].color}"/>'
             f'<text class="leaf" x="22" y="{y + 4:.1f}">{label(k, clusters, _NAME)}<title>{name}</title></text>'
         )
+    numbers = ""  # over all lines
     for merge in hierarchy:
         (y0, x0), (y1, x1) = (at[k] for k in merge.merge)
         height = max(merge.height, x0, x1)  # a merge below its parts would cross their lines
@@ -40,12 +41,12 @@ def dendrogram(clusters: Sequence[Cluster], hierarchy: Sequence[Merge], by: Tree
         body += (
             f'<path class="branch" d="M{_across(x0, top):.1f} {y0:.1f}H{x:.1f}V{y1:.1f}H{_across(x1, top):.1f}">'
             f"<title>{escape(said)}</title></path>"
-            f'<text x="{x + 4:.1f}" y="{(y0 + y1) / 2 + 4:.1f}">{merge.height:.2f}</text>'
         )
+        numbers += f'<text class="height" x="{x + 5:.1f}" y="{(y0 + y1) / 2 + 4:.1f}">{merge.height:.2f}</text>'
         at[merge.into] = ((y0 + y1) / 2, height)
     height_px = _TOP + _ROW * len(order) + 6
     said = f"tree of {len(clusters)} clusters"
-    return f'<svg class="chart" viewBox="0 0 {_WIDTH} {height_px}" role="img" aria-label="{said}">{body}</svg>'
+    return f'<svg class="chart" viewBox="0 0 {_WIDTH} {height_px}" role="img" aria-label="{said}">{body}{numbers}</svg>'
 
 
 def _order(count: int, hierarchy: Sequence[Merge]) -> list[int]:

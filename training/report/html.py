@@ -95,6 +95,7 @@ figcaption { font-weight: 600; margin-bottom: 8px; overflow-wrap: anywhere; }
 .chart text.leaf { fill: var(--ink); font-size: 12px; }
 .chart .branch { fill: none; stroke: var(--soft); stroke-width: 1.5; }
 .chart .grid { stroke: var(--line); }
+.chart .height { paint-order: stroke; stroke: var(--card); stroke-width: 7px; stroke-linejoin: round; }
 .chart .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
 .legend { margin: 8px 0 0; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13px; color: var(--soft); }
 pre { padding: 14px; overflow: auto; font-size: 13px; }
