@@ -1,0 +1,87 @@
+"""Everybody can use the page: what axe-core finds in every state of it, in sizes and colors, and what it cannot see."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from models.io.encode import encode
+from tests import axe
+from tests.integration.page.conftest import OpenPage
+from tests.integration.page.steps import give, names, rename, row
+from tests.service.process import process
+from tests.tiny import bands
+
+pytestmark = pytest.mark.slow
+
+LOOKS = [(1366, 768, "light"), (1366, 768, "dark"), (1280, 800, "light"), (390, 844, "light"), (390, 844, "dark")]
+
+
+@pytest.fixture(params=LOOKS, ids=lambda look: f"{look[0]}x{look[1]}-{look[2]}")
+def look(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A size and a color scheme."""
+    width, height, scheme = request.param
+    phone = {"has_touch": True, "is_mobile": True} if width < 800 else {}
+    return {"width": width, "height": height, "color_scheme": scheme, **phone}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A photo, another one, a file with pages, one that is no image."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("one.png", "two.png"):
+        (folder / name).write_bytes(encode(bands(60, 100), "png"))
+    tifffile.imwrite(folder / "pages.tif", np.stack([bands(60, 100)] * 3), photometric="rgb")
+    (folder / "bad.png").write_bytes(b"no image")
+    return {file.stem: file for file in folder.iterdir()}
+
+
+def states(page: Any, photos: dict[str, Path]) -> Iterator[str]:
+    """Walk through the page; each time it is in another state, that state's name."""
+    page.wait_for_selector("#drop")
+    page.wait_for_timeout(300)
+    yield "empty"
+    give(page, photos["one"])
+    yield "photo"
+    row(page, "blue").locator(".tick").check()
+    yield "selected"
+    row(page, "green").locator(".tick").check()
+    yield "two selected"
+    row(page, "red").locator("button.name").click()
+    page.wait_for_selector("input.name:focus")
+    yield "renaming"
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.locator("[data-tool=similar]").click()
+    page.locator("#labels").click(position={"x": 60, "y": 60})
+    page.locator("#notice", has_text="The brighter").wait_for()
+    yield "similar"
+    page.locator("[data-tool=pick]").click()
+    page.locator("#save").click()
+    page.wait_for_selector("#save-now")
+    yield "save dialog"
+    page.keyboard.press("Escape")
+    page.locator("#labels").focus()
+    page.keyboard.press("?")
+    page.wait_for_selector("dialog .keys")
+    yield "keys dialog"
+    page.keyboard.press("Escape")
+    page.set_input_files("#file", photos["bad"])
+    page.wait_for_selector("#notice.bad")
+    yield "error"
+    give(page, photos["pages"])
+    page.wait_for_selector("#pages:not([hidden])")
+    yield "pages"
+
+
+def test_axe_finds_nothing(open_page: OpenPage, served: str, photos: dict[str, Path], look: dict[str, Any]) -> None:
+    page = open_page(served, **look)
+    found = {}
+    for state in states(page, photos):
+        page.wait_for_timeout(150)
+        found[state] = axe.violations(page)
+    print({state: len(wrong) for state, wrong in found.items()})
+    assert {state: wrong for state, wrong in found.items() if wrong} == {}
