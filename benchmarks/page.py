@@ -40,7 +40,8 @@ window.requestAnimationFrame = (work) => frame((now) => {
   work(now);
   window.spent += performance.now() - began;
 });
-new PerformanceObserver((list) => longest.push(...list.getEntries().map((one) => one.duration))).observe({ type: "longtask" });
+const keep = (list) => longest.push(...list.getEntries().map((one) => one.duration));
+new PerformanceObserver(keep).observe({ type: "longtask" });
 """
 
 # One step of everything that is painted anew from the one label map, by the functions that pointer and keys call.

@@ -28,7 +28,7 @@ export function stop(value) {
 
 function goOn() {
   forgetFar();
-  const resting = stopped || state.of === "classes" || document.hidden || !state.model || Date.now() < waitsUntil;
+  const resting = stopped || document.hidden || !state.model || Date.now() < waitsUntil;
   if (resting || (state.current && stateOf(state.current) === "working")) return;
   while (running < AT_ONCE) {
     const next = nearest().find((photo) => stateOf(photo) === "waiting");

@@ -65,6 +65,7 @@ function settle() {
     view[axis] = over <= 0 ? over / 2 : Math.min(over, Math.max(0, view[axis]));
   }
   const img = $("photo");
+  $("view").style.setProperty("--aspect", String(photo.width / photo.height)); // a phone's view is as high as the photo
   img.style.width = `${photo.width * view.scale}px`;
   img.style.height = `${photo.height * view.scale}px`;
   img.style.transform = `translate(${-view.x * view.scale}px, ${-view.y * view.scale}px)`;

@@ -52,19 +52,21 @@ async function picture(photo) {
   const img = $("photo"), page = photo.page;
   const late = () => photo !== state.current || page !== photo.page;
   img.removeAttribute("src");
+  img.hidden = true; // what cannot be shown is no broken picture either
   if (page === 0 && !photo.pictures.has(0)) photo.pictures.set(0, URL.createObjectURL(photo.file));
   photo.url = photo.pictures.get(page) ?? (await fromTheServer(photo));
   if (late() || !photo.url) return;
   img.src = photo.url;
   try {
     await img.decode(); // beside the page, however large it is
+    if (!late()) img.hidden = false;
   } catch {
     if (late() || photo.served.has(page)) return;
     img.removeAttribute("src"); // no browser's sign for a broken picture
     photo.url = await fromTheServer(photo);
     if (late() || !photo.url) return;
     img.src = photo.url;
-    await img.decode().catch(() => {});
+    await img.decode().then(() => late() || (img.hidden = false), () => {});
   }
   if (!late()) fit();
 }

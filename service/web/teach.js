@@ -302,7 +302,7 @@ function make() {
   parts.group = el("div", { class: "buttons" });
   parts.hint = el("p", { class: "soft" });
   parts.places = el("ol", { class: "places" });
-  parts.next = el("section", { aria: { label: t("teach.next") } }, el("h3", { textContent: t("teach.next") }), parts.places);
+  parts.next = el("section", { aria: { label: t("teach.next") } }, el("h2", { textContent: t("teach.next") }), parts.places);
   parts.warnings = el("p", { class: "soft" });
   const pick = el("input", { type: "file", class: "hidden-text", accept: ".json,application/json", aria: { label: t("teach.import") }, tabIndex: -1 });
   pick.onchange = async () => {

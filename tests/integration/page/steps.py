@@ -35,3 +35,15 @@ def color_at(page: Any, x: float, y: float) -> list[int]:
     """What is painted over the photo at a place given in shares of the view: red, green, blue, opacity."""
     read = "(c, [x, y]) => [...c.getContext('2d').getImageData(x * c.width, y * c.height, 1, 1).data]"
     return list(page.locator("#labels").evaluate(read, [x, y]))
+
+
+def click(page: Any, x: float, y: float) -> None:
+    """A click into the photo, at a place given in shares of it."""
+    place = """(canvas, [x, y]) => {
+        const { left, top, width, height } = canvas.getBoundingClientRect();
+        const { naturalWidth, naturalHeight } = document.getElementById("photo");
+        const by = Math.min(width / naturalWidth, height / naturalHeight);
+        return [left + width / 2 + (x - 0.5) * naturalWidth * by, top + height / 2 + (y - 0.5) * naturalHeight * by];
+    }"""
+    page.locator("#labels").scroll_into_view_if_needed()
+    page.mouse.click(*page.locator("#labels").evaluate(place, [x, y]))

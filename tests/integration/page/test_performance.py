@@ -1,4 +1,4 @@
-"""The performance of feeling: what is painted anew is painted within a frame, of one label map, without asking anybody."""
+"""The performance of feeling: what is painted anew is painted within a frame, from one label map, asking nobody."""
 
 from pathlib import Path
 from typing import Any
