@@ -21,7 +21,7 @@ from uuid import uuid4
 from models.bundle import Bundle
 from service.repository.change_store import Kept, PreviousNames, from_npz, to_npz
 from service.repository.cluster_changes import Record, Said
-from service.repository.database import READ_S, Damaged, Database, checksum, readable
+from service.repository.database import READ_S, WRITE_S, Damaged, Database, checksum, readable
 
 log = logging.getLogger("tessera")
 
@@ -60,7 +60,9 @@ class ClassStore(Database):
         """What is kept for a bundle now; `seen` itself where that is still it. Raises NotKept where none can say."""
         return await self.read(lambda connection: _kept(connection, bundle, seen), limit_s)
 
-    async def update(self, bundle: Bundle, seen: Kept, change: Callable[[Kept, int], Record]) -> Kept:
+    async def update(
+        self, bundle: Bundle, seen: Kept, change: Callable[[Kept, int], Record], limit_s: float = WRITE_S
+    ) -> Kept:
         """Write what `change` makes of what is kept, in one transaction; only what differs is written.
 
         seen    what the caller has read before: only what came since is read again
@@ -85,7 +87,7 @@ class ClassStore(Database):
             _forget(connection, scopes[False])
             return Kept(kept.store, number, record)
 
-        return await self.write(work)
+        return await self.write(work, limit_s)
 
     async def before(self, bundle: Bundle) -> PreviousNames | None:
         """The clusters of classes, as they were last said of another bundle with this one's name; None where nothing

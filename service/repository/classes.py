@@ -33,13 +33,14 @@ from service.repository.change_store import Kept, PreviousNames
 from service.repository.class_store import CLUSTERS, ClassStore
 from service.repository.cluster_changes import Key, Record, Said, joined, newest
 from service.repository.cluster_matching import Fingerprint, Match
-from service.repository.database import READ_S
+from service.repository.database import READ_S, WRITE_S
 
 log = logging.getLogger("tessera")
 
 MAX_CLASSES = 254
 MAX_EXAMPLES_IN_ALL = 20_000  # of one model, aside or not
 MAX_NUMBERS = 1_900_000  # of all their codes: so that an export is never larger than an import may be
+_IMPORT_S = 60.0  # for as many examples as there may be
 _LOOK, _EXAMPLE = "look", "example:"
 
 Id = Annotated[int, Field(ge=0, le=254)]
@@ -360,7 +361,7 @@ class Classes:
             done[:] = [imported]
             return said
 
-        await self._change(change, precondition)
+        await self._change(change, precondition, _IMPORT_S)
         return done[0]
 
     @property
@@ -400,7 +401,10 @@ class Classes:
             self._show(self._unkept)
 
     async def _change(
-        self, change: Callable[[ClassState, int], dict[Key, Said]], precondition: Precondition | None
+        self,
+        change: Callable[[ClassState, int], dict[Key, Said]],
+        precondition: Precondition | None,
+        limit_s: float = WRITE_S,
     ) -> None:
         """Keep what `change` makes of the state, and show it from now on. Raises NotKept, or what either raises."""
 
@@ -412,7 +416,7 @@ class Classes:
             return {**record, **change(state, max(number, newest(record) + 1))}
 
         try:
-            kept = await self._store.update(self._bundle, self._kept, work)
+            kept = await self._store.update(self._bundle, self._kept, work, limit_s)
         except NotKept as error:
             raise NotKept(
                 f"the classes are as they were: the change could not be kept ({error}). Try again, or have the operator"

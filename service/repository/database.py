@@ -25,7 +25,7 @@ from service.errors import NotKept
 log = logging.getLogger("tessera")
 
 T = TypeVar("T")
-_WRITE_S = 5.0  # for a change, the wait for other servers included
+WRITE_S = 5.0  # for a change, the wait for other servers included
 READ_S = 0.25  # for a look: who asks goes on with what was known before
 _GRACE_S = 2.0  # for a disk that does not answer at all
 _TRIES = 3
@@ -85,7 +85,7 @@ class Database(ABC):
         """What `work` finds, at one moment. Raises NotKept where the file is busy for longer than the limit."""
         return await self._in_thread(lambda deadline: self._transact("DEFERRED", work, deadline), limit_s)
 
-    async def write(self, work: Callable[[sqlite3.Connection], T], limit_s: float = _WRITE_S) -> T:
+    async def write(self, work: Callable[[sqlite3.Connection], T], limit_s: float = WRITE_S) -> T:
         """What `work` returns, once what it changed is on the disk.
 
         It may run more than once. Raises NotKept, or what `work` raises: nothing has changed then.
