@@ -247,6 +247,7 @@ async function copy(kind) {
   text.value = (kind === "curl" ? curl : python)(new URL(".", location.href).href, ...parts);
   text.hidden = false;
   const copied = await toClipboard(text);
+  text.scrollIntoView({ block: "nearest" });
   $("snippet-hint").textContent = `${t(copied ? "copy.done" : "copy.yourself")} ${t("save.copy.where", { name: photo.name })}`;
   if (key()) $("snippet-hint").textContent += ` ${t("save.copy.key")}`;
 }

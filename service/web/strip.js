@@ -1,6 +1,6 @@
 // All photos as a strip of small pictures: which is shown, how far each is; arrows go along it, Delete takes one away.
 import { progress, start as startBackground, stateOf, stop } from "./background.js";
-import { $, announce, el } from "./dom.js";
+import { $, announce, el, perFrame } from "./dom.js";
 import { fail } from "./notice.js";
 import { remove, show, step } from "./photos.js";
 import { on, state } from "./state.js";
@@ -23,12 +23,15 @@ function list() {
   for (const [photo, item] of items) {
     if (state.photos.includes(photo)) continue;
     seen.unobserve(item);
+    item.remove();
     items.delete(photo);
     waiting.delete(photo);
   }
-  const all = state.photos.map((photo) => items.get(photo) ?? make(photo));
   const list = $("thumbs");
-  if (all.length !== list.children.length || all.some((item, at) => item !== list.children[at])) list.replaceChildren(...all);
+  state.photos.forEach((photo, at) => { // only what is new is moved: the focus stays
+    const item = items.get(photo) ?? make(photo), before = list.children[at];
+    if (before !== item) list.insertBefore(item, before ?? null);
+  });
   state.photos.forEach(refresh);
   head();
 }
@@ -50,6 +53,9 @@ function make(photo) {
 function refresh(photo, at) {
   const item = items.get(photo), [button, gone] = item.children, current = photo === state.current;
   const how = stateOf(photo), unlike = how === "done" && photo.familiar === false;
+  const now = [at, state.photos.length, current, how, unlike, photo.error].join();
+  if (now === item.now) return; // hundreds of them are told of each answer
+  item.now = now;
   const words = [t(`strip.${how}`), ...(unlike ? [t("strip.unlike")] : [])];
   button.setAttribute("aria-label", t("strip.photo", { name: photo.name, at: number(at + 1), all: number(state.photos.length), state: words.join(", ") }));
   button.title = photo.error ? t("strip.why", { name: photo.name, why: photo.error }) : photo.name;
@@ -60,8 +66,8 @@ function refresh(photo, at) {
   button.lastChild.textContent = how === "done" ? (unlike ? t("strip.unlike.short") : "") : t(`strip.${how}`);
   gone.setAttribute("aria-label", t("strip.remove", { name: photo.name }));
   gone.title = t("strip.remove", { name: photo.name });
-  if (current && item.dataset.current !== "true") item.scrollIntoView({ block: "nearest", inline: "nearest" });
-  item.dataset.current = String(current);
+  if (current && !item.current) item.scrollIntoView({ block: "nearest", inline: "nearest" });
+  item.current = current;
 }
 
 /** How many of them are done, and what can be done with all. */
@@ -166,7 +172,7 @@ export function start() {
   const thumbs = el("ul", { id: "thumbs", aria: { label: t("strip.label") } });
   thumbs.onkeydown = byKey;
   $("strip").append(el("div", { class: "head" }, el("span", { id: "progress" }), bar, el("div", { class: "group" }, stopping, save, clear)), thumbs);
-  on("photos photo models", list);
+  on("photos photo models", perFrame(list));
   on("photos", drawServed);
   addEventListener("keydown", (event) => {
     const by = { PageUp: -1, PageDown: 1 }[event.key];

@@ -90,6 +90,34 @@ def test_all_photos_are_one_zip_and_coco_is_one_document(page: Any, tmp_path: Pa
     assert len({one["id"] for one in document["categories"]}) == 5
 
 
+def test_what_is_saved_is_what_is_shown(page: Any, photo: Path) -> None:
+    """In the taught classes, with edges, another page: whatever the view has is in the request."""
+    give(page, photo)
+    body = {"method": "POST", "body": json.dumps({"name": "sky", "clusters": [2]})}
+    page.evaluate("body => fetch('classes', {...body, headers: {'content-type': 'application/json'}})", body)
+    page.reload()
+    give(page, photo)
+    page.locator("[name=edges][value=fast]").check(force=True)
+    page.click("[data-of=classes]")
+    page.wait_for_function("document.body.dataset.of === 'classes'")
+    page.click("#save")
+    page.wait_for_selector("#save-now")
+    assert "edges fast · in the taught classes" in str(page.text_content("#save-as"))
+    document = json.loads(content(save(page, "json")))
+    assert (document["of"], document["refined"], [one["name"] for one in document["clusters"]]) == (
+        "classes",
+        True,
+        ["sky"],
+    )
+    page.click("#copy-python")
+    assert 'crf="fast", classes=True' in page.input_value("#snippet")
+    page.locator("dialog button", has_text="Close").click()
+    page.click("[data-of=clusters]")
+    page.select_option("#scope", "local")
+    page.click("#save")
+    assert "not known there" in str(page.text_content("#save-as"))
+
+
 def test_saving_can_be_stopped(page: Any, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "other.png").write_bytes(encode(bands(60, 100), "png"))
     give(page, photo, tmp_path / "other.png")
