@@ -19,12 +19,13 @@ import pytest
 import yaml
 
 from models.io.encode import encode
+from models.manifest import Familiarity
 from service import cli
 from tests.integration.promql import names
 from tests.service.fakes import free_port, wait_until
 from tests.service.jobs_of import ZIP
 from tests.service.process import ask, process
-from tests.tiny import bands
+from tests.tiny import bands, write_tiny_bundle
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -222,9 +223,10 @@ def test_promtool_takes_the_rules_and_they_fire_when_they_should(check: tuple[st
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Prometheus: apt-get install prometheus")
-def test_a_prometheus_that_asks_a_server_answers_every_query(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_prometheus_that_asks_a_server_answers_every_query(tmp_path: Path) -> None:
+    known = write_tiny_bundle(tmp_path / "tiny", familiarity=Familiarity(quantiles=(0.1, 0.3, 0.5), threshold=0.15))
     with (
-        process(tiny_bundle, tmp_path / "state", TESSERA_ACCESS_LOG="false") as (_, port),
+        process(known.path, tmp_path / "state", TESSERA_ACCESS_LOG="false") as (_, port),
         asked(port) as failed,
         prometheus(port, tmp_path) as answer,
     ):
