@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 
 from models.bundle import Bundle
+from models.class_file import MAX_BYTES, ClassFile, ClassFileError, is_class_file
 from models.crf import reference
 from models.errors import UsageError
 from models.io.paths import Skipped
@@ -39,6 +40,7 @@ from training.evaluation.label_maps import Edges, Protocol, enlarged
 from training.evaluation.label_options import classified
 from training.evaluation.measure import Evaluation, evaluate
 from training.evaluation.scoring import Labelled, Options
+from training.evaluation.taught_classes import taught_classes
 from training.report.evaluation_page import Example, page_of
 
 
@@ -117,7 +119,15 @@ def command(
         typer.Option(metavar="VALUE|NAME", help="Values, or names of classes, to leave out; repeatable, or by commas."),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"Names of the classes, their values or colors: {FORMATS}.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Names of the classes, their values or colors: {FORMATS}. A file of taught classes is --taught.",
+        ),
+    ] = None,
+    taught: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows of classes by example, as GET /classes/export gives them, by name."),
     ] = None,
     label_maps: Annotated[
         LabelMaps, typer.Option(help="Flat files in --data named as the photos beside them: left out, or photos.")
@@ -175,8 +185,16 @@ def command(
         images, failed, notes = open_images(
             data, dataset, split, labels, bands=bands, label_maps=label_maps, limit=limit
         )
+        classes, taught, ontology = taught_file(classes, taught)
         images, noted = classified(images, console, classes, labels_from, ignore or ())
         notes += noted
+        by_name = None
+        if ontology is not None:
+            try:
+                by_name, noted = taught_classes(ontology, model, images.class_names)
+            except UsageError as error:
+                raise UsageError(f"{taught}: {error}") from None
+            notes += noted
         labelled = Labelled(images, len(images.class_names), protocol, model.manifest.input.size)  # type: ignore[arg-type]
         learning = None
         if linear_probe:
@@ -196,7 +214,7 @@ def command(
         folder = writable(out or default_out(model.path))
         options = Options(edges, flip, curves, levels, probe_steps, seed, workers or default_workers(edges), device)  # type: ignore[arg-type]
         what = f"{dataset} {split}" if labels is None else f"{images.title} with {labels.name}"
-        found = evaluate(model, labelled, what, options, console, learning)
+        found = evaluate(model, labelled, what, options, console, learning, by_name)
         found.tally.skipped[:0] = failed
         found.notes[:0] = notes
         facts = found.facts()
@@ -213,6 +231,31 @@ def command(
     print(f"page    {folder / 'evaluation.html'}")
     if facts["failed"]:
         raise typer.Exit(1)
+
+
+def taught_file(classes: Path | None, taught: Path | None) -> tuple[Path | None, Path | None, ClassFile | None]:
+    """The file that names the labels' classes, the one of taught classes, and what that holds.
+
+    A file of taught classes is known by what it says it is, whichever option names it. Raises UsageError.
+    """
+    read = {}
+    for option, path in (("--classes", classes), ("--taught", taught)):
+        if path is not None:
+            try:
+                with path.open("rb") as file:
+                    read[option] = file.read(MAX_BYTES + 1)
+            except OSError as error:
+                raise UsageError(f"{option} {path}: it cannot be read: {error.strerror}") from None
+    if classes is not None and is_class_file(read["--classes"]):
+        if taught is not None:
+            raise UsageError(f"--classes {classes} is a file of taught classes, and so --taught names another one")
+        classes, taught, read["--taught"] = None, classes, read["--classes"]
+    if taught is None:
+        return classes, None, None
+    try:
+        return classes, taught, ClassFile.parse(read["--taught"])
+    except ClassFileError as error:
+        raise UsageError(f"{taught}: {error}") from None
 
 
 def edges_of(crf: bool, refine: Sequence[str], crf_size: Sequence[str]) -> tuple[Edges, ...]:

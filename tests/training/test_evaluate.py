@@ -427,6 +427,65 @@ def test_edges_are_asked_for_in_any_number(monkeypatch: pytest.MonkeyPatch) -> N
     assert evaluate.default_workers([Edges("fast")]) == min(8, os.cpu_count() or 1)
 
 
+def ontology(bundle: Path, out: Path, **more: object) -> Path:
+    """A file of classes taught to the tiny bundle: two by a cluster, one by examples, one that no label is called."""
+    code = {"blue": (-0.58, -0.58, 0.58), "white": (0.58, 0.58, 0.58)}
+    examples = {name: [{"n": 1, "code": code[name], "at": [0.5, 0.5]}] for name in code}
+    classes = [
+        {"id": 3, "name": "RED", "color": "#ff0000", "clusters": [0]},
+        {"id": 1, "name": "leaf", "color": "#00ff00", "clusters": [1]},
+        {"id": 7, "name": "blue", "color": "#0000ff", "clusters": [], "examples": examples["blue"]},
+        {"id": 4, "name": "White", "color": "#ffffff", "clusters": [3], "examples": examples["white"]},
+    ]
+    encoder = json.loads((bundle / "manifest.json").read_text())["files"]["encoder.onnx"]
+    file = {"tessera": "classes", "version": 1, "model": "tiny", "encoder": encoder, "dim": 3, "classes": classes}
+    out.write_text(json.dumps(file | more))
+    return out
+
+
+def test_classes_that_people_taught_are_scored_by_name(tiny_bundle: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.json").write_text('["red", "leaf or blue", "white", "black"]')
+    names = {"classes": tmp_path / "names.json"}
+    given: dict[str, object] = {"data": data / "images/val", "labels": data / "labels/val", "refine": ["fast"]}
+    file = ontology(tiny_bundle, tmp_path / "ontology.json")
+    facts = ran(tiny_bundle, tmp_path / "out", **given, **names, taught=file)
+    assert [one["name"] for one in facts["rows"]] == ["plain", "fast", "classes, plain", "classes, fast"]
+    found = row(facts, "classes, plain")
+    assert (found["head"], found["taught"]) == ("classes", ["leaf", "RED", "White", "blue"])
+    assert found["class_of_cluster"] == [None, "red", "white", None]
+    assert found["iou"]["red"] > 0.5
+    assert found["iou"]["leaf or blue"] == 0
+    assert np.array(found["confusion"]).sum() == np.array(row(facts, "plain")["confusion"]).sum()
+    assert any("errors: leaf, blue" in note for note in facts["notes"])
+    assert any("no pixel is given to: leaf or blue, black" in note for note in facts["notes"])
+    assert "taught classes" in (tmp_path / "out/evaluation.html").read_text()
+    code, said = failing(
+        tiny_bundle, tmp_path / "other", data=data / "images/val", labels=data / "labels/val", classes=file
+    )
+    assert (code, "no class is called as one of the labels': leaf, RED" in said) == (2, True)  # known by its content
+
+
+@pytest.mark.parametrize(
+    ("more", "wanted"),
+    [
+        ({"encoder": "0" * 64, "classes": [{"id": 1, "name": "red", "color": "#ff0000"}]}, "no class has an example"),
+        ({"classes": [{"id": 1, "name": "sea", "color": "#ff0000", "clusters": [0]}]}, "no class is called as one of"),
+        ({"classes": [{"id": 1, "name": "red", "color": "#ff0000", "clusters": [5]}]}, "has 5 clusters"),
+        ({"version": 2}, "version"),
+    ],
+)
+def test_a_file_of_classes_that_does_not_fit(
+    more: dict, wanted: str, tiny_bundle: Path, data: Path, tmp_path: Path
+) -> None:
+    file = ontology(tiny_bundle, tmp_path / "ontology.json", **more)
+    (tmp_path / "names.txt").write_text("red\nleaf or blue\nwhite\nblack\n")
+    given = {"data": data / "images/val", "labels": data / "labels/val", "classes": tmp_path / "names.txt"}
+    code, said = failing(tiny_bundle, tmp_path / "out", **given, taught=file)
+    assert code == 2
+    assert wanted in said
+    assert "ontology.json" in said
+
+
 def test_what_is_no_bundle(data: Path, tmp_path: Path) -> None:
     code, told = failing(data, tmp_path, data=data / "images/val", labels=data / "labels/val")
     assert code == 2

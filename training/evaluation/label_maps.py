@@ -19,6 +19,7 @@ from models.types import Array
 from training.data.crops import square
 from training.evaluation.exported import Answer, Network
 from training.evaluation.linear_probe import LinearProbe
+from training.evaluation.taught_classes import TaughtClasses
 
 Protocol = Literal["served", "crop"]
 
@@ -43,13 +44,16 @@ class Way:
     probe: bool = False
     flip: bool = False
     edges: Edges | None = None
+    taught: bool = False
 
     @property
     def name(self) -> str:
-        """ "plain", "flip", "crf", "flip + fast"; with "linear probe, " before it where labels were used."""
+        """ "plain", "flip", "crf", "flip + fast"; before it "linear probe, " where labels were used, "classes, " where
+        people taught them.
+        """
         words = (["flip"] if self.flip else []) + ([self.edges.name] if self.edges else [])
         how = " + ".join(words) or "plain"
-        return f"linear probe, {how}" if self.probe else how
+        return f"linear probe, {how}" if self.probe else f"classes, {how}" if self.taught else how
 
 
 class Made(NamedTuple):
@@ -64,20 +68,29 @@ class Mapper:
     """Label maps of one bundle.
 
     networks  by whether they average with the mirrored image
+    taught    classes in place of clusters, where a file of them was given
     """
 
     bundle: Bundle
     networks: Mapping[bool, Network]
     probe: LinearProbe | None = None
+    taught: TaughtClasses | None = None
 
     def ways(self, edges: Sequence[Edges]) -> list[Way]:
         """All there are, clusters first, plain first, then refined in each of the ways given."""
+        heads = [(False, False), *([(False, True)] if self.taught else []), *([(True, False)] if self.probe else [])]
         return [
-            Way(probe, flip, refine)
-            for probe in ([False, True] if self.probe else [False])
+            Way(probe, flip, refine, taught)
+            for probe, taught in heads
             for refine in (None, *edges)
             for flip in sorted(self.networks)
         ]
+
+    def values(self, way: Way, classes: int) -> int:
+        """How many values a way's label maps may hold; `classes` of the labels, which a probe tells apart."""
+        if way.probe:
+            return classes
+        return len(self.taught.names) if way.taught and self.taught else len(self.bundle.manifest.clusters)
 
     def __call__(self, image: Array, ways: Sequence[Way]) -> dict[Way, Made]:
         """image  RGB uint8 [H, W, 3]; every label map has its size."""
@@ -100,6 +113,9 @@ class Mapper:
         if way.probe and self.probe is not None:
             scores = self.probe.logits(answer.code)
             spec = spec.model_copy(update={"temperature": 1.0, "assignment": "dot", "interpolation": "bilinear"})
+        if way.taught and self.taught is not None:
+            scores = self.taught.classifier.scores(answer.code, scores, fitted.box)
+            spec = spec.model_copy(update={"assignment": "cosine"})
         if way.edges is None:
             return assign.labels(scores, fitted.source, fitted.box, interpolation=spec.interpolation)
         method, resolution = way.edges

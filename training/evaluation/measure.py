@@ -3,7 +3,7 @@
 Knows nothing of commands, folders or pages.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from training.evaluation.label_maps import Edges, Mapper, Way
 from training.evaluation.levels import levels
 from training.evaluation.linear_probe import LinearProbe
 from training.evaluation.scoring import Labelled, Options, Row, Tally
+from training.evaluation.taught_classes import TaughtClasses
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Evaluation:
         scores, names, edges = row.scores, self.class_names, row.way.edges
         return {
             "name": row.way.name,
-            "head": "linear probe" if row.way.probe else "clusters",
+            "head": "linear probe" if row.way.probe else "classes" if row.way.taught else "clusters",
             "flip": row.way.flip,
             "crf": edges == Edges(),
             "refine": edges.method if edges else None,
@@ -97,6 +98,7 @@ class Evaluation:
             "mean_precision": _number(scores.mean_precision),
             "iou": dict(zip(names, map(_number, scores.iou), strict=True)),
             "precision": dict(zip(names, map(_number, scores.precision), strict=True)),
+            **({"taught": list(self.mapper.taught.names)} if row.way.taught and self.mapper.taught else {}),
             "class_of_cluster": [names[c] if c != metrics.EXTRA else None for c in scores.match.tolist()],
             "confusion": scores.confusion.tolist(),
             "seconds_per_image": round(row.seconds, 4),
@@ -104,12 +106,19 @@ class Evaluation:
 
 
 def evaluate(
-    bundle: Bundle, labelled: Labelled, data: str, options: Options, console: Console, learning: Labelled | None = None
+    bundle: Bundle,
+    labelled: Labelled,
+    data: str,
+    options: Options,
+    console: Console,
+    learning: Labelled | None = None,
+    taught: TaughtClasses | None = None,
 ) -> Evaluation:
     """Scores a bundle on labelled images.
 
     data      what they are, for people
     learning  what a linear probe learns from; None: no probe
+    taught    classes for more rows; None: there are none
 
     Raises BundleError where the golden image is not repeated, TesseraError.
     """
@@ -117,7 +126,7 @@ def evaluate(
     opened = open_networks(bundle, flip=options.flip, features=options.curves, device=options.device, threads=threads)
     self_test(bundle, opened.exported)
     network = opened.networks[opened.served]
-    mapper = Mapper(bundle, opened.networks)
+    mapper = Mapper(bundle, opened.networks, taught=taught)
     if any(edges.method == "dense" for edges in options.edges):
         if not jit_cache.ready():
             console.print("the CRF is being compiled, once on this machine: about half a minute")
@@ -127,7 +136,7 @@ def evaluate(
     probe = None
     if learning is not None:
         probe = scoring.probe(mapper, network, learning, options, skipped, console)
-        mapper = Mapper(bundle, opened.networks, probe)
+        mapper = replace(mapper, probe=probe)
     tally = scoring.score(mapper, labelled, options, console)
     tally.skipped[:0] = skipped
     notes = list(opened.notes)

@@ -126,16 +126,14 @@ def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console
 
     Raises TesseraError where not one image could be scored, or no pixel of any.
     """
-    clusters, classes, ways = len(mapper.bundle.manifest.clusters), labelled.classes, mapper.ways(options.edges)
+    classes, ways = labelled.classes, mapper.ways(options.edges)
 
     def one(i: int) -> dict[Way, _Counted] | Skipped:
         try:
             image, truth, _ = labelled[i]
             return {
                 way: _Counted(
-                    metrics.confusion(
-                        enlarged(made.labels, truth.shape), truth, classes if way.probe else clusters, classes
-                    ),
+                    metrics.confusion(enlarged(made.labels, truth.shape), truth, mapper.values(way, classes), classes),
                     made.seconds,
                 )
                 for way, made in mapper(image, ways).items()
@@ -159,7 +157,8 @@ def score(mapper: Mapper, labelled: Labelled, options: Options, console: Console
         raise TesseraError(f"none of {len(labelled)} images could be scored{first}")
     for way in ways:
         counts, seconds = sums[way]
-        scores = metrics.score(counts, np.arange(classes) if way.probe else None)
+        matched = np.arange(classes) if way.probe else mapper.taught.match if way.taught and mapper.taught else None
+        scores = metrics.score(counts, matched)
         tally.rows.append(Row(way, scores, float(seconds) / tally.images))
     tally.pixels = int(tally.rows[0].scores.confusion.sum())
     if not tally.pixels:

@@ -35,6 +35,7 @@ def page_of(facts: dict[str, Any], examples: Sequence[Example] = ()) -> str:
     """The page of an evaluation's facts."""
     served = next(row for row in facts["rows"] if row["served"])
     probe = next((row for row in facts["rows"] if row["head"] == "linear probe"), None)
+    taught = next((row for row in facts["rows"] if row["head"] == "classes"), None)
     failed = [(one["file"], one["reason"]) for one in facts["failed"]]
     parts = [
         _head(facts, served),
@@ -42,6 +43,7 @@ def page_of(facts: dict[str, Any], examples: Sequence[Example] = ()) -> str:
         section("By class", _classes(facts)),
         section("What became of every class", _confusion(facts, served)),
         section("The same for the linear probe", _confusion(facts, probe)) if probe else "",
+        section("The same for the taught classes", _confusion(facts, taught)) if taught else "",
         section("Fewer clusters", _levels(facts["levels"])) if "levels" in facts else "",
         section("Feature correspondences", _curves(facts)) if "correspondence" in facts else "",
         section("Examples", _examples(facts, examples)) if examples else "",
@@ -118,8 +120,10 @@ def _confusion(facts: dict[str, Any], row: dict[str, Any]) -> str:
     shares = [[counts[k, n] / totals[n] for k in order] for n in seen]
     clusters = row["head"] == "clusters"
     names = [(f"{k} {matched[k]}" if clusters else matched[k]) if matched[k] else f"{k} –" for k in order]
+    if "taught" in row:
+        names = [row["taught"][k] if matched[k] else f"{row['taught'][k]} –" for k in order]
     picture = charts.matrix([classes[n] for n in seen], names, shares)
-    across = "the clusters, each with the class it was matched to" if clusters else "what the probe said"
+    across = "the clusters, each with the class it was matched to" if clusters else f"what the {row['head']} said"
     return (
         f'<figure class="wide">{picture}</figure>'
         f'<p class="small">Down: true classes. Across: {across}. In a cell: percent of the class\'s pixels.</p>'
