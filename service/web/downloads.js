@@ -1,11 +1,11 @@
 // The dialog Save …: every format of the server's, of this photo or of all; the same request for the shell and for Python.
-import { call, key, query } from "./api.js";
+import { key, query } from "./api.js";
 import { toClipboard } from "./clipboard.js";
 import { open as openDialog } from "./dialog.js";
 import { $, el } from "./dom.js";
 import { groups, isLocal, shownAs } from "./names.js";
 import { paint, paints, sample } from "./paint.js";
-import { optionsOf } from "./segmenting.js";
+import { optionsOf, send } from "./segmenting.js";
 import { curl, python } from "./snippets.js";
 import { answer, state } from "./state.js";
 import { number, t } from "./strings.js";
@@ -191,7 +191,7 @@ async function fileOf(photo, format, signal) {
   const path = query("segment", request(photo, format));
   for (let tried = 1; ; tried++) {
     try {
-      const reply = await call(path, { method: "POST", body: photo.file, signal });
+      const reply = await send(photo, path, { signal });
       return format === "coco" ? named(await reply.json(), photo) : await reply.blob();
     } catch (error) {
       if (tried === TRIES || ![429, 503].includes(error.status)) throw error;

@@ -24,6 +24,7 @@ export async function take(given) {
     id: ++count, file, name: path, page: 0, pages: 1, answer: null, classAnswer: null, error: null, url: null, pictures: new Map(), served: new Map(),
   }));
   set({ photos: [...state.photos, ...photos] }, "photos");
+  if (document.body.dataset.view === "clusters") $("to-photo").click();
   const shown = show(photos[0]);
   if (left) say(t("photos.left", { count: left }));
   await shown;
@@ -151,6 +152,7 @@ export function start() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("over");
+    if (event.dataTransfer.types.includes("Files")) say(t("photos.looking"));
     ofDrop(event.dataTransfer).then(take).catch(fail);
   });
   addEventListener("paste", (event) => event.clipboardData.files.length && take(event.clipboardData.files).catch(fail));

@@ -16,11 +16,11 @@ reader.onmessage = ({ data }) => {
   else resolve(data.map);
 };
 
-/** {ids, width, height} of a palette PNG, read in the worker. */
-const mapOf = (file) =>
+/** {ids, width, height} of a palette PNG in base64, read in the worker. */
+const mapOf = (text) =>
   new Promise((resolve, reject) => {
     reading.set(++turns, { resolve, reject });
-    reader.postMessage({ turn: turns, file }, [file.buffer]);
+    reader.postMessage({ turn: turns, text });
   });
 
 /** What a request for a photo says besides the photo. */
@@ -39,11 +39,21 @@ export const isDone = (photo) => photo.done === questionOf(photo);
 export async function ask(photo, { classes = false, signal, priority } = {}) {
   const own = classes ? { classes: "true" } : { merged: "false" };
   const path = query("segment", optionsOf(photo, { nodata: "keep", priority, ...own }));
-  const reply = await call(path, { method: "POST", body: photo.file, headers: { accept: "application/json" }, signal });
+  const reply = await send(photo, path, { headers: { accept: "application/json" }, signal });
   const told = await reply.json();
-  const map = await mapOf(Uint8Array.from(atob(told.label_map.data), (c) => c.charCodeAt(0)));
+  const map = await mapOf(told.label_map.data);
   delete told.label_map;
   return { ...told, ...map, found: new Map(told.clusters.map((one) => [one.id, one])) };
+}
+
+/** Send a photo's file. Throws what the server says, or that the file can be read no more. */
+export async function send(photo, path, options) {
+  try {
+    return await call(path, { ...options, method: "POST", body: photo.file });
+  } catch (error) {
+    if (error.status === 0) await photo.file.slice(0, 1).arrayBuffer().catch(() => Promise.reject(new Error(t("photos.gone", { name: photo.name }))));
+    throw error;
+  }
 }
 
 let asking = null; // what ends the question that is under way

@@ -152,6 +152,8 @@ export default {
   "photo.folder.choose": "Choose a folder of photos",
   "photos.left": "Left out, as they are no images: {count}",
   "photos.none": "No images among the files that were given: {count}",
+  "photos.looking": "Looking at what was dropped …",
+  "photos.gone": "{name} can be read no more: it was moved or changed after it was chosen. Choose it again.",
   "notice.close": "Close",
   "zoom.label": "Zoom",
   "zoom.in": "Closer (+)",
@@ -303,6 +305,8 @@ export default {
     "← → — along the row of tools; on the photo: move the pointer\n" +
     "Enter — on the photo: click where the pointer is\n" +
     "+ − 0 — on the photo: closer, farther, all of it\n" +
+    "Page↑ Page↓ — the photo before, the next one\n" +
+    "← → Delete — on the strip of photos: along it, remove\n" +
     "? — this list",
   "keys.single": "Single letters and numbers do something",
   "keys.which": "Select one thing first: click it in the photo, or press its number.",

@@ -24,7 +24,7 @@ def drawn(folder: Path, *names: str, order: tuple[int, ...] = (0, 1, 2, 3, 4)) -
 
 def labels(page: Any) -> list[str]:
     """What is said of each photo in the strip."""
-    return [str(one.get_attribute("aria-label")) for one in page.locator(".thumb").all()]
+    return list(page.locator(".thumb").evaluate_all("all => all.map((one) => one.ariaLabel)"))
 
 
 def current(page: Any) -> str:
@@ -108,6 +108,15 @@ def test_after_a_bad_file_nothing_is_left_of_the_photo_before(page: Any, photo: 
     page.locator(".thumb").nth(1).click()  # another try
     page.locator("#notice.bad", has_text="not an image").wait_for()
     assert any("/segment" in url for url in asked)
+
+
+def test_a_file_that_went_away_is_told_by_its_name(page: Any, photo: Path, tmp_path: Path) -> None:
+    give(page, photo, *drawn(tmp_path, "z.png"))
+    page.locator("#progress", has_text="2 of 2").wait_for()
+    (tmp_path / "z.png").write_bytes(b"another")
+    page.locator("[name=edges][value=fast]").check(force=True)
+    page.locator("#progress", has_text="1 of 2 photos, 1 failed").wait_for()
+    assert "z.png can be read no more" in str(page.locator(".thumb").nth(1).get_attribute("title"))
 
 
 def test_pages_of_a_file(page: Any, tmp_path: Path) -> None:
