@@ -12,8 +12,15 @@ export const key = () => sessionStorage.key_ ?? "";
 
 let asking = null; // for the key, by one dialog however many requests want it
 
-/** fetch, with the key; `signal` ends it. Throws ApiError with the server's sentence. `askForKey` is set by the page. */
-export async function call(path, options = {}) {
+const LONGEST_WAIT_S = 5; // that a busy server may ask for before people are told
+const PATIENCE_MS = 30_000; // with a change that is not answered
+
+/**
+ * fetch, with the key; `signal` ends it. A server that is busy for seconds is asked again. 304 is an answer.
+ *
+ * Throws ApiError with the server's sentence. `askForKey` is set by the page.
+ */
+export async function call(path, options = {}, again = 2) {
   const headers = { ...options.headers, ...(key() ? { "x-api-key": key() } : {}) };
   let answer;
   try {
@@ -22,7 +29,7 @@ export async function call(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, t("error.silent"));
   }
-  if (answer.ok) return answer;
+  if (answer.ok || answer.status === 304) return answer;
   if (answer.status === 401 && call.askForKey) {
     asking ??= call.askForKey().finally(() => (asking = null));
     const given = await asking;
@@ -31,15 +38,25 @@ export async function call(path, options = {}) {
       return call(path, options);
     }
   }
+  const wait = Number(answer.headers.get("retry-after"));
+  if (answer.status === 503 && again > 0 && wait > 0 && wait <= LONGEST_WAIT_S) {
+    await new Promise((resolve) => setTimeout(resolve, wait * 1000));
+    options.signal?.throwIfAborted();
+    return call(path, options, again - 1);
+  }
   const problem = await answer.json().catch(() => ({}));
   throw new ApiError(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`);
 }
 
 export const get = async (path) => (await call(path)).json();
 
+/** What ends a question about a change: nobody waits for a server for ever. */
+export const patience = () => AbortSignal.timeout(PATIENCE_MS);
+
 /** Send JSON; returns the answer's. */
-export async function send(method, path, body) {
-  const answer = await call(path, { method, body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+export async function send(method, path, body, headers = {}) {
+  const all = { "content-type": "application/json", ...headers };
+  const answer = await call(path, { method, body: JSON.stringify(body), headers: all, signal: patience() });
   return answer.json();
 }
 

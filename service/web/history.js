@@ -13,7 +13,7 @@ const inTurn = (work) => (turn = turn.then(work, work));
 /** Do a step, and remember it. Resolves to whether it was done; what went wrong is told over the photo. */
 export const run = (step) =>
   inTurn(async () => {
-    if (!(await attempt(step.redo))) return false;
+    if (await attempt(step.redo)) return false;
     done.push(step);
     undone.length = 0;
     announce(step.what);
@@ -43,19 +43,24 @@ export function forget() {
 const move = (from, to, how) =>
   inTurn(async () => {
     const step = from.at(-1);
-    if (!step || !(await attempt(step[how]))) return;
-    from.pop();
-    to.push(step);
-    announce(t(`history.${how}`, { what: step.what }));
+    if (!step) return;
+    const error = await attempt(step[how]);
+    if (error && !error.outdated) return; // it can be tried again
+    from.pop(); // what somebody else has changed since is theirs
+    if (!error) {
+      to.push(step);
+      announce(t(`history.${how}`, { what: step.what }));
+    }
     tell("history");
   });
 
+/** Do it; what went wrong is told, and returned. */
 async function attempt(work) {
   try {
     await work();
-    return true;
+    return null;
   } catch (error) {
     fail(error);
-    return false;
+    return error;
   }
 }

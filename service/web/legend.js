@@ -1,86 +1,242 @@
-// The rows beside the photo: what is there, how much of it, how sure; renaming, recoloring, hiding, ticking.
+// The rows beside the photo: what is there, how much of it, how sure; renaming, recoloring, hiding, ticking, merging.
 import { $, el, replaceKeepingFocus } from "./dom.js";
-import { changeAsStep, groups } from "./names.js";
+import { run } from "./history.js";
+import { mergeAsStep, namesake, partsOf, survivor, takeApart } from "./merging.js";
+import { changeAsStep, defaultName, groups, isLocal, lookOfCluster, setLocal, shownAs } from "./names.js";
+import { say } from "./notice.js";
 import { light } from "./photo.js";
-import { on, set, state } from "./state.js";
-import { percent, t } from "./strings.js";
+import { answer, on, set, state } from "./state.js";
+import { list, percent, t } from "./strings.js";
+import { cut } from "./thumbnails.js";
 
-const CLEAR = 0.35, FAIR = 0.15; // mean margin from which a group counts as such
+// Mean margin of a group's pixels from which it counts as such. Of the groups that the embedded default finds in street
+// photos about a quarter is clear, and a quarter unsure; the surer, the more often a group is what it mostly is.
+const CLEAR = 0.25, FAIR = 0.08;
 
 /** How sure an answer is of a group, in a word: clear, fair or unsure. */
 export const surety = (confidence) => (confidence >= CLEAR ? "clear" : confidence >= FAIR ? "fair" : "unsure");
 
-function list() {
-  replaceKeepingFocus($("legend"), groups().map(row));
+let editing = null; // {photo, finish}: a name that is being typed
+let question = null; // {photo, group, name, other}: two groups are to be called the same
+let shown = null; // what the rows were made of
+
+/** The groups in the order of the rows. */
+export const rows = () => (state.of === "clusters" ? groups() : []);
+
+const button = (key, id) => $("legend").querySelector(`[data-key="${key}-${id}"]`);
+
+/** Put the focus on a group's name. */
+export const focusOn = (id) => button("name", id)?.focus();
+
+function show() {
+  if (editing) {
+    if (editing.photo === state.current) return; // what is typed stays; the rows follow when it is done
+    editing.finish(true);
+  }
+  if (question && question.photo !== state.current) keepApart();
+  const all = rows();
+  const now = JSON.stringify([state.current?.id, state.current?.page, all, all.map(partsOf), question && [question.group.id, question.name]]);
+  if (now !== shown) {
+    const items = all.map(row);
+    const at = question ? all.findIndex((group) => group.id === question.group.id) : -1;
+    if (at >= 0) items.splice(at + 1, 0, asked());
+    replaceKeepingFocus($("legend"), items);
+    cutAll();
+    highlight();
+  }
+  shown = now;
+  offerMerge();
 }
 
 function row(group) {
   const { id, name, color, hidden, fraction, confidence } = group;
-  const select = el("input", {
-    type: "checkbox", class: "tick", checked: state.selection.has(id), data: { key: `tick-${id}` }, aria: { label: t("legend.select", { name }) },
-  });
-  select.onchange = () => {
+  const tick = el("input", { type: "checkbox", class: "tick", checked: state.selection.has(id), data: { key: `tick-${id}` }, aria: { label: t("legend.select", { name }) } });
+  tick.onchange = () => {
     const selection = new Set(state.selection);
-    if (select.checked) selection.add(id);
+    if (tick.checked) selection.add(id);
     else selection.delete(id);
     set({ selection }, "selection");
   };
-  const swatch = el("input", { type: "color", value: color, data: { key: `color-${id}` }, aria: { label: t("legend.color", { name }) } });
+  const swatch = el("input", { type: "color", class: "swatch", value: color, title: t("legend.color", { name }), data: { key: `color-${id}` }, aria: { label: t("legend.color", { name }) } });
   swatch.onchange = () => changeAsStep(t("step.color", { name }), [[id, { color: swatch.value }]]);
   const label = el("button", { type: "button", class: "name", textContent: name, title: t("legend.rename", { name }), data: { key: `name-${id}` } });
-  label.onclick = () => rename(group, label);
-  const eye = el("button", { type: "button", class: "eye", aria: { pressed: String(hidden), label: t(hidden ? "legend.show" : "legend.hide", { name }) }, data: { key: `eye-${id}` } }, hidden ? "○" : "●");
+  label.onclick = () => rename(group);
+  const eye = el("button", { type: "button", class: "eye", title: t(hidden ? "legend.show" : "legend.hide", { name }), aria: { pressed: String(hidden), label: t(hidden ? "legend.show" : "legend.hide", { name }) }, data: { key: `eye-${id}` } });
   eye.onclick = () => hide(group);
   const sure = surety(confidence);
-  const item = el("li", { class: hidden ? "unseen" : "", data: { id } }, select, swatch, label,
-    el("span", { class: "share", title: t("legend.share", { percent: percent(fraction) }) }, percent(fraction)),
-    el("span", { class: `sure ${sure}` }, t(`legend.sure.${sure}`)), eye);
-  item.onpointerenter = () => light(id);
+  const much = el("span", { class: "much" },
+    el("span", { class: "share", textContent: percent(fraction), title: t("legend.share", { percent: percent(fraction) }) }),
+    el("span", { class: `sure ${sure}`, textContent: t(`legend.sure.${sure}`), title: t(`legend.sure.${sure}.what`) }));
+  const place = el("label", { class: "place" }, tick, el("canvas", { class: "thumbnail", width: 64, height: 64, aria: { hidden: "true" } }));
+  const item = el("li", { class: hidden ? "unseen" : "", data: { id } }, place, swatch, el("span", { class: "naming" }, label, joined(group)), much, eye);
+  item.onpointerenter = item.onfocus = () => light(id);
   item.onpointerleave = () => light(null);
-  item.onfocus = () => light(id);
+  item.addEventListener("focusin", () => light(id));
+  item.addEventListener("focusout", () => light(null));
   return item;
 }
 
-/** Put a field in the place of a name. */
-export function rename(group, label = $("legend").querySelector(`[data-key="name-${group.id}"]`)) {
-  const field = el("input", { class: "name", value: group.name, maxLength: 80, data: { key: `name-${group.id}` }, aria: { label: t("legend.name", { name: group.name }) } });
-  let done = false;
-  const finish = async (keep) => {
-    if (done) return;
-    done = true;
-    const name = field.value.trim();
-    const held = document.activeElement === field;
-    field.replaceWith(label);
-    if (held) label.focus();
-    if (keep && name !== group.name) await changeAsStep(t("step.rename", { old: group.name, name: name || "…" }), [[group.id, { name: name || null }]]);
-  };
-  field.onkeydown = (event) => {
-    event.stopPropagation();
-    if (!["Enter", "Escape"].includes(event.key) || event.isComposing) return;
-    event.preventDefault(); // Enter is not a click on the name that gets the focus
-    finish(event.key === "Enter");
-  };
-  field.onblur = () => finish(true);
-  label.replaceWith(field);
-  field.focus();
-  field.select();
+/** What else is in a group; what was merged by hand can be taken apart. */
+function joined(group) {
+  const { id, name } = group;
+  const table = shownAs({ preview: null }), parts = partsOf(group);
+  const others = [...state.clusters.keys()].filter((one) => table[one] === id && one !== id);
+  if (!others.length) return null;
+  const called = list(others.map((one) => lookOfCluster(one).name));
+  const apart = el("button", { type: "button", class: "apart", textContent: t("legend.apart"), aria: { label: t("legend.apart.of", { name }) }, title: t("legend.apart.what", { name, names: called }), data: { key: `apart-${id}` } });
+  apart.onclick = () => takeApart(group).then(() => focusOn(id));
+  return el("span", { class: "joined" }, el("span", { class: "with", textContent: t("legend.with", { names: called }), title: called }), parts.length ? apart : null);
 }
-
-/** The groups in the order of the rows. */
-export const rows = () => groups();
 
 /** Hide a group, or show it again. */
 export const hide = ({ id, name, hidden }) => changeAsStep(t(hidden ? "step.show" : "step.hide", { name }), [[id, { hidden: !hidden }]]);
 
-export const merge = () => {};
+/** Put a field in the place of a name. Enter and leaving it keep what was typed, Esc does not; nothing typed: the default name. */
+export function rename(group) {
+  editing?.finish(true);
+  const label = button("name", group.id), own = defaultName(group.id);
+  if (!label) return;
+  const field = el("input", { class: "name", value: group.name, maxLength: 80, placeholder: own, autocomplete: "off", enterKeyHint: "done", aria: { label: t("legend.name", { name: group.name }) } });
+  const back = group.name === own ? null : el("button", { type: "button", class: "default", textContent: "↺", title: t("legend.default", { name: own }), aria: { label: t("legend.default", { name: own }) } });
+  const box = el("span", { class: "editor" }, field, back);
+  const finish = (keep, name = field.value.trim()) => {
+    if (editing?.box !== box) return;
+    const held = box.contains(document.activeElement);
+    editing = null;
+    box.replaceWith(label);
+    if (held) label.focus();
+    if (keep) callIt(group, name);
+    show();
+  };
+  editing = { photo: state.current, box, finish };
+  if (back) back.onclick = () => finish(true, "");
+  box.onkeydown = (event) => {
+    event.stopPropagation();
+    if (event.isComposing || event.target !== field || !["Enter", "Escape"].includes(event.key)) {
+      if (event.key === "Escape") finish(false);
+      return;
+    }
+    event.preventDefault(); // Enter is not a click on the name that gets the focus
+    finish(event.key === "Enter");
+  };
+  box.addEventListener("focusout", (event) => {
+    if (box.contains(event.relatedTarget) || box.contains(document.activeElement)) return; // also: another window is in front
+    finish(true);
+  });
+  label.replaceWith(box);
+  field.focus();
+  field.select();
+}
+
+/** Call a group something; "" is its default name. Where another is called so, people are asked. */
+function callIt(group, name) {
+  if (name === group.name || (!name && group.name === defaultName(group.id))) return;
+  const other = name ? namesake(name, group, rows()) : undefined;
+  if (!other) return renameAsStep(group, name);
+  question = { photo: state.current, group, name: other.name, typed: name, other };
+  show();
+  $("legend").querySelector('[data-key="same-merge"]')?.focus();
+}
+
+const renameAsStep = (group, name) =>
+  changeAsStep(t("step.rename", { old: group.name, name: name || defaultName(group.id) }), [[group.id, { name: name || null }]]);
+
+/** Two groups are to be called the same: are they? */
+function asked() {
+  const { group, name, other } = question;
+  const yes = el("button", { type: "button", class: "main", textContent: t("same.merge"), data: { key: "same-merge" } });
+  const no = el("button", { type: "button", textContent: t("same.apart"), data: { key: "same-apart" } });
+  yes.onclick = () => {
+    question = null;
+    const into = group.pixels > other.pixels ? group : other;
+    mergeAsStep([group, other], { into, name }).then(() => focusOn(into.id));
+    show();
+  };
+  no.onclick = () => keepApart();
+  const item = el("li", { class: "question", role: "group", aria: { label: t("same.what", { name }) } }, el("span", { textContent: t("same.what", { name }) }), yes, no);
+  item.onkeydown = (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    question = null;
+    show();
+    focusOn(group.id);
+  };
+  return item;
+}
+
+/** Both are called so, and stay two. */
+function keepApart() {
+  const { group, typed } = question;
+  question = null;
+  renameAsStep(group, typed);
+  show();
+  focusOn(group.id);
+}
+
+/** The button that merges what is ticked. */
+function offerMerge() {
+  const chosen = rows().filter((group) => state.selection.has(group.id));
+  const merge = $("merge");
+  if (merge.hidden !== chosen.length < 2 && document.activeElement === merge) focusOn(chosen[0]?.id);
+  merge.hidden = chosen.length < 2;
+  if (merge.hidden) return;
+  const { name } = survivor(chosen);
+  merge.textContent = t("merge.button", { count: chosen.length, name });
+  merge.title = t("merge.what", { names: list(chosen.map((group) => group.name)), name });
+}
+
+/** Merge what is ticked. */
+export async function merge() {
+  const chosen = rows().filter((group) => state.selection.has(group.id));
+  if (chosen.length < 2) return say(t("merge.which"));
+  const { id } = survivor(chosen);
+  if (!(await mergeAsStep(chosen))) return;
+  set({ selection: new Set() }, "selection");
+  focusOn(id);
+}
+
+function cutAll() {
+  const map = answer();
+  if (!map) return;
+  const table = shownAs({ preview: null });
+  for (const item of $("legend").querySelectorAll("li[data-id]")) cut(item.querySelector("canvas"), map, table, Number(item.dataset.id));
+}
+
+function highlight() {
+  for (const one of $("legend").querySelectorAll("li[data-id]")) {
+    const id = Number(one.dataset.id);
+    one.classList.toggle("lit", id === state.lit);
+    one.querySelector(".tick").checked = state.selection.has(id);
+  }
+}
+
+/** Show fewer groups, or all again: a step, although nobody else sees it. */
+export function setLevel(k, words) {
+  const old = state.k;
+  const to = (level) => () => set({ k: level, preview: null }, "look");
+  return run({ what: words, redo: to(k), undo: to(old) });
+}
+
+/** Who sees what is called how. */
+function tellScope() {
+  const local = isLocal();
+  $("scope").value = local ? "local" : "shared";
+  $("scope").title = $("shared-hint").title = t(local ? "scope.local.title" : "scope.shared.title");
+  $("shared-hint").replaceChildren(t(local ? "scope.local.what" : "scope.shared.what"), " ",
+    el("button", { type: "button", class: "link", textContent: t(local ? "scope.to-shared" : "scope.to-local"), data: { key: "scope" }, onclick: () => setLocal(!local).then(() => $("shared-hint").querySelector("button").focus()) }));
+}
 
 export function start() {
-  on("photo clusters classes look", list);
-  on("selection lit", () => {
-    for (const one of $("legend").children) {
-      const id = Number(one.dataset.id);
-      one.classList.toggle("lit", id === state.lit);
-      one.querySelector(".tick").checked = state.selection.has(id);
-    }
+  on("photo clusters classes look of models", show);
+  on("thumbnails", cutAll);
+  on("selection lit", highlight);
+  on("selection", () => {
+    offerMerge();
+    const [id] = state.selection;
+    if (state.selection.size === 1) $("legend").querySelector(`li[data-id="${id}"]`)?.scrollIntoView({ block: "nearest" });
   });
+  on("clusters", tellScope);
+  $("merge").onclick = merge;
+  $("scope").onchange = () => setLocal($("scope").value === "local");
+  tellScope();
 }

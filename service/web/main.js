@@ -2,10 +2,12 @@
 import { call, module } from "./api.js";
 import * as classes from "./classes.js";
 import { $, sheet, translate } from "./dom.js";
+import * as familiarity from "./familiarity.js";
+import * as following from "./following.js";
+import * as joining from "./joining.js";
 import * as keyboard from "./keyboard.js";
 import * as legend from "./legend.js";
 import * as models from "./models.js";
-import { isLocal, setLocal } from "./names.js";
 import { fail } from "./notice.js";
 import * as photo from "./photo.js";
 import * as photos from "./photos.js";
@@ -13,14 +15,18 @@ import * as segmenting from "./segmenting.js";
 import * as similar from "./similar.js";
 import { on, set, state } from "./state.js";
 import * as status from "./status.js";
+import * as thumbnails from "./thumbnails.js";
 import * as tools from "./tools.js";
 import * as views from "./views.js";
 import * as welcome from "./welcome.js";
 
 call.askForKey = () => module("dialog").then(({ askForKey }) => askForKey());
 translate();
-for (const part of [tools, photo, segmenting, legend, similar, classes, photos, welcome, models, status, keyboard]) part.start();
-tools.register("pick", { click: ({ id }) => set({ selection: new Set(id === undefined ? [] : [id]) }, "selection") });
+const parts = [
+  tools, photo, segmenting, thumbnails, legend, joining, familiarity, similar, classes, photos, welcome, models, status, following, keyboard,
+];
+for (const part of parts) part.start();
+tools.register("pick", { click: pick });
 const save = (all) => module("downloads").then(({ open }) => open(all)).catch(fail);
 $("save").onclick = () => save(false);
 
@@ -46,5 +52,9 @@ views.start(once(async () => {
   await start();
 }));
 
-$("scope").value = isLocal() ? "local" : "shared";
-$("scope").onchange = () => setLocal($("scope").value === "local");
+/** Select what is at a place; with Shift or Alt that, too. */
+function pick({ id }, { alt }) {
+  const selection = new Set(alt ? state.selection : []);
+  if (id !== undefined && !(alt && selection.delete(id))) selection.add(id);
+  set({ selection }, "selection");
+}

@@ -18,3 +18,8 @@ const tenth = new Intl.NumberFormat(language, { minimumFractionDigits: 1, maximu
 export const number = (value) => whole.format(value);
 export const percent = (share) => `${tenth.format(share * 100)} %`;
 export const decimal = (value, digits = 2) => new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+
+const listed = new Intl.ListFormat(language, { type: "conjunction" });
+
+/** Several names as one reads them: a, b and c. */
+export const list = (names) => listed.format(names);

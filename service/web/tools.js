@@ -1,6 +1,6 @@
 // The row of tools: what a click on the photo does, and how what was found is painted.
 import { $, announce } from "./dom.js";
-import { next, redo, undo } from "./history.js";
+import { next, redo, run, undo } from "./history.js";
 import { on, set, state } from "./state.js";
 import { t } from "./strings.js";
 
@@ -42,14 +42,24 @@ export function start() {
   hold.oncontextmenu = (event) => event.preventDefault();
   $("outlines").onclick = () => set({ outlines: !state.outlines }, "look");
   $("fill").oninput = () => set({ fill: Number($("fill").value) }, "look");
-  for (const radio of document.querySelectorAll("[name=edges]")) radio.onchange = () => set({ edges: radio.value }, "edges");
+  for (const radio of document.querySelectorAll("[name=edges]")) radio.onchange = () => setEdges(radio.value);
   $("undo").onclick = undo;
   $("redo").onclick = redo;
-  on("tool look history", show);
+  on("tool look history edges", show);
   show();
 }
 
+const EDGES = { false: "off", fast: "fast", true: "dense" };
+
+/** Have edges refined so from now on, as a step. */
+function setEdges(edges) {
+  const old = state.edges;
+  const to = (value) => () => set({ edges: value }, "edges");
+  return run({ what: t("step.edges", { edges: t(`tools.edges.${EDGES[edges]}`) }), redo: to(edges), undo: to(old) });
+}
+
 function show() {
+  for (const radio of document.querySelectorAll("[name=edges]")) radio.checked = radio.value === state.edges;
   for (const button of document.querySelectorAll("#tools [data-tool]")) {
     button.setAttribute("aria-pressed", String(button.dataset.tool === state.tool));
   }

@@ -1,14 +1,33 @@
 """What people do on the page, as functions: each ends when what it does is seen."""
 
+import time
 from pathlib import Path
 from typing import Any
+
+
+def until(page: Any, expression: str, arg: Any = None, timeout_s: float = 10) -> None:
+    """Wait until an expression is true. Playwright's own wait needs eval in the page, which its policy forbids."""
+    deadline = time.monotonic() + timeout_s
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {expression}"
+        page.wait_for_timeout(20)
 
 
 def give(page: Any, *photos: Path) -> None:
     """Choose photos; the first of them has its answer."""
     page.set_input_files("#file", [str(one) for one in photos])
     page.locator("#legend li").first.wait_for()
-    page.wait_for_function("document.getElementById('photo').naturalWidth > 0")
+    until(page, "document.getElementById('photo').naturalWidth > 0")
+
+
+def until_rows(page: Any, count: int) -> None:
+    """Wait until the legend has so many rows."""
+    until(page, "count => document.querySelectorAll('#legend li[data-id]').length === count", count)
+
+
+def until_done(page: Any, words: str) -> None:
+    """Wait until the last step that can be undone is described so."""
+    until(page, "words => document.querySelector('#undo').title.includes(words)", words)
 
 
 def row(page: Any, name: str) -> Any:
@@ -21,7 +40,7 @@ def names(page: Any) -> list[str]:
     return [str(name) for name in page.locator("#legend button.name").all_text_contents()]
 
 
-def rename(page: Any, old: str, new: str) -> None:
+def type_name(page: Any, old: str, new: str) -> None:
     """Type another name for a group, and Enter."""
     row(page, old).locator("button.name").click()
     page.wait_for_selector("input.name:focus")
@@ -29,6 +48,12 @@ def rename(page: Any, old: str, new: str) -> None:
     page.keyboard.press("Delete")
     page.keyboard.type(new)
     page.keyboard.press("Enter")
+
+
+def rename(page: Any, old: str, new: str) -> None:
+    """Give a group another name; the server has answered."""
+    with page.expect_response(lambda answer: answer.request.method == "PATCH"):
+        type_name(page, old, new)
 
 
 def color_at(page: Any, x: float, y: float) -> list[int]:

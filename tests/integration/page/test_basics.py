@@ -8,7 +8,7 @@ import pytest
 
 from models.io.encode import encode
 from tests.integration.page.conftest import OpenPage
-from tests.integration.page.steps import color_at, give, names, rename, row
+from tests.integration.page.steps import color_at, give, names, rename, row, until
 from tests.service.process import process
 from tests.tiny import bands
 
@@ -35,15 +35,15 @@ def test_names_stay_and_similar_places_glow(page: Any, photo: Path, tmp_path: Pa
         photo = tmp_path / "photo.tif"
         tifffile.imwrite(photo, bands(60, 100), photometric="rgb")
     give(page, photo)
-    page.wait_for_function("document.getElementById('photo').naturalWidth === 100")
-    page.locator("[data-tool=similar]").click()
+    until(page, "document.getElementById('photo').naturalWidth === 100")
+    page.locator("#tools [data-tool=similar]").click()
     canvas = page.locator("#labels")
     box = canvas.bounding_box()
     canvas.click(position={"x": box["width"] * 0.5, "y": box["height"] * 0.5})
     page.locator("#notice", has_text="The brighter").wait_for()
     page.wait_for_timeout(100)
     assert color_at(page, 0.5, 0.5)[0] > 240 > color_at(page, 0.1, 0.5)[0], "the place itself is as hot as it gets"
-    page.locator("[data-tool=pick]").click()
+    page.locator("#tools [data-tool=pick]").click()
     rename(page, "green", f"meadow {suffix}")
     row(page, f"meadow {suffix}").wait_for()
     page.reload()

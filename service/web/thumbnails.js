@@ -1,0 +1,97 @@
+// Where a group shows best, and that place cut from the shown photo.
+import { $ } from "./dom.js";
+import { NONE } from "./paint.js";
+import { on, tell } from "./state.js";
+
+const GRID = 160; // cells along the longer side: what is found on them is found often enough
+const CELLS_PX = 1024; // along the longer side of the picture that thumbnails are cut from
+
+/**
+ * The square around the deepest place of each group's largest part: Map id → {x, y, side} in pixels of the map.
+ *
+ * map  {ids, width, height};  table  Uint8Array(256): the id under which each is shown
+ */
+export function squares({ ids, width, height }, table) {
+  const step = Math.max(1, Math.max(width, height) / GRID);
+  const w = Math.max(1, Math.floor(width / step)), h = Math.max(1, Math.floor(height / step));
+  const cells = new Uint8Array(w * h);
+  for (let y = 0, o = 0; y < h; y++) {
+    const row = Math.min(height - 1, Math.floor((y + 0.5) * step)) * width;
+    for (let x = 0; x < w; x++, o++) cells[o] = table[ids[row + Math.min(width - 1, Math.floor((x + 0.5) * step))]];
+  }
+  const depth = depths(cells, w, h), best = new Map();
+  for (const part of parts(cells, w, h)) {
+    const known = best.get(part.id);
+    if (known && known.size >= part.size) continue;
+    best.set(part.id, { size: part.size, at: part.cells.reduce((deep, at) => (depth[at] > depth[deep] ? at : deep), part.cells[0]) });
+  }
+  const found = new Map(), least = Math.min(w, h) / 7, most = Math.min(w, h) / 2;
+  for (const [id, { at }] of best) {
+    const side = Math.min(most, Math.max(least, depth[at] * 2.4));
+    const x = Math.min(w - side, Math.max(0, (at % w) + 0.5 - side / 2)), y = Math.min(h - side, Math.max(0, Math.floor(at / w) + 0.5 - side / 2));
+    found.set(id, { x: x * step, y: y * step, side: side * step });
+  }
+  return found;
+}
+
+/** How many steps each cell is from one of another id, or from the border. Two passes, as Rosenfeld and Pfaltz had it. */
+function depths(cells, w, h) {
+  const depth = new Int32Array(w * h);
+  const near = (o, other, inside) => (inside && cells[other] === cells[o] ? depth[other] : 0);
+  for (let y = 0, o = 0; y < h; y++) for (let x = 0; x < w; x++, o++) depth[o] = 1 + Math.min(near(o, o - 1, x > 0), near(o, o - w, y > 0));
+  for (let y = h - 1, o = w * h - 1; y >= 0; y--)
+    for (let x = w - 1; x >= 0; x--, o--) depth[o] = Math.min(depth[o], 1 + near(o, o + 1, x < w - 1), 1 + near(o, o + w, y < h - 1));
+  return depth;
+}
+
+/** The connected parts: [{id, size, cells: their numbers}]. */
+function parts(cells, w, h) {
+  const seen = new Uint8Array(w * h), all = [];
+  for (let first = 0; first < cells.length; first++) {
+    if (seen[first] || cells[first] === NONE) continue;
+    const id = cells[first], part = [first];
+    seen[first] = 1;
+    for (let at = 0; at < part.length; at++) {
+      const o = part[at], x = o % w;
+      for (const [other, inside] of [[o - 1, x > 0], [o + 1, x < w - 1], [o - w, o >= w], [o + w, o + w < w * h]]) {
+        if (!inside || seen[other] || cells[other] !== id) continue;
+        seen[other] = 1;
+        part.push(other);
+      }
+    }
+    all.push({ id, size: part.length, cells: part });
+  }
+  return all;
+}
+
+let picture = null; // {of: address, bitmap}, small enough to cut from quickly
+let known = null; // {map, table, squares} of the last time
+
+/** Draw a group's place on a canvas; nothing while the photo is not there yet: "thumbnails" is told when it is. */
+export function cut(canvas, map, table, id) {
+  if (!known || known.map !== map || known.table.some((value, at) => value !== table[at])) known = { map, table, squares: squares(map, table) };
+  const square = known.squares.get(id);
+  if (!square || !picture || picture.of !== $("photo").src) return;
+  const by = picture.bitmap.width / map.width;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture.bitmap, square.x * by, square.y * by, square.side * by, square.side * by, 0, 0, canvas.width, canvas.height);
+}
+
+/** Take the photo as the browser shows it, be it its own decoding or the server's. */
+async function take() {
+  const img = $("photo"), of = img.src;
+  const by = Math.min(1, CELLS_PX / Math.max(img.naturalWidth, img.naturalHeight));
+  const size = { resizeWidth: Math.max(1, Math.round(img.naturalWidth * by)), resizeHeight: Math.max(1, Math.round(img.naturalHeight * by)), resizeQuality: "medium" };
+  const bitmap = await createImageBitmap(img, size);
+  picture?.bitmap.close();
+  picture = { of, bitmap };
+  tell("thumbnails");
+}
+
+export function start() {
+  $("photo").addEventListener("load", () => take().catch(() => {})); // another photo is shown meanwhile
+  on("photo", () => {
+    if (!$("photo").src) picture = null;
+  });
+}
