@@ -21,4 +21,7 @@ function show() {
   badge.title = said ? t("familiarity.what", { share: percent(found.familiarity) }) : "";
 }
 
-export const start = () => on("photo", show);
+export function start() {
+  on("photo of", show);
+  show();
+}

@@ -119,4 +119,7 @@ function render() {
   replaceKeepingFocus(panel, [title, old, body, stepper()].filter(Boolean));
 }
 
-export const start = () => on("photo clusters look of models", render);
+export function start() {
+  on("photo clusters look of models", render);
+  render();
+}

@@ -5,9 +5,8 @@ import { mergeAsStep, namesake, partsOf, survivor, takeApart } from "./merging.j
 import { changeAsStep, defaultName, groups, isLocal, lookOfCluster, setLocal, shownAs } from "./names.js";
 import { say } from "./notice.js";
 import { light } from "./photo.js";
-import { answer, on, set, state } from "./state.js";
+import { on, set, state, tell } from "./state.js";
 import { list, percent, t } from "./strings.js";
-import { cut } from "./thumbnails.js";
 
 // Mean margin of a group's pixels from which it counts as such. Of the groups that the embedded default finds in street
 // photos about a quarter is clear, and a quarter unsure; the surer, the more often a group is what it mostly is.
@@ -41,8 +40,8 @@ function show() {
     const at = question ? all.findIndex((group) => group.id === question.group.id) : -1;
     if (at >= 0) items.splice(at + 1, 0, asked());
     replaceKeepingFocus($("legend"), items);
-    cutAll();
     highlight();
+    tell("rows");
   }
   shown = now;
   offerMerge();
@@ -195,13 +194,6 @@ export async function merge() {
   focusOn(id);
 }
 
-function cutAll() {
-  const map = answer();
-  if (!map) return;
-  const table = shownAs({ preview: null });
-  for (const item of $("legend").querySelectorAll("li[data-id]")) cut(item.querySelector("canvas"), map, table, Number(item.dataset.id));
-}
-
 function highlight() {
   for (const one of $("legend").querySelectorAll("li[data-id]")) {
     const id = Number(one.dataset.id);
@@ -228,7 +220,6 @@ function tellScope() {
 
 export function start() {
   on("photo clusters classes look of models", show);
-  on("thumbnails", cutAll);
   on("selection lit", highlight);
   on("selection", () => {
     offerMerge();

@@ -2,9 +2,7 @@
 import { call, module } from "./api.js";
 import * as classes from "./classes.js";
 import { $, sheet, translate } from "./dom.js";
-import * as familiarity from "./familiarity.js";
 import * as following from "./following.js";
-import * as joining from "./joining.js";
 import * as keyboard from "./keyboard.js";
 import * as legend from "./legend.js";
 import * as models from "./models.js";
@@ -15,17 +13,13 @@ import * as segmenting from "./segmenting.js";
 import * as similar from "./similar.js";
 import { on, set, state } from "./state.js";
 import * as status from "./status.js";
-import * as thumbnails from "./thumbnails.js";
 import * as tools from "./tools.js";
 import * as views from "./views.js";
 import * as welcome from "./welcome.js";
 
 call.askForKey = () => module("dialog").then(({ askForKey }) => askForKey());
 translate();
-const parts = [
-  tools, photo, segmenting, thumbnails, legend, joining, familiarity, similar, classes, photos, welcome, models, status, following, keyboard,
-];
-for (const part of parts) part.start();
+for (const part of [tools, photo, segmenting, legend, similar, classes, photos, welcome, models, status, following, keyboard]) part.start();
 tools.register("pick", { click: pick });
 const save = (all) => module("downloads").then(({ open }) => open(all)).catch(fail);
 $("save").onclick = () => save(false);
@@ -40,13 +34,11 @@ const teach = once(async () => {
 });
 tools.register("teach", { enter: () => teach().then((tool) => tool.enter()).catch(fail) });
 on("of", () => state.of === "classes" && teach().catch(fail));
-const several = once(async () => {
-  const [strip, pages] = await Promise.all([module("strip"), module("pages")]);
-  strip.start();
-  pages.start();
+const withPhotos = once(async () => {
+  for (const one of await Promise.all(["strip", "pages", "thumbnails", "joining", "familiarity"].map(module))) one.start();
   $("save-all").onclick = () => save(true);
 });
-on("photos", () => state.photos.length && several().catch(fail));
+on("photos", () => state.photos.length && withPhotos().catch(fail));
 views.start(once(async () => {
   const [{ start }] = await Promise.all([module("clusters"), sheet("clusters.css")]);
   await start();

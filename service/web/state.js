@@ -1,7 +1,7 @@
 // What the page knows, in one object, and who wants to be told when a part of it changes.
 //
 // Topics: models (which serve, which is asked) · clusters (names, colors, merges, the tree) · classes · photos (the strip)
-// · marks (places that were taught) · photo (another one is shown, or its answer came) · look (how it is painted) · lit · selection · tool · busy · history
+// · marks (places that were taught) · photo (another one is shown, or its answer came) · look (how it is painted) · rows (of the legend, made anew) · lit · selection · tool · busy · history
 
 export const state = {
   models: [], // as GET /models has them, those that are ready

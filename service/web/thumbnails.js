@@ -1,10 +1,11 @@
 // Where a group shows best, and that place cut from the shown photo.
 import { $ } from "./dom.js";
+import { shownAs } from "./names.js";
 import { NONE } from "./paint.js";
-import { on, tell } from "./state.js";
+import { answer, on, state } from "./state.js";
 
 const GRID = 160; // cells along the longer side: what is found on them is found often enough
-const CELLS_PX = 1024; // along the longer side of the picture that thumbnails are cut from
+const PICTURE_PX = 1024; // along the longer side of the picture that thumbnails are cut from
 
 /**
  * The square around the deepest place of each group's largest part: Map id → {x, y, side} in pixels of the map.
@@ -65,33 +66,39 @@ function parts(cells, w, h) {
 }
 
 let picture = null; // {of: address, bitmap}, small enough to cut from quickly
-let known = null; // {map, table, squares} of the last time
+let known = null; // {map, table, found} of the last time
 
-/** Draw a group's place on a canvas; nothing while the photo is not there yet: "thumbnails" is told when it is. */
-export function cut(canvas, map, table, id) {
-  if (!known || known.map !== map || known.table.some((value, at) => value !== table[at])) known = { map, table, squares: squares(map, table) };
-  const square = known.squares.get(id);
-  if (!square || !picture || picture.of !== $("photo").src) return;
+/** Draw every row's piece of the photo, once the photo is there. */
+function cutAll() {
+  const map = answer();
+  if (!map || !picture || picture.of !== $("photo").src || state.of !== "clusters") return;
+  const table = shownAs({ preview: null });
+  if (known?.map !== map || known.table.some((value, at) => value !== table[at])) known = { map, table, found: squares(map, table) };
   const by = picture.bitmap.width / map.width;
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(picture.bitmap, square.x * by, square.y * by, square.side * by, square.side * by, 0, 0, canvas.width, canvas.height);
+  for (const row of $("legend").querySelectorAll("li[data-id]")) {
+    const square = known.found.get(Number(row.dataset.id)), canvas = row.querySelector("canvas");
+    if (!square) continue;
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(picture.bitmap, square.x * by, square.y * by, square.side * by, square.side * by, 0, 0, canvas.width, canvas.height);
+  }
 }
 
 /** Take the photo as the browser shows it, be it its own decoding or the server's. */
 async function take() {
   const img = $("photo"), of = img.src;
-  const by = Math.min(1, CELLS_PX / Math.max(img.naturalWidth, img.naturalHeight));
-  const size = { resizeWidth: Math.max(1, Math.round(img.naturalWidth * by)), resizeHeight: Math.max(1, Math.round(img.naturalHeight * by)), resizeQuality: "medium" };
-  const bitmap = await createImageBitmap(img, size);
+  const by = Math.min(1, PICTURE_PX / Math.max(img.naturalWidth, img.naturalHeight));
+  const [resizeWidth, resizeHeight] = [img.naturalWidth, img.naturalHeight].map((side) => Math.max(1, Math.round(side * by)));
+  const bitmap = await createImageBitmap(img, { resizeWidth, resizeHeight, resizeQuality: "medium" });
+  if (img.src !== of) return bitmap.close(); // another photo is shown meanwhile
   picture?.bitmap.close();
   picture = { of, bitmap };
-  tell("thumbnails");
+  cutAll();
 }
 
 export function start() {
-  $("photo").addEventListener("load", () => take().catch(() => {})); // another photo is shown meanwhile
-  on("photo", () => {
-    if (!$("photo").src) picture = null;
-  });
+  const img = $("photo"), taken = () => take().catch(() => {}); // what cannot be taken is seen to be missing
+  img.addEventListener("load", taken);
+  if (img.src && img.complete && img.naturalWidth) taken();
+  on("rows", cutAll);
 }
