@@ -57,11 +57,18 @@ function escape() {
   else if (!$("notice").hidden) say("");
 }
 
+/** Esc where something is typed goes out of the field; where nothing was, it goes on. */
+function leave(field) {
+  field.blur();
+  if (!field.value) escape();
+}
+
 const KINDS = "input:not([type=checkbox], [type=radio], [type=range], [type=color], [type=file]), textarea, select, [contenteditable]";
-const typing = (target) => Boolean(target?.closest?.(KINDS)) || Boolean(document.querySelector("dialog[open]"));
+const typing = (target) => Boolean(target?.closest?.(KINDS));
 
 function pressed(event) {
-  if (event.defaultPrevented || event.isComposing || typing(event.target)) return;
+  if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+  if (typing(event.target)) return event.key === "Escape" && leave(event.target);
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if ((event.ctrlKey || event.metaKey) && !event.altKey) {
     const back = key === "z" && !event.shiftKey, again = (key === "z" && event.shiftKey) || key === "y";

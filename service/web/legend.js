@@ -67,7 +67,7 @@ function row(group) {
     el("span", { class: "share", textContent: percent(fraction), title: t("legend.share", { percent: percent(fraction) }) }),
     el("span", { class: `sure ${sure}`, textContent: t(`legend.sure.${sure}`), title: t(`legend.sure.${sure}.what`) }));
   const place = el("label", { class: "place" }, tick, el("canvas", { class: "thumbnail", width: 64, height: 64, aria: { hidden: "true" } }));
-  const item = el("li", { class: hidden ? "unseen" : "", data: { id } }, place, swatch, el("span", { class: "naming" }, label, joined(group)), much, eye);
+  const item = el("li", { class: hidden ? "unseen" : "", data: { id } }, place, swatch, el("span", { class: "naming" }, label), much, eye, joined(group));
   item.onpointerenter = item.onfocus = () => light(id);
   item.onpointerleave = () => light(null);
   item.addEventListener("focusin", () => light(id));
