@@ -1,10 +1,12 @@
 // What the page asks of the server: every call, its key, its errors in words. Paths are relative: a sub-path is no matter.
 import { t } from "./strings.js";
 
+/** What the server refused, in its words; `after` is in how many seconds it would be asked again, 0 where it does not say. */
 export class ApiError extends Error {
-  constructor(status, detail) {
+  constructor(status, detail, after = 0) {
     super(detail);
     this.status = status;
+    this.after = after;
   }
 }
 
@@ -45,7 +47,8 @@ export async function call(path, options = {}, again = 2) {
     return call(path, options, again - 1);
   }
   const problem = await answer.json().catch(() => ({}));
-  throw new ApiError(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`);
+  const after = Number(answer.headers.get("retry-after")) || 0;
+  throw new ApiError(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`, after);
 }
 
 export const get = async (path) => (await call(path)).json();
@@ -72,8 +75,15 @@ export async function picture(path) {
   return URL.createObjectURL(await (await call(path)).blob());
 }
 
-/** A module of the page that is not needed at the first view. */
-export const module = (name) =>
-  import(`./${name}.js`).catch(() => {
+const modules = new Map(); // name → what it was fetched under the last time; browsers remember that a fetch failed
+
+/** A module of the page that is not needed at the first view; it may be asked for again where it could not be had. */
+export async function module(name) {
+  const turn = modules.get(name) ?? 0;
+  try {
+    return await import(turn ? `./${name}.js?${turn}` : `./${name}.js`);
+  } catch {
+    modules.set(name, turn + 1);
     throw new ApiError(0, t("error.silent"));
-  });
+  }
+}

@@ -1,5 +1,5 @@
 // What the model tells apart, without any photo: the tree of what belongs together, and every cluster with its pictures.
-import { picture } from "./api.js";
+import { picture, query } from "./api.js";
 import { $, el, replaceKeepingFocus } from "./dom.js";
 import { next, redo, undo } from "./history.js";
 import { ready } from "./models.js";
@@ -180,7 +180,8 @@ function card(one) {
 const addresses = new Map(); // path → promise of where the picture is
 
 function pictures(one, name) {
-  return el("div", { class: "exemplars" }, ...one.exemplars.slice(0, 3).map((path, i) => {
+  return el("div", { class: "exemplars" }, ...one.exemplars.slice(0, 3).map((_, i) => {
+    const path = query(`clusters/${one.id}/exemplars/${i}`, { model: state.model }); // relative: a proxy may show us under a path
     const img = el("img", { alt: t("clusters.exemplar", { name, n: i + 1 }), width: 96, height: 96, loading: "lazy" });
     if (!addresses.has(path)) addresses.set(path, picture(path));
     addresses.get(path).then((address) => (img.src = address), () => (img.hidden = true));

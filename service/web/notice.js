@@ -4,16 +4,19 @@ import { t } from "./strings.js";
 
 let fading = 0;
 
-/** Say something; an error stays until something else is said or it is closed, a word fades. Without words: nothing is shown. */
-export function say(text, { bad = false } = {}) {
+/** Say something; what is bad or lasting stays until something else is said, a word fades. Without words: nothing is shown. */
+export function say(text, { bad = false, lasting = bad } = {}) {
   clearTimeout(fading);
   const notice = $("notice");
   notice.replaceChildren(...(text ? [text] : []));
   if (text && bad) notice.append(closing(() => say("")));
   notice.hidden = !text;
   notice.classList.toggle("bad", bad);
-  if (text && !bad) fading = setTimeout(() => say(""), 6000);
+  if (text && !lasting) fading = setTimeout(() => say(""), 6000);
 }
+
+/** What was said is so no more; whatever else was said meanwhile stays. */
+export const unsay = (text) => text && $("notice").firstChild?.data === text && say("");
 
 export const fail = (error) => {
   if (error.name !== "AbortError") say(error.message, { bad: true });

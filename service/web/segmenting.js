@@ -2,7 +2,7 @@
 // all levels, merges and colors: only edges, another page or another model are another question.
 import { call, query } from "./api.js";
 import { isTaught } from "./classes.js";
-import { fail, warn } from "./notice.js";
+import { fail, say, unsay, warn } from "./notice.js";
 import { answer, on, set, state, tell } from "./state.js";
 import { t } from "./strings.js";
 
@@ -35,11 +35,33 @@ const questionOf = (photo) => JSON.stringify(optionsOf(photo));
 /** Whether a photo was answered as it would be answered now, even if its label map is kept no more. */
 export const isDone = (photo) => photo.done === questionOf(photo);
 
+const LONGEST_S = 30, MOST = 8; // how long, and how often, a busy server is waited for
+
+/** `send`, and again when a server that is busy says so; people are told how long it takes. */
+async function patiently(photo, path, options) {
+  for (let turn = 1, told = ""; ; turn++) {
+    try {
+      const reply = await send(photo, path, options);
+      unsay(told);
+      return reply;
+    } catch (error) {
+      if (![429, 503].includes(error.status) || !error.after || error.after > LONGEST_S || turn === MOST) throw error;
+      told = t("segment.busy", { seconds: error.after });
+      say(told, { lasting: true });
+      await new Promise((resolve, reject) => {
+        setTimeout(resolve, error.after * 1000);
+        options.signal?.addEventListener("abort", () => reject(options.signal.reason), { once: true });
+      });
+    }
+  }
+}
+
 /** Ask for the answer of a photo; `classes` in the words people taught. Throws what the server says. */
 export async function ask(photo, { classes = false, signal, priority } = {}) {
   const own = classes ? { classes: "true" } : { merged: "false" };
   const path = query("segment", optionsOf(photo, { nodata: "keep", priority, ...own }));
-  const reply = await send(photo, path, { headers: { accept: "application/json" }, signal });
+  const asked = priority ? send : patiently; // what is asked beside it comes again by itself
+  const reply = await asked(photo, path, { headers: { accept: "application/json" }, signal });
   const told = await reply.json();
   const map = await mapOf(told.label_map.data);
   delete told.label_map;
@@ -57,6 +79,7 @@ export async function send(photo, path, options) {
 }
 
 let asking = null; // what ends the question that is under way
+let failure = ""; // what was said of the last one
 
 /** Ask what the shown photo needs now and show it; an older question is dropped. Resolves when it is shown. */
 export async function refresh() {
@@ -69,9 +92,13 @@ export async function refresh() {
   try {
     const found = classes ? await ask(photo, { classes, signal: mine.signal }) : await learn(photo, { signal: mine.signal });
     if (classes) photo.classAnswer = found;
-    if (photo === state.current) warn(found.warnings);
+    if (photo !== state.current) return;
+    unsay(failure);
+    warn(found.warnings);
   } catch (error) {
-    if (photo === state.current && !mine.signal.aborted) fail(error);
+    if (photo !== state.current || mine.signal.aborted) return;
+    failure = error.message;
+    fail(error);
   } finally {
     set({ busy: state.busy - 1, heat: null }, "busy", "photo", "photos");
   }

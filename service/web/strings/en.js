@@ -51,6 +51,7 @@ export default {
   "history.undo": "Undone: {what}",
   "history.redo": "Done again: {what}",
 
+  "segment.busy": "The server is busy; asking again in {seconds} s …",
   "similar.enter": "Click a place in the photo.",
   "similar.shown": "The brighter, the more alike it looks to the model.",
   "similar.under": "what looks like this?",
