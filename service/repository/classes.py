@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from threading import Lock
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -126,6 +127,8 @@ class ClassState:
         self.encoder = bundle.manifest.files["encoder.onnx"]
         self.serial = next(_serials)
         self._bundle = bundle
+        self._fitting = Lock()
+        self._classifier: Classifier | None = None
 
     @cached_property
     def by_id(self) -> Mapping[int, TaughtClass]:
@@ -142,9 +145,15 @@ class ClassState:
         """Whether any class has a cluster, or an example in use that is not negative: else no pixel could be one."""
         return any(one.clusters or not all(e.negative for e in self.used(one)) for one in self.classes)
 
-    @cached_property
+    @property
     def classifier(self) -> Classifier | None:
-        """What tells the classes apart, made once; None where nothing is taught. For a thread's job."""
+        """What tells the classes apart, from the first call on; None where nothing is taught. For a thread's job."""
+        with self._fitting:  # no cached_property: before Python 3.12 all models' would share its lock
+            if self._classifier is None and self.taught:
+                self._classifier = self._fit()
+        return self._classifier
+
+    def _fit(self) -> Classifier | None:
         examples = [
             Example(one.id, example.code, (example.at[1], example.at[0]), example.negative)
             for one in self.classes
@@ -152,7 +161,7 @@ class ClassState:
         ]
         taught = [Taught(one.id, one.clusters) for one in self.classes]
         fractions = [one.fraction for one in self._bundle.manifest.clusters]
-        return Classifier.fit(self._bundle.centroids, taught, examples, fractions) if self.taught else None
+        return Classifier.fit(self._bundle.centroids, taught, examples, fractions)
 
     @cached_property
     def style(self) -> ClusterStyle:
