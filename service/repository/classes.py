@@ -41,6 +41,7 @@ log = logging.getLogger("tessera")
 MAX_CLASSES = 254
 MAX_EXAMPLES_IN_ALL = 20_000  # of one model, aside or not
 MAX_NUMBERS = 1_900_000  # of all their codes: so that an export is never larger than an import may be
+_TOLD = 5  # classes, in a warning
 _IMPORT_S = 60.0  # for as many examples as there may be
 _LOOK, _EXAMPLE = "look", "example:"
 
@@ -181,13 +182,14 @@ class ClassState:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """That examples are aside."""
-        aside = [len(one.examples) - len(self.used(one)) for one in self.classes]
-        if not any(aside):
+        aside = [(one.name, len(one.examples) - len(self.used(one))) for one in self.classes]
+        told = [f"{name!r} ({count})" for name, count in aside if count]
+        if not told:
             return ()
+        others = f" and {len(told) - _TOLD} others" if len(told) > _TOLD else ""
         return (
-            f"{sum(aside)} examples of {sum(map(bool, aside))} classes were taken with another encoder: they are kept,"
-            f" and not used with {self._bundle.ref}; teach these classes again, or serve the model they were taken"
-            " with",
+            f"examples of {', '.join(told[:_TOLD])}{others} were taken with another encoder: they are kept, and not"
+            f" used with {self._bundle.ref}; teach these classes again, or serve the model they were taken with",
         )
 
     def find(self, id: int) -> TaughtClass:
@@ -631,7 +633,7 @@ def _now() -> str:
 
 def _time_of(added: str | None) -> str:
     """When an example was made, as its file says; now, where it says nothing that is a time."""
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         if added is not None:
             return datetime.fromisoformat(added).astimezone(UTC).isoformat(timespec="seconds")
     return _now()

@@ -217,7 +217,7 @@ def test_examples_hold_for_their_encoder_alone(bundle: Bundle, tmp_path: Path) -
     there = opened(other, tmp_path)
     assert not there.state.taught
     assert there.state.classifier is None
-    assert "1 examples of 1 classes were taken with another encoder" in there.state.warnings[0]
+    assert "examples of 'road' (1) were taken with another encoder" in there.state.warnings[0]
     teach(there, 0, BLUE)
     asyncio.run(classes.refresh(5))
     assert [len(c.state.used(c.state.classes[0])) for c in (classes, there)] == [1, 1]

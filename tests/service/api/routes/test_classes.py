@@ -282,6 +282,9 @@ def test_bad_requests_are_told(served: TestClient, monkeypatch: pytest.MonkeyPat
     good = json.loads(served.get("/classes/export").content)
     lone = {"id": 0, "name": "a", "color": "#000000"}
     nowhere = {"n": 1, "code": [0, 0, 0], "at": [0, 0]}
+    late = {"n": 1, "code": [0, 0, 1], "at": [0, 0], "added": "9999-12-31T23:59:59-23:59"}
+    assert served.put("/classes/import", json={**good, "classes": [{**lone, "examples": [late]}]}).status_code == 200
+    assert served.delete("/classes/0").status_code == 200
     for change, says in (
         ({"dim": 4}, "dim is 4"),
         ({"version": 2}, "version"),
