@@ -23,7 +23,7 @@ from service.inference.options import ExampleOptions, Options, SimilarOptions, S
 from service.inference.refine import NotRefined, on_cpu, refine
 from service.inference.results import Known, NetworkOutput
 from service.inference.task import ImageTask
-from service.inference.taught import Place, as_classes, place_of, suggestions
+from service.inference.taught import Place, as_classes, decided, place_of, suggestions
 from service.inference.vocabulary import Vocabulary, vocabulary_of
 from service.repository.served_model import Served
 
@@ -83,7 +83,11 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
             with task.timings.measure("assign"):
                 shown_by = output if taught is None or output is not network else as_classes(output, taught)
                 labels = labels_of(task.manifest, shown_by) if refined is None else refined
-                margin = margin_of(task.manifest, shown_by, full=full) if wants_margin else None
+                sure_where = decided(task.manifest, shown_by) if renderer.margin is not None else None
+                if sure_where is not None and not full:
+                    margin: Array | None = sure_where.margin
+                else:
+                    margin = margin_of(task.manifest, shown_by, full=full) if wants_margin else None
                 cells = tally_of(task.manifest, network, None if full or taught is not None else margin)
                 shown = labels
                 if (valid := output.facts.valid) is not None:  # a map with holes is counted, and shown where asked for
@@ -98,7 +102,7 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                 if valid is not None and margin is not None and chosen.keep_no_data:
                     valid.erase(margin, 0.0)
                 merged = taught is None and bool((table != np.arange(count)).any())
-                places = suggestions(task.manifest, shown_by, _SUGGESTIONS) if renderer.margin is not None else ()
+                places = suggestions(shown_by, sure_where, _SUGGESTIONS)
             known = task.known = Known.of(cells, task.manifest)
             held = sum(area.pixels for area in found)
             named = sum(area.pixels for area in sure_of)
@@ -181,7 +185,8 @@ async def suggest(task: ImageTask[SuggestOptions]) -> tuple[Suggestion, ...]:
 
         def finish() -> tuple[Suggestion, ...]:
             with task.timings.measure("assign"):
-                return suggestions(task.manifest, as_classes(output, taught), task.options.count)
+                shown = as_classes(output, taught)
+                return suggestions(shown, decided(task.manifest, shown), task.options.count)
 
         return await task.finish(output, finish, 0)
 

@@ -33,6 +33,15 @@ class Place(NamedTuple):
     agrees: float
 
 
+class Decided(NamedTuple):
+    """Of every place of the patch grid that the image fills: margin float32 [h, w], best less second best cosine, or of
+    a class that is alone its cosine; the ids of the two, uint8 [h, w]."""
+
+    margin: Array
+    best: Array
+    second: Array
+
+
 def as_classes(output: NetworkOutput, taught: ClassState) -> NetworkOutput:
     """The same image with a score map for every class; one that was seen in windows is as it is: it was seen so."""
     if output.labels is not None:
@@ -44,37 +53,48 @@ def as_classes(output: NetworkOutput, taught: ClassState) -> NetworkOutput:
     return replace(output, scores=scores, ids=classifier.ids, serial=taught.serial)
 
 
-def suggestions(manifest: Manifest, output: NetworkOutput, count: int) -> tuple[Suggestion, ...]:
-    """The places of an image where its classes are decided least clearly, apart from each other, the least first.
+def decided(manifest: Manifest, output: NetworkOutput) -> Decided | None:
+    """How clearly each place of the patch grid is one class, and between which two; None of images that were seen in
+    windows.
 
-    output  of `as_classes`; nothing is suggested for images that were seen in windows
+    output  of `as_classes`
     """
     if output.ids is None or output.code is None:
-        return ()
+        return None
     grid, box = output.scores.shape[1:], output.box
     size = max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3]))
-    how = manifest.code.interpolation
-    strips = assign.similarities(output.scores, output.code, size, "cosine", box, how)
-    similar = np.concatenate([strip for _, strip in strips], axis=1)
-    best = second = similar.argmax(axis=0)
-    margin = highest = np.take_along_axis(similar, best[None], 0)[0]
-    if len(similar) > 1:
-        np.put_along_axis(similar, best[None], -np.inf, 0)
-        second = similar.argmax(axis=0)
-        margin = highest - np.take_along_axis(similar, second[None], 0)[0]
-    margin = margin.clip(0, 1)
+    strips = assign.similarities(output.scores, output.code, size, "cosine", box, manifest.code.interpolation)
+    similar = np.ascontiguousarray(
+        np.concatenate([strip for _, strip in strips], axis=1).reshape(len(output.ids), -1).T
+    )
+    places = np.arange(len(similar))
+    best = second = similar.argmax(axis=1)
+    margin = highest = similar[places, best]
+    if len(output.ids) > 1:
+        similar[places, best] = -np.inf
+        second = similar.argmax(axis=1)
+        margin = highest - similar[places, second]
+    return Decided(margin.clip(0, 1).reshape(size), output.ids[best].reshape(size), output.ids[second].reshape(size))
+
+
+def suggestions(output: NetworkOutput, found: Decided | None, count: int) -> tuple[Suggestion, ...]:
+    """The places of an image where its classes are decided least clearly, apart from each other, the least first;
+    nothing is suggested for images that were seen in windows."""
+    if found is None:
+        return ()
+    margin, places = found.margin.copy(), list[Suggestion]()
     if output.facts.valid is not None:
         output.facts.valid.erase(margin, np.inf)
-    (height, width), found = output.source, list[Suggestion]()
+    (height, width), size = output.source, margin.shape
     rows = (np.arange(size[0]) + 0.5)[:, None] / size[0] * height
     columns = (np.arange(size[1]) + 0.5)[None] / size[1] * width
     near = (_APART * max(height, width)) ** 2
-    while len(found) < count and np.isfinite(least := margin.min()):
+    while len(places) < count and np.isfinite(least := margin.min()):
         y, x = np.unravel_index(int(margin.argmin()), margin.shape)
-        between = int(output.ids[best[y, x]]), int(output.ids[second[y, x]])
-        found.append(Suggestion(int(columns[0, x]), int(rows[y, 0]), round(float(least), 4), between))
+        between = int(found.best[y, x]), int(found.second[y, x])
+        places.append(Suggestion(int(columns[0, x]), int(rows[y, 0]), round(float(least), 4), between))
         margin[(rows - rows[y, 0]) ** 2 + (columns - columns[0, x]) ** 2 < near] = np.inf
-    return tuple(found)
+    return tuple(places)
 
 
 def place_of(

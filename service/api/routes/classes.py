@@ -20,7 +20,7 @@ from service.errors import BadOption, BodyTooLarge
 from service.inference import pipeline
 from service.inference.options import ExampleOptions, ModelQuery, SuggestOptions
 from service.inference.results import NetworkOutput
-from service.inference.taught import as_classes, suggestions
+from service.inference.taught import as_classes, decided, suggestions
 from service.repository.classes import ClassBody, ClassState
 from service.repository.served_model import Served
 
@@ -91,7 +91,8 @@ async def suggest_lately(
     def look() -> list[class_views.SuggestedPlace]:
         found = []
         for digest, output in kept[:_IMAGES_AT_ONCE]:
-            places = suggestions(served.bundle.manifest, as_classes(output, state), query.count)
+            shown = as_classes(output, state)
+            places = suggestions(shown, decided(served.bundle.manifest, shown), query.count)
             found += class_views.suggested(digest, places)
         return sorted(found, key=lambda place: place.margin)[: query.count]
 

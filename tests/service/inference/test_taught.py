@@ -11,7 +11,7 @@ from models.bundle import Bundle
 from models.class_file import ClassFile
 from models.prototypes import code_at
 from service.inference.results import Facts, NetworkOutput, Validity
-from service.inference.taught import as_classes, suggestions
+from service.inference.taught import as_classes, decided, suggestions
 from service.repository.class_store import ClassStore
 from service.repository.classes import Classes
 from tests.service.answers import PNG, labels, problem
@@ -58,13 +58,16 @@ def test_254_classes(tiny: Bundle, tmp_path: Path) -> None:
     assert found.code is output.code
     map_ = assign.labels(found.scores, output.source)
     assert len(np.unique(map_)) > 4
-    places = suggestions(tiny.manifest, found, 50)
+    sure = decided(tiny.manifest, found)
+    assert sure is not None
+    np.testing.assert_allclose(sure.margin, assign.margin(found.scores, found.code, (8, 13)), atol=1e-6)
+    places = suggestions(found, sure, 50)
     assert 3 <= len(places) <= 50
     assert [place.margin for place in places] == sorted(place.margin for place in places)
     nowhere = NetworkOutput(
         output.scores, output.code, output.source, output.box, Facts(Validity.of(np.zeros((64, 104), bool)))
     )
-    assert suggestions(tiny.manifest, as_classes(nowhere, classes.state), 5) == ()
+    assert suggestions(nowhere, sure, 5) == ()
 
 
 def test_a_masks_code_is_the_mean_of_its_pixels() -> None:
