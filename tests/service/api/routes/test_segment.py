@@ -345,7 +345,8 @@ def test_the_json_answer(client: TestClient) -> None:
     body = answer.json()
     assert list(body) == [
         "model", "digest", "width", "height", "k", "of", "clusters", "label_map", "valid_fraction", "unknown_fraction",
-        "pages", "orientation", "depth_rule", "refined", "warnings", "timings_ms",
+        "pages", "orientation", "depth_rule", "refined", "familiarity", "familiar", "warnings",
+        "timings_ms",
     ]  # fmt: skip
     assert list(body["timings_ms"]) == ["decode", "queue", "encoder", "assign", "crf", "encode"]
     assert list(body["clusters"][0]) == ["id", "name", "color", "pixels", "fraction", "bbox", "confidence"]
