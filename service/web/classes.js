@@ -11,6 +11,7 @@ const handles = new Map(); // id → {id}: what steps hold on to, as a class tha
 const hidden = new Set(); // ids, of this browser alone
 let known = ""; // the server's last list, as text
 let model = ""; // whose classes these are
+const AGAIN_MS = 15_000; // between two looks for what others changed
 
 const path = (more = "", values = {}) => query(`classes${more}`, { model: state.model, ...values });
 
@@ -233,6 +234,9 @@ export function setOf(of) {
 export function start() {
   for (const button of document.querySelectorAll("#side [data-of]")) button.onclick = () => setOf(button.dataset.of);
   on("of", show);
+  const look = () => !document.hidden && model && refreshClasses().catch(() => {}); // it is told elsewhere that a server is away
+  addEventListener("focus", look);
+  setInterval(look, AGAIN_MS);
   on("models", () => {
     if (state.model === model) return;
     model = state.model;
@@ -241,7 +245,7 @@ export function start() {
     hidden.clear();
     for (const photo of state.photos) photo.marks = [];
     set({ classes: new Map(), classWarnings: [] }, "classes", "marks");
-    refreshClasses().catch(() => {}); // a server that cannot say is told of by what is asked next
+    refreshClasses().catch(() => {});
   });
   show();
 }

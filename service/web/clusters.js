@@ -10,7 +10,8 @@ import { decimal, percent, t } from "./strings.js";
 import { leaves, treeOf } from "./tree.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const ROW = 28, LABELS = 132, WIDTH = 440, TOP = 30; // of the tree, in its own units
+const ROW = 28, LABELS = 132, TOP = 30, WIDEST = 460; // of the tree, in pixels
+const STEPS = [0.05, 0.1, 0.2, 0.5, 1]; // between two lines of its scale
 const ALIKE = [[0.8, "same"], [0.5, "alike"], [0.2, "little"], [-1, "unlike"]]; // from which cosine on, and the word
 
 const parts = {};
@@ -38,13 +39,14 @@ function tree() {
   parts.tree.hidden = !root?.children;
   if (!root?.children) return;
   const under = leaves(root), rowOf = new Map(under.map((id, i) => [id, i]));
-  const height = TOP + under.length * ROW + 4, most = Math.max(root.height, 1e-9);
-  const x = (value) => 12 + (1 - value / most) * (WIDTH - LABELS - 24);
+  const width = Math.min(WIDEST, parts.drawing.clientWidth || WIDEST), height = TOP + under.length * ROW + 4;
+  const most = Math.max(root.height, 1e-9), step = STEPS.find((one) => most / one <= 5) ?? most / 4;
+  const x = (value) => 12 + (1 - value / most) * (width - LABELS - 24);
   const y = (node) => (node.children ? (y(node.children[0]) + y(node.children[1])) / 2 : TOP + (rowOf.get(node.id) + 0.5) * ROW);
-  const drawn = shape("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "tree", "aria-label": t("tree.label"), class: "dendrogram" });
+  const drawn = shape("svg", { width, height, role: "tree", "aria-label": t("tree.label"), class: "dendrogram" });
   const axis = shape("g", { class: "axis", "aria-hidden": "true" });
-  for (const part of [0, 0.25, 0.5, 0.75, 1]) {
-    axis.append(shape("line", { x1: x(part * most), x2: x(part * most), y1: TOP - 6, y2: height }), shape("text", { x: x(part * most), y: TOP - 11, "text-anchor": "middle" }, decimal(part * most)));
+  for (let value = 0; value <= most; value += step) {
+    axis.append(shape("line", { x1: x(value), x2: x(value), y1: TOP - 6, y2: height }), shape("text", { x: x(value), y: TOP - 11, "text-anchor": "middle" }, decimal(value)));
   }
   drawn.append(axis);
   const nodes = [];
@@ -61,7 +63,7 @@ function tree() {
       item.append(shape("rect", { class: "reach", x: Math.min(to, at - 12), y: cy - 12, width: Math.max(24, at - to + 12), height: 24 }), shape("circle", { class: "knot", cx: at, cy, r: 5 }));
     } else {
       const { name, color, into } = lookOfCluster(node.id);
-      item.append(shape("rect", { class: "reach", x: to, y: cy - ROW / 2, width: WIDTH - to, height: ROW }));
+      item.append(shape("rect", { class: "reach", x: to, y: cy - ROW / 2, width: width - to, height: ROW }));
       item.append(shape("circle", { cx: at + 8, cy, r: 6, fill: color, class: "leaf" }));
       item.append(shape("text", { x: at + 20, y: cy + 4, class: into === null ? "" : "merged" }, name.length > 17 ? `${name.slice(0, 16)}…` : name));
     }
@@ -275,6 +277,11 @@ function list() {
 export async function start() {
   make();
   on("clusters", list);
+  let width = 0;
+  new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width && contentRect.width !== width) tree();
+    width = contentRect.width;
+  }).observe(parts.drawing);
   on("history", steps);
   steps();
   await ready();

@@ -11,6 +11,9 @@ import { take, toolInUse } from "./tools.js";
 
 const OFF = "tessera.keys"; // in localStorage: "off" where single letters do nothing
 
+/** Whether single letters and numbers do something. */
+export const lettersCount = () => recall(OFF) !== "off";
+
 const LETTERS = {
   n: () => withGroup(legend.rename),
   h: () => withGroup(legend.hide),
@@ -81,7 +84,7 @@ function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (key === "Escape") return escape();
   if (key === "F2") return withGroup(legend.rename);
-  if (!document.body.classList.contains("empty") && recall(OFF) !== "off") {
+  if (!document.body.classList.contains("empty") && lettersCount()) {
     const digit = /^Digit([1-9])$/.exec(event.code)?.[1] ?? /^[1-9]$/.exec(key)?.[0];
     if (digit) return pickRow(Number(digit), event.shiftKey);
     if (!Object.hasOwn(LETTERS, key)) return;
@@ -95,7 +98,7 @@ function pressed(event) {
 export async function help() {
   const { open } = await import("./dialog.js");
   await open(t("keys.title"), () => {
-    const single = el("input", { type: "checkbox", checked: recall(OFF) !== "off" });
+    const single = el("input", { type: "checkbox", checked: lettersCount() });
     single.onchange = () => store(OFF, single.checked ? null : "off");
     const list = t("keys.list").split("\n").map((line) => line.split(" — "));
     return [

@@ -1,6 +1,7 @@
 // The tool Teach, and what is shown in classes: name something, click it, see it change; where to click next.
 import * as classes from "./classes.js";
 import { $, announce, el, replaceKeepingFocus } from "./dom.js";
+import { lettersCount } from "./keyboard.js";
 import { surety } from "./legend.js";
 import { groups, lookOfCluster } from "./names.js";
 import { fail, say } from "./notice.js";
@@ -181,10 +182,11 @@ async function learnExamples() {
 function examples(one) {
   if (!listed?.length) return null;
   const marks = (state.current?.marks ?? []).filter((mark) => mark.one.id === one.id && !mark.gone);
-  const items = listed.map((example) => {
+  const items = listed.map((example, i) => {
+    const n = number(i + 1); // as people count; the server's numbers are never used twice
     const here = marks.find((mark) => mark.n === example.n);
-    const words = t(example.aside ? "teach.example.aside" : example.negative ? "teach.example.not" : "teach.example", { n: number(example.n) });
-    const button = el("button", { type: "button", class: "small", data: { key: `example-${one.id}-${example.n}` }, textContent: t("teach.example.remove"), aria: { label: t("teach.example.remove.which", { n: number(example.n), name: one.name }) } });
+    const words = t(example.aside ? "teach.example.aside" : example.negative ? "teach.example.not" : "teach.example", { n });
+    const button = el("button", { type: "button", class: "small", data: { key: `example-${one.id}-${example.n}` }, textContent: t("teach.example.remove"), aria: { label: t("teach.example.remove.which", { n, name: one.name }) } });
     button.onclick = () => classes.forget(here ?? { one: classes.handle(one.id), n: example.n });
     return el("li", {}, el("span", { textContent: here ? t("teach.example.here", { what: words }) : words }), button);
   });
@@ -236,7 +238,7 @@ function marks() {
     const middle = one.width ? { x: one.x + (one.width - 1) / 2, y: one.y + (one.height - 1) / 2 } : one;
     if (one.width) mark("area", one.x, one.y, { color, width: one.width, height: one.height });
     const made = mark("example", middle.x, middle.y, {
-      color, key: `mark-${i}`, label: t(one.negative ? "teach.mark.not" : "teach.mark", { name }), text: one.negative ? "−" : "",
+      color, key: `mark-${i}`, label: t(one.negative ? "teach.mark.not" : "teach.mark", { name }),
       on: () => one.n !== null && !(Date.now() - one.made < TWICE_MS) && classes.forget(one),
     });
     made.classList.toggle("fresh", Boolean(one.fresh));
@@ -362,9 +364,15 @@ function groupsAre() {
   replaceKeepingFocus(parts.group, [button]);
 }
 
-/** N names the class that is in use, H hides it: in classes these keys mean classes. */
+/** T in Teach leads to the name of a new class; in classes N names the one in use, and H hides it. */
 function byLetter(event) {
-  if (state.of !== "classes" || event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea, dialog")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea, dialog") ) return;
+  if (state.tool === "teach" && event.key.toLowerCase() === "t") {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    return parts.field.focus();
+  }
+  if (state.of !== "classes") return;
   const row = event.target.closest?.(".classes > li");
   const one = row ? state.classes.get(Number(row.dataset.id)) : current();
   const key = event.key.toLowerCase();
