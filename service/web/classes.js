@@ -138,7 +138,7 @@ export function remove(one) {
  * place  {x, y} a pixel, or {x, y, width, height} a rectangle
  */
 export async function teach(one, photo, place, { negative = false } = {}) {
-  const mark = { one, n: null, negative, made: Date.now(), fresh: true, ...place };
+  const mark = { one, n: null, negative, fresh: true, ...place };
   (photo.marks ??= []).push(mark);
   tell("marks");
   const name = state.classes.get(one.id)?.name ?? "";

@@ -10,8 +10,6 @@ import { answer, on, set, state, tell } from "./state.js";
 import { number, percent, t } from "./strings.js";
 import * as tools from "./tools.js";
 
-const TWICE_MS = 700; // a second click on the same place, sooner than this, was not meant for the mark
-
 let chosen = null; // the handle of the class that a click means
 let not = false; // whether a click says that it is not that class
 let open = null; // id of the class whose details are shown
@@ -239,19 +237,22 @@ function marks() {
     if (one.width) mark("area", one.x, one.y, { color, width: one.width, height: one.height });
     const made = mark("example", middle.x, middle.y, {
       color, key: `mark-${i}`, label: t(one.negative ? "teach.mark.not" : "teach.mark", { name }),
-      on: () => one.n !== null && !(Date.now() - one.made < TWICE_MS) && classes.forget(one),
+      on: (event) => one.n !== null && !(one.fresh && event.detail) && classes.forget(one),
     });
     made.classList.toggle("fresh", Boolean(one.fresh));
-    made.onpointerleave = () => {
-      one.fresh = false;
-      made.classList.remove("fresh");
-    };
+    made.onpointerleave = settled;
     if (one.negative) made.classList.add("negative");
     if (one.n === null) made.classList.add("pending");
   }
   if (waiting && waiting.photo === state.current) mark("example", waiting.place.x, waiting.place.y, { text: "?", color: "#444444", width: waiting.place.width, height: waiting.place.height });
   for (const [i, place] of asked().entries()) question(place, i);
   if (held) $("marks").querySelector(`[data-key="${held}"]`)?.focus();
+}
+
+/** The pointer left the mark that its click made: from now on a click on that mark is meant for it. */
+function settled() {
+  for (const one of state.current?.marks ?? []) one.fresh = false;
+  for (const one of $("marks").querySelectorAll(".fresh")) one.classList.remove("fresh");
 }
 
 /** A numbered mark; pointed at, it shows the two answers. */
@@ -410,6 +411,7 @@ export function start() {
   on("lit", () => {
     for (const one of parts.list.children) one.classList.toggle("lit", state.of === "classes" && Number(one.dataset.id) === state.lit);
   });
+  $("labels").addEventListener("pointermove", settled);
   addEventListener("keydown", byLetter, { capture: true });
   panel();
   marks();
