@@ -2,6 +2,7 @@
 // that can be undone: what the server takes away it hands out as a file, and taking that file in brings it back.
 import { call, get, query, send } from "./api.js";
 import { $, announce } from "./dom.js";
+import { follow } from "./following.js";
 import { run } from "./history.js";
 import { refresh } from "./segmenting.js";
 import { on, set, state, tell } from "./state.js";
@@ -11,7 +12,6 @@ const handles = new Map(); // id → {id}: what steps hold on to, as a class tha
 const hidden = new Set(); // ids, of this browser alone
 let known = ""; // the server's last list, as text
 let model = ""; // whose classes these are
-const AGAIN_MS = 15_000; // between two looks for what others changed
 
 const path = (more = "", values = {}) => query(`classes${more}`, { model: state.model, ...values });
 
@@ -27,8 +27,15 @@ export const isTaught = () => [...state.classes.values()].some((one) => one.clus
 /** Ask the server which classes there are; whatever others changed is shown. */
 export async function refreshClasses() {
   const before = known;
-  adopt(await get(path()));
+  news(await get(path()), before);
+}
+
+/** A list of classes came, asked for when `before` was what was known. False: it may be older than what is known now. */
+function news(list, before) {
+  if (before !== known) return false;
+  adopt(list);
   if (before !== known) retaught();
+  return true;
 }
 
 /** Show a list of classes as the server gave it. */
@@ -234,9 +241,7 @@ export function setOf(of) {
 export function start() {
   for (const button of document.querySelectorAll("#side [data-of]")) button.onclick = () => setOf(button.dataset.of);
   on("of", show);
-  const look = () => !document.hidden && model && refreshClasses().catch(() => {}); // it is told elsewhere that a server is away
-  addEventListener("focus", look);
-  setInterval(look, AGAIN_MS);
+  follow(() => state.model && path(), news, () => known);
   on("models", () => {
     if (state.model === model) return;
     model = state.model;

@@ -8,7 +8,8 @@ const EVERY_MS = 15_000;
 const followed = [];
 
 /**
- * Follow a path: `take` is given its JSON whenever that is new, and what `before` said when it was asked for.
+ * Follow a path: `take` is given its JSON whenever that is new, and what `before` said when it was asked for; where it
+ * returns false, the same is asked for again.
  *
  * path  a function; what it returns is asked for, nothing for a falsy one
  */
@@ -21,8 +22,8 @@ async function look(one) {
   const stamp = one.before();
   const reply = await call(path, { headers: one.tag ? { "if-none-match": one.tag } : {}, cache: "no-store" });
   if (reply.status === 304 || path !== one.path()) return;
-  one.tag = reply.headers.get("etag");
-  one.take(await reply.json(), stamp);
+  const taken = one.take(await reply.json(), stamp);
+  one.tag = taken === false ? null : reply.headers.get("etag");
 }
 
 let looking = false;

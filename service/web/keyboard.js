@@ -84,14 +84,14 @@ function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (key === "Escape") return escape();
   if (key === "F2") return withGroup(legend.rename);
-  if (!document.body.classList.contains("empty") && lettersCount()) {
+  if ($("view").offsetParent && lettersCount()) {
     const digit = /^Digit([1-9])$/.exec(event.code)?.[1] ?? /^[1-9]$/.exec(key)?.[0];
     if (digit) return pickRow(Number(digit), event.shiftKey);
     if (!Object.hasOwn(LETTERS, key)) return;
     event.preventDefault(); // the letter is not to be typed into the field that it opens
     return LETTERS[key]();
   }
-  if (key === "?") help();
+  if (key === "?") return help();
 }
 
 /** All keys, in a dialog. */
@@ -130,4 +130,5 @@ function roving(toolbar) {
 export function start() {
   addEventListener("keydown", pressed);
   roving($("tools"));
+  $("keys").onclick = () => help();
 }

@@ -33,8 +33,8 @@ function show() {
     editing.finish(true);
   }
   if (question && question.photo !== state.current) keepApart();
-  const all = rows();
-  const now = JSON.stringify([state.current?.id, state.current?.page, all, all.map(partsOf), question && [question.group.id, question.name]]);
+  const all = rows(), table = shownAs({ preview: null });
+  const now = JSON.stringify([state.current?.id, state.current?.page, all, all.map((group) => partsOf(group, table)), question && [question.group.id, question.name]]);
   if (now !== shown) {
     const items = all.map(row);
     const at = question ? all.findIndex((group) => group.id === question.group.id) : -1;
@@ -44,6 +44,7 @@ function show() {
     tell("rows");
   }
   shown = now;
+  $("legend-head").hidden = $("shared-hint").hidden = Boolean(state.current?.error) && !all.length;
   offerMerge();
 }
 

@@ -23,8 +23,7 @@ export function mergeAsStep(groups, { into = survivor(groups), name = into.name 
 }
 
 /** The clusters that were merged into a group by hand: their ids. */
-export function partsOf(group) {
-  const table = shownAs({ preview: null });
+export function partsOf(group, table = shownAs({ preview: null })) {
   return [...state.clusters.keys()].filter((id) => table[id] === group.id && lookOfCluster(id).into !== null);
 }
 

@@ -162,10 +162,11 @@ export function changeAsStep(what, list) {
 /** The default name of a cluster. */
 export const defaultName = (id) => state.clusters.get(id)?.default_name ?? "";
 
-/** What the server says of all clusters came: somebody else may have changed something. */
+/** What the server says of all clusters came: somebody else may have changed something. False: it may be older than a change. */
 export function news(list, asked) {
-  if (asked !== changes || wished.size || `${list.model}@${list.digest}` !== state.model) return;
+  if (asked !== changes || wished.size || `${list.model}@${list.digest}` !== state.model) return false;
   set({ clusters: new Map(list.clusters.map((one) => [one.id, one])) }, "clusters");
+  return true;
 }
 
 /** How many changes were sent, for `news`. */

@@ -350,6 +350,7 @@ export default {
   "step.hide": "{name} is hidden",
   "step.show": "{name} is shown",
   "keys.title": "Keys",
+  "keys.what": "What the keys do (?)",
   "keys.list":
     "1 … 9 — select that row, with Shift also that row; with Teach: that class\n" +
     "N F2 — name what is selected\n" +

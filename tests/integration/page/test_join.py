@@ -1,14 +1,17 @@
 """Groups become one and come apart: by ticks, by name, by suggestion, by level; everything can be undone."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 
 from tests.integration.page.conftest import OpenPage
 from tests.integration.page.steps import color_at, give, names, rename, row, type_name, until, until_done, until_rows
 from tests.service.process import process
+from tests.tiny import COLORS, bands
 
 pytestmark = pytest.mark.slow
 
@@ -162,6 +165,23 @@ def test_everything_is_undone_in_its_order(fresh: Any) -> None:
     until_done(fresh, "edges fast")
     row(fresh, "lake").wait_for()
     assert fresh.locator("[name=edges][value=fast]").is_checked()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_rows_show_a_piece_of_the_photo_also_of_one_that_no_browser_opens(
+    page: Any, photo: Path, tmp_path: Path, suffix: str
+) -> None:
+    if suffix == "tif":
+        photo = tmp_path / "photo.tif"
+        tifffile.imwrite(photo, bands(60, 100), photometric="rgb")
+    give(page, photo)
+    pixel = "c => [...c.getContext('2d').getImageData(32, 32, 1, 1).data.slice(0, 3)]"
+    for name in names(page):
+        thumbnail = row(page, name).locator("canvas")
+        deadline = time.monotonic() + 5
+        while max(abs(a - b) for a, b in zip(thumbnail.evaluate(pixel), COLORS[name], strict=True)) > 12:
+            assert time.monotonic() < deadline, name
+            page.wait_for_timeout(50)
 
 
 def test_the_default_name_comes_back(fresh: Any) -> None:
