@@ -37,24 +37,35 @@ from training.export.corpus_stats import CorpusStats, measure
 
 
 def remeasure(
-    bundle: Bundle, images: Images, console: Console, out: Path | None = None, *, seed: int | None = None
+    bundle: Bundle,
+    images: Images,
+    console: Console,
+    out: Path | None = None,
+    *,
+    seed: int | None = None,
+    other_images: bool = False,
 ) -> Bundle:
     """The bundle with what its images say of its clusters, in its own place or written to `out`.
 
-    seed  of the regions that are drawn and of their clusterings; None: that of the training
+    seed          of the regions that are drawn and of their clusterings; None: that of the training
+    other_images  whether they may be others than the bundle was made of
 
-    Raises TesseraError where the images say nothing, BundleError where the network no longer repeats its golden image;
-    nothing is written then.
+    Raises UsageError for other images, TesseraError where they say nothing, BundleError where the network no longer
+    repeats its golden image; nothing is written then.
     """
     manifest = bundle.manifest
     network = Exported(bundle.encoder_bytes(), threads=torch.get_num_threads())
     inference.self_test(bundle, network)
-    if images.digest != manifest.provenance.data_sha256:
-        say(
-            console,
-            "note: these are not the files the bundle was made of, by their names and sizes; what is measured holds for"
-            " images like these",
-        )
+    made_of = manifest.provenance
+    if made_of.images and images.digest != made_of.data_sha256:
+        count = made_of.images
+        others = f"by names and sizes these {len(images)} images are not the {count} that the bundle was made of"
+        if not other_images:
+            raise UsageError(
+                f"{others}: name the folders of those as --data. Where they are gone and these show the same kind of"
+                " thing, add --other-images; of images unlike them the tree would be none of this network's clusters"
+            )
+        say(console, f"note: {others}")
     found = Clustering(torch.tensor(bundle.centroids), manifest.code.assignment)
     seen = measure(
         found, manifest.input, images, exemplars=0, device=torch.device("cpu"), console=console, predict=network,
@@ -117,9 +128,7 @@ def _open(path: Path) -> Bundle:
 
 def command(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE|RUN", help="A bundle's folder, or the run that made one.")],
-    data: Annotated[
-        list[Path], typer.Option(help="Folder of its training images, or of images like them; repeatable.")
-    ],
+    data: Annotated[list[Path], typer.Option(help="Folder of its training images; repeatable.")],
     dataset: Annotated[str, typer.Option(help=f"One of: {', '.join(datasets.names())}.")] = "folder",
     split: Annotated[str, typer.Option(help="Of the data set.")] = "train",
     label_maps: Annotated[
@@ -128,6 +137,10 @@ def command(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the new bundle; default: the bundle's own manifest is replaced.")
     ] = None,
+    other_images: Annotated[
+        bool,
+        typer.Option("--other-images", help="Take images that the bundle was not made of: they must be like them."),
+    ] = False,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of the tree's regions and clusterings; default: that of the training.")
     ] = None,
@@ -143,7 +156,7 @@ def command(
             dataset, data, split=split, bands=before.manifest.input.bands, console=console, without=without,
             label_maps=label_maps, fewest=1,
         )  # fmt: skip
-        after = remeasure(before, images, console, out, seed=seed)
+        after = remeasure(before, images, console, out, seed=seed, other_images=other_images)
     for line in told(before, after):
         print(line)
     print(f"bundle  {after.path}")
