@@ -6,21 +6,27 @@ import { fail, say, unsay, warn } from "./notice.js";
 import { answer, on, set, state, tell } from "./state.js";
 import { t } from "./strings.js";
 
-const reader = new Worker(new URL("./decode.worker.js", import.meta.url), { type: "module" });
 const reading = new Map();
+let reader = null; // the worker, begun with the first photo
 let turns = 0;
-reader.onmessage = ({ data }) => {
-  const { resolve, reject } = reading.get(data.turn);
-  reading.delete(data.turn);
-  if (data.error) reject(new Error(data.error));
-  else resolve(data.map);
-};
+
+function worker() {
+  if (reader) return reader;
+  reader = new Worker(new URL("./decode.worker.js", import.meta.url), { type: "module" });
+  reader.onmessage = ({ data }) => {
+    const { resolve, reject } = reading.get(data.turn);
+    reading.delete(data.turn);
+    if (data.error) reject(new Error(data.error));
+    else resolve(data.map);
+  };
+  return reader;
+}
 
 /** {ids, width, height} of a palette PNG in base64, read in the worker. */
 const mapOf = (text) =>
   new Promise((resolve, reject) => {
     reading.set(++turns, { resolve, reject });
-    reader.postMessage({ turn: turns, text });
+    worker().postMessage({ turn: turns, text });
   });
 
 /** What a request for a photo says besides the photo. */
@@ -58,6 +64,7 @@ async function patiently(photo, path, options) {
 
 /** Ask for the answer of a photo; `classes` in the words people taught. Throws what the server says. */
 export async function ask(photo, { classes = false, signal, priority } = {}) {
+  worker(); // it begins while the server works
   const own = classes ? { classes: "true" } : { merged: "false" };
   const path = query("segment", optionsOf(photo, { nodata: "keep", priority, ...own }));
   const asked = priority ? send : patiently; // what is asked beside it comes again by itself

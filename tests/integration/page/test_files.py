@@ -37,14 +37,14 @@ def test_a_strip_of_photos_by_keyboard(page: Any, tmp_path: Path) -> None:
     assert labels(page) == ["1.png, 1 of 3, done", "9.png, 2 of 3, done", "10.png, 3 of 3, done"]  # as people count
     assert page.text_content("#notice") == "Left out, as they are no images: 1"
     page.keyboard.press("PageDown")
-    assert current(page) == "9.png"
+    wait_until(lambda: current(page) == "9.png")
     page.locator(".thumb[aria-current=true]").focus()
     page.keyboard.press("ArrowRight")
-    assert current(page) == "10.png"
+    wait_until(lambda: current(page) == "10.png")
     assert page.evaluate("document.activeElement.title") == "10.png"
     page.keyboard.press("Delete")
     wait_until(lambda: len(labels(page)) == 2)
-    assert page.evaluate("document.activeElement.title") == current(page) == "9.png"
+    wait_until(lambda: page.evaluate("document.activeElement.title") == current(page) == "9.png")
     page.keyboard.press("Control+z")
     wait_until(lambda: len(labels(page)) == 3)
     page.click("#remove-all")

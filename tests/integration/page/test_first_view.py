@@ -34,6 +34,7 @@ def test_the_first_view_is_small(open_page: Callable[..., Any], served: str) -> 
     sizes = {name: len(gzip.compress((WEB / name.removeprefix("web/")).read_bytes(), 6)) for name in files}
     assert {"web/main.js", "web/style.css", "web/strings/en.js", "web/drawn.js"} <= set(sizes)
     assert "web/downloads.js" not in sizes
+    print(sorted((size, name) for name, size in sizes.items()))
     print(f"first view: {sum(sizes.values())} bytes in {len(sizes)} files, gzip -6")
     assert sum(sizes.values()) < FIRST_VIEW_BYTES
 
