@@ -80,7 +80,10 @@ def tally(
     margin  float32 [h, w] of them, where it has been taken already
     """
     size = assign.cells(scores.shape[1:], box)
-    labels = assign.labels(scores, size, box, interpolation)
+    if box == WHOLE:  # the grid's own places: nothing is interpolated
+        labels = scores.argmax(axis=0).astype(np.uint8)
+    else:
+        labels = assign.labels(scores, size, box, interpolation)
     if known is not None:
         labels = np.where(known, labels, np.uint8(_IDS - 1))
     found = Tally()

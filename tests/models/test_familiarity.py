@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models import familiarity
+from models import assign, familiarity
 from models.familiarity import Tally, share_less_sure, sureness
 
 
@@ -50,6 +50,17 @@ def test_cells_outside_the_box_and_cells_without_data_do_not_count() -> None:
     known = np.zeros((2, 4), bool)
     known[0, 0] = True
     assert familiarity.tally(scores, None, known, assignment="dot", box=(0.25, 0, 0.5, 1)).cells[:2].tolist() == [1, 0]
+
+
+def test_cells_are_those_of_the_labels_and_margins_on_the_grid() -> None:
+    rng = np.random.default_rng(3)
+    scores, code = rng.standard_normal((5, 7, 9)).astype(np.float32), rng.standard_normal((4, 7, 9)).astype(np.float32)
+    labels, margin = assign.labels(scores, (7, 9)), assign.margin(scores, code, (7, 9))
+    found = familiarity.tally(scores, code, assignment="cosine")
+    assert found.cells.tolist() == np.bincount(labels.ravel(), minlength=256).tolist()
+    assert found.margins[2] == pytest.approx(margin[labels == 2].sum())
+    again = familiarity.tally(scores, None, assignment="cosine", margin=margin)
+    assert (again.margins == found.margins).all()
 
 
 def test_the_share_is_0_to_1_grows_with_sureness_and_hits_the_quantiles() -> None:

@@ -69,7 +69,7 @@ def test_stego(tmp_path: Path) -> None:
     assert (manifest.code.dim, manifest.code.stride, manifest.code.temperature) == (7, 8, 2.0)
     assert [cluster.fraction for cluster in manifest.clusters] == pytest.approx([1 / files.K] * files.K)
     assert (bundle.golden.image == street()).all()
-    assert manifest.hierarchy_by == "centroids"  # nothing was measured
+    assert (manifest.hierarchy_by, manifest.familiarity) == ("centroids", None)  # nothing was measured
     assert bundle.exemplars(0) == []
     notice = (bundle.path / "NOTICE").read_text()
     assert hashlib.sha256(path.read_bytes()).hexdigest() in notice

@@ -48,6 +48,9 @@ def test_another_number_of_clusters_of_the_same_network(done, tmp_path):
     assert new.manifest.provenance.recipe["clusters"]["k"] == 4
     assert new.manifest.input == old.manifest.input
     assert new.manifest.hierarchy_by == old.manifest.hierarchy_by == "belonging"
+    assert new.manifest.familiarity is not None
+    assert old.manifest.familiarity is not None
+    assert new.manifest.familiarity != old.manifest.familiarity
     kept = {(c.name, c.color) for c in new.manifest.clusters} & {(c.name, c.color) for c in old.manifest.clusters}
     assert kept  # of its own bundle, without being asked
     assert {path.name: path.read_bytes() for path in (done.cache / "facts").iterdir()} == noted

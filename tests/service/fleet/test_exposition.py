@@ -17,6 +17,7 @@ def server(requests: dict[str, int], waiting: int, oldest_s: float, seconds: lis
     Gauge("tessera_oldest_request_seconds", "Age", registry=r).set(oldest_s)
     Gauge("tessera_model_info", "Models", ["name"], registry=r).labels("a b").set(1)
     Gauge("tessera_cluster_drift", "Drift", ["model"], registry=r).labels("street").set(drift)
+    Gauge("tessera_unfamiliar_share", "Strangers", ["model"], registry=r).labels("street").set(drift / 2)
     histogram = Histogram("tessera_stage_seconds", "Time", ["stage"], buckets=(0.1, 1), registry=r)
     for value in seconds:
         histogram.labels("crf").observe(value)
@@ -46,6 +47,7 @@ def test_counts_are_added_and_ages_and_facts_are_not() -> None:
     one, other, both = samples(ONE), samples(OTHER), samples(merged([ONE, OTHER]))
     assert both.keys() == one.keys() | other.keys()
     largest = {"tessera_oldest_request_seconds": 4.5, "tessera_model_info": 1, "tessera_cluster_drift": 0.25}
+    largest["tessera_unfamiliar_share"] = 0.125
     for key, value in both.items():
         assert value == largest.get(key[0], one.get(key, 0) + other.get(key, 0)), key
 
@@ -64,7 +66,7 @@ def test_of_what_must_hold_of_all_the_worst_counts_and_a_device_is_there_once() 
 
 def test_every_family_is_in_one_piece() -> None:
     text = merged([ONE, OTHER])
-    assert text.count("# TYPE") == 6
+    assert text.count("# TYPE") == 7
     names = [family.name for family in text_string_to_metric_families(text)]
     assert len(names) == len(set(names))
 

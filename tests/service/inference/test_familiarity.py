@@ -56,6 +56,13 @@ def test_options_do_not_change_it(client: Any, query: str) -> None:
     assert told(client, query) == told(client)
 
 
+def test_classes_that_people_taught_do_not_change_it(client: Any) -> None:
+    assert client.post("/classes", json={"name": "warm"}).status_code == 201
+    assert client.post("/classes/0/examples?x=5&y=30", content=PNG).status_code == 201
+    for query in ("", "&confidence=true", "&crf=fast", "&tile=always"):
+        assert told(client, f"classes=true{query}") == told(client, query.lstrip("&"))
+
+
 def test_windows_of_an_image_no_larger_than_one_say_the_same(client: Any) -> None:
     small = encode(bands(64, 64), "png")
     assert told(client, "tile=always", small) == told(client, content=small)

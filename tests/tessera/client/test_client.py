@@ -56,6 +56,7 @@ def test_segment(client: Client) -> None:
     assert (found.k, found.model, len(found.digest), found.warnings) == (5, "tiny", 12, ())
     assert sum(cluster.fraction for cluster in found.clusters) == pytest.approx(1)
     assert found.timings_ms["encoder"] >= 0
+    assert found.familiarity is found.familiar is None  # this bundle does not say
     assert (found.mask("green") == (found.labels == 1)).all()
     with pytest.raises(KeyError, match="pink"):
         found.mask("pink")
