@@ -475,6 +475,11 @@ class Classes:
             new: list[int] = []
             for example in given.examples:
                 code, encoder = _unit(example.vector, given.name, example.n), example.encoder or file.encoder
+                if encoder == state.encoder and len(code) != (dim := self._bundle.manifest.code.dim):
+                    raise BadOption(
+                        f"example {example.n} of {given.name!r} has a code of {len(code)} numbers, and codes of this"
+                        f" encoder have {dim}"
+                    )
                 key = encoder, example.negative, example.at, code.tobytes()
                 if key not in there:
                     there.add(key)

@@ -287,6 +287,7 @@ def test_bad_requests_are_told(served: TestClient, monkeypatch: pytest.MonkeyPat
     assert served.delete("/classes/0").status_code == 200
     for change, says in (
         ({"dim": 4}, "dim is 4"),
+        ({"dim": 2, "classes": [{**lone, "examples": [{**nowhere, "code": [1, 2]}]}]}, "codes of this encoder have 3"),
         ({"version": 2}, "version"),
         ({"encoder": "x"}, "encoder"),
         ({"classes": [{**lone, "examples": [nowhere]}]}, "no direction"),
