@@ -134,11 +134,12 @@ def test_who_names_no_model_is_answered_by_the_canary_and_told_so(start: Callabl
         assert report(client)["answered"] == {"default": 0, "canary": 6}
 
 
-def test_who_names_a_model_or_its_clusters_is_never_redirected(start: Callable[..., Any]) -> None:
+def test_who_names_a_model_or_its_clusters_or_asks_for_classes_is_never_redirected(start: Callable[..., Any]) -> None:
     with start() as client:
         before = client.get("/models/tiny").json()["digest"]
         ref = begin(client, "coarse")
-        for query in ("model=tiny", f"model=tiny@{before}", "only=4"):
+        client.put("/classes/0", json={"name": "warm", "clusters": [0]})
+        for query in ("model=tiny", f"model=tiny@{before}", "only=4", "classes=true"):
             assert client.post(f"/segment?format=npy&{query}", content=PNG).headers["x-model"] == f"tiny@{before}"
         assert client.post("/segment?format=npy&k=5", content=PNG).headers["x-model"] == f"tiny@{before}"
         assert "only" in problem(client.post("/segment?only=5", content=PNG), 422)
@@ -152,7 +153,7 @@ def test_who_names_a_model_or_its_clusters_is_never_redirected(start: Callable[.
         oip = client.post("/v2/models/tiny/infer", json=body)
         assert oip.headers["x-model"] == f"tiny@{before}"
         found = report(client)
-        assert (found["answered"], found["left"]) == ({"default": 2, "canary": 0}, 2)
+        assert (found["answered"], found["left"]) == ({"default": 3, "canary": 0}, 3)
         rows = client.get("/models").json()["models"]
         assert [(row["default"], row["canary"], row["k"]) for row in rows] == [(True, False, 5), (False, True, 3)]
         assert len(client.post("/v2/repository/index").json()) == 1
