@@ -147,6 +147,7 @@ function shown() {
 }
 
 function cards() {
+  if (parts.cards.contains(document.activeElement) && document.activeElement.dataset.typed === "true") return; // it follows when that is done
   const list = shown();
   replaceKeepingFocus(parts.cards, list.map(card));
   parts.count.textContent = t("clusters.count", { shown: list.length, all: state.clusters.size });
@@ -159,14 +160,16 @@ function card(one) {
   const swatch = el("input", { type: "color", value: color, data: { key: `card-color-${id}` }, aria: { label: t("legend.color", { name }) } });
   swatch.onchange = () => step(t("step.color", { name }), { color: swatch.value });
   const field = el("input", { class: "title", value: name, maxLength: 80, data: { key: `card-name-${id}` }, aria: { label: t("clusters.name", { name }) } });
+  field.oninput = () => (field.dataset.typed = "true");
   field.onchange = () => {
+    field.dataset.typed = "false";
     const now = field.value.trim();
     if (now === name) field.value = name;
     else step(t("step.rename", { old: name, name: now || one.default_name }), { name: now || null }).then((done) => done || (field.value = name));
   };
   field.onkeydown = (event) => {
     if (event.key === "Enter") field.blur();
-    if (event.key === "Escape") field.value = name;
+    if (event.key === "Escape") Object.assign(field, { value: name }).dataset.typed = "false";
   };
   const eye = el("button", { type: "button", class: "small", data: { key: `card-hide-${id}` }, aria: { pressed: String(hidden), label: t(hidden ? "legend.show" : "legend.hide", { name }) }, textContent: t(hidden ? "clusters.show" : "clusters.hide") });
   eye.onclick = () => step(t(hidden ? "step.show" : "step.hide", { name }), { hidden: !hidden });

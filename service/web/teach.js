@@ -66,8 +66,11 @@ async function add(event) {
 // The list of classes: what a click means, and the legend of what was taught.
 
 function rows() {
+  const field = document.activeElement;
+  if (parts.list.contains(field) && field.dataset.typed === "true") return; // what is typed stays; the rows follow when it is done
   const found = state.of === "classes" ? new Map(groups().map((group) => [group.id, group])) : new Map();
   replaceKeepingFocus(parts.list, list().map((one, i) => row(one, i, found.get(one.id))));
+  tell("rows");
   const rest = (state.of === "classes" && answer()?.unknown_fraction) || 0;
   parts.unknown.hidden = !rest;
   parts.unknown.textContent = t("teach.unknown", { percent: percent(rest) });
@@ -88,16 +91,18 @@ function row(one, i, group) {
     if (state.tool !== "teach") set({ selection: new Set([id]) }, "selection");
   };
   const more = el("button", {
-    type: "button", class: "eye", data: { key: `class-more-${id}` }, aria: { expanded: String(open === id), label: t("teach.more", { name }) },
+    type: "button", class: "more", data: { key: `class-more-${id}` }, aria: { expanded: String(open === id), label: t("teach.more", { name }) },
     title: t("teach.more", { name }),
   }, "⋯");
   more.onclick = () => show(open === id ? null : id);
   const sure = group && surety(group.confidence);
   const item = el("li", { class: one.hidden ? "unseen" : "", data: { id } },
-    el("div", { class: "row" }, swatch, label,
+    el("div", { class: "row" }, el("canvas", { class: "thumbnail", width: 64, height: 64, aria: { hidden: "true" } }), swatch, label,
       el("span", { class: "given", title: given(one), textContent: one.examples + one.negatives ? number(one.examples + one.negatives) : "–", aria: { label: given(one) }, role: "img" }),
-      group ? el("span", { class: "share", title: t("legend.share", { percent: percent(group.fraction) }), textContent: percent(group.fraction) }) : el("span", { class: "share" }),
-      sure ? el("span", { class: `sure ${sure}`, textContent: t(`legend.sure.${sure}`) }) : el("span", { class: "sure" }),
+      el("span", { class: "much" }, ...(group ? [
+        el("span", { class: "share", title: t("legend.share", { percent: percent(group.fraction) }), textContent: percent(group.fraction) }),
+        el("span", { class: `sure ${sure}`, title: t(`legend.sure.${sure}.what`), textContent: t(`legend.sure.${sure}`) }),
+      ] : [])),
       more),
     open === id ? details(one) : null);
   item.onpointerenter = () => state.of === "classes" && light(id);
@@ -130,10 +135,14 @@ function details(one) {
     if (!now || now === name) field.value = name;
     else classes.change(handle, { name: now }, t("step.rename", { old: name, name: now })).then((done) => done || (field.value = name));
   };
-  field.onchange = rename;
+  field.oninput = () => (field.dataset.typed = "true");
+  field.onchange = () => {
+    field.dataset.typed = "false";
+    rename();
+  };
   field.onkeydown = (event) => {
     event.stopPropagation();
-    if (event.key === "Escape") field.value = name;
+    if (event.key === "Escape") Object.assign(field, { value: name }).dataset.typed = "false";
     if (event.key === "Enter") field.blur();
   };
   const hide = el("button", { type: "button", data: { key: `class-hide-${id}` }, aria: { pressed: String(one.hidden) }, textContent: t(one.hidden ? "teach.show" : "teach.hide") });

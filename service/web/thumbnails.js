@@ -71,11 +71,11 @@ let known = null; // {map, table, found} of the last time
 /** Draw every row's piece of the photo, once the photo is there. */
 function cutAll() {
   const map = answer();
-  if (!map || !picture || picture.of !== $("photo").src || state.of !== "clusters") return;
+  if (!map || !picture || picture.of !== $("photo").src) return;
   const table = shownAs({ preview: null });
   if (known?.map !== map || known.table.some((value, at) => value !== table[at])) known = { map, table, found: squares(map, table) };
   const by = picture.bitmap.width / map.width;
-  for (const row of $("legend").querySelectorAll("li[data-id]")) {
+  for (const row of document.querySelectorAll(state.of === "clusters" ? "#legend > li[data-id]" : "#teach .classes > li")) {
     const square = known.found.get(Number(row.dataset.id)), canvas = row.querySelector("canvas");
     if (!square) continue;
     const context = canvas.getContext("2d");
