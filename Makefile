@@ -6,6 +6,7 @@
 #   make train-demo                                                training, on drawn streets, in a minute or two
 #   make clients                                                   other people's programs, for tests/clients
 #   make axe                                                       axe-core from npm, for the tests of the pages
+#   make teach [DATA=../shared/data/camvid]                       what a few clicks a class are worth on CamVid
 #   make lock [UPGRADE=1]; make audit                              requirements/ made anew; what is known against it
 #   make monitoring-check                                          a real Prometheus, rules, board, compose (docs/monitoring.md)
 #   make image-check [TARGET=training] [IMAGE_CHECK=TOOL]          the Dockerfile built from a clean clone, and run (docs/serving.md)
@@ -46,7 +47,7 @@ ifeq ($(EXTRAS),)
 EXTRAS := $(patsubst $(SERVE)/.ready-$(RUNTIME)%,%,$(firstword $(wildcard $(SERVE)/.ready-$(RUNTIME)*)))
 endif
 
-.PHONY: help serve train test test-all monitoring-check torture fuzz api-check deploy-check check format train-demo bench peers peer-files compare pictures oracle \
+.PHONY: help serve train test test-all monitoring-check torture fuzz api-check deploy-check check format train-demo bench peers peer-files compare teach pictures oracle \
 	clients axe lock audit image-check release clean
 
 help:
@@ -123,6 +124,10 @@ peer-files: $(TRAIN)/.ready
 # Every method on CamVid, three seeds: about two hours on two cores; what is done is kept in runs/compare.
 compare: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m benchmarks.compare
+
+# Classes by example on CamVid, the curve of 1 to 50 clicks a class: a few minutes on two cores; codes are kept in runs/teach.
+teach: $(TRAIN)/.ready
+	$(TRAIN)/bin/python -m benchmarks.teach $${DATA:+--data "$$DATA"} $(ARGS)
 
 pictures: $(TRAIN)/.ready
 	$(TRAIN)/bin/python -m docs.pictures

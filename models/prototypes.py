@@ -8,11 +8,13 @@ Every class is a prototype, the mean of the codes that were pointed at (Snell et
 told apart along the directions in which one class's own vary least: linear discriminant analysis, its covariance
 shrunk towards a sphere by as much as examples are few. How often a class occurs is not told by clicks, of which every
 class has a few; it is what best explains how often the network's clusters do (Saerens et al. 2002, Neural Computation
-14: prior probabilities by EM), given how surely examples are known again when they are left out.
+14: prior probabilities by EM), given how surely examples are known again when they are left out. Clusters that a person
+says belong to a class speak for it beside its examples. A negative example takes its class down where codes are nearly
+like it, and nowhere else. What each of these was worth: `benchmarks/teach.py`, docs/evaluation.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,14 +24,19 @@ from models.native.bindings import Axis
 from models.types import WHOLE, Array, Box
 
 _EPS = 1e-12
-_PRIOR = 0.25  # power of the classes' frequencies: they are guessed from K numbers
+_PRIOR = 0.35  # power of the classes' frequencies: they are guessed from K numbers
 _DOUBT = 0.2  # share of the training pixels that may be of any class, whatever the clusters say
 _STEPS = 50
-_CLUSTERS = 0.3  # of a class's clusters, beside its examples
+_CLUSTERS = 0.5  # weight of a class's clusters beside its examples
 _SURENESS = tuple(np.geomspace(0.02, 1.5, 16))  # that are tried
 _UNTRIED = 0.25  # where no class has two examples
 _ASKED = 2048  # examples that are left out, evenly drawn: more say the same
-_ROUNDS, _BELOW = 20, 0.02  # of corrections by negative examples, and by how much they put a class below another
+_NEAR = (
+    0.8  # cosine from which a place is like a negative example: what was said of one holds there, the more the liker
+)
+_MOST_REJECTED = 256  # negative examples that take part: each is one more product with the code
+_BELOW = 0.05  # by how much a negative example puts its class below another
+_ALIKE = 0.95  # cosine of two negative examples that are of one place
 _STRIP_PX = 2**22  # of a mask, widened at once
 
 
@@ -55,6 +62,14 @@ class Taught(NamedTuple):
     clusters: tuple[int, ...] = ()
 
 
+class _Rejected(NamedTuple):
+    """Where a class is said not to be: its score map's number; codes float32 [n, D]; how far they take it down."""
+
+    m: int
+    places: Array
+    depths: Array
+
+
 @dataclass(frozen=True)
 class Classifier:
     """What examples and clusters make together; made once for every change of them, used for every image.
@@ -67,6 +82,7 @@ class Classifier:
     _bias: Array  # float32 [M], times the code's length
     _clusters: tuple[tuple[int, ...], ...] = ()  # of each class; empty where no class has any
     _weight: float = 0.0  # of what the clusters say; infinite where there is no example
+    _rejected: tuple[_Rejected, ...] = ()
 
     @classmethod
     def fit(
@@ -100,6 +116,7 @@ class Classifier:
             ]
         )
         metric = _Metric.of(codes - means[of], int(np.maximum(counts - 1, 0).sum()))
+        means = _drawn_together(means, codes - means[of], of, counts)
         rows = metric.inverse(means)
         bias = -(rows * means).sum(axis=1) / 2
         sureness = _sureness(codes, of, means, counts, metric)
@@ -108,14 +125,16 @@ class Classifier:
             bias = bias + _PRIOR / sureness * np.log(_frequencies(scores, np.asarray(fractions, np.float64)))
         scale = _spread(_unit(means)) / max(_spread(rows), _EPS)  # differences as large as those of cosines
         rows, bias = rows * scale, bias * scale
+        size = float(np.linalg.norm(centroids, axis=1).mean())
+        weight = _CLUSTERS / max(size, _EPS) if len(codes) else np.inf
+        found = cls(ids, rows.astype(np.float32), bias.astype(np.float32), clusters if any(clusters) else (), weight)
         at = {one.id: m for m, one in enumerate(used)}
-        rejected = [
-            (at[e.class_id], _unit(np.asarray(e.code, np.float64))) for e in examples if e.negative and e.class_id in at
-        ]
-        if rejected:
-            _reject(rows, bias, rejected, _Metric.of(np.concatenate([codes, centers]), len(codes) + len(centers)))
-        weight = _CLUSTERS if len(codes) or rejected else np.inf
-        return cls(ids, rows.astype(np.float32), bias.astype(np.float32), clusters if any(clusters) else (), weight)
+        negative = [e for e in examples if e.negative and e.class_id in at]
+        if not negative:
+            return found
+        places = _unit(np.array([e.code for e in negative], np.float64)).astype(np.float32)
+        said = found.scores(places.T[:, None], (centroids @ places.T)[:, None])[:, 0].T
+        return replace(found, _rejected=_rejected(places, np.array([at[e.class_id] for e in negative]), said))
 
     def scores(self, code: Array, scores: Array, box: Box = WHOLE) -> Array:
         """float32 [M, h, w] of one image: as the network's own scores, one map for each of `ids`.
@@ -127,12 +146,16 @@ class Classifier:
         flat = code.reshape(depth, -1)
         lengths = np.sqrt(np.einsum("dn,dn->n", flat, flat))
         if self._clusters and np.isinf(self._weight):
-            return _of_clusters(scores, self._clusters)
-        found: Array = self._rows @ flat
-        found += self._bias[:, None] * lengths
-        found = found.reshape(-1, height, width)
-        if self._clusters:
-            found += np.float32(self._weight) * _of_clusters(scores, self._clusters)
+            found = _of_clusters(scores, self._clusters)
+        else:
+            found = (self._rows @ flat + self._bias[:, None] * lengths).reshape(-1, height, width)
+            if self._clusters:
+                found += np.float32(self._weight) * _of_clusters(scores, self._clusters)
+        for m, places, depths in self._rejected:
+            near = (
+                np.maximum(places @ flat - np.float32(_NEAR) * lengths, 0) * (depths / np.float32(1 - _NEAR))[:, None]
+            )
+            found[m] -= near.max(axis=0).reshape(height, width)
         return found
 
 
@@ -181,6 +204,20 @@ def _of_clusters(scores: Array, clusters: Sequence[Sequence[int]]) -> Array:
     return np.stack([next(ranks) if own else other for own in clusters]).astype(np.float32)
 
 
+def _drawn_together(means: Array, residuals: Array, of: Array, counts: Array) -> Array:
+    """Means [M, D] nearer to the mean of all, the less sure they are: few examples, and unlike each other.
+
+    Source: Stein's shrinkage, its share that of the mean's own error in how far means lie apart.
+    """
+    middle = means.mean(axis=0)
+    apart = float(((means - middle) ** 2).sum(axis=1).mean())
+    squares = np.bincount(of, (residuals**2).sum(axis=1), len(means))
+    pooled = squares.sum() / max(int((counts - 1).clip(0).sum()), 1)
+    error = np.where(counts > 1, squares / np.maximum(counts - 1, 1), pooled) / np.maximum(counts, 1)
+    share = (error / np.maximum(error + apart, _EPS))[:, None]
+    return np.asarray(means + share * (middle - means))
+
+
 def _sureness(codes: Array, of: Array, means: Array, counts: Array, metric: _Metric) -> float:
     """By what factor scores are to be taken so that examples which their class's mean is taken without are likeliest.
 
@@ -215,23 +252,23 @@ def _frequencies(scores: Array, fractions: Array) -> Array:
     return np.asarray(found)
 
 
-def _reject(rows: Array, bias: Array, rejected: Sequence[tuple[int, Array]], metric: _Metric) -> None:
-    """Turns `rows` [M, D] in place, until no class is the likeliest where it is said not to be.
+def _rejected(places: Array, classes: Array, scores: Array) -> tuple[_Rejected, ...]:
+    """What takes every class below another where it is said not to be.
 
-    The least change by the codes that are known: recursive least squares' step for one more of them.
+    places  float32 [n, D] of length 1;  classes  int [n], the place of each in scores  float32 [n, M]
     """
-    for _ in range(_ROUNDS):
-        done = True
-        for m, code in rejected:
-            code = _unit(np.asarray(code, np.float64))
-            found = rows @ code + bias
-            excess = found[m] - np.delete(found, m).max(initial=-np.inf) + _BELOW
-            if np.isfinite(excess) and excess > 1e-6:
-                step = metric.inverse(code[None])[0]
-                rows[m] -= excess / max(float(step @ code), _EPS) * step
-                done = False
-        if done:
-            return
+    found = []
+    alike = places @ places.T > _ALIKE
+    depths = np.zeros(len(places), np.float32)
+    for i, m in enumerate(classes):
+        others = np.delete(scores[i], np.unique([m, *classes[alike[i]]]))
+        depths[i] = max(scores[i, m] - others.max() + _BELOW, 0) if len(others) else 0
+    deepest = np.argsort(-depths, kind="stable")[:_MOST_REJECTED]
+    kept = np.sort(deepest[depths[deepest] > 0])
+    for m in np.unique(classes[kept]):
+        own = kept[classes[kept] == m]
+        found.append(_Rejected(int(m), places[own], depths[own]))
+    return tuple(found)
 
 
 def _unit(vectors: Array) -> Array:

@@ -103,7 +103,20 @@ def test_a_class_is_not_where_it_is_said_not_to_be() -> None:
     assert answers(fitted(codes, 10), wrong[None]) == [0]
     assert answers(found, wrong[None]) != [0]
     flat = codes[:, 10:20].reshape(-1, 24)
-    assert (answers(found, flat) == answers(fitted(codes, 10), flat)).mean() > 0.8  # and little else changes
+    far = flat[unit(flat) @ wrong < 0.8]
+    assert len(far) > 20
+    assert (answers(found, far) == answers(fitted(codes, 10), far)).all()  # and where codes are unlike nothing changes
+
+
+def test_a_place_that_is_neither_of_two_classes_is_the_third() -> None:
+    centroids = np.eye(3, 6, dtype=np.float32)
+    place = unit(np.array([0.8, 0.7, 0.3, 0, 0, 0]))
+    examples = [Example(m, centroids[m], MIDDLE) for m in range(3)]
+    examples += [Example(m, place, MIDDLE, negative=True) for m in (0, 1)]
+    found = Classifier.fit(centroids, [Taught(m, (m,)) for m in range(3)], examples)
+    assert found is not None
+    code = place[:, None, None]
+    assert found.ids[found.scores(code, np.einsum("kd,dhw->khw", centroids, code)).argmax()] == 2
 
 
 def test_clusters_alone_are_those_clusters_joined() -> None:

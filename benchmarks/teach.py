@@ -1,0 +1,244 @@
+"""What a few clicks a class are worth: classes by example on CamVid, beside the unsupervised match and a linear probe.
+
+    make teach [DATA=../shared/data/camvid]
+    python -m benchmarks.teach [BUNDLE] [--data …] [--clicks 1,3,5,10,20,50] [--draws 5] [--by pixel|image] [--no-probe]
+
+A click is a labelled pixel of its class, drawn among all of the training frames (`--by image`: a frame first, then a
+pixel of the class in it: more small and far-away things), and kept as the service keeps it. Every frame is then told
+apart as the service does (`models.prototypes`), at the photo's size. Of five draws the mean is printed, and the range.
+
+Scored are the val frames, of a drive that is in train as well, and every drive of train with the clicks of the others;
+the test drives too where labels/test is there. Beside them, with all labels in hand: the clusters matched to the
+classes (Hungarian), and a linear layer trained on all labels of train. All classes count in the mean that occur in what
+is is scored; void counts nowhere. The network has seen the train frames, but no label. "10, and
+clusters": every cluster is said besides to be of the class that it mostly shows in the frames that clicks are drawn in.
+
+Codes are computed once, and kept in runs/teach (half a gigabyte). Written to benchmarks/results/teach.json, or
+teach-image.json.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from benchmarks import load, machine
+from models import assign
+from models.bundle import Bundle
+from models.preprocess import fit
+from models.prototypes import Classifier, Example, Taught, code_at
+from models.types import Array, Box
+from service.settings import embedded
+from training.data import datasets
+from training.data.datasets.camvid import CLASS_NAMES, drive
+from training.evaluation import linear_probe, metrics
+from training.evaluation.exported import Exported
+from training.evaluation.linear_probe import Lesson
+
+CACHE = Path("runs/teach")
+CLASSES = len(CLASS_NAMES)
+_BESIDE = 10  # clicks a class beside clusters that are said to be of a class
+_STEPS = 400  # of the linear probe
+
+
+class Split(NamedTuple):
+    """Frames of one split.
+
+    codes  float32 [n, D, h, w];  labels  uint8 [n, H, W];  drives  of each;  box  the part of the grid they fill
+    pixels int64 [n, N]: how many of each class
+    """
+
+    codes: Array
+    labels: Array
+    drives: Array
+    box: Box
+    pixels: Array
+
+
+Maps = Callable[[Array], Array]
+"""code float32 [D, h, w] → score maps float32 [M, h, w]."""
+
+
+def opened(bundle: Bundle, data: Path, split: str) -> Split | None:
+    """A split with its codes, computed where they are not kept yet; None where it has no label maps."""
+    images = datasets.open("camvid", data, split=split, console=Console(quiet=True))
+    if not images.labelled:
+        return None
+    labels = np.stack([images.labels(i) for i in range(len(images))])
+    fitted = fit(images[0], bundle.manifest.input)
+    kept = CACHE / f"{bundle.digest[:12]}-{images.digest[:12]}-{split}.npy"
+    if not kept.is_file():
+        print(f"{split}: codes of {len(images)} frames", file=sys.stderr, flush=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
+        network = Exported(bundle.encoder_bytes())
+        answers = (network.answer(fit(images[i], bundle.manifest.input).pixels).code for i in range(len(images)))
+        half = kept.with_suffix(".part.npy")
+        np.save(half, np.stack(list(answers)))
+        half.replace(kept)
+    counts = np.stack([np.bincount(one.ravel(), minlength=256)[:CLASSES] for one in labels])
+    drives = np.array([drive(path) for path in images.paths])
+    return Split(np.load(kept, mmap_mode="r"), labels, drives, fitted.box, counts)
+
+
+def clicks(split: Split, frames: Array, count: int, draw: int, by: str) -> list[Example]:
+    """`count` examples of every class that these frames show."""
+    rng, found = np.random.default_rng([draw, count]), []
+    for name in range(CLASSES):
+        shown = split.pixels[frames, name].astype(np.float64)
+        if not shown.any():
+            continue
+        odds = shown if by == "pixel" else (shown > 0).astype(np.float64)
+        for i in rng.choice(frames, count, p=odds / odds.sum()):
+            rows, columns = np.nonzero(split.labels[i] == name)
+            at = rng.integers(len(rows))
+            (height, width), (top, left, down, across) = split.labels.shape[1:], split.box
+            y, x = rows[at] / height, columns[at] / width
+            place = (top + y * down, left + x * across, down / height, across / width)
+            code = code_at(split.codes[i], np.ones((1, 1), bool), place)
+            found.append(Example(name, code, (y + 0.5 / height, x + 0.5 / width)))
+    return found
+
+
+def counted(split: Split, frames: Array, maps: Maps, ids: Sequence[int], values: int) -> Array:
+    """Confusion int64 [values, N] of the label maps that score maps make; `ids` are the values of these maps."""
+    total, value = np.zeros((values, CLASSES), np.int64), np.asarray(ids)
+    for i in frames:
+        truth = split.labels[i]
+        found = value[assign.labels(np.ascontiguousarray(maps(split.codes[i])), truth.shape, split.box)]
+        total += metrics.confusion(found, truth, values, CLASSES)
+    return total
+
+
+def taught(
+    bundle: Bundle, split: Split, frames: Array, examples: list[Example], owners: Array | None = None
+) -> metrics.Scores:
+    """How well classes of these examples fit; `owners` int [K]: of which class each cluster is said to be."""
+    own = [() if owners is None else tuple(np.flatnonzero(owners == name).tolist()) for name in range(CLASSES)]
+    classes = [Taught(name, clusters) for name, clusters in enumerate(own)]
+    fractions = [one.fraction for one in bundle.manifest.clusters]
+    network = scored_by(bundle)
+    classifier = Classifier.fit(bundle.centroids, classes, examples, fractions)
+    assert classifier is not None
+
+    def maps(code: Array) -> Array:
+        return classifier.scores(code, network(code) if owners is not None else code)
+
+    return metrics.score(counted(split, frames, maps, classifier.ids.tolist(), CLASSES), np.arange(CLASSES))
+
+
+def clusters(bundle: Bundle, split: Split, frames: Array) -> Array:
+    """What each cluster shows: confusion int64 [K, N]."""
+    count = len(bundle.manifest.clusters)
+    return counted(split, frames, scored_by(bundle), range(count), count)
+
+
+def scored_by(bundle: Bundle) -> Maps:
+    """The network's own scores."""
+    return lambda code: np.asarray(np.tensordot(bundle.centroids, code, 1))
+
+
+def probe(train: Split) -> linear_probe.LinearProbe:
+    """A linear layer that learned from every label of train."""
+
+    def lesson(i: int) -> Lesson:
+        return Lesson(np.array(train.codes[i]), train.labels[i], train.box)
+
+    print("the linear probe learns from train", file=sys.stderr, flush=True)
+    quiet, cpu = Console(quiet=True), torch.device("cpu")
+    return linear_probe.train(lesson, len(train.codes), CLASSES, steps=_STEPS, seed=0, device=cpu, console=quiet)
+
+
+def told(name: str, scores: Sequence[Sequence[metrics.Scores]]) -> dict[str, Any]:
+    """Prints mIoU and accuracy of draws, each the mean of what it was scored on, and gives them for JSON."""
+    found: dict[str, Any] = {}
+    words = []
+    for what in ("miou", "accuracy"):
+        of = [float(np.mean([getattr(one, what) for one in draw])) for draw in scores]
+        found[what] = {"mean": round(float(np.mean(of)), 4), "draws": [round(one, 4) for one in of]}
+        words.append(f"{np.mean(of):.3f}" + (f" [{min(of):.3f}–{max(of):.3f}]" if len(of) > 1 else " " * 14))
+    iou = np.nanmean([[one.iou for one in draw] for draw in scores], axis=(0, 1))
+    found["iou"] = {n: round(float(v), 3) for n, v in zip(CLASS_NAMES, iou, strict=True)}
+    print(f"  {name:24} {words[0]}   {words[1]}", flush=True)
+    return found
+
+
+def main() -> None:
+    """The command of this file's first lines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", nargs="?", type=Path, help="default: the embedded one")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/camvid"))
+    parser.add_argument("--clicks", default="1,3,5,10,20,50")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--by", choices=("pixel", "image"), default="pixel")
+    parser.add_argument("--no-probe", action="store_true")
+    given = parser.parse_args()
+    bundle = Bundle.load(given.bundle or embedded()[0])
+    train = opened(bundle, given.data, "train")
+    if train is None:
+        sys.exit(f"{given.data}/labels/train is not there: clicks are drawn among labels")
+    counts = [int(one) for one in given.clicks.split(",")]
+    everything = np.arange(len(train.codes))
+    results: dict[str, Any] = {}
+    owners = clusters(bundle, train, everything).argmax(axis=1)
+    learned: linear_probe.LinearProbe | None = None
+    for name in ("val", "test"):
+        if (split := opened(bundle, given.data, name)) is None:
+            continue
+        frames = np.arange(len(split.codes))
+        print(f"{name}: {len(frames)} frames, clicks of {len(everything)} frames of train; mIoU, accuracy")
+        rows = {"unsupervised": told("unsupervised match", [[metrics.score(clusters(bundle, split, frames))]])}
+        for count in counts:
+            scores = [
+                [taught(bundle, split, frames, clicks(train, everything, count, draw, given.by))]
+                for draw in range(given.draws)
+            ]
+            rows[f"clicks {count}"] = told(f"{count} click{'s' * (count > 1)} a class", scores)
+        scores = [
+            [taught(bundle, split, frames, clicks(train, everything, _BESIDE, draw, given.by), owners)]
+            for draw in range(given.draws)
+        ]
+        rows[f"clicks {_BESIDE}, clusters"] = told(f"{_BESIDE}, and clusters", scores)
+        if not given.no_probe:
+            learned = learned or probe(train)
+            counted_by_probe = counted(split, frames, learned.logits, range(CLASSES), CLASSES)
+            rows["linear probe"] = told("linear probe", [[metrics.score(counted_by_probe, np.arange(CLASSES))]])
+        results[name] = rows
+    parts = [(everything[train.drives != one], everything[train.drives == one]) for one in sorted(set(train.drives))]
+    print(f"train, one of {len(parts)} drives left out, clicks of the others: mean of the drives")
+    shown = [clusters(bundle, train, own) for _, own in parts]
+    rows = {"unsupervised": told("unsupervised match", [[metrics.score(one) for one in shown]])}
+    for count in counts:
+        scores = [
+            [taught(bundle, train, own, clicks(train, others, count, draw, given.by)) for others, own in parts]
+            for draw in range(given.draws)
+        ]
+        rows[f"clicks {count}"] = told(f"{count} click{'s' * (count > 1)} a class", scores)
+    scores = [
+        [
+            taught(
+                bundle, train, own, clicks(train, others, _BESIDE, draw, given.by), (sum(shown) - one).argmax(axis=1)
+            )
+            for (others, own), one in zip(parts, shown, strict=True)
+        ]
+        for draw in range(given.draws)
+    ]
+    rows[f"clicks {_BESIDE}, clusters"] = told(f"{_BESIDE}, and clusters", scores)
+    results["left-out drives"] = rows
+    file = load.RESULTS / ("teach.json" if given.by == "pixel" else f"teach-{given.by}.json")
+    what = {
+        "what": "python -m benchmarks.teach" + "".join(f" {one}" for one in sys.argv[1:]),
+        "bundle": bundle.ref, "draws": given.draws, "clicks drawn by": given.by, "machine": machine.describe(),
+    }  # fmt: skip
+    load.RESULTS.mkdir(exist_ok=True)
+    file.write_text(json.dumps({**what, "results": results}, indent=1) + "\n")
+    print(file)
+
+
+if __name__ == "__main__":
+    main()
