@@ -28,8 +28,8 @@ export function stop(value) {
 
 function goOn() {
   forgetFar();
-  const resting = stopped || document.hidden || !state.model || Date.now() < waitsUntil;
-  if (resting || (state.current && stateOf(state.current) === "working")) return;
+  if (stopped || document.hidden || !state.model || !state.current || Date.now() < waitsUntil) return;
+  if (state.of === "clusters" && ["waiting", "working"].includes(stateOf(state.current))) return; // it goes first
   while (running < AT_ONCE) {
     const next = nearest().find((photo) => stateOf(photo) === "waiting");
     if (!next) return;

@@ -206,7 +206,7 @@ export default {
   "save.as.k": "{k} groups",
   "save.as.page": "page {page}",
   "save.as.classes": "in the taught classes",
-  "save.as.local": "with the server's names and colors: those kept in this browser alone are not known there",
+  "save.as.local": "with the server's names, colors and merges: those kept in this browser alone are not known there",
   "save.now": "Save",
   "save.stop": "Stop",
   "save.stopped": "Stopped. Nothing was saved.",
