@@ -127,7 +127,7 @@ def redraws(page: Any, times: int = 100) -> dict[str, Redraw]:
     """STEPS, so many times each, on a page with WATCH that shows a photo."""
     asked: list[str] = []
     page.evaluate(REDRAWS, ["outlines", 2])  # compiled, and its modules are there
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: asked.append(request.url) if request.method != "GET" else None)  # others poll
     found = {}
     for name in STEPS:
         before = len(asked)

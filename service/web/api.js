@@ -14,15 +14,15 @@ export const key = () => sessionStorage.key_ ?? "";
 
 let asking = null; // for the key, by one dialog however many requests want it
 
-const LONGEST_WAIT_S = 5; // that a busy server may ask for before people are told
+const LONGEST_WAIT_S = 5, TURNS = 3; // how long, and how often, a busy server is waited for with a change before people are told
 const PATIENCE_MS = 30_000; // with a change that is not answered
 
 /**
- * fetch, with the key; `signal` ends it. A server that is busy for seconds is asked again. 304 is an answer.
+ * fetch, with the key; `signal` ends it; 304 is an answer. Throws ApiError with the server's sentence.
  *
- * Throws ApiError with the server's sentence. `askForKey` is set by the page.
+ * `askForKey` is set by the page.
  */
-export async function call(path, options = {}, again = 2) {
+export async function call(path, options = {}) {
   const headers = { ...options.headers, ...(key() ? { "x-api-key": key() } : {}) };
   let answer;
   try {
@@ -40,12 +40,6 @@ export async function call(path, options = {}, again = 2) {
       return call(path, options);
     }
   }
-  const wait = Number(answer.headers.get("retry-after"));
-  if (answer.status === 503 && again > 0 && wait > 0 && wait <= LONGEST_WAIT_S) {
-    await new Promise((resolve) => setTimeout(resolve, wait * 1000));
-    options.signal?.throwIfAborted();
-    return call(path, options, again - 1);
-  }
   const problem = await answer.json().catch(() => ({}));
   const after = Number(answer.headers.get("retry-after")) || 0;
   throw new ApiError(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`, after);
@@ -53,14 +47,22 @@ export async function call(path, options = {}, again = 2) {
 
 export const get = async (path) => (await call(path)).json();
 
-/** What ends a question about a change: nobody waits for a server for ever. */
-export const patience = () => AbortSignal.timeout(PATIENCE_MS);
+/** `call` for what is changed: it ends where nothing is answered, and a server that is busy for seconds is asked again. */
+export async function patiently(path, options = {}) {
+  for (let turn = 1; ; turn++) {
+    try {
+      return await call(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+    } catch (error) {
+      if (error.status !== 503 || !error.after || error.after > LONGEST_WAIT_S || turn === TURNS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, error.after * 1000));
+    }
+  }
+}
 
 /** Send JSON; returns the answer's. */
 export async function send(method, path, body, headers = {}) {
   const all = { "content-type": "application/json", ...headers };
-  const answer = await call(path, { method, body: JSON.stringify(body), headers: all, signal: patience() });
-  return answer.json();
+  return (await patiently(path, { method, body: JSON.stringify(body), headers: all })).json();
 }
 
 /** `path?query` of those values that are there; `model` is the ref of the model in use. */

@@ -1,5 +1,5 @@
 // What clusters are called and how they look: the server's, which everybody on it shares, or this browser's own.
-import { ApiError, call, get, patience, query, send } from "./api.js";
+import { ApiError, get, patiently, query, send } from "./api.js";
 import { run } from "./history.js";
 import { say } from "./notice.js";
 import { answer, set, state, tell } from "./state.js";
@@ -113,7 +113,7 @@ export async function change(id, what, seen = {}) {
 async function changeUnlessOutdated(id, what, seen) {
   const path = query(`clusters/${id}`, { model: state.model });
   for (let left = TRIES; ; left--) {
-    const reply = await call(path, { signal: patience() }), now = await reply.json();
+    const reply = await patiently(path), now = await reply.json();
     const other = Object.keys(seen).find((field) => now[field] !== seen[field]);
     if (other) {
       state.clusters.set(id, now);

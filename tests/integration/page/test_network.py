@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models.io.encode import encode
-from tests.integration.page.steps import click, give, names, rename, row
+from tests.integration.page.steps import click, give, names, rename, row, type_name
 from tests.service.fakes import wait_until
 from tests.tiny import bands
 
@@ -71,7 +71,7 @@ def test_a_cut_connection_is_said_and_the_way_back_is_found(page: Any, photo: Pa
 def test_offline_nothing_that_was_seen_is_lost(page: Any, photo: Path) -> None:
     give(page, photo)
     page.context.set_offline(True)
-    rename(page, "blue", "lake")
+    type_name(page, "blue", "lake")
     page.locator("#notice.bad", has_text=SILENT).wait_for()
     assert "blue" in names(page)
     for button in ("Teach", "Clusters", "Photo", "Save …"):
@@ -98,7 +98,7 @@ def test_offline_nothing_that_was_seen_is_lost(page: Any, photo: Path) -> None:
 def test_a_server_without_room_is_quoted(page: Any, photo: Path) -> None:
     give(page, photo)
     page.route("**/clusters/*", lambda route: problem(route, 507, "no room for names: free some disk"))
-    rename(page, "blue", "lake")
+    type_name(page, "blue", "lake")
     page.locator("#notice.bad", has_text="free some disk").wait_for()
     assert "blue" in names(page)
     assert page.locator("#undo").get_attribute("aria-disabled") == "true"
