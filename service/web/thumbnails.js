@@ -8,17 +8,18 @@ const GRID = 160; // cells along the longer side: what is found on them is found
 const PICTURE_PX = 1024; // along the longer side of the picture that thumbnails are cut from
 
 /**
- * The square around the deepest place of each group's largest part: Map id → {x, y, side} in pixels of the map.
+ * The square around the deepest place of each cluster's largest part: Map id → {x, y, side, size}, in pixels of the map but
+ * for size, how large that part is.
  *
- * map  {ids, width, height};  table  Uint8Array(256): the id under which each is shown
+ * map  {ids, width, height}
  */
-export function squares({ ids, width, height }, table) {
+export function squares({ ids, width, height }) {
   const step = Math.max(1, Math.max(width, height) / GRID);
   const w = Math.max(1, Math.floor(width / step)), h = Math.max(1, Math.floor(height / step));
   const cells = new Uint8Array(w * h);
   for (let y = 0, o = 0; y < h; y++) {
     const row = Math.min(height - 1, Math.floor((y + 0.5) * step)) * width;
-    for (let x = 0; x < w; x++, o++) cells[o] = table[ids[row + Math.min(width - 1, Math.floor((x + 0.5) * step))]];
+    for (let x = 0; x < w; x++, o++) cells[o] = ids[row + Math.min(width - 1, Math.floor((x + 0.5) * step))];
   }
   const depth = depths(cells, w, h), best = new Map();
   for (const part of parts(cells, w, h)) {
@@ -27,10 +28,10 @@ export function squares({ ids, width, height }, table) {
     best.set(part.id, { size: part.size, at: part.cells.reduce((deep, at) => (depth[at] > depth[deep] ? at : deep), part.cells[0]) });
   }
   const found = new Map(), least = Math.min(w, h) / 7, most = Math.min(w, h) / 2;
-  for (const [id, { at }] of best) {
+  for (const [id, { at, size }] of best) {
     const side = Math.min(most, Math.max(least, depth[at] * 2.4));
     const x = Math.min(w - side, Math.max(0, (at % w) + 0.5 - side / 2)), y = Math.min(h - side, Math.max(0, Math.floor(at / w) + 0.5 - side / 2));
-    found.set(id, { x: x * step, y: y * step, side: side * step });
+    found.set(id, { x: x * step, y: y * step, side: side * step, size });
   }
   return found;
 }
@@ -66,17 +67,18 @@ function parts(cells, w, h) {
 }
 
 let picture = null; // {of: address, bitmap}, small enough to cut from quickly
-let known = null; // {map, table, found} of the last time
+let known = null; // {map, found} of the last time
 
 /** Draw every row's piece of the photo, once the photo is there. */
 function cutAll() {
   const map = answer();
   if (!map || !picture || picture.of !== $("photo").src) return;
-  const table = shownAs({ preview: null });
-  if (known?.map !== map || known.table.some((value, at) => value !== table[at])) known = { map, table, found: squares(map, table) };
+  if (known?.map !== map) known = { map, found: squares(map) };
+  const table = shownAs({ preview: null }), best = new Map(); // a group is shown by the largest of its parts
+  for (const [id, square] of known.found) if (!(best.get(table[id])?.size >= square.size)) best.set(table[id], square);
   const by = picture.bitmap.width / map.width;
   for (const row of document.querySelectorAll(state.of === "clusters" ? "#legend > li[data-id]" : "#teach .classes > li")) {
-    const square = known.found.get(Number(row.dataset.id)), canvas = row.querySelector("canvas");
+    const square = best.get(Number(row.dataset.id)), canvas = row.querySelector("canvas");
     if (!square) continue;
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
@@ -84,12 +86,12 @@ function cutAll() {
   }
 }
 
-/** Take the photo as the browser shows it, be it its own decoding or the server's. */
+/** Take the photo as the browser shows it, be it its own decoding or the server's: of the file, which is read beside the page. */
 async function take() {
-  const img = $("photo"), of = img.src;
+  const img = $("photo"), of = img.src, { served, page, file } = state.current;
   const by = Math.min(1, PICTURE_PX / Math.max(img.naturalWidth, img.naturalHeight));
   const [resizeWidth, resizeHeight] = [img.naturalWidth, img.naturalHeight].map((side) => Math.max(1, Math.round(side * by)));
-  const bitmap = await createImageBitmap(img, { resizeWidth, resizeHeight, resizeQuality: "medium" });
+  const bitmap = await createImageBitmap(served.get(page) ?? file, { resizeWidth, resizeHeight, resizeQuality: "medium" });
   if (img.src !== of) return bitmap.close(); // another photo is shown meanwhile
   picture?.bitmap.close();
   picture = { of, bitmap };
