@@ -75,7 +75,9 @@ function head() {
   const { all, done, failed, stopped } = progress(), ended = done + failed === all;
   const words = [t("strip.progress", { done: number(done), all: number(all) })];
   if (failed) words.push(t("strip.progress.failed", { count: number(failed) }));
-  $("progress").textContent = words.join(", ");
+  $("progress").firstChild.data = failed ? `${words[0]}, ` : words[0];
+  $("failed").hidden = !failed;
+  $("failed").textContent = words[1] ?? "";
   $("progress-bar").max = all;
   $("progress-bar").value = done + failed;
   $("progress-bar").hidden = ended;
@@ -83,6 +85,13 @@ function head() {
   $("stop").textContent = t(stopped ? "strip.resume" : "strip.stop");
   if (ended && all > 1 && told !== `${all}`) announce(words.join(", "));
   told = ended ? `${all}` : "";
+}
+
+/** Show the next photo that failed, and ask for it again. */
+function toFailed() {
+  const at = state.photos.indexOf(state.current) + 1;
+  const next = [...state.photos.slice(at), ...state.photos.slice(0, at)].find((photo) => stateOf(photo) === "failed");
+  if (next) show(next).catch(fail);
 }
 
 async function away(photo) {
@@ -168,10 +177,11 @@ export function start() {
   const clear = el("button", { type: "button", id: "remove-all", textContent: t("strip.remove.all") });
   clear.onclick = () => remove([...state.photos]);
   const save = el("button", { type: "button", id: "save-all", textContent: t("strip.save.all"), aria: { haspopup: "dialog" } });
+  const failed = el("button", { type: "button", id: "failed", hidden: true, title: t("strip.failed.show"), onclick: toFailed });
   const bar = el("progress", { id: "progress-bar", aria: { label: t("strip.label") } });
   const thumbs = el("ul", { id: "thumbs", aria: { label: t("strip.label") } });
   thumbs.onkeydown = byKey;
-  $("strip").append(el("div", { class: "head" }, el("span", { id: "progress" }), bar, el("div", { class: "group" }, stopping, save, clear)), thumbs);
+  $("strip").append(el("div", { class: "head" }, el("span", { id: "progress" }, " ", failed), bar, el("div", { class: "group" }, stopping, save, clear)), thumbs);
   on("photos photo models", perFrame(list));
   on("photos", drawServed);
   addEventListener("keydown", (event) => {

@@ -268,6 +268,7 @@ export default {
   "strip.unlike.short": "unlike",
   "strip.progress": "{done} of {all} photos",
   "strip.progress.failed": "{count} failed",
+  "strip.failed.show": "Show the next one that failed, and try it again",
   "strip.stop": "Stop",
   "strip.resume": "Go on",
   "strip.remove": "Remove {name}",
