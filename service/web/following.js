@@ -1,7 +1,7 @@
 // What others change: looked for when somebody comes back to the page, and every few seconds while it is seen.
 import { call, query } from "./api.js";
 import { news, sent } from "./names.js";
-import { on, state } from "./state.js";
+import { on, state, tell } from "./state.js";
 
 const EVERY_MS = 15_000;
 
@@ -42,5 +42,6 @@ export function start() {
   addEventListener("online", lookAround);
   document.addEventListener("visibilitychange", lookAround);
   setInterval(lookAround, EVERY_MS);
+  addEventListener("storage", () => tell("clusters")); // what another tab of this browser says
   on("models", () => followed.forEach((one) => (one.tag = null)));
 }

@@ -179,6 +179,7 @@ function offerMerge() {
   const merge = $("merge");
   if (merge.hidden !== chosen.length < 2 && document.activeElement === merge) focusOn(chosen[0]?.id);
   merge.hidden = chosen.length < 2;
+  $("legend-how").hidden = !merge.hidden;
   if (merge.hidden) return;
   const { name } = survivor(chosen);
   merge.textContent = t("merge.button", { count: chosen.length, name });

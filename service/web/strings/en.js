@@ -288,6 +288,7 @@ export default {
   "of.clusters": "Found",
   "of.classes": "Taught",
   "legend.title": "What is there",
+  "legend.how": "Click a name to change it; tick two or more to merge them.",
   "legend.share": "{percent} of the photo",
   "legend.sure.clear": "clear",
   "legend.sure.clear.what": "Clear: the model tells it from everything else by a wide margin",
