@@ -29,7 +29,8 @@ _DOUBT = 0.2  # share of the training pixels that may be of any class, whatever 
 _STEPS = 50
 _CLUSTERS = 0.5  # weight of a class's clusters beside its examples
 _SURENESS = tuple(np.geomspace(0.02, 1.5, 16))  # that are tried
-_UNTRIED = 0.25  # where no class has two examples
+_SUREST = 1e4  # temperature
+_UNTRIED = 18.0  # temperature of cosines where no class has two examples
 _ASKED = 2048  # examples that are left out, evenly drawn: more say the same
 _NEAR = (
     0.8  # cosine from which a place is like a negative example: what was said of one holds there, the more the liker
@@ -74,7 +75,9 @@ class _Rejected(NamedTuple):
 class Classifier:
     """What examples and clusters make together; made once for every change of them, used for every image.
 
-    ids  uint8 [M], ascending: the class of each score map
+    ids          uint8 [M], ascending: the class of each score map
+    temperature  what scores are to be multiplied with, so that a softmax says how likely each class is, as `refine`
+                 needs it; None: what the network's own scores are multiplied with
     """
 
     ids: Array
@@ -82,6 +85,7 @@ class Classifier:
     _bias: Array  # float32 [M], times the code's length
     _clusters: tuple[tuple[int, ...], ...] = ()  # of each class; empty where no class has any
     _weight: float = 0.0  # of what the clusters say; infinite where there is no example
+    temperature: float | None = None
     _rejected: tuple[_Rejected, ...] = ()
 
     @classmethod
@@ -127,7 +131,14 @@ class Classifier:
         rows, bias = rows * scale, bias * scale
         size = float(np.linalg.norm(centroids, axis=1).mean())
         weight = _CLUSTERS / max(size, _EPS) if len(codes) else np.inf
-        found = cls(ids, rows.astype(np.float32), bias.astype(np.float32), clusters if any(clusters) else (), weight)
+        found = cls(
+            ids,
+            rows.astype(np.float32),
+            bias.astype(np.float32),
+            clusters if any(clusters) else (),
+            weight,
+            min(sureness / scale, _SUREST) if len(codes) and scale > 0 else None,
+        )
         at = {one.id: m for m, one in enumerate(used)}
         negative = [e for e in examples if e.negative and e.class_id in at]
         if not negative:
@@ -225,7 +236,7 @@ def _sureness(codes: Array, of: Array, means: Array, counts: Array, metric: _Met
     """
     asked = np.flatnonzero(counts[of] > 1)
     if not len(asked) or len(means) < 2:
-        return _UNTRIED
+        return _UNTRIED * metric.spread
     asked = asked[:: -(-len(asked) // _ASKED)]
     x, own = codes[asked], of[asked]
     rows = metric.inverse(means)

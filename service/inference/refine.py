@@ -172,9 +172,12 @@ def _on_this_thread(task: ImageTask[Options], output: NetworkOutput, threads: in
 
 
 def _spec(task: ImageTask[Options], output: NetworkOutput) -> CodeSpec:
-    """How scores become probabilities: classes are told by cosines, whatever the clusters are told by."""
+    """How scores become probabilities: classes are told by cosines, whatever the clusters are told by, and as surely as
+    their examples are told apart."""
     code = task.manifest.code
-    return code if output.ids is None else code.model_copy(update={"assignment": "cosine"})
+    if output.ids is None:
+        return code
+    return code.model_copy(update={"assignment": "cosine", "temperature": output.temperature or code.temperature})
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class NetworkOutput:
     tally   of its cells, where it was seen in windows
     labels, margin  of an image that was seen in windows, in place of scores and code: uint8 [H, W]; float32 of any size
     ids     uint8 [M]: the class of each score map, where these are of classes that people taught; None: of clusters
-    serial  of that moment of the classes; 0: clusters
+    serial  of that moment of the classes; 0: clusters;  temperature  theirs, where it is not the network's
     """
 
     scores: Array
@@ -104,6 +104,7 @@ class NetworkOutput:
     margin: Array | None = None
     ids: Array | None = None
     serial: int = 0
+    temperature: float | None = None
     tally: Tally | None = None
 
     @property

@@ -50,7 +50,7 @@ def as_classes(output: NetworkOutput, taught: ClassState) -> NetworkOutput:
     assert classifier is not None
     assert output.code is not None
     scores = np.ascontiguousarray(classifier.scores(output.code, output.scores, output.box), np.float32)
-    return replace(output, scores=scores, ids=classifier.ids, serial=taught.serial)
+    return replace(output, scores=scores, ids=classifier.ids, serial=taught.serial, temperature=classifier.temperature)
 
 
 def decided(manifest: Manifest, output: NetworkOutput) -> Decided | None:

@@ -119,6 +119,19 @@ def test_a_place_that_is_neither_of_two_classes_is_the_third() -> None:
     assert found.ids[found.scores(code, np.einsum("kd,dhw->khw", centroids, code)).argmax()] == 2
 
 
+def test_the_temperature_says_how_likely_a_class_is() -> None:
+    for spread, least, most in ((0.3, 0.9, 1.0), (2.5, 0.4, 0.95)):
+        _, codes = clouds(72, 6, 60, spread=spread)
+        found = fitted(codes, 10)
+        assert found.temperature is not None
+        flat, truth = unit(codes[:, 10:].reshape(-1, 72)), np.repeat(np.arange(6), 50)
+        maps = found.scores(np.ascontiguousarray(flat.T[:, None]), np.zeros((2, 1, len(flat)), np.float32))
+        said = assign.probabilities(maps, None, (1, len(flat)), temperature=found.temperature, assignment="dot")[:, 0]
+        right = (said.argmax(axis=0) == truth).mean()
+        assert least < said.max(axis=0).mean() <= most
+        assert said.max(axis=0).mean() == pytest.approx(right, abs=0.15)
+
+
 def test_clusters_alone_are_those_clusters_joined() -> None:
     scores = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     code = np.zeros((3, 6, 7), np.float32)

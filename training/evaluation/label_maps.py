@@ -115,7 +115,8 @@ class Mapper:
             spec = spec.model_copy(update={"temperature": 1.0, "assignment": "dot", "interpolation": "bilinear"})
         if way.taught and self.taught is not None:
             scores = self.taught.classifier.scores(answer.code, scores, fitted.box)
-            spec = spec.model_copy(update={"assignment": "cosine"})
+            temperature = self.taught.classifier.temperature or spec.temperature
+            spec = spec.model_copy(update={"assignment": "cosine", "temperature": temperature})
         if way.edges is None:
             return assign.labels(scores, fitted.source, fitted.box, interpolation=spec.interpolation)
         method, resolution = way.edges
