@@ -21,6 +21,7 @@ export const state = {
   k: null, // how many groups are left, null: all
   preview: null, // Map id → id: a merge that is only shown
   comparing: false, // held: the photo alone
+  example: null, // {x, y}: a place that Teach is to ask the name of
   heat: null, // ImageBitmap in place of the labels
   lit: null, // id under the pointer, or focused
   selection: new Set(), // ids that are ticked

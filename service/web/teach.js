@@ -31,14 +31,23 @@ export function choose(id) {
 async function point(place, { alt }) {
   const negative = alt !== not, photo = state.current;
   if (!photo) return;
-  if (!current()) {
-    waiting = { photo, place, negative };
-    tell("marks");
-    say(t("teach.first"));
-    parts.field.focus();
-    return;
-  }
-  await give(chosen, photo, place, negative);
+  if (current()) await give(chosen, photo, place, negative);
+  else askFor(photo, place, negative);
+}
+
+/** Ask what is there: the answer is a name, or one of the classes. */
+function askFor(photo, place, negative = false) {
+  waiting = { photo, place, negative };
+  tell("marks");
+  say(t(state.classes.size ? "teach.which" : "teach.first"));
+  parts.field.focus();
+}
+
+/** The place that waited is of the class that is chosen now. */
+function answerWaiting() {
+  const asked = waiting;
+  waiting = null;
+  return asked && give(chosen, asked.photo, asked.place, asked.negative);
 }
 
 async function give(one, photo, place, negative) {
@@ -57,9 +66,7 @@ async function add(event) {
   if (!one) return;
   parts.field.value = "";
   choose(one.id);
-  const place = waiting;
-  waiting = null;
-  if (place) await give(one, place.photo, place.place, place.negative);
+  if (waiting) await answerWaiting();
   else if (state.current) $("labels").focus();
 }
 
@@ -88,6 +95,7 @@ function row(one, i, group) {
   }, el("span", { class: "called", textContent: name }), i < 9 ? el("kbd", { textContent: i + 1, aria: { hidden: "true" } }) : null);
   label.onclick = () => {
     choose(id);
+    if (waiting) answerWaiting();
     if (state.tool !== "teach") set({ selection: new Set([id]) }, "selection");
   };
   const more = el("button", {
@@ -406,6 +414,9 @@ export const tool = {
   enter: () => {
     if (classes.isTaught()) classes.setOf("classes");
     if (!state.classes.size) parts.field.focus({ preventScroll: true });
+    const place = state.example;
+    state.example = null;
+    if (place && state.current) askFor(state.current, place);
   },
   leave: () => {
     waiting = null;

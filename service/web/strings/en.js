@@ -54,6 +54,7 @@ export default {
   "segment.busy": "The server is busy; asking again in {seconds} s …",
   "similar.enter": "Click a place in the photo.",
   "similar.shown": "The brighter, the more alike it looks to the model.",
+  "similar.use": "Use as example",
   "similar.under": "what looks like this?",
 
   "of.clusters.on": "The groups that the model found are shown.",
@@ -63,6 +64,7 @@ export default {
   "teach.start": "Teach a class",
   "teach.field": "New class, e.g. car",
   "teach.add": "Add",
+  "teach.which": "What is this? Choose a class, or name a new one.",
   "teach.first": "What is this? Give it a name.",
   "teach.list": "Classes",
   "teach.choose": "A click means {name}",

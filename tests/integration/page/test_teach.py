@@ -139,6 +139,24 @@ def test_the_place_first_and_then_its_name(open_page: Callable[..., Any], home: 
     examples(page, "leaf", "–")
 
 
+def test_what_looks_alike_becomes_an_example(open_page: Callable[..., Any], home: str, photo: Path) -> None:
+    page = open_page(home)
+    give(page, photo)
+    page.get_by_role("button", name="Similar", exact=True).click()
+    click(page, BLACK)
+    page.get_by_role("button", name="Use as example").click()
+    page.locator("#class-name:focus").wait_for()
+    page.keyboard.type("night")
+    page.keyboard.press("Enter")
+    examples(page, "night", "1")
+    page.get_by_role("button", name="Similar", exact=True).click()
+    click(page, WHITE)
+    page.get_by_role("button", name="Use as example").click()
+    page.get_by_text("What is this? Choose a class, or name a new one.").wait_for()
+    row(page, "night").locator("button.name").click()
+    examples(page, "night", "2")
+
+
 def test_boxes_what_it_is_not_and_marks_that_are_removed(open_page: Callable[..., Any], home: str, photo: Path) -> None:
     page = open_page(home)
     give(page, photo)
@@ -237,6 +255,23 @@ def test_by_the_keyboard_alone(open_page: Callable[..., Any], home: str, photo: 
     name = said.removeprefix("Place 1 is ")
     examples(page, name, "2")
     assert page.evaluate("document.activeElement.dataset.key") == "list-0-1"  # for the next answer
+
+
+def test_what_the_server_does_not_keep_is_not_shown(open_page: Callable[..., Any], home: str, photo: Path) -> None:
+    page = open_page(home)
+    give(page, photo)
+    page.keyboard.press("t")
+    page.locator("#class-name:focus").wait_for()
+    teach(page, "warm", RED)
+    held: list[Any] = []
+    page.route("**/classes/0/examples*", lambda route: held.append(route))
+    click(page, BLUE)
+    page.locator(".mark.example.pending").wait_for()  # seen before the server answers
+    page.wait_for_timeout(100)  # what is held came with it
+    held[0].fulfill(status=507, content_type="application/problem+json", body=json.dumps({"detail": "no room"}))
+    page.locator("#notice.bad", has_text="no room").wait_for()
+    assert page.locator(".mark.example").count() == 1
+    examples(page, "warm", "1")
 
 
 def test_two_browsers_at_once(open_page: Callable[..., Any], home: str, photo: Path) -> None:
