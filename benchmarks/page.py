@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for file in several:
             file.write_bytes(small)
         state = {"TESSERA_STATE": str(Path(folder) / "state")}
-        with serving(embedded()[0], Path(folder) / "log", port=_free_port(), env=state) as server:
+        with serving(embedded()[0], Path(folder) / "log", port=free_port(), env=state) as server:
             slow = _show(f"http://127.0.0.1:{server.port}/", photo, several, given.times)
     return int(slow)
 
@@ -182,7 +182,8 @@ def _show(home: str, photo: Path, several: Sequence[Path], times: int) -> bool:
     return any(redraw.median_ms > FRAME_MS or redraw.requests for redraw in found.values())
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

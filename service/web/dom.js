@@ -26,10 +26,13 @@ export function translate(root = document) {
   for (const one of root.querySelectorAll("[data-t-title]")) one.title = t(one.dataset.tTitle);
 }
 
+const told = []; // of this frame: one action may have two things to tell
+
 /** Tell people who hear the page instead of seeing it; also what the last action did. */
 export function announce(text) {
+  if (told.push(text) > 1) return;
   $("live").textContent = "";
-  requestAnimationFrame(() => ($("live").textContent = text));
+  requestAnimationFrame(() => ($("live").textContent = told.splice(0).join(" · ")));
 }
 
 /** Replace the children and keep the focus where it was: on the element with the same data-key. */
