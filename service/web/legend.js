@@ -153,7 +153,8 @@ function asked() {
     show();
   };
   no.onclick = () => keepApart();
-  const item = el("li", { class: "question", role: "group", aria: { label: t("same.what", { name }) } }, el("span", { textContent: t("same.what", { name }) }), yes, no);
+  const what = t("same.what", { name });
+  const item = el("li", {}, el("div", { class: "question", role: "group", aria: { label: what } }, el("span", { textContent: what }), yes, no));
   item.onkeydown = (event) => {
     if (event.key !== "Escape") return;
     event.stopPropagation();
