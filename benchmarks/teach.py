@@ -1,7 +1,8 @@
 """What a few clicks a class are worth: classes by example on CamVid, beside the unsupervised match and a linear probe.
 
     make teach [DATA=../shared/data/camvid]
-    python -m benchmarks.teach [BUNDLE] [--data …] [--clicks 1,3,5,10,20,50] [--draws 5] [--by pixel|image] [--no-probe]
+    python -m benchmarks.teach [BUNDLE] [--data …] [--clicks 1,3,5,10,20,50] [--draws 5] [--by pixel|image]
+        [--no-probe] [--more]
 
 A click is a labelled pixel of its class, drawn among all of the training frames (`--by image`: a frame first, then a
 pixel of the class in it: more small and far-away things), and kept as the service keeps it. Every frame is then told
@@ -10,11 +11,14 @@ apart as the service does (`models.prototypes`), at the photo's size. Of five dr
 Scored are the val frames, of a drive that is in train as well, and every drive of train with the clicks of the others;
 the test drives too where labels/test is there. Beside them, with all labels in hand: the clusters matched to the
 classes (Hungarian), and a linear layer trained on all labels of train. All classes count in the mean that occur in what
-is is scored; void counts nowhere. The network has seen the train frames, but no label. "10, and
+is scored; void counts nowhere. The network has seen the train frames, but no label. "10, and
 clusters": every cluster is said besides to be of the class that it mostly shows in the frames that clicks are drawn in.
 
-Codes are computed once, and kept in runs/teach (half a gigabyte). Written to benchmarks/results/teach.json, or
-teach-image.json.
+`--more`: where to click next. Five a class, and as many again: anywhere, where the answer is wrong, at places of least
+margin, or as negative examples where it is wrong.
+
+Codes are computed once, and kept in runs/teach (half a gigabyte). Written to benchmarks/results/teach.json,
+teach-image.json, teach-more.json.
 """
 
 import argparse
@@ -44,6 +48,7 @@ from training.evaluation.linear_probe import Lesson
 CACHE = Path("runs/teach")
 CLASSES = len(CLASS_NAMES)
 _BESIDE = 10  # clicks a class beside clusters that are said to be of a class
+_MORE = ("random", "wrong", "margin", "negative")
 _STEPS = 400  # of the linear probe
 
 
@@ -97,12 +102,40 @@ def clicks(split: Split, frames: Array, count: int, draw: int, by: str) -> list[
         for i in rng.choice(frames, count, p=odds / odds.sum()):
             rows, columns = np.nonzero(split.labels[i] == name)
             at = rng.integers(len(rows))
-            (height, width), (top, left, down, across) = split.labels.shape[1:], split.box
-            y, x = rows[at] / height, columns[at] / width
-            place = (top + y * down, left + x * across, down / height, across / width)
-            code = code_at(split.codes[i], np.ones((1, 1), bool), place)
-            found.append(Example(name, code, (y + 0.5 / height, x + 0.5 / width)))
+            found.append(click(split, i, int(rows[at]), int(columns[at]), name))
     return found
+
+
+def more_clicks(split: Split, examples: list[Example], classifier: Classifier, how: str, draw: int) -> list[Example]:
+    """The examples and 55 more, on frames drawn at random, at a labelled place of each that is drawn.
+
+    how  random  any place;  wrong  where the answer is wrong;  margin  one of the thirty places of least margin
+         negative  where it is wrong: it is said what is not there, in place of what is
+    """
+    rng, found = np.random.default_rng(draw), list(examples)
+    for i in rng.choice(len(split.codes), 5 * CLASSES):
+        code, truth = np.asarray(split.codes[i]), split.labels[i]
+        scores = np.ascontiguousarray(classifier.scores(code, code))
+        said = classifier.ids[assign.labels(scores, truth.shape, split.box)]
+        known = truth < CLASSES
+        if how == "margin":
+            margin = np.where(known, assign.margin(scores, code, truth.shape, box=split.box), np.inf)
+            rows, columns = np.unravel_index(np.argsort(margin, axis=None, kind="stable")[:30], truth.shape)
+        else:
+            rows, columns = np.nonzero(known if how == "random" else known & (said != truth))
+        if len(rows):
+            y, x = (int(one[at]) for at in [rng.integers(len(rows))] for one in (rows, columns))
+            name = said[y, x] if how == "negative" else truth[y, x]
+            found.append(click(split, i, y, x, int(name))._replace(negative=how == "negative"))
+    return found
+
+
+def click(split: Split, i: int, y: int, x: int, name: int) -> Example:
+    """A pixel of frame i as the service keeps it."""
+    (height, width), (top, left, down, across) = split.labels.shape[1:], split.box
+    place = (top + y / height * down, left + x / width * across, down / height, across / width)
+    code = code_at(split.codes[i], np.ones((1, 1), bool), place)
+    return Example(name, code, ((y + 0.5) / height, (x + 0.5) / width))
 
 
 def counted(split: Split, frames: Array, maps: Maps, ids: Sequence[int], values: int) -> Array:
@@ -115,16 +148,21 @@ def counted(split: Split, frames: Array, maps: Maps, ids: Sequence[int], values:
     return total
 
 
-def taught(
-    bundle: Bundle, split: Split, frames: Array, examples: list[Example], owners: Array | None = None
-) -> metrics.Scores:
-    """How well classes of these examples fit; `owners` int [K]: of which class each cluster is said to be."""
+def classifier_of(bundle: Bundle, examples: list[Example], owners: Array | None = None) -> Classifier:
+    """Classes of these examples; `owners` int [K]: of which class each cluster is said to be."""
     own = [() if owners is None else tuple(np.flatnonzero(owners == name).tolist()) for name in range(CLASSES)]
     classes = [Taught(name, clusters) for name, clusters in enumerate(own)]
     fractions = [one.fraction for one in bundle.manifest.clusters]
-    network = scored_by(bundle)
-    classifier = Classifier.fit(bundle.centroids, classes, examples, fractions)
-    assert classifier is not None
+    found = Classifier.fit(bundle.centroids, classes, examples, fractions)
+    assert found is not None
+    return found
+
+
+def taught(
+    bundle: Bundle, split: Split, frames: Array, examples: list[Example], owners: Array | None = None
+) -> metrics.Scores:
+    """How well classes of these examples fit."""
+    network, classifier = scored_by(bundle), classifier_of(bundle, examples, owners)
 
     def maps(code: Array) -> Array:
         return classifier.scores(code, network(code) if owners is not None else code)
@@ -177,6 +215,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--by", choices=("pixel", "image"), default="pixel")
     parser.add_argument("--no-probe", action="store_true")
+    parser.add_argument("--more", action="store_true", help="where to click next: 55 more clicks beside five a class")
     given = parser.parse_args()
     bundle = Bundle.load(given.bundle or embedded()[0])
     train = opened(bundle, given.data, "train")
@@ -204,6 +243,13 @@ def main() -> None:
             for draw in range(given.draws)
         ]
         rows[f"clicks {_BESIDE}, clusters"] = told(f"{_BESIDE}, and clusters", scores)
+        for how in _MORE if given.more else ():
+            scores = []
+            for draw in range(given.draws):
+                few = clicks(train, everything, 5, draw, given.by)
+                examples = more_clicks(train, few, classifier_of(bundle, few), how, draw)
+                scores.append([taught(bundle, split, frames, examples)])
+            rows[f"clicks 5, {how}"] = told(f"5, and {5 * CLASSES} {how}", scores)
         if not given.no_probe:
             learned = learned or probe(train)
             counted_by_probe = counted(split, frames, learned.logits, range(CLASSES), CLASSES)
@@ -230,7 +276,8 @@ def main() -> None:
     ]
     rows[f"clicks {_BESIDE}, clusters"] = told(f"{_BESIDE}, and clusters", scores)
     results["left-out drives"] = rows
-    file = load.RESULTS / ("teach.json" if given.by == "pixel" else f"teach-{given.by}.json")
+    variant = ("" if given.by == "pixel" else f"-{given.by}") + ("-more" if given.more else "")
+    file = load.RESULTS / f"teach{variant}.json"
     what = {
         "what": "python -m benchmarks.teach" + "".join(f" {one}" for one in sys.argv[1:]),
         "bundle": bundle.ref, "draws": given.draws, "clicks drawn by": given.by, "machine": machine.describe(),

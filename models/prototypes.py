@@ -128,7 +128,7 @@ class Classifier:
             scores = sureness * (centers @ rows.T + bias)
             bias = bias + _PRIOR / sureness * np.log(_frequencies(scores, np.asarray(fractions, np.float64)))
         scale = _spread(_unit(means)) / max(_spread(rows), _EPS)  # differences as large as those of cosines
-        rows, bias = rows * scale, bias * scale
+        rows, bias = (rows * scale, bias * scale) if len(used) > 1 else (_unit(means), 0 * bias)
         size = float(np.linalg.norm(centroids, axis=1).mean())
         weight = _CLUSTERS / max(size, _EPS) if len(codes) else np.inf
         found = cls(

@@ -157,7 +157,7 @@ def test_nothing_taught_is_none_and_one_class_is_everywhere() -> None:
     assert Classifier.fit(centroids, [Taught(0)], [Example(0, np.ones(4, np.float32), MIDDLE, negative=True)]) is None
     one = Classifier.fit(centroids, [Taught(3)], [Example(3, np.ones(4, np.float32), MIDDLE)], [0.5, 0.5])
     assert one is not None
-    assert one.scores(np.ones((4, 2, 2), np.float32), np.ones((2, 2, 2), np.float32)).shape == (1, 2, 2)
+    assert one.scores(np.full((4, 2, 2), 0.5, np.float32), centroids[:, :2, None]) == pytest.approx(1)  # its cosine
 
 
 @pytest.mark.parametrize("fractions", [None, [0.5, 0.5]])
