@@ -24,6 +24,7 @@ async function learn() {
   const model = refs.includes(state.model) ? state.model : refs[0] ?? "";
   set({ models: served, model }, "models");
   if (model) set(await names.learn(model), "clusters");
+  else learning = null; // none is ready yet
 }
 
 export const refOf = (model) => `${model.name}@${model.digest}`;
@@ -44,10 +45,7 @@ export async function use(model) {
 
 /** Which models serve now, as the server said lately; where the one in use is gone, another answers, and people are told. */
 export async function follow(models) {
-  if (!state.model) {
-    learning = null;
-    return ready();
-  }
+  if (!learning || !state.model) return ready(); // it was away when it was asked for the first time
   const served = models.filter((one) => one.state === "ready"), refs = served.map(refOf);
   if (JSON.stringify(served.map(shownOf)) === JSON.stringify(state.models.map(shownOf))) return;
   set({ models: served }, "models");
