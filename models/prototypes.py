@@ -31,7 +31,7 @@ _CLUSTERS = 0.5  # weight of a class's clusters beside its examples
 _SURENESS = tuple(np.geomspace(0.02, 1.5, 16))  # that are tried
 _SUREST = 1e4  # temperature
 _UNTRIED = 18.0  # temperature of cosines where no class has two examples
-_ASKED = 2048  # examples that are left out, evenly drawn: more say the same
+_ASKED = 2048  # examples that are left out, evenly drawn: more say the same; and negative ones that are looked at
 _NEAR = (
     0.8  # cosine from which a place is like a negative example: what was said of one holds there, the more the liker
 )
@@ -102,7 +102,10 @@ class Classifier:
                    without them, all classes are taken to be equally frequent
         """
         centers = _unit(np.asarray(centroids, np.float64))
-        own = {one.id: [e.code for e in examples if e.class_id == one.id and not e.negative] for one in classes}
+        own: dict[int, list[Array]] = {one.id: [] for one in classes}
+        for example in examples:
+            if not example.negative and example.class_id in own:
+                own[example.class_id].append(example.code)
         used = [one for one in sorted(classes) if own[one.id] or one.clusters]
         if not used:
             return None
@@ -140,7 +143,7 @@ class Classifier:
             min(sureness / scale, _SUREST) if len(codes) and scale > 0 else None,
         )
         at = {one.id: m for m, one in enumerate(used)}
-        negative = [e for e in examples if e.negative and e.class_id in at]
+        negative = [e for e in examples if e.negative and e.class_id in at][-_ASKED:]
         if not negative:
             return found
         places = _unit(np.array([e.code for e in negative], np.float64)).astype(np.float32)
