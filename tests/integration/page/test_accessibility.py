@@ -107,3 +107,43 @@ def test_axe_finds_nothing(
             found[state] = axe.violations(page)
     print({state: len(wrong) for state, wrong in found.items()})
     assert {state: wrong for state, wrong in found.items() if wrong} == {}
+
+
+def test_colors_of_the_readers_own_leave_nothing_out(open_page: OpenPage, served: str, photos: dict[str, Path]) -> None:
+    page = open_page(served, forced_colors="active")
+    give(page, photos["one"])
+    fill = "one => getComputedStyle(one).backgroundColor"
+    tools = {name: page.locator(f"#tools [data-tool={name}]").evaluate(fill) for name in ("pick", "similar")}
+    assert tools["pick"] != tools["similar"], "which tool is in use is seen"
+    assert (
+        row(page, "blue").locator("input[type=color]").evaluate("one => getComputedStyle(one).forcedColorAdjust")
+        == "none"
+    )
+    assert axe.violations(page) == []
+
+
+def test_who_wants_no_motion_sees_none(open_page: OpenPage, served: str, photos: dict[str, Path]) -> None:
+    page = open_page(served, reduced_motion="reduce")
+    held: list[Any] = []
+    page.route("**/segment?*", lambda route: held.append(route))
+    page.set_input_files("#file", photos["one"])
+    page.locator("#working").wait_for()
+    assert page.evaluate("document.getAnimations().length") == 0
+    held[0].continue_()
+    page.locator("#working").wait_for(state="hidden")
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(683, 384), (320, 256), (844, 390)], ids=["200 %", "400 %", "on its side"]
+)
+def test_large_letters_and_small_windows_lose_nothing(
+    open_page: OpenPage, served: str, photos: dict[str, Path], width: int, height: int
+) -> None:
+    page = open_page(served, width=width, height=height)
+    give(page, photos["one"])
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    for name in ("Pick", "Hold to compare", "Outlines", "Save …", "Found", "blue"):
+        button = page.get_by_role("button", name=name, exact=True)
+        button.scroll_into_view_if_needed()
+        button.click(trial=True)  # nothing lies over it
+    page.locator("#status").scroll_into_view_if_needed()
