@@ -8,6 +8,7 @@ import { toolInUse } from "./tools.js";
 
 const MOST_PX = 1.6e6; // of the canvas: screens with more are painted a little coarser
 const CLOSEST = 32; // screen pixels for one of the photo
+const MARK_PX = 16; // from the middle of a mark to its border
 const STILL_PX = 5; // what moves less is a click
 
 const view = { x: 0, y: 0, scale: 1, fitted: true }; // photo pixels at the corner, screen pixels for one of the photo
@@ -169,10 +170,15 @@ export function clearMarks(kind) {
   for (const one of $("marks").querySelectorAll(kind ? `[data-kind="${kind}"]` : "*")) one.remove();
 }
 
+/** A place that is seen, so far from the border that a mark there is seen whole. */
+const within = (at, side) => (at < 0 || at > side ? at : Math.min(side - MARK_PX, Math.max(MARK_PX, at)));
+
 function placeMarks() {
+  const frame = $("view").getBoundingClientRect();
   for (const one of $("marks").children) {
     const middle = one.dataset.width ? 0 : 0.5;
-    const { x, y } = onScreen(Number(one.dataset.x) + middle, Number(one.dataset.y) + middle);
+    let { x, y } = onScreen(Number(one.dataset.x) + middle, Number(one.dataset.y) + middle);
+    if (one.dataset.kind === "suggestion") [x, y] = [within(x, frame.width), within(y, frame.height)];
     one.style.translate = `${x}px ${y}px`;
     for (const side of one.dataset.width ? ["width", "height"] : []) one.style[side] = `${one.dataset[side] * view.scale}px`;
   }

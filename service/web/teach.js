@@ -23,7 +23,7 @@ const current = () => state.classes.get(chosen?.id);
 /** What a click on the photo means from now on. */
 export function choose(id) {
   chosen = classes.handle(id);
-  announce(t("teach.chosen", { name: current()?.name ?? "" }));
+  if (state.tool === "teach") announce(t("teach.chosen", { name: current()?.name ?? "" }));
   tell("teach");
 }
 
@@ -91,7 +91,7 @@ function row(one, i, group) {
   swatch.onchange = () => classes.change(classes.handle(id), { color: swatch.value }, t("step.color", { name }));
   const label = el("button", {
     type: "button", class: "name", data: { key: `class-${id}` }, aria: { pressed: String(pressed), ...(i < 9 ? { keyshortcuts: i + 1 } : {}) },
-    title: t("teach.choose", { name }),
+    title: state.tool === "teach" ? t("teach.choose", { name }) : name,
   }, el("span", { class: "called", textContent: name }), i < 9 ? el("kbd", { textContent: i + 1, aria: { hidden: "true" } }) : null);
   label.onclick = () => {
     choose(id);
@@ -174,7 +174,7 @@ function belongs(one, cluster) {
   return el("label", {}, box, el("span", { class: "dot", style: { "--color": color } }), name);
 }
 
-/** Say that whole groups belong to a class, or no more; a group belongs to one class. */
+/** Say that whole groups belong to a class, or no more. */
 async function include(one, ids, belong) {
   const clusters = belong ? [...new Set([...one.clusters, ...ids])].sort((a, b) => a - b) : one.clusters.filter((id) => !ids.includes(id));
   const group = ids.map((id) => lookOfCluster(id).name).join(", ");
