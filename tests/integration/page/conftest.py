@@ -33,7 +33,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def served(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server with the tiny bundle and a state folder of this file's own."""
-    with process(tiny_bundle, tmp_path_factory.mktemp("served") / "state") as (_, port):
+    quiet = {"TESSERA_ACCESS_LOG": "false"}  # nobody reads its log: a full pipe would hold it up
+    with process(tiny_bundle, tmp_path_factory.mktemp("served") / "state", **quiet) as (_, port):
         yield f"http://127.0.0.1:{port}/"
 
 
