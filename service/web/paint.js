@@ -2,10 +2,20 @@
 
 export const NONE = 255; // in label maps: no data, or unknown
 
+const DARK = 0.12, LIFT = 0.45; // relative luminance below which an outline is mixed with so much white
+
+const channels = (color) => [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
+const packed = ([r, g, b], opacity) => ((Math.round(opacity * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
+
 /** #rrggbb and an opacity 0..1 as ImageData lies in memory. */
-export function rgba(color, opacity) {
-  const [r, g, b] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
-  return ((Math.round(opacity * 255) << 24) | (b << 16) | (g << 8) | r) >>> 0;
+export const rgba = (color, opacity) => packed(channels(color), opacity);
+
+/** A color as an outline: one that is nearly black would not be seen on dark parts of a photo. Luminance: WCAG 2.2. */
+function outline(color) {
+  const rgb = channels(color);
+  const [r, g, b] = rgb.map((value) => (value / 255 <= 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4));
+  const dark = 0.2126 * r + 0.7152 * g + 0.0722 * b < DARK;
+  return packed(dark ? rgb.map((value) => Math.round(value + LIFT * (255 - value))) : rgb, 1);
 }
 
 /**
@@ -19,7 +29,7 @@ export function paints(groups, { fill, outlines, lit, selection = new Set() }) {
     if (hidden) continue;
     const strong = id === lit || selection.has(id);
     paint.fill[id] = rgba(color, strong ? Math.max(0.62, fill) : fill);
-    paint.line[id] = outlines ? rgba(color, 1) : paint.fill[id];
+    paint.line[id] = outlines ? outline(color) : paint.fill[id];
   }
   return paint;
 }

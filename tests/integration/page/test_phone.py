@@ -86,6 +86,7 @@ def test_two_fingers_zoom_and_one_moves(phone: Any) -> None:
         fingers(phone, "touchMove", (0.5 - step * 0.05, 0.5))
     fingers(phone, "touchEnd")
     assert phone.locator("#photo").bounding_box()["x"] < left - 50
+    phone.wait_for_timeout(500)  # to the browser a tap at once would still be of what the fingers did
     phone.get_by_role("button", name="The whole photo (0)").tap()
     wait_until(lambda: scale(phone) == pytest.approx(fitted))
 
