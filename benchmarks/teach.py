@@ -15,7 +15,7 @@ is scored; void counts nowhere. The network has seen the train frames, but no la
 clusters": every cluster is said besides to be of the class that it mostly shows in the frames that clicks are drawn in.
 
 `--more`: where to click next. Five a class, and as many again: anywhere, where the answer is wrong, at places of least
-margin, or as negative examples where it is wrong.
+margin, where the service suggests, or as negative examples where it is wrong.
 
 Codes are computed once, and kept in runs/teach (half a gigabyte). Written to benchmarks/results/teach.json,
 teach-image.json, teach-more.json.
@@ -38,6 +38,8 @@ from models.bundle import Bundle
 from models.preprocess import fit
 from models.prototypes import Classifier, Example, Taught, code_at
 from models.types import Array, Box
+from service.inference.results import Facts, NetworkOutput
+from service.inference.taught import decided, suggestions
 from service.settings import embedded
 from training.data import datasets
 from training.data.datasets.camvid import CLASS_NAMES, drive
@@ -48,7 +50,7 @@ from training.evaluation.linear_probe import Lesson
 CACHE = Path("runs/teach")
 CLASSES = len(CLASS_NAMES)
 _BESIDE = 10  # clicks a class beside clusters that are said to be of a class
-_MORE = ("random", "wrong", "margin", "negative")
+_MORE = ("random", "wrong", "margin", "suggested", "negative")
 _STEPS = 400  # of the linear probe
 
 
@@ -106,10 +108,13 @@ def clicks(split: Split, frames: Array, count: int, draw: int, by: str) -> list[
     return found
 
 
-def more_clicks(split: Split, examples: list[Example], classifier: Classifier, how: str, draw: int) -> list[Example]:
+def more_clicks(
+    bundle: Bundle, split: Split, examples: list[Example], classifier: Classifier, how: str, draw: int
+) -> list[Example]:
     """The examples and 55 more, on frames drawn at random, at a labelled place of each that is drawn.
 
     how  random  any place;  wrong  where the answer is wrong;  margin  one of the thirty places of least margin
+         suggested  one of three that the service suggests
          negative  where it is wrong: it is said what is not there, in place of what is
     """
     rng, found = np.random.default_rng(draw), list(examples)
@@ -118,7 +123,11 @@ def more_clicks(split: Split, examples: list[Example], classifier: Classifier, h
         scores = np.ascontiguousarray(classifier.scores(code, code))
         said = classifier.ids[assign.labels(scores, truth.shape, split.box)]
         known = truth < CLASSES
-        if how == "margin":
+        if how == "suggested":
+            seen = NetworkOutput(scores, code, truth.shape, split.box, Facts(), ids=classifier.ids)
+            places = [one for one in suggestions(seen, decided(bundle.manifest, seen), 3) if known[one.y, one.x]]
+            rows, columns = np.array([one.y for one in places]), np.array([one.x for one in places])
+        elif how == "margin":
             margin = np.where(known, assign.margin(scores, code, truth.shape, box=split.box), np.inf)
             rows, columns = np.unravel_index(np.argsort(margin, axis=None, kind="stable")[:30], truth.shape)
         else:
@@ -247,7 +256,7 @@ def main() -> None:
             scores = []
             for draw in range(given.draws):
                 few = clicks(train, everything, 5, draw, given.by)
-                examples = more_clicks(train, few, classifier_of(bundle, few), how, draw)
+                examples = more_clicks(bundle, train, few, classifier_of(bundle, few), how, draw)
                 scores.append([taught(bundle, split, frames, examples)])
             rows[f"clicks 5, {how}"] = told(f"5, and {5 * CLASSES} {how}", scores)
         if not given.no_probe:

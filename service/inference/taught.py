@@ -22,6 +22,7 @@ from service.inference.results import NetworkOutput
 from service.repository.classes import ClassState
 
 _APART = 1 / 8  # of an image's longer side, between two places that are suggested
+_AROUND = 1  # places of the grid to each side, over which a margin is averaged
 
 
 class Place(NamedTuple):
@@ -78,11 +79,15 @@ def decided(manifest: Manifest, output: NetworkOutput) -> Decided | None:
 
 
 def suggestions(output: NetworkOutput, found: Decided | None, count: int) -> tuple[Suggestion, ...]:
-    """The places of an image where its classes are decided least clearly, apart from each other, the least first;
-    nothing is suggested for images that were seen in windows."""
+    """The places of an image around which its classes are decided least clearly, apart from each other, the least
+    first; nothing is suggested for images that were seen in windows.
+
+    Around: between any two things runs a line of small margins, and a click on it says less than one into what is
+    unsure as a whole (`python -m benchmarks.teach --more` has what either is worth).
+    """
     if found is None:
         return ()
-    margin, places = found.margin.copy(), list[Suggestion]()
+    margin, places = around(found.margin), list[Suggestion]()
     if output.facts.valid is not None:
         output.facts.valid.erase(margin, np.inf)
     (height, width), size = output.source, margin.shape
@@ -95,6 +100,17 @@ def suggestions(output: NetworkOutput, found: Decided | None, count: int) -> tup
         places.append(Suggestion(int(columns[0, x]), int(rows[y, 0]), round(float(least), 4), between))
         margin[(rows - rows[y, 0]) ** 2 + (columns - columns[0, x]) ** 2 < near] = np.inf
     return tuple(places)
+
+
+def around(margin: Array) -> Array:
+    """Every place's mean margin with the places beside it that lie in the image: float32 [h, w]."""
+    for axis in (0, 1):
+        size = margin.shape[axis]
+        sums = np.insert(np.cumsum(margin, axis=axis, dtype=np.float64), 0, 0.0, axis=axis)
+        low, high = np.maximum(np.arange(size) - _AROUND, 0), np.minimum(np.arange(size) + _AROUND + 1, size)
+        counts = (high - low).reshape((-1, 1) if axis == 0 else (1, -1))
+        margin = (np.take(sums, high, axis=axis) - np.take(sums, low, axis=axis)) / counts
+    return margin.astype(np.float32)
 
 
 def place_of(

@@ -11,7 +11,7 @@ from models.bundle import Bundle
 from models.class_file import ClassFile
 from models.prototypes import code_at
 from service.inference.results import Facts, NetworkOutput, Validity
-from service.inference.taught import as_classes, decided, suggestions
+from service.inference.taught import around, as_classes, decided, suggestions
 from service.repository.class_store import ClassStore
 from service.repository.classes import Classes
 from tests.service.answers import PNG, labels, problem
@@ -68,6 +68,18 @@ def test_254_classes(tiny: Bundle, tmp_path: Path) -> None:
         output.scores, output.code, output.source, output.box, Facts(Validity.of(np.zeros((64, 104), bool)))
     )
     assert suggestions(nowhere, sure, 5) == ()
+
+
+def test_a_line_between_two_things_is_clearer_than_a_place_that_is_unsure_all_around() -> None:
+    margin = np.full((9, 12), 0.5, np.float32)
+    margin[:, 3] = 0.0
+    margin[5:8, 8:11] = 0.1
+    smooth = around(margin)
+    assert np.unravel_index(smooth.argmin(), smooth.shape) == (6, 9)
+    assert smooth[6, 9] == pytest.approx(0.1)
+    padded = np.pad(margin, 1, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
+    np.testing.assert_allclose(smooth, np.nanmean(windows, axis=(2, 3)), atol=1e-6)
 
 
 def test_a_masks_code_is_the_mean_of_its_pixels() -> None:
