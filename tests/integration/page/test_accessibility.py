@@ -11,7 +11,7 @@ import tifffile
 from models.io.encode import encode
 from tests import axe
 from tests.integration.page.conftest import OpenPage
-from tests.integration.page.steps import click, give, row
+from tests.integration.page.steps import click, give, row, type_name
 from tests.service.process import process
 from tests.tiny import bands
 
@@ -55,6 +55,10 @@ def states(page: Any, photos: dict[str, Path]) -> Iterator[str]:
     yield "renaming"
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
+    type_name(page, "green", "blue")
+    page.locator("#legend .question").wait_for()
+    yield "same thing?"
+    page.keyboard.press("Escape")
     page.locator("[data-tool=similar]").click()
     page.locator("#labels").click()
     page.locator("#notice", has_text="The brighter").wait_for()
@@ -94,6 +98,9 @@ def states(page: Any, photos: dict[str, Path]) -> Iterator[str]:
     give(page, photos["pages"])
     page.wait_for_selector("#pages:not([hidden])")
     yield "pages"
+    page.set_input_files("#file", [str(photos["one"]), str(photos["two"])])
+    page.locator("#progress", has_text="4 of 5").wait_for()
+    yield "strip"
 
 
 def test_axe_finds_nothing(
@@ -107,6 +114,16 @@ def test_axe_finds_nothing(
             found[state] = axe.violations(page)
     print({state: len(wrong) for state, wrong in found.items()})
     assert {state: wrong for state, wrong in found.items() if wrong} == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_where_a_key_is_asked_for(
+    open_page: OpenPage, tiny_bundle: Path, tmp_path: Path, scheme: str
+) -> None:
+    with process(tiny_bundle, tmp_path / "state", TESSERA_KEYS="alice=open sesame") as (_, port):
+        page = open_page(f"http://127.0.0.1:{port}/", color_scheme=scheme)
+        page.get_by_label("Key", exact=True).wait_for()
+        assert axe.violations(page) == []
 
 
 def test_colors_of_the_readers_own_leave_nothing_out(open_page: OpenPage, served: str, photos: dict[str, Path]) -> None:
