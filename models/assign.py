@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from models.native import bindings
-from models.native.bindings import Axis
+from models.native.bindings import Axis, Ranked
 from models.types import WHOLE, Array, Box
 
 Assignment = Literal["cosine", "dot"]
@@ -21,6 +21,7 @@ Interpolation = Literal["bilinear", "nearest"]  # nearest: for networks whose an
 
 _STRIP = 2**18  # floats of one strip of output rows: 1 MB stays in a core's cache, 2 times faster than 16 MB
 _EPS = 1e-10
+_NO_CODE = "cosine similarities need the code as well as the scores"
 
 
 def labels(
@@ -98,8 +99,23 @@ def margin(
     """How clearly each pixel's cluster won: best minus second-best similarity, clipped to 0..1; of a lone cluster, how
     alike it is.
 
+    scores   float32 [K, h, w];  code  float32 [D, h, w], needed where assignment is `cosine`
     returns  float32 [H, W]
     """
+    products = _products_for(scores, code, size, assignment, box, interpolation)
+    found = bindings.margin(scores, products, *axes(scores.shape[1:], size, box, interpolation))
+    return plain_margin(scores, code, size, assignment, box, interpolation) if found is None else found
+
+
+def plain_margin(
+    scores: Array,
+    code: Array | None,
+    size: tuple[int, int],
+    assignment: Assignment = "cosine",
+    box: Box = WHOLE,
+    interpolation: Interpolation = "bilinear",
+) -> Array:
+    """`margin` in numpy: every cluster at every pixel. What the compiled kernel is held against."""
     out = np.empty(size, np.float32)
     for rows, strip in similarities(scores, code, size, assignment, box, interpolation):
         if len(strip) == 1:
@@ -111,6 +127,55 @@ def margin(
             np.maximum(best, similarity, out=best)
         out[rows] = np.clip(best - second, 0.0, 1.0)
     return out
+
+
+def ranked(
+    scores: Array,
+    code: Array | None,
+    size: tuple[int, int],
+    *,
+    assignment: Assignment = "cosine",
+    box: Box = WHOLE,
+    interpolation: Interpolation = "bilinear",
+) -> Ranked:
+    """`margin` and `labels` at once, and the cluster that came second, the lower id of equals. A lone one is both."""
+    products = _products_for(scores, code, size, assignment, box, interpolation)
+    found = bindings.ranked(scores, products, *axes(scores.shape[1:], size, box, interpolation))
+    return plain_ranked(scores, code, size, assignment, box, interpolation) if found is None else found
+
+
+def plain_ranked(
+    scores: Array,
+    code: Array | None,
+    size: tuple[int, int],
+    assignment: Assignment = "cosine",
+    box: Box = WHOLE,
+    interpolation: Interpolation = "bilinear",
+) -> Ranked:
+    """`ranked` in numpy. What the compiled kernel is held against."""
+    margin = plain_margin(scores, code, size, assignment, box, interpolation)
+    best, second = np.empty(size, np.uint8), np.empty(size, np.uint8)
+    for rows, strip in upsampled(scores, size, box, interpolation):
+        best[rows] = winner = strip.argmax(axis=0)
+        if len(strip) > 1:
+            np.put_along_axis(strip, winner[None], -np.inf, axis=0)
+        second[rows] = strip.argmax(axis=0)
+    return Ranked(margin, best, second)
+
+
+def similarity(
+    scores: Array, code: Array, size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear"
+) -> Array:
+    """Cosine of every pixel with a lone centroid, float32 [H, W], -1..1.
+
+    scores  float32 [1, h, w];  code  float32 [D, h, w]
+    """
+    products = _products_for(scores, code, size, "cosine", box, interpolation)
+    found = bindings.margin(scores, products, *axes(scores.shape[1:], size, box, interpolation), least=-1.0)
+    if found is None:
+        strips = similarities(scores, code, size, "cosine", box, interpolation)
+        found = np.concatenate([strip[0] for _, strip in strips]).clip(-1.0, 1.0)
+    return found
 
 
 def lengths(code: Array, size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear") -> Array:
@@ -180,17 +245,12 @@ def _axis(out: int, grid: int, start: float, extent: float, interpolation: Inter
 
 
 def _lengths(code: Array, size: tuple[int, int], box: Box, how: Interpolation) -> Iterator[tuple[slice, Array]]:
-    code = np.ascontiguousarray(code, np.float32)
     (top, bottom, down), (left, right, across) = axes(code.shape[1:], size, box, how)
-    if not down.any() and not across.any():  # at the grid's own places, as for the margins of most answers
-        own = np.sqrt(np.einsum("dhw,dhw->hw", code, code))
-        yield slice(0, size[0]), own[top[:, None], left]
+    products = _products(code, bool(down.any() or across.any()))
+    if len(products) == 1:  # at the grid's own places, as for the margins of most answers
+        yield slice(0, size[0]), np.sqrt(products[0])[top[:, None], left]
         return
-    below = np.concatenate([code[:, 1:], code[:, -1:]], axis=1)
-    beside = np.concatenate([code[:, :, 1:], code[:, :, -1:]], axis=2)
-    opposite = np.concatenate([below[:, :, 1:], below[:, :, -1:]], axis=2)
-    pairs = ((code, code), (code, beside), (code, below), (code, opposite), (beside, below))
-    own, right_of, below_of, falling, rising = (np.einsum("dhw,dhw->hw", a, b) for a, b in pairs)
+    own, right_of, below_of, falling, rising = products
     v = across[None, :]
     for rows in _strips(size, 8):
         t, b, u = top[rows, None], bottom[rows, None], down[rows, None]
@@ -200,6 +260,34 @@ def _lengths(code: Array, size: tuple[int, int], box: Box, how: Interpolation) -
         squared += 2 * u * (1 - u) * ((1 - v) ** 2 * below_of[t, left] + v**2 * below_of[t, right])
         squared += 2 * u * v * (1 - u) * (1 - v) * (falling[t, left] + rising[t, left])
         yield rows, np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared)
+
+
+def _products(code: Array, between: bool) -> Array:
+    """float32 [5, h, w]: of each place's code with itself, its right neighbor, the lower one and the one right of that,
+    and of its right neighbor with the lower one; [1, h, w] where nothing is asked between places."""
+    code = np.ascontiguousarray(code, np.float32)
+    pairs = [(code, code)]
+    if between:
+        below = np.concatenate([code[:, 1:], code[:, -1:]], axis=1)
+        beside = np.concatenate([code[:, :, 1:], code[:, :, -1:]], axis=2)
+        opposite = np.concatenate([below[:, :, 1:], below[:, :, -1:]], axis=2)
+        pairs += [(code, beside), (code, below), (code, opposite), (beside, below)]
+    return np.stack([np.einsum("dhw,dhw->hw", a, b) for a, b in pairs])
+
+
+def _products_for(
+    scores: Array, code: Array | None, size: tuple[int, int], assignment: Assignment, box: Box, how: Interpolation
+) -> Array | None:
+    """What pixels' lengths are made of, where they matter.
+
+    Raises ValueError where cosines are asked for without a code.
+    """
+    if assignment == "dot":
+        return None
+    if code is None:
+        raise ValueError(_NO_CODE)
+    down, across = axes(scores.shape[1:], size, box, how)
+    return _products(code, bool(down.weight.any() or across.weight.any()))
 
 
 def similarities(
@@ -218,7 +306,7 @@ def similarities(
         yield from upsampled(scores, size, box, interpolation)
         return
     if code is None:
-        raise ValueError("cosine similarities need the code as well as the scores")
+        raise ValueError(_NO_CODE)
     norms = lengths(code, size, box, interpolation)
     for rows, strip in upsampled(scores, size, box, interpolation):
         strip /= np.maximum(norms[rows], _EPS)

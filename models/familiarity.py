@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from models import assign
+from models.native.bindings import Ranked
 from models.types import WHOLE, Array, Box
 
 _IDS = 256  # of a label map
@@ -71,25 +72,19 @@ def tally(
     assignment: assign.Assignment,
     box: Box = WHOLE,
     interpolation: assign.Interpolation = "bilinear",
-    margin: Array | None = None,
+    ranked: Ranked | None = None,
 ) -> Tally:
     """The cells of one pass of the network.
 
     scores  float32 [K, h, w];  code  float32 [D, h, w], needed where assignment is `cosine`
     known   bool [h, w] of the cells in `box`: where the image holds data; None: everywhere
-    margin  float32 [h, w] of them, where it has been taken already
+    ranked  of them, where it has been taken already
     """
-    size = assign.cells(scores.shape[1:], box)
-    if box == WHOLE:  # the grid's own places: nothing is interpolated
-        labels = scores.argmax(axis=0).astype(np.uint8)
-    else:
-        labels = assign.labels(scores, size, box, interpolation)
-    if known is not None:
-        labels = np.where(known, labels, np.uint8(_IDS - 1))
+    if ranked is None:
+        size = assign.cells(scores.shape[1:], box)
+        ranked = assign.ranked(scores, code, size, assignment=assignment, box=box, interpolation=interpolation)
     found = Tally()
-    if margin is None:
-        margin = assign.margin(scores, code, size, assignment=assignment, box=box, interpolation=interpolation)
-    found.add(labels, margin)
+    found.add(ranked.best if known is None else np.where(known, ranked.best, np.uint8(_IDS - 1)), ranked.margin)
     return found
 
 

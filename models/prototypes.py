@@ -162,7 +162,8 @@ class Classifier:
         if self._clusters and np.isinf(self._weight):
             found = _of_clusters(scores, self._clusters)
         else:
-            found = (self._rows @ flat + self._bias[:, None] * lengths).reshape(-1, height, width)
+            rows = np.hstack([self._rows, self._bias[:, None]])
+            found = (rows @ np.vstack([flat, lengths])).reshape(-1, height, width)  # one pass over as many maps
             if self._clusters:
                 found += np.float32(self._weight) * _of_clusters(scores, self._clusters)
         for m, places, depths in self._rejected:

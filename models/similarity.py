@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from models.assign import Interpolation, similarities, upsampled
+from models import assign
+from models.assign import Interpolation, upsampled
 from models.types import WHOLE, Array, Box
 
 LIKE = 0.5  # cosine from which a pixel counts as like the one that was pointed at
@@ -33,9 +34,7 @@ def similarity(
     chosen = next(strip for _, strip in upsampled(code, (1, 1), cell, interpolation))[:, 0, 0]
     chosen /= max(float(np.linalg.norm(chosen)), _EPS)
     products = np.einsum("d,dhw->hw", chosen, code)[None]
-    strips = similarities(products, code, size, "cosine", box, interpolation)
-    cosines: Array = np.concatenate([strip[0] for _, strip in strips])
-    return np.clip(cosines, -1.0, 1.0, out=cosines)
+    return assign.similarity(products, code, size, box, interpolation)
 
 
 def alike(meant: Sequence[Array], other: Sequence[Array] = (), threshold: float = LIKE) -> Array:

@@ -16,10 +16,11 @@ import numpy as np
 
 from models.types import Array
 
-_VERSION = 9  # of the functions in the C files: a library built from others is left alone
+_VERSION = 10  # of the functions in the C files: a library built from others is left alone
 _TYPES: dict[str, Any] = {"a": ctypes.c_void_p, "n": ctypes.c_int64, "d": ctypes.c_double}  # an array, numbers
 _SIGNATURES = {
     "tessera_labels": "annn" + "aaan" + "aaan" + "a",
+    "tessera_margin": "aannnn" + "aaan" + "aaan" + "daaa",
     "tessera_count": "ann" + "ann" + "aaa",
     "tessera_blend": "aanaana",
     "tessera_guided_labels": "annn" + "aaan" + "aaan" + "aa",
@@ -43,6 +44,14 @@ class Axis(NamedTuple):
     low: Array
     high: Array
     weight: Array
+
+
+class Ranked(NamedTuple):
+    """How clearly each pixel's cluster won: margin float32 [H, W]; ids of the best and the second one, uint8 [H, W]."""
+
+    margin: Array
+    best: Array
+    second: Array
 
 
 class Rings(NamedTuple):
@@ -108,6 +117,40 @@ def labels(scores: Array, down: Axis, across: Axis) -> Array | None:
     out = np.empty((len(down.low), len(across.low)), np.uint8)
     failed = library.tessera_labels(_at(scores), k, h, w, *_axis(down), *_axis(across), _at(out))
     return None if failed else out
+
+
+def margin(scores: Array, products: Array | None, down: Axis, across: Axis, least: float = 0.0) -> Array | None:
+    """Best less second-best similarity of every pixel, `least` to 1; of a lone map, how alike it is.
+
+    scores    float32 [K, h, w]
+    products  float32 [5, h, w] of neighbors' codes, or [1, h, w] where every pixel is one place of the grid
+              (`models.assign`); None: scores are compared as they are
+    returns   float32 [H, W]; None also where a value is not finite or beyond 1e27
+    """
+    found = np.empty((len(down.low), len(across.low)), np.float32)
+    return found if _rank(scores, products, down, across, least, found) else None
+
+
+def ranked(scores: Array, products: Array | None, down: Axis, across: Axis) -> Ranked | None:
+    """`margin`, and which two clusters it is between."""
+    size = len(down.low), len(across.low)
+    found = Ranked(np.empty(size, np.float32), np.empty(size, np.uint8), np.empty(size, np.uint8))
+    return found if _rank(scores, products, down, across, 0.0, *found) else None
+
+
+def _rank(
+    scores: Array, products: Array | None, down: Axis, across: Axis, least: float, margin: Array, *ids: Array
+) -> bool:
+    """Fills a margin map, and two maps of ids. False where it did not."""
+    library = _library()
+    k, h, w = scores.shape
+    if library is None or not 1 <= k <= 255 or not margin.size:
+        return False
+    scores = np.ascontiguousarray(scores, np.float32)
+    products = None if products is None else np.ascontiguousarray(products, np.float32)
+    of = _at(scores), 0 if products is None else _at(products), bool(down.weight.any() or across.weight.any()), k, h, w
+    best, second = map(_at, ids) if ids else (0, 0)
+    return not library.tessera_margin(*of, *_axis(down), *_axis(across), least, _at(margin), best, second)
 
 
 def guided_labels(models: Array, photo: Array, down: Axis, across: Axis) -> Array | None:

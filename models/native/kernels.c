@@ -5,20 +5,11 @@
  *
  * Knows nothing of files, networks or Python.
  */
-#include "kernels.h"
+#include "grid.h"
 
-#include <float.h>
-
-#define VERSION 9 /* of the library's functions; models/native/bindings.py asks for the same */
-
-typedef float floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
-typedef uint8_t bytes __attribute__((vector_size(LANES)));
+#define VERSION 10 /* of the library's functions; models/native/bindings.py asks for the same */
 
 PUBLIC int tessera_version(void) { return VERSION; }
-
-static inline float smaller(float a, float b) { return a < b ? a : b; }
-static inline float larger(float a, float b) { return a > b ? a : b; }
 
 /* ---- labels ---------------------------------------------------------------------------------------------------- */
 
@@ -36,29 +27,15 @@ typedef struct {
     float slack;
 } Grid;
 
-/* Largest magnitude as its bits: above those of 1e37 lie infinities and NaN too. */
-WIDEST static int32_t magnitude_bits(const float *values, int64_t count) {
-    int32_t most = 0;
-    for (int64_t i = 0; i < count; i++) {
-        int32_t bits;
-        memcpy(&bits, values + i, 4);
-        bits &= 0x7fffffff;
-        most = bits > most ? bits : most;
-    }
-    return most;
-}
-
 /* Fills the grid from scores [k, h, w]; `line` is room for 3 w values. */
 WIDEST static void fill_grid(Grid *grid, const float *scores, int64_t k, int64_t h, int64_t w, float *line) {
     float *best = line, *second = line + w;
     int32_t *winner = (int32_t *)(line + 2 * w);
+    turn(scores, k, h * w, grid->stride, grid->at);
     for (int64_t y = 0; y < h; y++) {
-        float *places = grid->at + y * w * grid->stride;
         for (int64_t x = 0; x < w; x++) {
             best[x] = second[x] = -FLT_MAX;
             winner[x] = 0;
-            for (int64_t c = k; c < grid->stride; c++)
-                places[x * grid->stride + c] = -FLT_MAX;
         }
         for (int64_t c = 0; c < k; c++) {
             const float *row = scores + (c * h + y) * w;
@@ -68,8 +45,6 @@ WIDEST static void fill_grid(Grid *grid, const float *scores, int64_t k, int64_t
                 winner[x] = value > best[x] ? (int32_t)c : winner[x];
                 best[x] = larger(best[x], value);
             }
-            for (int64_t x = 0; x < w; x++)
-                places[x * grid->stride + c] = row[x];
         }
         for (int64_t x = 0; x < w; x++) {
             grid->winner[y * w + x] = (uint8_t)winner[x];

@@ -12,6 +12,7 @@ from models import assign, region_stats
 from models.familiarity import Tally, tally
 from models.io import encode
 from models.manifest import Manifest
+from models.native.bindings import Ranked
 from models.region_stats import Area
 from models.similarity import similarity
 from models.types import Array
@@ -84,11 +85,12 @@ async def segment(task: ImageTask[Options], renderer: Renderer[T]) -> T:
                 shown_by = output if taught is None or output is not network else as_classes(output, taught)
                 labels = labels_of(task.manifest, shown_by) if refined is None else refined
                 sure_where = decided(task.manifest, shown_by) if renderer.margin is not None else None
-                if sure_where is not None and not full:
-                    margin: Array | None = sure_where.margin
-                else:
-                    margin = margin_of(task.manifest, shown_by, full=full) if wants_margin else None
-                cells = tally_of(task.manifest, network, None if full or taught is not None else margin)
+                on_grid = ranked_of(task.manifest, network) if network.tally is None else None
+                cells = tally_of(task.manifest, network, on_grid)
+                margin: Array | None = None
+                if wants_margin:
+                    taken = None if full else on_grid if taught is None else sure_where
+                    margin = taken.margin if taken is not None else margin_of(task.manifest, shown_by, full=full)
                 shown = labels
                 if (valid := output.facts.valid) is not None:  # a map with holes is counted, and shown where asked for
                     own = chosen.keep_no_data and refined is None
@@ -245,10 +247,18 @@ def _network_areas(tally: Tally, count: int, pixels: int) -> list[Area]:
     return [Area(int(k), round(float(cells[k] * scale)), (0, 0, 0, 0), 0.0) for k in np.flatnonzero(cells)]
 
 
-def tally_of(manifest: Manifest, output: NetworkOutput, margin: Array | None = None) -> Tally:
+def ranked_of(manifest: Manifest, output: NetworkOutput) -> Ranked:
+    """The network's own two best clusters of every place of the patch grid that the image fills, and how clearly one
+    won."""
+    box, code = output.box, manifest.code
+    size, how = assign.cells(output.scores.shape[1:], box), code.interpolation
+    return assign.ranked(output.scores, output.code, size, assignment=code.assignment, box=box, interpolation=how)
+
+
+def tally_of(manifest: Manifest, output: NetworkOutput, ranked: Ranked | None = None) -> Tally:
     """The cells of the patch grid that hold data, and their margins, by the network's own clusters.
 
-    margin  of them, where it has been taken already
+    ranked  of `ranked_of`, where it has been taken already
     """
     if output.tally is not None:
         return output.tally
@@ -263,7 +273,7 @@ def tally_of(manifest: Manifest, output: NetworkOutput, margin: Array | None = N
         assignment=code.assignment,
         box=box,
         interpolation=code.interpolation,
-        margin=margin,
+        ranked=ranked,
     )
 
 

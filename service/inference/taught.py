@@ -62,20 +62,9 @@ def decided(manifest: Manifest, output: NetworkOutput) -> Decided | None:
     """
     if output.ids is None or output.code is None:
         return None
-    grid, box = output.scores.shape[1:], output.box
-    size = max(1, round(grid[0] * box[2])), max(1, round(grid[1] * box[3]))
-    strips = assign.similarities(output.scores, output.code, size, "cosine", box, manifest.code.interpolation)
-    similar = np.ascontiguousarray(
-        np.concatenate([strip for _, strip in strips], axis=1).reshape(len(output.ids), -1).T
-    )
-    places = np.arange(len(similar))
-    best = second = similar.argmax(axis=1)
-    margin = highest = similar[places, best]
-    if len(output.ids) > 1:
-        similar[places, best] = -np.inf
-        second = similar.argmax(axis=1)
-        margin = highest - similar[places, second]
-    return Decided(margin.clip(0, 1).reshape(size), output.ids[best].reshape(size), output.ids[second].reshape(size))
+    size, how = assign.cells(output.scores.shape[1:], output.box), manifest.code.interpolation
+    found = assign.ranked(output.scores, output.code, size, box=output.box, interpolation=how)
+    return Decided(found.margin, output.ids[found.best], output.ids[found.second])
 
 
 def suggestions(output: NetworkOutput, found: Decided | None, count: int) -> tuple[Suggestion, ...]:

@@ -59,7 +59,7 @@ def test_cells_are_those_of_the_labels_and_margins_on_the_grid() -> None:
     found = familiarity.tally(scores, code, assignment="cosine")
     assert found.cells.tolist() == np.bincount(labels.ravel(), minlength=256).tolist()
     assert found.margins[2] == pytest.approx(margin[labels == 2].sum())
-    again = familiarity.tally(scores, None, assignment="cosine", margin=margin)
+    again = familiarity.tally(scores, None, assignment="cosine", ranked=assign.ranked(scores, code, (7, 9)))
     assert (again.margins == found.margins).all()
 
 

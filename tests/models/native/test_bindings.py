@@ -45,6 +45,39 @@ def test_labels_are_numpys_on_every_pixel(k: int, h: int, w: int, interpolation:
 
 
 @needs_kernels
+@pytest.mark.parametrize(("k", "h", "w"), [(1, 2, 2), (2, 1, 1), (7, 5, 9), (27, 20, 20), (255, 4, 3)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize("assignment", ["cosine", "dot"])
+def test_margins_and_the_two_clusters_they_are_between_are_numpys(
+    k: int, h: int, w: int, interpolation: assign.Interpolation, assignment: assign.Assignment
+) -> None:
+    rng = np.random.default_rng(k)
+    code, centroids = rng.normal(size=(16, h, w)).astype(np.float32), rng.normal(size=(k, 16)).astype(np.float32)
+    code[:, -1, -1] = 0
+    scores = np.tensordot(centroids / np.linalg.norm(centroids, axis=1, keepdims=True), code, 1)
+    for maps in (scores, np.round(scores), np.zeros_like(scores)):
+        for size in [(1, 1), (47, 71), (h, w)]:
+            for box in BOXES[::2]:
+                how = {"assignment": assignment, "box": box, "interpolation": interpolation}
+                want = assign.plain_ranked(maps, code, size, **how)  # type: ignore[arg-type]
+                got = assign.ranked(maps, code, size, **how)  # type: ignore[arg-type]
+                for ours, numpys in zip(got, want, strict=True):
+                    assert (ours == numpys).all()
+                assert (assign.margin(maps, code, size, **how) == want.margin).all()  # type: ignore[arg-type]
+
+
+@needs_kernels
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e30])
+def test_margins_of_what_is_no_number_are_left_to_numpy(value: float) -> None:
+    scores, products = np.ones((2, 3, 4, 4), np.float32)
+    at = assign.axes((4, 4), (4, 4))
+    assert bindings.margin(scores, products[:1], *at) is not None
+    products[0, 1, 2] = value
+    assert bindings.margin(scores, products[:1], *at) is None
+    assert bindings.ranked(products, None, *at) is None
+
+
+@needs_kernels
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_scores_that_are_no_numbers_are_left_to_numpy(value: float) -> None:
     scores = np.random.default_rng(0).normal(size=(5, 4, 4)).astype(np.float32)
