@@ -8,7 +8,7 @@ import pytest
 from tests.torture.__main__ import order
 from tests.torture.verdict import TESTS, Found, Place, Trial, judged, table
 
-QUICK = ("10", "21", "23")
+QUICK = ("10", "21")
 
 
 def run(test: Trial, bundle: Path, folder: Path) -> None:

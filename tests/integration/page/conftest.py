@@ -17,7 +17,7 @@ from tests.tiny import bands
 OpenPage = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there its event loop runs, and no test of another file could have one
 def browser() -> Iterator[Any]:
     driver = pytest.importorskip("playwright.sync_api")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -80,6 +80,7 @@ def with_code_points(data: bytes, primaries: int, transfer: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["AVIF", pytest.param("HEIC", marks=needs_heic)])
+@pytest.mark.slow
 def test_colors_by_code_points(kind: str) -> None:
     data = HEIC if kind == "HEIC" else packed(SOFT, "AVIF", quality=90)
     plain = decode(data).image
