@@ -237,7 +237,9 @@ def labels_of(manifest: Manifest, output: NetworkOutput) -> Array:
         return output.labels.copy()  # what was erased in one answer is in the next
     how = manifest.code.interpolation
     labels = assign.labels(output.scores, output.source, output.box, interpolation=how)
-    return labels if output.ids is None else output.ids[labels]
+    if output.ids is None or (output.ids == np.arange(len(output.ids))).all():
+        return labels
+    return output.ids[labels]
 
 
 def _network_areas(tally: Tally, count: int, pixels: int) -> list[Area]:
