@@ -29,25 +29,40 @@ WIDEST static int32_t magnitude_bits(const float *values, int64_t count) {
     return most;
 }
 
-/* to [n, stride] = from [k, n] turned, the last stride - k of each -FLT_MAX; stride is a multiple of LANES. */
-WIDEST static void turn(const float *from, int64_t k, int64_t n, int64_t stride, float *to) {
-    for (int64_t i0 = 0; i0 < n; i0 += LANES) {
-        const int64_t count = n - i0 < LANES ? n - i0 : LANES;
-        for (int64_t c0 = 0; c0 < stride; c0 += LANES) {
+/* Two neighboring lines of score maps [k, h, w], the clusters of a place side by side: a row of pixels lies between them.
+ * No more is turned at once: it stays in a core's cache, and large grids take no memory.
+ *
+ * at    [2, w, stride]  the lines of even and odd numbers; the last stride - k of a place are -FLT_MAX
+ * held  their numbers, -1 at first
+ */
+typedef struct {
+    const float *scores;
+    int64_t k, h, w, stride, held[2];
+    float *at;
+} Lines;
+
+static inline int64_t padded_to_lanes(int64_t k) { return (k + LANES - 1) / LANES * LANES; }
+
+/* The places of a line, turned unless it is held. */
+WIDEST static const float *line_of(Lines *lines, int64_t y) {
+    float *to = lines->at + (y & 1) * lines->w * lines->stride;
+    if (lines->held[y & 1] == y)
+        return to;
+    lines->held[y & 1] = y;
+    const int64_t k = lines->k, plane = lines->h * lines->w;
+    const float *from = lines->scores + y * lines->w;
+    for (int64_t x = 0; x < lines->w; x += LANES) {
+        const int64_t count = lines->w - x < LANES ? lines->w - x : LANES;
+        for (int64_t c0 = 0; c0 < lines->stride; c0 += LANES) {
             float block[LANES][LANES];
-            const float *corner = from + c0 * n + i0;
-            if (count == LANES && c0 + LANES <= k)
-                for (int64_t c = 0; c < LANES; c++)
-                    for (int64_t i = 0; i < LANES; i++)
-                        block[i][c] = corner[c * n + i];
-            else
-                for (int64_t c = 0; c < LANES; c++)
-                    for (int64_t i = 0; i < count; i++)
-                        block[i][c] = c0 + c < k ? corner[c * n + i] : -FLT_MAX;
+            for (int64_t c = 0; c < LANES; c++)
+                for (int64_t i = 0; i < LANES; i++)
+                    block[i][c] = c0 + c < k && i < count ? from[(c0 + c) * plane + x + i] : -FLT_MAX;
             for (int64_t i = 0; i < count; i++)
-                memcpy(to + (i0 + i) * stride + c0, block[i], sizeof block[i]);
+                memcpy(to + (x + i) * lines->stride + c0, block[i], sizeof block[i]);
         }
     }
+    return to;
 }
 
 #endif

@@ -13,17 +13,14 @@ PUBLIC int tessera_version(void) { return VERSION; }
 
 /* ---- labels ---------------------------------------------------------------------------------------------------- */
 
-/* A score grid, its clusters side by side.
+/* What is known of a score grid's places.
  *
- * at      [h, w, stride]  scores; the last stride - k of each place are -FLT_MAX
  * winner  [h, w]  the best cluster, the lowest id of equals
  * clear   [h, w]  whether it leads by more than `slack` there
  * slack   more than the rounding of two interpolations: a lead of so much at a cell's corners is a lead inside it
  */
 typedef struct {
-    float *at;
     uint8_t *winner, *clear;
-    int64_t stride;
     float slack;
 } Grid;
 
@@ -31,7 +28,6 @@ typedef struct {
 WIDEST static void fill_grid(Grid *grid, const float *scores, int64_t k, int64_t h, int64_t w, float *line) {
     float *best = line, *second = line + w;
     int32_t *winner = (int32_t *)(line + 2 * w);
-    turn(scores, k, h * w, grid->stride, grid->at);
     for (int64_t y = 0; y < h; y++) {
         for (int64_t x = 0; x < w; x++) {
             best[x] = second[x] = -FLT_MAX;
@@ -63,11 +59,12 @@ static inline int leads(const float *const corner[4], int64_t other, int64_t clu
 
 /* The clusters that can win somewhere in a cell, in ascending order; at least one. */
 static inline __attribute__((always_inline)) int64_t candidates(const Grid *grid, const float *const corner[4],
-                                                               const uint8_t winner[4], int64_t k, uint8_t *found) {
+                                                               const uint8_t winner[4], int64_t k, int64_t stride,
+                                                               uint8_t *found) {
     float highest[256];
     floats worst = {0};
     worst -= FLT_MAX;
-    for (int64_t c = 0; c < grid->stride; c += LANES) {
+    for (int64_t c = 0; c < stride; c += LANES) {
         float lowest[LANES];
         for (int i = 0; i < LANES; i++) {
             const float a = corner[0][c + i], b = corner[1][c + i], d = corner[2][c + i], e = corner[3][c + i];
@@ -116,15 +113,14 @@ WIDEST PUBLIC int tessera_labels(const float *scores, int64_t k, int64_t h, int6
     float magnitude;
     memcpy(&magnitude, &bits, 4);
 
-    Grid grid = {.stride = (k + LANES - 1) / LANES * LANES};
+    Lines lines = {scores, k, h, w, padded_to_lanes(k), {-1, -1}, NULL};
     const int64_t places = h * w, padded = width + LANES;
-    char *room = malloc(sizeof(float) * (size_t)(places * grid.stride + 3 * w + padded) + 2 * (size_t)places);
+    char *room = malloc(sizeof(float) * (size_t)(2 * w * lines.stride + 3 * w + padded) + 2 * (size_t)places);
     if (!room)
         return 2;
-    grid.at = (float *)room;
-    float *line = grid.at + places * grid.stride, *weights = line + 3 * w;
-    grid.winner = (uint8_t *)(weights + padded);
-    grid.clear = grid.winner + places;
+    lines.at = (float *)room;
+    float *line = lines.at + 2 * w * lines.stride, *weights = line + 3 * w;
+    Grid grid = {(uint8_t *)(weights + padded), (uint8_t *)(weights + padded) + places, 0};
     grid.slack = magnitude * 0x1p-18f + FLT_MIN; /* each value is within 10 · 2^-24 · magnitude of the exact one */
     fill_grid(&grid, scores, k, h, w, line);
     memcpy(weights, across, sizeof(float) * (size_t)width);
@@ -134,6 +130,7 @@ WIDEST PUBLIC int tessera_labels(const float *scores, int64_t k, int64_t h, int6
         for (y1 = y0 + 1; y1 < height && top[y1] == top[y0];)
             y1++;
         const int64_t t = top[y0] * w, b = bottom[y0] * w;
+        const float *const above = line_of(&lines, top[y0]), *const below = line_of(&lines, bottom[y0]);
         for (int64_t x0 = 0, x1; x0 < width; x0 = x1) {
             uint8_t chosen[256];
             int64_t count = 0;
@@ -147,13 +144,12 @@ WIDEST PUBLIC int tessera_labels(const float *scores, int64_t k, int64_t h, int6
             }
             for (x1 = x0 + 1; x1 < width && left[x1] == l;)
                 x1++;
-            const float *corner[4];
-            for (int i = 0; i < 4; i++)
-                corner[i] = grid.at + place[i] * grid.stride;
+            const float *const corner[4] = {above + l * lines.stride, above + r * lines.stride,
+                                            below + l * lines.stride, below + r * lines.stride};
             if (alike)
                 chosen[count++] = winner[0];
             else
-                count = candidates(&grid, corner, winner, k, chosen);
+                count = candidates(&grid, corner, winner, k, lines.stride, chosen);
             if (count == 1) {
                 for (int64_t y = y0; y < y1; y++)
                     memset(out + y * width + x0, chosen[0], (size_t)(x1 - x0));

@@ -158,37 +158,36 @@ WIDEST static int between_places(const Places *of, float magnitude, const int64_
                                  const float *down, const int64_t *left, const int64_t *right, const float *across,
                                  const Found *found) {
     const int64_t k = of->k, h = of->h, w = of->w, height = found->height, width = found->width;
-    const int64_t stride = (k + LANES - 1) / LANES * LANES, padded = width + LANES;
+    const int64_t stride = padded_to_lanes(k), padded = width + LANES;
     const float slack = magnitude * 0x1p-18f + FLT_MIN; /* more than the rounding of two interpolations */
-    float *grid = malloc(sizeof(float) * (size_t)(h * w * stride + padded));
-    if (!grid)
+    Lines lines = {of->scores, k, h, w, stride, {-1, -1}, NULL};
+    lines.at = malloc(sizeof(float) * (size_t)(2 * w * stride + padded));
+    if (!lines.at)
         return 2;
-    float *weights = grid + h * w * stride;
+    float *weights = lines.at + 2 * w * stride;
     memcpy(weights, across, sizeof(float) * (size_t)width);
     memset(weights + width, 0, sizeof(float) * LANES);
-    turn(of->scores, k, h * w, stride, grid);
 
     for (int64_t y0 = 0, y1; y0 < height; y0 = y1) {
         for (y1 = y0 + 1; y1 < height && top[y1] == top[y0];)
             y1++;
         const int64_t t = top[y0] * w, b = bottom[y0] * w;
+        const float *const above = line_of(&lines, top[y0]), *const below = line_of(&lines, bottom[y0]);
         for (int64_t x0 = 0, x1; x0 < width; x0 = x1) {
             const int64_t l = left[x0], r = right[x0];
             for (x1 = x0 + 1; x1 < width && left[x1] == l;)
                 x1++;
-            const int64_t place[4] = {t + l, t + r, b + l, b + r};
-            const float *corner[4];
-            for (int i = 0; i < 4; i++)
-                corner[i] = grid + place[i] * stride;
+            const float *const corner[4] = {above + l * stride, above + r * stride, below + l * stride,
+                                            below + r * stride};
             uint8_t chosen[256];
             const int64_t count = candidates(corner, k, stride, slack, chosen);
             Cell cell = {{0}, {0}, {0}, 0};
             if (of->products) {
-                const float *own = of->products, *beside = own + h * w, *below = beside + h * w;
-                const float *falling = below + h * w, *rising = falling + h * w;
+                const float *own = of->products, *beside = own + h * w, *under = beside + h * w;
+                const float *falling = under + h * w, *rising = falling + h * w;
                 cell = (Cell){{own[t + l], own[t + r], own[b + l], own[b + r]},
                               {beside[t + l], beside[b + l]},
-                              {below[t + l], below[t + r]},
+                              {under[t + l], under[t + r]},
                               falling[t + l] + rising[t + l]};
             }
             float start[255][LANES], slope[255][LANES];
@@ -243,7 +242,7 @@ WIDEST static int between_places(const Places *of, float magnitude, const int64_
             }
         }
     }
-    free(grid);
+    free(lines.at);
     return 0;
 }
 
