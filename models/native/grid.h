@@ -29,7 +29,7 @@ WIDEST static int32_t magnitude_bits(const float *values, int64_t count) {
     return most;
 }
 
-/* Two neighboring lines of score maps [k, h, w], the clusters of a place side by side: a row of pixels lies between them.
+/* Two neighboring lines of score maps [k, h, w], a place's clusters side by side: a row of pixels lies between them.
  * No more is turned at once: it stays in a core's cache, and large grids take no memory.
  *
  * at    [2, w, stride]  the lines of even and odd numbers; the last stride - k of a place are -FLT_MAX

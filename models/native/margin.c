@@ -15,7 +15,7 @@
  *
  * scores    [k, h, w]
  * products  [5, h, w]  of each place's code with its own, the next one's, the lower one's, the lower next one's, and of
- *           the next one's with the lower one's; of answers on the grid's own places [1, h, w]; NULL: scores are compared
+ *           the next one's with the lower one's; [1, h, w] for the grid's own places; NULL: scores are compared
  */
 typedef struct {
     const float *scores, *products;
