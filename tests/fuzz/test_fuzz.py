@@ -1,5 +1,6 @@
 """A few seconds of `make fuzz`, with one seed; and that a failure is seen, made small, and can be had again."""
 
+import pytest
 from hypothesis import strategies as st
 
 from tests.fuzz.__main__ import all_targets, attempt, fuzz
@@ -7,6 +8,7 @@ from tests.fuzz.reader import Reader, outcome
 from tests.fuzz.targets import Broken, Target, blob, example_of
 
 
+@pytest.mark.slow
 def test_a_few_of_each() -> None:
     with all_targets() as targets:
         assert len(targets) == 9

@@ -166,6 +166,7 @@ def test_where_it_listens_and_what_the_log_says_of_it(
             cli.run(host=host)
 
 
+@pytest.mark.slow
 def test_https_and_names_of_this_machine(tiny_bundle: Path, tmp_path: Path) -> None:
     pair = make_pair(tmp_path)
     trusting = ssl.create_default_context(cafile=str(pair.certificate))

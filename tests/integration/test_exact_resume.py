@@ -17,7 +17,9 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "picie" else ()) for name in METHODS]
+)
 @pytest.mark.parametrize(
     "stop_after", [pytest.param(2, marks=pytest.mark.slow), 3]
 )  # between two epochs, and within one

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
 PAGES = sorted(page for page in (ROOT / "docs" / "integrations").glob("*.md") if page.stem != "README")
 PAGES += [ROOT / "docs" / "segment.md", ROOT / "docs" / "jobs.md"]
+QUICK = ("curl", "hugging-face", "jobs")
 _BLOCK = re.compile(r"^```(python|bash|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -35,7 +36,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"localhost:{port}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(one, id=one.stem, marks=() if one.stem in QUICK else pytest.mark.slow) for one in PAGES]
+)
 def test_the_snippets_print_what_the_page_shows(page: Path, address: str, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     python, home = sys.executable, os.environ["HOME"]

@@ -90,6 +90,7 @@ def test_what_is_not_finished_is_ended_when_the_time_is_up(tiny_bundle: Path, tm
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_no_connection_is_reset_when_the_server_goes(tiny_bundle: Path, tmp_path: Path) -> None:
     with process(tiny_bundle, tmp_path) as (running, port):
         answers: list[int] = []

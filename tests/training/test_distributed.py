@@ -32,6 +32,7 @@ def assert_close(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance:
         assert off <= tolerance * max(1.0, float(value.double().abs().max()) if value.numel() else 0.0), (name, off)
 
 
+@pytest.mark.slow
 def test_shares_gradients_and_batch_norms_of_two_are_those_of_one(tmp_path: Path) -> None:
     found = several.together("tests.training.several", folder=tmp_path)
     wanted = several.pieces() | several.batch_normed(synchronized=False)

@@ -125,6 +125,7 @@ def test_stego_on_keys_is_told_from_stego_on_tokens_by_one_word(tmp_path: Path, 
         imported([path], tmp_path / "twelve")
 
 
+@pytest.mark.slow
 def test_picie(tmp_path: Path) -> None:
     checkpoint: dict[str, Any] = files.picie()
     path = files.save(checkpoint, tmp_path / "checkpoint.pth.tar", zipped=False)

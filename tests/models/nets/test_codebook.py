@@ -103,7 +103,7 @@ def test_the_token_limit_is_never_under_the_trained_size():
     assert CodebookDecoder(2, 2, (100, 100), concepts=2, hidden=2).max_tokens == 10000
 
 
-@pytest.mark.parametrize("least_stride", [8, 16])
+@pytest.mark.parametrize("least_stride", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_onnx_is_torch_at_every_size(least_stride):
     torch.manual_seed(0)
     backbone = TokenBackbone(build("resnet10t", "random", levels=2), least_stride).eval()

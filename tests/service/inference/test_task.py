@@ -277,6 +277,7 @@ def test_other_formats_are_read_in_processes_and_answered_alike(serve: Any) -> N
     assert not any(process.alive for process in decoders._all)
 
 
+@pytest.mark.slow
 def test_small_photos_do_not_wait_for_one_that_takes_long_and_its_time_ends_it(serve: Any) -> None:
     slower = bmp_runs(3900)  # longer than its four seconds on any machine
     with serve(workers=1) as client, ThreadPoolExecutor(3) as pool:

@@ -173,6 +173,7 @@ def test_the_process_ends_when_the_server_is_killed() -> None:
 
 
 @pytest.mark.usefixtures("missing")
+@pytest.mark.slow
 def test_requests_meanwhile(serve: Any) -> None:
     warmup.warm()
     with serve(crf_timeout_s=0.5) as client:

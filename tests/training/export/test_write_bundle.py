@@ -63,7 +63,9 @@ def deployed(kind: str) -> tuple[Deployed, InputSpec]:
     return Deployed(network, centroids(14 if kind == "position" else 12)).eval(), input_spec(network, 64)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ("keys", "vit") else ()) for kind in KINDS]
+)
 def test_onnx_is_torch_at_every_batch_and_size(kind: str) -> None:
     network, spec = deployed(kind)
     session = Exported(to_onnx(network, spec))

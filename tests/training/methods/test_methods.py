@@ -120,6 +120,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     del methods.toy  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_fifth_method_is_one_file(toy, tmp_path):
     assert toy in methods.names()
     photos, out = tmp_path / "photos", tmp_path / "run"

@@ -217,6 +217,7 @@ assert not new, new
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_left_to_compile_once_warm() -> None:
     done = subprocess.run([sys.executable, "-c", EVERYTHING], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ PHOTOS = ROOT.parent / "shared" / "data" / "photos"
 emulated = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 
+@pytest.mark.slow
 def test_a_batch_of_all_sorts_agrees_with_the_oracle(device: Device) -> None:
     cases = [
         (maps(27, 40, 56), picture(40, 56)),
@@ -86,6 +87,7 @@ def test_a_gpu_gives_the_emulators_numbers() -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_neither_batch_mates_nor_memory_change_an_answer(device: Device) -> None:
     sizes = [(24, 32), (40, 17), (8, 8), (20, 24), (24, 24)]
     cases = [(maps(27, h, w, seed), picture(h, w, seed)) for seed, (h, w) in enumerate(sizes)]
