@@ -77,7 +77,8 @@ def apart(others: Array) -> Array:
     proposed = _proposed(255)
     if not len(others):
         return distinct(1)[0]  # type: ignore[no-any-return]
-    away = np.linalg.norm(_lab(proposed)[:, None] - _lab(others)[None], axis=2).min(axis=1)
+    hues = np.array([0.6, 1, 1])  # what differs in lightness alone, red and dark red, is one color in people's words
+    away = np.linalg.norm((_lab(proposed)[:, None] - _lab(others)[None]) * hues, axis=2).min(axis=1)
     farthest: Array = proposed[int(away.argmax())].copy()
     return farthest
 

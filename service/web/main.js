@@ -10,7 +10,6 @@ import { fail } from "./notice.js";
 import * as photo from "./photo.js";
 import * as photos from "./photos.js";
 import * as segmenting from "./segmenting.js";
-import * as similar from "./similar.js";
 import { on, set, state } from "./state.js";
 import * as status from "./status.js";
 import * as tools from "./tools.js";
@@ -19,20 +18,25 @@ import * as welcome from "./welcome.js";
 
 call.askForKey = () => module("dialog").then(({ askForKey }) => askForKey());
 translate();
-for (const part of [tools, photo, segmenting, legend, similar, classes, photos, welcome, models, status, following, keyboard]) part.start();
+for (const part of [tools, photo, segmenting, legend, classes, photos, welcome, models, status, following, keyboard]) part.start();
 tools.register("pick", { click: pick });
 const save = (all) => module("downloads").then(({ open }) => open(all)).catch(fail);
 $("save").onclick = () => save(false);
 
 // What is not needed at the first view is fetched when it is asked for, and again where that failed.
 const once = (begin, begun = null) => () => (begun ??= begin().catch((error) => ((begun = null), Promise.reject(error))));
-const teach = once(async () => {
-  const [{ start, tool }] = await Promise.all([module("teach"), sheet("teach.css")]);
-  start();
-  tools.register("teach", tool);
-  return tool;
-});
-tools.register("teach", { enter: () => teach().then((tool) => tool.enter()).catch(fail) });
+const lazily = (name, fetch) => {
+  const begun = once(async () => {
+    const [{ start, tool }] = await fetch();
+    start();
+    tools.register(name, tool);
+    return tool;
+  });
+  tools.register(name, { enter: () => begun().then((tool) => state.tool === name && tool.enter()).catch(fail) });
+  return begun;
+};
+const teach = lazily("teach", () => Promise.all([module("teach"), sheet("teach.css")]));
+lazily("similar", () => Promise.all([module("similar")]));
 on("of", () => state.of === "classes" && teach().catch(fail));
 const withPhotos = once(async () => {
   for (const one of await Promise.all(["strip", "pages", "thumbnails", "joining", "familiarity"].map(module))) one.start();

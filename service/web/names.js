@@ -173,9 +173,9 @@ export function news(list, asked) {
 export const sent = () => changes;
 
 /** Uint8Array(256): the id under which each id of the label map is shown: merges by hand, then the level, then a preview. */
-export function shownAs({ k = state.k, preview = state.preview } = {}) {
+export function shownAs({ k = state.k, preview = state.preview, of = state.of } = {}) {
   const table = Uint8Array.from({ length: 256 }, (_, id) => id);
-  if (state.of === "classes") return table;
+  if (of === "classes") return table;
   for (const id of state.clusters.keys()) table[id] = rootOf(id);
   if (k !== null) {
     const level = Uint8Array.from({ length: 256 }, (_, id) => id);

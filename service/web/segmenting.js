@@ -22,12 +22,15 @@ function worker() {
   return reader;
 }
 
-/** {ids, width, height} of a palette PNG in base64, read in the worker. */
-const mapOf = (text) =>
+/** {ids, width, height} of a palette PNG, {text: base64} or {bytes}, read in the worker. */
+const mapOf = (png) =>
   new Promise((resolve, reject) => {
     reading.set(++turns, { resolve, reject });
-    worker().postMessage({ turn: turns, text });
+    worker().postMessage({ turn: turns, ...png });
   });
+
+/** The same of the PNG in an ArrayBuffer. */
+export const indicesOf = (buffer) => mapOf({ bytes: new Uint8Array(buffer) });
 
 /** What a request for a photo says besides the photo. */
 export function optionsOf(photo, more = {}) {
@@ -70,7 +73,7 @@ export async function ask(photo, { classes = false, signal, priority } = {}) {
   const asked = priority ? send : patiently; // what is asked beside it comes again by itself
   const reply = await asked(photo, path, { headers: { accept: "application/json" }, signal });
   const told = await reply.json();
-  const map = await mapOf(told.label_map.data);
+  const map = await mapOf({ text: told.label_map.data });
   delete told.label_map;
   return { ...told, ...map, found: new Map(told.clusters.map((one) => [one.id, one])) };
 }
@@ -107,7 +110,7 @@ export async function refresh() {
     failure = error.message;
     fail(error);
   } finally {
-    set({ busy: state.busy - 1, heat: null }, "busy", "photo", "photos");
+    set({ busy: state.busy - 1 }, "busy", "photo", "photos");
   }
 }
 

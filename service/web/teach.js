@@ -3,25 +3,39 @@ import * as classes from "./classes.js";
 import { $, announce, el, replaceKeepingFocus } from "./dom.js";
 import { lettersCount } from "./keyboard.js";
 import { surety } from "./legend.js";
-import { groups, lookOfCluster } from "./names.js";
-import { fail, say } from "./notice.js";
+import { defaultName, groups, look, lookOfCluster } from "./names.js";
+import { fail, say, unsay } from "./notice.js";
 import { clearMarks, light, mark, onScreen } from "./photo.js";
 import { answer, on, set, state, tell } from "./state.js";
 import { number, percent, t } from "./strings.js";
+import * as teaching from "./teaching.js";
 import * as tools from "./tools.js";
 
 let chosen = null; // the handle of the class that a click means
 let not = false; // whether a click says that it is not that class
+let bare = false; // whether the first class is made beside nothing, not beside what was found
 let open = null; // id of the class whose details are shown
 let listed = null; // the examples of that class, once they are known
+let naming = null; // id of the class whose name is typed in its row
+let same = null; // {id, other}: two classes are to be called the same
 let waiting = null; // {photo, place, negative}: a place that was clicked before there was a class
+let taught = false; // whether anything was when the panel was last made
+let order = { of: "", ids: [] }; // of the rows
 const parts = {}; // of the panel, made once
 
 const list = () => [...state.classes.values()];
 const current = () => state.classes.get(chosen?.id);
+const called = (name) => list().find((one) => one.name.toLocaleLowerCase() === name.toLocaleLowerCase());
+
+/** Whether a place can be said not to be a class: where there is no other it could be nothing else. */
+const canBeNot = () => list().filter(classes.speaks).length > 1;
+
+/** Whether nobody named a class: it is called as the cluster that it was found as. */
+const unnamed = ({ name, clusters }) => /^cluster \d+$/i.test(name) && clusters.some((id) => defaultName(id) === name);
 
 /** What a click on the photo means from now on. */
 export function choose(id) {
+  if (chosen?.id !== id) not = false;
   chosen = classes.handle(id);
   if (state.tool === "teach") announce(t("teach.chosen", { name: current()?.name ?? "" }));
   tell("teach");
@@ -31,6 +45,7 @@ export function choose(id) {
 async function point(place, { alt }) {
   const negative = alt !== not, photo = state.current;
   if (!photo) return;
+  if (negative && !canBeNot()) return say(t("teach.not.early"));
   if (current()) await give(chosen, photo, place, negative);
   else askFor(photo, place, negative);
 }
@@ -39,44 +54,67 @@ async function point(place, { alt }) {
 function askFor(photo, place, negative = false) {
   waiting = { photo, place, negative };
   tell("marks");
-  say(t(state.classes.size ? "teach.which" : "teach.first"));
+  say(asks(), { lasting: true });
   parts.field.focus();
+}
+
+const asks = () => t(state.classes.size ? "teach.which" : "teach.first");
+
+/** Nothing is asked any more. */
+function unask() {
+  if (!waiting) return;
+  waiting = null;
+  unsay(t("teach.which"));
+  unsay(t("teach.first"));
+  tell("marks");
 }
 
 /** The place that waited is of the class that is chosen now. */
 function answerWaiting() {
   const asked = waiting;
-  waiting = null;
+  unask();
   return asked && give(chosen, asked.photo, asked.place, asked.negative);
 }
 
 async function give(one, photo, place, negative) {
   say("");
-  const told = classes.teach(one, photo, place, { negative });
+  const told = teaching.teach(one, photo, place, { negative });
   if (await told) classes.setOf("classes");
 }
 
-/** Make the class that is named in the field, and teach it the place that waits. */
+/** Make the class that is named in the field, and teach it the place that waits; the first one beside what was found. */
 async function add(event) {
   event.preventDefault();
   const name = parts.field.value.trim();
   if (!name) return parts.field.focus();
-  const same = list().find((one) => one.name === name);
-  const one = same ? classes.handle(same.id) : await classes.create(name);
+  const same = called(name);
+  const one = same ? classes.handle(same.id) : await teaching.make(name, { found: !state.classes.size && !bare });
   if (!one) return;
   parts.field.value = "";
+  not = false;
   choose(one.id);
   if (waiting) await answerWaiting();
   else if (state.current) $("labels").focus();
+}
+
+/** What was found becomes classes. */
+async function begin() {
+  bare = false;
+  if (await teaching.make(null, { found: true })) classes.setOf("classes");
 }
 
 // The list of classes: what a click means, and the legend of what was taught.
 
 function rows() {
   const field = document.activeElement;
-  if (parts.list.contains(field) && field.dataset.typed === "true") return; // what is typed stays; the rows follow when it is done
+  if ($("teach").contains(field) && field.dataset.typed === "true") return; // what is typed stays; the rows follow when it is done
   const found = state.of === "classes" ? new Map(groups().map((group) => [group.id, group])) : new Map();
-  replaceKeepingFocus(parts.list, list().map((one, i) => row(one, i, found.get(one.id))));
+  const all = inOrder(found), far = all.filter((one) => found.size && unnamed(one) && !found.has(one.id) && one.id !== chosen?.id && one.id !== open);
+  const near = all.filter((one) => !far.includes(one));
+  replaceKeepingFocus(parts.list, near.flatMap((one, i) => [row(one, i, found.get(one.id)), asked(one)].filter(Boolean)));
+  replaceKeepingFocus(parts.far, far.map((one, i) => row(one, near.length + i)));
+  parts.farther.hidden = !far.length;
+  parts.farther.firstChild.textContent = t(far.length === 1 ? "teach.far.one" : "teach.far", { count: number(far.length) });
   tell("rows");
   const rest = (state.of === "classes" && answer()?.unknown_fraction) || 0;
   parts.unknown.hidden = !rest;
@@ -84,18 +122,98 @@ function rows() {
   parts.list.hidden = !state.classes.size;
 }
 
+/**
+ * The classes as the rows have them: those of people's own words, those that were named where they were found, the others,
+ * these two by how much of the photo is them. Rows stay where they are while a photo is taught.
+ */
+function inOrder(found) {
+  const rank = (one) => (one.examples + one.negatives || !one.clusters.length ? 0 : unnamed(one) ? 2 : 1);
+  const of = JSON.stringify([state.current?.id, state.current?.page, found.size > 0, list().map((one) => [one.id, rank(one)])]);
+  if (of !== order.of) {
+    const share = (one) => (rank(one) && found.get(one.id)?.fraction) || 0;
+    order = { of, ids: list().sort((a, b) => rank(a) - rank(b) || share(b) - share(a) || a.id - b.id).map((one) => one.id) };
+  }
+  return order.ids.map((id) => state.classes.get(id)).filter(Boolean);
+}
+
+/** Call a class something. Where another is called so, people are asked whether it is the same thing. */
+function callIt(one, name) {
+  const other = name && called(name);
+  if (!name || name === one.name) return;
+  if (!other || other.id === one.id) return teaching.change(classes.handle(one.id), { name }, t("step.rename", { old: one.name, name }));
+  same = { id: one.id, other: other.id };
+  panel();
+  parts.list.querySelector('[data-key="class-join"]')?.focus();
+}
+
+function asked(one) {
+  const other = state.classes.get(same?.other);
+  if (same?.id !== one.id || !other) return null;
+  const what = t("same.what", { name: other.name });
+  const done = (work) => () => {
+    same = null;
+    panel();
+    work?.();
+  };
+  const yes = el("button", { type: "button", class: "main", textContent: t("same.merge"), data: { key: "class-join" } });
+  const no = el("button", { type: "button", textContent: t("teach.same.no"), data: { key: "class-apart" } });
+  yes.onclick = done(() => {
+    const into = classes.handle(other.id);
+    teaching.join(classes.handle(one.id), into).then((joined) => joined && choose(into.id));
+  });
+  no.onclick = done(() => nameOf(one.id)?.focus());
+  const item = el("li", {}, el("div", { class: "question", role: "group", aria: { label: what } }, el("span", { textContent: what }), yes, no));
+  item.onkeydown = (event) => {
+    if (event.key !== "Escape") return;
+    event.stopPropagation();
+    no.onclick();
+  };
+  return item;
+}
+
+const nameOf = (id) => $("teach").querySelector(`[data-key="class-${id}"]`);
+
+/** A field for a class's name. Enter and leaving it keep what was typed, Esc does not. */
+function nameField(one, key, done = () => {}) {
+  const field = el("input", { value: one.name, maxLength: 80, autocomplete: "off", enterKeyHint: "done", data: { key }, aria: { label: t("legend.name", { name: one.name }) } });
+  const finish = (name) => {
+    if (field.dataset.typed === "done") return;
+    field.dataset.typed = "done";
+    done();
+    callIt(one, name);
+  };
+  field.onfocus = field.oninput = () => (field.dataset.typed = "true");
+  field.onblur = () => finish(field.value.trim());
+  field.onkeydown = (event) => {
+    event.stopPropagation();
+    if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
+    event.preventDefault();
+    if (event.key === "Escape") field.value = one.name;
+    finish(field.value.trim());
+    field.blur();
+    setTimeout(() => same || nameOf(one.id)?.focus());
+  };
+  return field;
+}
+
 function row(one, i, group) {
   const { id, name, color } = one;
   const pressed = chosen?.id === id && state.tool === "teach";
   const swatch = el("input", { type: "color", value: color, data: { key: `class-color-${id}` }, aria: { label: t("legend.color", { name }) } });
-  swatch.onchange = () => classes.change(classes.handle(id), { color: swatch.value }, t("step.color", { name }));
+  swatch.onchange = () => teaching.change(classes.handle(id), { color: swatch.value }, t("step.color", { name }));
   const label = el("button", {
     type: "button", class: "name", data: { key: `class-${id}` }, aria: { pressed: String(pressed), ...(i < 9 ? { keyshortcuts: i + 1 } : {}) },
-    title: state.tool === "teach" ? t("teach.choose", { name }) : name,
+    title: unnamed(one) ? t("legend.rename", { name }) : state.tool === "teach" ? t("teach.choose", { name }) : name,
   }, el("span", { class: "called", textContent: name }), i < 9 ? el("kbd", { textContent: i + 1, aria: { hidden: "true" } }) : null);
   label.onclick = () => {
+    const asking = Boolean(waiting);
+    if (unnamed(one) && !asking) naming = id;
     choose(id);
-    if (waiting) answerWaiting();
+    if (asking) answerWaiting();
+    if (naming === id) {
+      panel();
+      $("teach").querySelector(`[data-key="class-typed-${id}"]`)?.select();
+    }
     if (state.tool !== "teach") set({ selection: new Set([id]) }, "selection");
   };
   const more = el("button", {
@@ -103,10 +221,15 @@ function row(one, i, group) {
     title: t("teach.more", { name }),
   }, "⋯");
   more.onclick = () => show(open === id ? null : id);
+  const typed = naming === id ? nameField(one, `class-typed-${id}`, () => {
+    naming = null;
+    tell("teach");
+  }) : null;
+  const shows = one.examples + one.negatives ? number(one.examples + one.negatives) : one.clusters.length ? "" : "–";
   const sure = group && surety(group.confidence);
   const item = el("li", { class: one.hidden ? "unseen" : "", data: { id } },
-    el("div", { class: "row" }, el("canvas", { class: "thumbnail", width: 64, height: 64, aria: { hidden: "true" } }), swatch, label,
-      el("span", { class: "given", title: given(one), textContent: one.examples + one.negatives ? number(one.examples + one.negatives) : "–", aria: { label: given(one) }, role: "img" }),
+    el("div", { class: "row" }, el("canvas", { class: "thumbnail", width: 64, height: 64, aria: { hidden: "true" } }), swatch, typed ?? label,
+      el("span", { class: shows ? "given" : "", title: given(one), textContent: shows, aria: { label: given(one) }, role: "img" }),
       el("span", { class: "much" }, ...(group ? [
         el("span", { class: "share", title: t("legend.share", { percent: percent(group.fraction) }), textContent: percent(group.fraction) }),
         el("span", { class: `sure ${sure}`, title: t(`legend.sure.${sure}.what`), textContent: t(`legend.sure.${sure}`) }),
@@ -128,7 +251,7 @@ function show(id) {
 
 const given = (one) =>
   [
-    t(one.examples === 1 ? "teach.examples.one" : "teach.examples", { count: number(one.examples) }),
+    one.clusters.length && !one.examples ? t("teach.found.as") : t(one.examples === 1 ? "teach.examples.one" : "teach.examples", { count: number(one.examples) }),
     one.negatives ? t("teach.negatives", { count: number(one.negatives) }) : "",
     one.aside ? t("teach.aside", { count: number(one.aside) }) : "",
   ].filter(Boolean).join(", ");
@@ -137,28 +260,13 @@ const given = (one) =>
 
 function details(one) {
   const { id, name } = one, handle = classes.handle(id);
-  const field = el("input", { value: name, maxLength: 80, data: { key: `class-name-${id}` }, aria: { label: t("legend.name", { name }) } });
-  const rename = () => {
-    const now = field.value.trim();
-    if (!now || now === name) field.value = name;
-    else classes.change(handle, { name: now }, t("step.rename", { old: name, name: now })).then((done) => done || (field.value = name));
-  };
-  field.oninput = () => (field.dataset.typed = "true");
-  field.onchange = () => {
-    field.dataset.typed = "false";
-    rename();
-  };
-  field.onkeydown = (event) => {
-    event.stopPropagation();
-    if (event.key === "Escape") Object.assign(field, { value: name }).dataset.typed = "false";
-    if (event.key === "Enter") field.blur();
-  };
+  const field = nameField(one, `class-name-${id}`);
   const hide = el("button", { type: "button", data: { key: `class-hide-${id}` }, aria: { pressed: String(one.hidden) }, textContent: t(one.hidden ? "teach.show" : "teach.hide") });
   hide.onclick = () => classes.hide(id, !one.hidden);
   const remove = el("button", { type: "button", class: "bad", data: { key: `class-remove-${id}` }, textContent: t("teach.remove") });
   remove.onclick = () => {
     if (open === id) open = null;
-    classes.remove(handle);
+    teaching.remove(handle);
   };
   return el("div", { class: "details" },
     el("label", { class: "field" }, el("span", { textContent: t("teach.name") }), field),
@@ -178,14 +286,14 @@ function belongs(one, cluster) {
 async function include(one, ids, belong) {
   const clusters = belong ? [...new Set([...one.clusters, ...ids])].sort((a, b) => a - b) : one.clusters.filter((id) => !ids.includes(id));
   const group = ids.map((id) => lookOfCluster(id).name).join(", ");
-  const done = await classes.change(classes.handle(one.id), { clusters }, t(belong ? "step.belongs" : "step.belongs.not", { group, name: one.name }));
+  const done = await teaching.change(classes.handle(one.id), { clusters }, t(belong ? "step.belongs" : "step.belongs.not", { group, name: one.name }));
   if (done) classes.setOf("classes");
 }
 
 async function learnExamples() {
   const id = open;
   try {
-    const found = await classes.examplesOf(id);
+    const found = await teaching.examplesOf(id);
     if (open !== id) return;
     listed = found;
     tell("teach");
@@ -202,7 +310,7 @@ function examples(one) {
     const here = marks.find((mark) => mark.n === example.n);
     const words = t(example.aside ? "teach.example.aside" : example.negative ? "teach.example.not" : "teach.example", { n });
     const button = el("button", { type: "button", class: "small", data: { key: `example-${one.id}-${example.n}` }, textContent: t("teach.example.remove"), aria: { label: t("teach.example.remove.which", { n, name: one.name }) } });
-    button.onclick = () => classes.forget(here ?? { one: classes.handle(one.id), n: example.n });
+    button.onclick = () => teaching.forget(here ?? { one: classes.handle(one.id), n: example.n });
     return el("li", {}, el("span", { textContent: here ? t("teach.example.here", { what: words }) : words }), button);
   });
   return el("details", { class: "given-list", open: true }, el("summary", { textContent: given(one) }), el("ul", {}, ...items));
@@ -210,11 +318,11 @@ function examples(one) {
 
 // Where to click next: the places that are decided least clearly.
 
-const asked = () => (state.tool === "teach" && state.of === "classes" ? answer()?.suggestions ?? [] : []).filter(
+const places = () => (state.tool === "teach" && state.of === "classes" ? answer()?.suggestions ?? [] : []).filter(
   ({ between: [a, b] }) => a !== b && state.classes.has(a) && state.classes.has(b));
 
 function suggestions() {
-  const all = asked();
+  const all = places();
   parts.next.hidden = !all.length;
   replaceKeepingFocus(parts.places, all.map((place, i) => {
     const names = place.between.map((id) => state.classes.get(id).name);
@@ -254,7 +362,7 @@ function marks() {
     if (one.width) mark("area", one.x, one.y, { color, width: one.width, height: one.height });
     const made = mark("example", middle.x, middle.y, {
       color, key: `mark-${i}`, label: t(one.negative ? "teach.mark.not" : "teach.mark", { name }),
-      on: (event) => one.n !== null && !(one.fresh && event.detail) && classes.forget(one),
+      on: (event) => one.n !== null && !(one.fresh && event.detail) && teaching.forget(one),
     });
     made.classList.toggle("fresh", Boolean(one.fresh));
     made.onpointerleave = settled;
@@ -262,7 +370,7 @@ function marks() {
     if (one.n === null) made.classList.add("pending");
   }
   if (waiting && waiting.photo === state.current) mark("example", waiting.place.x, waiting.place.y, { text: "?", color: "#444444", width: waiting.place.width, height: waiting.place.height });
-  for (const [i, place] of asked().entries()) question(place, i);
+  for (const [i, place] of places().entries()) question(place, i);
   if (held) $("marks").querySelector(`[data-key="${held}"]`)?.focus();
 }
 
@@ -302,24 +410,42 @@ function question(place, i) {
 // The panel.
 
 function make() {
-  parts.how = el("p", { class: "how", textContent: t("teach.how") });
+  parts.how = el("p", { class: "how" });
+  parts.begin = el("button", { type: "button", class: "main", textContent: t("teach.begin.found"), onclick: begin });
+  parts.bare = el("button", { type: "button", class: "link", textContent: t("teach.begin.nothing") });
+  parts.bare.onclick = () => {
+    bare = true;
+    tell("teach");
+    parts.field.focus();
+  };
+  parts.beginning = el("p", { class: "beginning" }, parts.begin, parts.bare);
   parts.field = el("input", { id: "class-name", maxLength: 80, placeholder: t("teach.field"), autocomplete: "off", aria: { label: t("teach.field") } });
-  parts.field.onkeydown = (event) => event.key !== "Escape" || (waiting = null, parts.field.value = "", tell("marks"), $("labels").focus());
+  parts.field.onkeydown = (event) => {
+    if (event.key !== "Escape") return;
+    if (waiting) event.stopPropagation(); // Teach goes on
+    unask();
+    parts.field.value = "";
+    $("labels").focus();
+  };
   parts.form = el("form", { class: "new" }, parts.field, el("button", { textContent: t("teach.add") }));
   parts.form.onsubmit = add;
   parts.start = el("button", { type: "button", class: "primary", textContent: t("teach.start") });
   parts.start.onclick = () => tools.take("teach");
   parts.none = el("p", { class: "none", textContent: t("teach.none") });
   parts.list = el("ul", { class: "classes", aria: { label: t("teach.list") } });
+  parts.far = el("ul", { class: "classes", aria: { label: t("teach.list.far") } });
+  parts.farther = el("details", { class: "farther" }, el("summary"), parts.far);
+  parts.only = el("p", { id: "teach-only", class: "only" });
+  parts.found = el("button", { type: "button", textContent: t("teach.found.add"), title: t("teach.found.add.what"), onclick: begin });
   parts.unknown = el("p", { class: "soft" });
-  parts.not = el("button", { type: "button", title: t("teach.not.what"), textContent: t("teach.not") });
+  parts.not = el("button", { type: "button", textContent: t("teach.not") });
   parts.not.onclick = () => {
+    if (!canBeNot()) return say(t("teach.not.early"));
     not = !not;
     tell("teach");
   };
   parts.means = el("span", { class: "means" });
   parts.click = el("p", { class: "click" }, parts.means, parts.not);
-  parts.group = el("div", { class: "buttons" });
   parts.hint = el("p", { class: "soft" });
   parts.places = el("ol", { class: "places" });
   parts.next = el("section", { aria: { label: t("teach.next") } }, el("h2", { textContent: t("teach.next") }), parts.places);
@@ -328,7 +454,9 @@ function make() {
   pick.onchange = async () => {
     const [file] = pick.files;
     pick.value = "";
-    const warnings = file ? await classes.importFile(file) : null;
+    if (!file) return;
+    say("");
+    const warnings = await teaching.importFile(file).catch((error) => say(error.message, { bad: true, lasting: false }));
     if (warnings) say([t("teach.imported", { name: file.name }), ...warnings].join(" "));
   };
   const take = el("button", { type: "button", class: "small", textContent: t("teach.import") });
@@ -337,53 +465,65 @@ function make() {
   save.onclick = () => exportAll().catch(fail);
   parts.save = save;
   parts.foot = el("p", { class: "foot" }, el("span", { textContent: t("teach.shared") }), save, take, pick);
-  $("teach").append(parts.how, parts.none, parts.start, parts.form, parts.list, parts.unknown, parts.click, parts.group, parts.hint, parts.next, parts.warnings, parts.foot);
+  const { how, none, start, beginning, form, list, farther, only, found, unknown, click, hint, next, warnings, foot } = parts;
+  $("teach").append(how, none, start, beginning, form, click, only, hint, list, farther, found, unknown, next, warnings, foot);
 }
 
 async function exportAll() {
-  const url = URL.createObjectURL(await classes.exported());
+  const url = URL.createObjectURL(await teaching.exported());
   const link = el("a", { href: url, download: `classes-${state.model.split("@")[0]}.json` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
 function panel() {
-  const teaching = state.tool === "teach", inClasses = state.of === "classes", any = state.classes.size > 0;
-  $("teach").hidden = !teaching && !inClasses;
+  const inUse = state.tool === "teach", any = state.classes.size > 0, is = classes.isTaught();
+  if (inUse && taught !== is) classes.setOf(is ? "classes" : "clusters"); // what can be seen is
+  taught = is;
+  $("teach").hidden = !inUse && state.of !== "classes";
+  $("side").classList.toggle("teaching", inUse);
+  $("side").classList.toggle("one-list", inUse && (any || bare)); // the legend of what was found is no second one
   if ($("teach").hidden) return;
-  if (!current()) chosen = any && teaching ? classes.handle(list().at(-1).id) : null;
-  const examples = list().reduce((sum, one) => sum + one.examples, 0);
-  parts.how.hidden = !teaching || examples > 2;
-  parts.none.hidden = teaching || any;
-  parts.start.hidden = teaching;
-  parts.form.hidden = !teaching;
-  parts.click.hidden = !teaching || !current();
-  parts.means.textContent = current() ? t(not ? "teach.means.not" : "teach.means", { name: current().name }) : "";
+  if (!current()) [chosen, not] = [null, false];
+  if (!canBeNot()) not = false;
+  parts.how.hidden = !inUse;
+  parts.how.textContent = t(any ? "teach.how" : bare ? "teach.how.bare" : "teach.how.found");
+  parts.beginning.hidden = !inUse || any;
+  parts.bare.hidden = bare;
+  parts.none.hidden = inUse || any;
+  parts.start.hidden = inUse;
+  parts.form.hidden = !inUse;
+  parts.click.hidden = !inUse || !any;
+  parts.means.textContent = current() ? t(not ? "teach.means.not" : "teach.means", { name: current().name }) : t("teach.means.none");
+  parts.not.hidden = !current();
   parts.not.setAttribute("aria-pressed", String(not));
-  const hint = !any ? "" : !classes.isTaught() ? t("teach.hint.click") : state.classes.size < 2 ? t("teach.hint.second") : "";
-  parts.hint.textContent = teaching ? hint : "";
-  parts.hint.hidden = !parts.hint.textContent;
+  parts.not.setAttribute("aria-disabled", String(!canBeNot()));
+  parts.not.title = t(canBeNot() ? "teach.not.what" : "teach.not.early");
+  const speaking = list().filter(classes.speaks);
+  parts.only.hidden = speaking.length !== 1;
+  parts.only.textContent = speaking.length === 1 ? t("teach.only", { name: speaking[0].name }) : "";
+  const { made, grown } = teaching.missing(list());
+  parts.found.hidden = !inUse || !any || !(made.length || grown.length);
+  parts.found.classList.toggle("main", speaking.length < 2);
+  parts.hint.textContent = t("teach.hint.click");
+  parts.hint.hidden = !inUse || !current() || current().examples > 0 || speaking.length > 1;
   parts.warnings.textContent = state.classWarnings.join(" ");
   parts.warnings.hidden = !state.classWarnings.length;
   parts.save.hidden = !any;
   rows();
-  groupsAre();
   suggestions();
 }
 
-/** Groups that are selected among what was found can belong to the class as they are. */
-function groupsAre() {
-  const selected = state.of === "clusters" && state.tool === "teach" && current() ? [...state.selection] : [];
-  parts.group.hidden = !selected.length;
-  if (!selected.length) return parts.group.replaceChildren();
-  const members = groups().filter((group) => state.selection.has(group.id)).flatMap((group) => group.members);
-  const button = el("button", { type: "button", data: { key: "group-is" }, textContent: t(selected.length === 1 ? "teach.group" : "teach.groups", { name: current().name }) });
-  button.onclick = () => include(current(), members, true);
-  replaceKeepingFocus(parts.group, [button]);
-}
+/** What was found is looked at, once there are classes: not with Teach, whose list is of classes. */
+const looksAtFound = () => state.tool === "teach" && state.of === "clusters" && classes.isTaught() && tools.take("pick");
 
 /** T in Teach leads to the name of a new class; in classes N names the one in use, and H hides it. */
 function byLetter(event) {
+  if (event.key === "Escape" && waiting && event.target !== parts.field && !document.querySelector("dialog[open]")) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    return unask();
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, select, textarea, dialog") ) return;
   if (state.tool === "teach" && event.key.toLowerCase() === "t") {
     event.preventDefault();
@@ -403,33 +543,38 @@ function byLetter(event) {
   parts.list.querySelector(`[data-key="class-name-${one.id}"]`)?.select();
 }
 
+/** What is at a place now, beside what a click would say of it. */
+function under({ id }) {
+  const one = current(), now = id === undefined ? "" : look(id).name;
+  const said = one ? t(not ? "teach.under.not" : "teach.under", { name: one.name }) : t("teach.under.none");
+  return now ? t("teach.under.now", { said, now }) : said;
+}
+
 export const tool = {
   click: point,
   box: point,
-  number: (n) => list()[n - 1] && choose(list()[n - 1].id),
-  under: () => {
-    const one = current();
-    return one ? t(not ? "teach.under.not" : "teach.under", { name: one.name }) : t("teach.under.none");
-  },
+  number: (n) => order.ids[n - 1] !== undefined && choose(order.ids[n - 1]),
+  under,
   enter: () => {
-    if (classes.isTaught()) classes.setOf("classes");
+    taught = classes.isTaught();
+    classes.setOf(taught ? "classes" : "clusters");
+    panel();
     if (!state.classes.size) parts.field.focus({ preventScroll: true });
     const place = state.example;
     state.example = null;
     if (place && state.current) askFor(state.current, place);
   },
-  leave: () => {
-    waiting = null;
-  },
+  leave: unask,
 };
 
 export function start() {
   make();
   on("classes", () => open !== null && (state.classes.has(open) ? learnExamples() : (open = null)));
-  on("teach classes clusters photo of tool selection", panel);
+  on("of", looksAtFound);
+  on("teach classes clusters photo of tool", panel);
   on("marks classes photo of tool", marks);
   on("lit", () => {
-    for (const one of parts.list.children) one.classList.toggle("lit", state.of === "classes" && Number(one.dataset.id) === state.lit);
+    for (const one of $("teach").querySelectorAll(".classes > li[data-id]")) one.classList.toggle("lit", state.of === "classes" && Number(one.dataset.id) === state.lit);
   });
   $("labels").addEventListener("pointermove", settled);
   addEventListener("keydown", byLetter, { capture: true });

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.page.steps import color_at, give
+from tests.integration.page.steps import color_at, give, rename
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +76,13 @@ def name_it(page: Any, name: str) -> None:
     page.get_by_text(f"A click means {name}", exact=True).wait_for()
 
 
+def begin_with_nothing(page: Any) -> None:
+    """Take up Teach where nothing is taught, and leave what was found aside."""
+    page.locator("#class-name:focus").wait_for()
+    page.get_by_role("button", name="Begin with nothing").click()
+    page.get_by_text("Taught begins with nothing").wait_for()
+
+
 def teach(page: Any, name: str, *columns: int) -> None:
     name_it(page, name)
     for i, x in enumerate(columns):
@@ -91,9 +98,11 @@ def test_two_classes_by_clicks(open_page: Callable[..., Any], home: str, photo: 
     page = open_page(home)
     give(page, photo)
     page.get_by_role("button", name="Teach", exact=True).click()
-    page.locator("#class-name:focus").wait_for()
+    begin_with_nothing(page)
     teach(page, "warm", RED)
-    page.get_by_text("With one class everything is it.").wait_for()
+    page.get_by_text("Everything is warm: nothing else has an example yet.").wait_for()
+    assert page.get_by_role("button", name="Not this").get_attribute("aria-disabled") == "true"
+    page.get_by_role("button", name="Add what was found").wait_for()
     teach(page, "cold", BLUE)
     warm, cold = color_of(home, "warm"), color_of(home, "cold")
     wait_painted(page, RED, warm)
@@ -129,12 +138,16 @@ def test_the_place_first_and_then_its_name(open_page: Callable[..., Any], home: 
     page.get_by_text("No class is taught yet.").wait_for()
     assert page.locator("#notice.bad").count() == 0
     page.get_by_role("button", name="Teach a class").click()
+    page.get_by_text("Taught begins with what was found").wait_for()
     click(page, GREEN)
-    page.locator("#class-name:focus").wait_for()
+    page.get_by_text("What is this? Give it a name.").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("#notice").wait_for(state="hidden")
+    click(page, GREEN)
     page.keyboard.type("leaf")
     page.keyboard.press("Enter")
     examples(page, "leaf", "1")
-    wait_painted(page, BLACK, color_of(home, "leaf"))
+    wait_painted(page, BLACK, color_of(home, "black"))
     page.get_by_role("button", name="Undo").click()
     examples(page, "leaf", "–")
 
@@ -161,7 +174,7 @@ def test_boxes_what_it_is_not_and_marks_that_are_removed(open_page: Callable[...
     page = open_page(home)
     give(page, photo)
     page.keyboard.press("t")
-    page.locator("#class-name:focus").wait_for()
+    begin_with_nothing(page)
     teach(page, "warm", RED)
     name_it(page, "cold")
     page.mouse.move(*on_screen(page, 44, 10))
@@ -201,7 +214,7 @@ def test_a_class_is_named_anew_made_of_groups_and_deleted(
     page = open_page(home)
     give(page, photo)
     page.keyboard.press("t")
-    page.locator("#class-name:focus").wait_for()
+    begin_with_nothing(page)
     name_it(page, "warm")
     page.get_by_role("button", name="More about warm").click()
     page.get_by_label("red", exact=True).check()
@@ -261,7 +274,7 @@ def test_what_the_server_does_not_keep_is_not_shown(open_page: Callable[..., Any
     page = open_page(home)
     give(page, photo)
     page.keyboard.press("t")
-    page.locator("#class-name:focus").wait_for()
+    begin_with_nothing(page)
     teach(page, "warm", RED)
     held: list[Any] = []
     page.route("**/classes/0/examples*", lambda route: held.append(route))
@@ -279,7 +292,7 @@ def test_two_browsers_at_once(open_page: Callable[..., Any], home: str, photo: P
     for page in pages:
         give(page, photo)
         page.keyboard.press("t")
-        page.locator("#class-name:focus").wait_for()
+        begin_with_nothing(page)
     for page, name in zip(pages, ("warm", "cold"), strict=True):
         page.fill("#class-name", name)
     for page in pages:
@@ -303,7 +316,7 @@ def test_what_was_taught_travels_as_a_file(
     page = open_page(home)
     give(page, photo)
     page.keyboard.press("t")
-    page.locator("#class-name:focus").wait_for()
+    begin_with_nothing(page)
     teach(page, "warm", RED)
     teach(page, "cold", BLUE)
     with page.expect_download() as saved:
@@ -325,7 +338,99 @@ def test_what_was_taught_travels_as_a_file(
     assert "aside" in (row(page, "elsewhere").locator(".given").get_attribute("title") or "")
     (tmp_path / "no.json").write_text("{}")
     page.get_by_label("Import", exact=True).and_(page.locator("input")).set_input_files(tmp_path / "no.json")
-    page.locator("#notice.bad").wait_for()
+    page.locator("#notice.bad", has_text="no.json is no file of classes").wait_for()
     page.get_by_role("button", name="Undo").click()
     row(page, "elsewhere").wait_for(state="detached")
     examples(page, "cold", "1")
+
+
+def test_taught_begins_with_what_was_found(open_page: Callable[..., Any], home: str, photo: Path) -> None:
+    page = open_page(home)
+    give(page, photo)
+    rename(page, "red", "wall")
+    page.get_by_role("button", name="Teach", exact=True).click()
+    teach(page, "warm", GREEN)
+    for column, name in ((RED, "wall"), (BLUE, "blue"), (WHITE, "white"), (BLACK, "black")):
+        wait_painted(page, column, color_of(home, name))
+    assert page.locator("#legend").is_hidden(), "one list"
+    assert {one["name"]: one["clusters"] for one in classes(home)} == {
+        "wall": [0], "green": [1], "blue": [2], "white": [3], "black": [4], "warm": []
+    }  # fmt: skip
+    for _ in range(2):  # the click, and the class with what was found
+        page.get_by_role("button", name="Undo").click()
+    page.get_by_text("Taught begins with what was found").wait_for()
+    assert classes(home) == []
+    for _ in range(2):
+        page.get_by_role("button", name="Redo").click()
+    examples(page, "warm", "1")
+    for _ in range(3):
+        page.get_by_role("button", name="Undo").click()
+    page.locator("#legend button.name", has_text="red").wait_for()  # as the next test finds it
+
+
+def test_what_was_found_is_added_later(open_page: Callable[..., Any], home: str, photo: Path) -> None:
+    page = open_page(home)
+    give(page, photo)
+    page.keyboard.press("t")
+    begin_with_nothing(page)
+    teach(page, "Blue", BLUE)
+    wait_painted(page, RED, color_of(home, "Blue"))
+    page.get_by_role("button", name="Add what was found").click()
+    row(page, "red").wait_for()
+    wait_painted(page, RED, color_of(home, "red"))
+    assert sorted(one["name"] for one in classes(home)) == ["Blue", "black", "green", "red", "white"]
+    assert page.get_by_role("button", name="Add what was found").is_hidden()
+    page.get_by_role("button", name="Undo").click()
+    row(page, "red").wait_for(state="detached")
+    assert [(one["name"], one["clusters"], one["examples"]) for one in classes(home)] == [("Blue", [], 1)]
+
+
+def test_one_name_for_two_classes_joins_them(open_page: Callable[..., Any], home: str, photo: Path) -> None:
+    page = open_page(home)
+    give(page, photo)
+    page.keyboard.press("t")
+    page.get_by_role("button", name="Begin with what was found").click()
+    teach(page, "warm", RED)
+    row(page, "warm").get_by_role("button", name="More about warm").click()
+    page.get_by_label("New name of warm").fill("green")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Merge", exact=True).click()
+    row(page, "warm").wait_for(state="detached")
+    examples(page, "green", "1")
+    assert page.locator(".mark.example").count() == 1
+    page.get_by_role("button", name="Undo").click()
+    examples(page, "warm", "1")
+    assert [one["examples"] for one in classes(home) if one["name"] == "green"] == [0]
+    page.mouse.move(0, 0)
+    page.locator(".mark.example").click()  # its mark is the class's again
+    examples(page, "warm", "–")
+
+
+def test_a_class_that_somebody_else_deleted(open_page: Callable[..., Any], home: str, photo: Path) -> None:
+    page = open_page(home)
+    give(page, photo)
+    page.keyboard.press("t")
+    page.get_by_role("button", name="Begin with what was found").click()
+    name_it(page, "tree")
+    tree = next(one["id"] for one in classes(home) if one["name"] == "tree")
+    urllib.request.urlopen(urllib.request.Request(f"{home}classes/{tree}", method="DELETE")).close()
+    click(page, GREEN)
+    page.locator("#notice.bad", has_text="Somebody deleted tree meanwhile.").wait_for()
+    row(page, "tree").wait_for(state="detached")
+    assert page.locator(".mark.example").count() == 0
+
+
+def test_similar_is_whole_or_gone(open_page: Callable[..., Any], home: str, photo: Path) -> None:
+    page = open_page(home)
+    give(page, photo)
+    page.get_by_role("button", name="Similar", exact=True).click()
+    click(page, BLACK)
+    page.locator("#notice", has_text="What is clear is like it").wait_for()
+    veil = [color_at(page, x, 0.5)[3] for x in (0.9, 0.1)]
+    assert veil[0] == 0 < veil[1], "what is alike is clear"
+    page.get_by_role("radio", name="fast").check(force=True)
+    page.locator("#working").wait_for(state="hidden")
+    assert [color_at(page, x, 0.5)[3] for x in (0.9, 0.1)] == veil
+    give(page, photo)
+    page.get_by_role("button", name="Use as example").wait_for(state="detached")
+    page.locator("#notice").wait_for(state="hidden")
