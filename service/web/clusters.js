@@ -7,12 +7,14 @@ import { changeAsStep, lookOfCluster } from "./names.js";
 import { fail } from "./notice.js";
 import { on, state, tell } from "./state.js";
 import { decimal, percent, t } from "./strings.js";
-import { leaves, treeOf } from "./tree.js";
+import { closest, leaves, treeOf, wordOf } from "./tree.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const ROW = 28, LABELS = 132, TOP = 30, WIDEST = 460; // of the tree, in pixels
 const STEPS = [0.05, 0.1, 0.2, 0.5, 1]; // between two lines of its scale
 const ALIKE = [[0.8, "same"], [0.5, "alike"], [0.2, "little"], [-1, "unlike"]]; // from which cosine on, and the word
+
+const NEAR = 3; // neighbors that are named, at least
 
 const parts = {};
 let sought = ""; // what the filter holds
@@ -57,7 +59,7 @@ function tree() {
     const item = shape("g", { role: "treeitem", "aria-level": level, "aria-posinset": place, "aria-setsize": of, "aria-label": words(here), tabindex: "-1", "data-key": `node-${key}` });
     if (node.children) item.setAttribute("aria-expanded", "true");
     here.item = item;
-    const at = x(node.height), to = parent ? x(parent.node.height) : at - 10, cy = y(node);
+    const at = x(node.height), to = parent ? x(parent.node.height) : Math.max(2, at - 10), cy = y(node);
     item.append(shape("path", { class: "branch", d: `M${to} ${cy}H${at}` + (node.children ? `M${at} ${y(node.children[0])}V${y(node.children[1])}` : "") }));
     if (node.children) {
       item.append(shape("rect", { class: "reach", x: Math.min(to, at - 12), y: cy - 12, width: Math.max(24, at - to + 12), height: 24 }), shape("circle", { class: "knot", cx: at, cy, r: 5 }));
@@ -185,7 +187,7 @@ function card(one) {
 const addresses = new Map(); // path → promise of where the picture is
 
 function pictures(one, name) {
-  return el("div", { class: "exemplars" }, ...one.exemplars.slice(0, 3).map((_, i) => {
+  return el("div", { class: "exemplars" }, ...one.exemplars.map((_, i) => {
     const path = query(`clusters/${one.id}/exemplars/${i}`, { model: state.model }); // relative: a proxy may show us under a path
     const img = el("img", { alt: t("clusters.exemplar", { name, n: i + 1 }), width: 96, height: 96, loading: "lazy" });
     if (!addresses.has(path)) addresses.set(path, picture(path));
@@ -194,12 +196,20 @@ function pictures(one, name) {
   }));
 }
 
-/** Which others look most like it, and how much so, in words. */
+/** Its neighbors, the nearest first: [{id, cosine: where it is known, word}]. The tree says it where it tells what belongs together. */
+function neighbors(one) {
+  const known = one.neighbors.filter(({ id }) => state.clusters.has(id));
+  if (state.treeBy !== "belonging") return known.map(({ id, cosine }) => ({ id, cosine, word: t(`clusters.alike.${ALIKE.find(([from]) => cosine >= from)?.[1] ?? "unlike"}`) }));
+  const cosines = new Map(known.map(({ id, cosine }) => [id, cosine]));
+  const found = closest(treeOf(all().map((each) => each.id), state.tree), one.id).map(({ id, height }) => ({ id, height, cosine: cosines.get(id), word: t(`joining.${wordOf(height, state.treeBy)}`) }));
+  return found.sort((a, b) => a.height - b.height || (b.cosine ?? -1) - (a.cosine ?? -1)).slice(0, Math.max(NEAR, known.length));
+}
+
+/** Which others it belongs to most, and how much so, in words. */
 function near(one) {
-  return el("p", { class: "near" }, el("span", { textContent: t("clusters.near") }), ...one.neighbors.filter(({ id }) => state.clusters.has(id)).map(({ id, cosine }) => {
+  return el("p", { class: "near" }, el("span", { textContent: t("clusters.near") }), ...neighbors(one).map(({ id, cosine, word }) => {
     const { name, color } = lookOfCluster(id);
-    const word = t(`clusters.alike.${ALIKE.find(([from]) => cosine >= from)?.[1] ?? "unlike"}`);
-    return el("span", { class: "neighbor", title: t("clusters.cosine", { cosine: decimal(cosine) }) }, el("span", { class: "dot", style: { "--color": color } }), t("clusters.neighbor", { name, word }));
+    return el("span", { class: "neighbor", title: cosine === undefined ? "" : t("clusters.cosine", { cosine: decimal(cosine) }) }, el("span", { class: "dot", style: { "--color": color } }), t("clusters.neighbor", { name, word }));
   }));
 }
 

@@ -55,8 +55,15 @@ export function perFrame(work) {
   };
 }
 
-/** Fetch a style sheet of a view that is not the first. Resolves once it counts. */
-export const sheet = (name) =>
+const sheets = new Map();
+
+/** Fetch a style sheet of a view that is not the first, once. Resolves when it counts. */
+export function sheet(name) {
+  if (!sheets.has(name)) sheets.set(name, fetched(name).catch((error) => (sheets.delete(name), Promise.reject(error))));
+  return sheets.get(name);
+}
+
+const fetched = (name) =>
   new Promise((resolve, reject) => {
     const link = el("link", { rel: "stylesheet", href: new URL(name, import.meta.url).href, onload: resolve, onerror: () => reject(new Error(t("error.silent"))) });
     document.head.append(link);

@@ -16,12 +16,13 @@ const SUFFIXES = { // what people ask for most is first
   overlay: ".overlay.jpg", png: ".labels.png", coco: ".coco.json", json: ".json", geojson: ".geojson", geotiff: ".tif", npy: ".npy", color: ".color.png",
   confidence: ".confidence.png", rle: ".rle.json", panoptic: ".panoptic.zip", zip: ".zip", [SEEN]: ".seen.png",
 };
+const FIRST = ["png", "overlay", "coco", "geojson"]; // what people ask for most; the others are a click away
 const AT_ONCE = 2;
 const TRIES = 5, PATIENCE_MS = 2000; // with a server that is busy
 const JSON_KINDS = { type: "application/json" };
 
 let working = null; // what stops the saving that is under way
-let lately = "overlay"; // the format that was chosen last
+let lately = "png"; // the format that was chosen last
 
 /** Open it; `all` is chosen where all photos are meant. Resolves when it is closed. */
 export async function open(all = false) {
@@ -54,9 +55,11 @@ export function fileName(photo, format) {
 const withoutFolders = (name) => name.split("/").at(-1);
 
 function parts(close, all) {
-  const formats = Object.keys(SUFFIXES).map((format) =>
+  const thing = t(`save.thing.${state.of}`);
+  const choice = (format) =>
     el("label", { class: "format" }, el("input", { type: "radio", name: "format", value: format, checked: format === lately, autofocus: format === lately, onchange: show }),
-      el("span", {}, el("strong", { textContent: t(`save.format.${format}`) }), el("span", { class: "who", textContent: t(`save.format.${format}.who`) }))));
+      el("span", {}, el("strong", { textContent: t(`save.format.${format}`) }), el("span", { class: "who", textContent: t(`save.format.${format}.who`, { thing }) })));
+  const others = Object.keys(SUFFIXES).filter((format) => !FIRST.includes(format));
   const words = { one: t("save.one", { name: state.current.name }), all: t("save.all", { count: number(state.photos.length) }) };
   const which = Object.entries(words).map(([value, text]) =>
     el("label", {}, el("input", { type: "radio", name: "which", value, checked: all === (value === "all"), onchange: show }), text));
@@ -71,13 +74,14 @@ function parts(close, all) {
   return [
     el("p", { id: "save-as" }),
     el("fieldset", { class: "which", hidden: state.photos.length < 2 }, el("legend", { class: "hidden-text", textContent: t("save.which") }), ...which),
-    el("fieldset", { class: "formats" }, el("legend", { class: "hidden-text", textContent: t("save.formats") }), ...formats),
-    el("div", { class: "row" }, ...copies, el("span", { class: "hint", id: "snippet-hint", role: "status" })),
-    el("textarea", { id: "snippet", readOnly: true, spellcheck: false, rows: 4, hidden: true, aria: { label: t("save.snippet") } }),
+    el("fieldset", { class: "formats" }, el("legend", { class: "hidden-text", textContent: t("save.formats") }), ...FIRST.map(choice),
+      el("details", { open: others.includes(lately) }, el("summary", { textContent: t("save.more", { count: number(others.length) }) }), el("div", { class: "formats" }, ...others.map(choice)))),
     el("div", { class: "row end" },
       el("progress", { id: "save-progress", hidden: true, aria: { label: t("save.progress.label") } }),
       el("span", { id: "save-told", role: "status" }), stop,
       el("button", { type: "button", textContent: t("dialog.close"), onclick: () => close() }), save),
+    el("div", { class: "row" }, ...copies, el("span", { class: "hint", id: "snippet-hint", role: "status" })),
+    el("textarea", { id: "snippet", readOnly: true, spellcheck: false, rows: 6, hidden: true, aria: { label: t("save.snippet") } }),
   ];
 }
 
@@ -239,15 +243,23 @@ function give(file, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
+/** Where the program finds the photos that it names. */
+function where(photos) {
+  const [{ name }] = photos, folder = name.includes("/") ? name.split("/")[0] : null;
+  if (folder) return t("save.copy.above", { folder });
+  return photos.length > 1 ? t("save.copy.where.all", { count: number(photos.length) }) : t("save.copy.where", { name });
+}
+
 /** Put a snippet where it can be copied from, and copy it where the browser lets us. */
 async function copy(kind) {
-  const photo = state.current, { format } = chosen();
-  const parts = [photo.name, request(photo, format), withoutFolders(fileName(photo, format)), Boolean(key())];
+  const { format, all } = chosen(), photos = all ? state.photos : [state.current];
+  const files = photos.map((photo) => ({ file: photo.name, to: all ? fileName(photo, format) : withoutFolders(fileName(photo, format)) }));
+  const parts = [files, request(state.current, format), Boolean(key())];
   const text = $("snippet");
   text.value = (kind === "curl" ? curl : python)(new URL(".", location.href).href, ...parts);
   text.hidden = false;
   const copied = await toClipboard(text);
   text.scrollIntoView({ block: "nearest" });
-  $("snippet-hint").textContent = `${t(copied ? "copy.done" : "copy.yourself")} ${t("save.copy.where", { name: photo.name })}`;
+  $("snippet-hint").textContent = `${t(copied ? "copy.done" : "copy.yourself")} ${where(photos)}`;
   if (key()) $("snippet-hint").textContent += ` ${t("save.copy.key")}`;
 }

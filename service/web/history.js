@@ -1,4 +1,6 @@
-// Undo and redo of everything people do here. A step is {what, redo, undo}: words, and two functions that may take time.
+// Undo and redo of everything people do here. A step is {what, redo, undo}: words, and two functions that may take time;
+// `look` where only this page looks another way: such steps in a row are one; `joins`, the words of both as one, where it
+// belongs to the `joinable` step before.
 import { announce } from "./dom.js";
 import { tell } from "./state.js";
 import { t } from "./strings.js";
@@ -14,12 +16,22 @@ const inTurn = (work) => (turn = turn.then(work, work));
 export const run = (step) =>
   inTurn(async () => {
     if (await attempt(step.redo)) return false;
-    done.push(step);
+    const last = done.at(-1);
+    if (step.look && last?.look) done[done.length - 1] = joined(last, step, last.look === step.look ? step : { what: t("step.looks"), look: "several" });
+    else if (step.joins && last?.joinable) done[done.length - 1] = joined(last, step, { what: step.joins });
+    else done.push(step);
     undone.length = 0;
     announce(step.what);
     tell("history");
     return true;
   });
+
+/** Two steps in a row as one. */
+const joined = (one, other, { what, look }) => ({
+  what, look,
+  redo: async () => (await one.redo(), await other.redo()),
+  undo: async () => (await other.undo(), await one.undo()),
+});
 
 /** Remember a step that was done already. */
 export function remember(step) {
@@ -33,6 +45,9 @@ export const redo = () => move(undone, done, "redo");
 
 /** The words of what undo and redo would do; undefined: nothing. */
 export const next = () => ({ undo: done.at(-1)?.what, redo: undone.at(-1)?.what });
+
+/** Whether the last step is one that another may be joined to. */
+export const joinable = () => Boolean(done.at(-1)?.joinable);
 
 /** Forget all: another model's ids are others. */
 export function forget() {

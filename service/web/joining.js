@@ -5,15 +5,11 @@ import { mergeAsStep, survivor } from "./merging.js";
 import { lookOfCluster, shownAs } from "./names.js";
 import { on, set, state } from "./state.js";
 import { list, number, t } from "./strings.js";
+import { wordOf } from "./tree.js";
 
 const MOST = 4; // suggestions; a low window shows fewer of them
 
-// How far apart two groups may be for a word, as `by` of the tree measures it.
-const WORDS = {
-  belonging: [[0.25, "same"], [0.35, "alike"], [0.5, "somewhat"], [Infinity, "hardly"]],
-  centroids: [[0.5, "alike"], [0.85, "far"], [Infinity, "very-far"]],
-};
-const inWords = (height) => t(`joining.${WORDS[state.treeBy === "belonging" ? "belonging" : "centroids"].find(([most]) => height < most)[1]}`);
+const inWords = (height) => t(`joining.${wordOf(height, state.treeBy)}`);
 
 /**
  * The tree's merges of two groups that are both shown, the closest first: [{groups: [two], height}].
@@ -89,7 +85,7 @@ function stepper() {
   const next = fewer ? joinedBy(now, fewer) : null;
   const called = next ? list(next.ids.map((id) => lookOfCluster(id).name)) : "";
   const here = next && next.ids.filter((id) => rows().some((group) => group.id === id)).length > 1;
-  const words = next ? t(here ? "levels.next" : "levels.next.elsewhere", { names: called }) : t("levels.least");
+  const words = next ? t(here ? "levels.next" : "levels.next.elsewhere", { names: called }) : t(count > 1 ? "levels.least" : "levels.one");
   const button = (key, sign, level, label, work) => {
     const made = el("button", { type: "button", textContent: sign, data: { key }, title: label, aria: { label, disabled: String(!level) } });
     made.onclick = () => level && work();
@@ -99,8 +95,8 @@ function stepper() {
   const moreButton = button("level-more", "+", more, t("levels.more"), () => setLevel(more.k, t("step.level", { count: countAt(more.table), all })));
   if (next) previewing(fewerButton, next.preview);
   return el("div", { class: "levels", role: "group", aria: { label: t("levels.label") } },
-    el("span", { textContent: t("levels.label") }), fewerButton, el("output", { textContent: t("levels.count", { count: number(count), all: number(all) }) }), moreButton,
-    el("span", { class: "next", textContent: words }));
+    el("span", { textContent: t("levels.label") }), fewerButton, el("output", { textContent: t(all === 1 ? "levels.count.one" : "levels.count", { count: number(count), all: number(all) }) }), moreButton,
+    el("span", { class: "next", textContent: words, title: words }));
 }
 
 let shown = null; // what the panel was made of
@@ -115,7 +111,7 @@ function render() {
   if (!groups.length || !state.tree.length) return panel.replaceChildren();
   const title = el("h2", { textContent: t("joining.title"), title: t("joining.what") });
   const old = state.treeBy === "belonging" ? null : el("p", { class: "hint", textContent: t("joining.old") });
-  const body = found.length ? el("ol", {}, ...found.map(suggestion)) : el("p", { class: "hint", textContent: t("joining.none") });
+  const body = found.length ? el("ol", {}, ...found.map(suggestion)) : el("p", { class: "hint", textContent: t(groups.length > 1 ? "joining.none" : "joining.one") });
   replaceKeepingFocus(panel, [title, old, body, stepper()].filter(Boolean));
 }
 

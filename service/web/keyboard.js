@@ -4,6 +4,7 @@ import { $, announce, el } from "./dom.js";
 import { redo, undo } from "./history.js";
 import * as legend from "./legend.js";
 import { say } from "./notice.js";
+import { fit, zoom } from "./photo.js";
 import { set, state } from "./state.js";
 import { recall, store } from "./storage.js";
 import { percent, t } from "./strings.js";
@@ -22,6 +23,9 @@ const LETTERS = {
   p: () => take("pick"),
   s: () => take("similar"),
   "?": help,
+  "0": fit,
+  "+": () => zoom(1.5),
+  "-": () => zoom(1 / 1.5),
 };
 
 /** The group that a key is for: of the row with the focus, else the one that is ticked, else the one pointed at. */

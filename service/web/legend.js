@@ -1,16 +1,19 @@
 // The rows beside the photo: what is there, how much of it, how sure; renaming, recoloring, hiding, ticking, merging.
 import { $, el, replaceKeepingFocus } from "./dom.js";
-import { run } from "./history.js";
+import { joinable, run, undo } from "./history.js";
 import { mergeAsStep, namesake, partsOf, survivor, takeApart } from "./merging.js";
 import { changeAsStep, defaultName, groups, isLocal, lookOfCluster, setLocal, shownAs } from "./names.js";
 import { say } from "./notice.js";
 import { light } from "./photo.js";
 import { on, set, state, tell } from "./state.js";
+import { recall, store } from "./storage.js";
 import { list, percent, t } from "./strings.js";
 
 // Mean margin of a group's pixels from which it counts as such. Of the groups that the embedded default finds in street
 // photos about a quarter is clear, and a quarter unsure; the surer, the more often a group is what it mostly is.
 const CLEAR = 0.25, FAIR = 0.08;
+const LONGEST = 80; // letters of a name
+const KNOWN = "tessera.known"; // stored: what people have done once, so that they need not be told how
 
 /** How sure an answer is of a group, in a word: clear, fair or unsure. */
 export const surety = (confidence) => (confidence >= CLEAR ? "clear" : confidence >= FAIR ? "fair" : "unsure");
@@ -44,7 +47,11 @@ function show() {
     tell("rows");
   }
   shown = now;
-  $("legend-head").hidden = $("shared-hint").hidden = Boolean(state.current?.error) && !all.length;
+  const { error, name } = state.current ?? {}, nothing = state.of === "clusters" && Boolean(error) && !all.length;
+  $("legend-head").hidden = $("shared-hint").hidden = nothing;
+  $("nothing").hidden = !nothing;
+  tellHow();
+  $("nothing").textContent = t("legend.failed", { name });
   offerMerge();
 }
 
@@ -82,36 +89,62 @@ function joined(group) {
   const table = shownAs({ preview: null }), parts = partsOf(group);
   const others = [...state.clusters.keys()].filter((one) => table[one] === id && one !== id);
   if (!others.length) return null;
+  const split = parts.length ? undefined : splitting(group.id);
   const called = list(others.map((one) => lookOfCluster(one).name));
   const apart = el("button", { type: "button", class: "apart", textContent: t("legend.apart"), aria: { label: t("legend.apart.of", { name }) }, title: t("legend.apart.what", { name, names: called }), data: { key: `apart-${id}` } });
-  apart.onclick = () => takeApart(group).then(() => focusOn(id));
-  return el("span", { class: "joined" }, el("span", { class: "with", textContent: t("legend.with", { names: called }), title: called }), parts.length ? apart : null);
+  apart.onclick = () => (split ? setLevel(split.k, t("step.apart", { name })) : takeApart(group)).then(() => focusOn(id));
+  return el("span", { class: "joined" }, el("span", { class: "with", textContent: t("legend.with", { names: called }), title: called }), parts.length || split ? apart : null);
+}
+
+/** The level {k} that is the next where a group of this level falls apart, null being all. */
+function splitting(id) {
+  const now = shownAs({ preview: null }), inside = [...state.clusters.keys()].filter((one) => now[one] === id);
+  const levels = [...state.tree.map((merge) => merge.k).filter((k) => k > (state.k ?? Infinity)).sort((a, b) => a - b), null];
+  return levels.map((k) => ({ k, table: shownAs({ k, preview: null }) })).find(({ table }) => new Set(inside.map((one) => table[one])).size > 1);
 }
 
 /** Hide a group, or show it again. */
 export const hide = ({ id, name, hidden }) => changeAsStep(t(hidden ? "step.show" : "step.hide", { name }), [[id, { hidden: !hidden }]]);
 
-/** Put a field in the place of a name. Enter and leaving it keep what was typed, Esc does not; nothing typed: the default name. */
-export function rename(group) {
+/**
+ * Put a field in the place of a name. Enter and leaving it keep what was typed, Esc does not; nothing typed: the default name.
+ *
+ * label  that the field stands for;  value  it begins with;  joins  how the step before is called with this name, if it is its end
+ */
+export function rename(group, { label, value = group.name, joins } = {}) {
   editing?.finish(true);
-  const label = button("name", group.id), own = defaultName(group.id);
+  label ??= button("name", group.id);
+  const own = defaultName(group.id), spot = label?.classList.contains("name") ? undefined : label;
   if (!label) return;
-  const field = el("input", { class: "name", value: group.name, maxLength: 80, placeholder: own, autocomplete: "off", enterKeyHint: "done", aria: { label: t("legend.name", { name: group.name }) } });
+  const field = el("input", { class: "name", value, placeholder: own, autocomplete: "off", enterKeyHint: "done", aria: { label: t("legend.name", { name: group.name }) } });
   const back = group.name === own ? null : el("button", { type: "button", class: "default", textContent: "↺", title: t("legend.default", { name: own }), aria: { label: t("legend.default", { name: own }) } });
   const box = el("span", { class: "editor" }, field, back);
   const finish = (keep, name = field.value.trim()) => {
     if (editing?.box !== box) return;
+    if (keep && name.length > LONGEST && editing.photo === state.current) {
+      field.setAttribute("aria-invalid", "true");
+      return say(t("legend.long", { most: LONGEST, count: name.length }), { bad: true });
+    }
     const held = box.contains(document.activeElement);
     editing = null;
     box.replaceWith(label);
     if (held) label.focus();
-    if (keep) callIt(group, name);
+    if (keep && name.length <= LONGEST) callIt(group, name, joins).then((done) => done || again(name));
     show();
   };
-  editing = { photo: state.current, box, finish };
+  const again = (typed) => { // what could not be sent is not lost
+    const now = rows().find((one) => one.id === group.id), free = !held() && !editing;
+    if (now?.name === group.name && free) rename(now, { label: spot?.isConnected ? spot : undefined, value: typed, joins });
+  };
+  editing = { photo: state.current, box, finish, joins };
   if (back) back.onclick = () => finish(true, "");
   box.onkeydown = (event) => {
     event.stopPropagation();
+    if (joins && event.key === "z" && (event.ctrlKey || event.metaKey) && field.value === value) {
+      event.preventDefault(); // nothing was typed: what is to be undone is the step before
+      finish(false);
+      return undo();
+    }
     if (event.isComposing || event.target !== field || !["Enter", "Escape"].includes(event.key)) {
       if (event.key === "Escape") finish(false);
       return;
@@ -128,18 +161,34 @@ export function rename(group) {
   field.select();
 }
 
-/** Call a group something; "" is its default name. Where another is called so, people are asked. */
-function callIt(group, name) {
-  if (name === group.name || (!name && group.name === defaultName(group.id))) return;
+/** Whether something is typed, or a dialog is open. */
+const held = () => Boolean(document.activeElement?.closest("input:not([type=checkbox], [type=radio], [type=range]), textarea, dialog"));
+
+/** Call a group something; "" is its default name. Where another is called so, people are asked. Resolves to whether it was not refused. */
+async function callIt(group, name, joins) {
+  if (name === group.name || (!name && group.name === defaultName(group.id))) return true;
   const other = name ? namesake(name, group, rows()) : undefined;
-  if (!other) return renameAsStep(group, name);
+  if (!other) return renameAsStep(group, name, joins);
   question = { photo: state.current, group, name: other.name, typed: name, other };
   show();
   $("legend").querySelector('[data-key="same-merge"]')?.focus();
+  return true;
 }
 
-const renameAsStep = (group, name) =>
-  changeAsStep(t("step.rename", { old: group.name, name: name || defaultName(group.id) }), [[group.id, { name: name || null }]]);
+async function renameAsStep(group, name, joins) {
+  const called = name || defaultName(group.id), more = joins ? { joins: joins(called) } : {};
+  const done = await changeAsStep(t("step.rename", { old: group.name, name: called }), [[group.id, { name: name || null }]], more);
+  if (done) know("rename");
+  return done;
+}
+
+/** People have done something once: they need not be told how any more. */
+function know(what) {
+  store(KNOWN, [...new Set([...(recall(KNOWN) ?? "").split(" "), what])].join(" ").trim());
+  tellHow();
+}
+
+const tellHow = () => ($("legend-how").hidden = $("legend-head").hidden || ["rename", "merge"].every((what) => (recall(KNOWN) ?? "").split(" ").includes(what)));
 
 /** Two groups are to be called the same: are they? */
 function asked() {
@@ -180,21 +229,22 @@ function offerMerge() {
   const merge = $("merge");
   if (merge.hidden !== chosen.length < 2 && document.activeElement === merge) focusOn(chosen[0]?.id);
   merge.hidden = chosen.length < 2;
-  $("legend-how").hidden = !merge.hidden;
   if (merge.hidden) return;
   const { name } = survivor(chosen);
   merge.textContent = t("merge.button", { count: chosen.length, name });
   merge.title = t("merge.what", { names: list(chosen.map((group) => group.name)), name });
 }
 
-/** Merge what is ticked. */
-export async function merge() {
+/** Merge what is ticked, and have it named: `name(group, {joins})` shows a field; what is typed there is the same step. */
+export async function merge(name = rename) {
   const chosen = rows().filter((group) => state.selection.has(group.id));
-  if (chosen.length < 2) return say(t("merge.which"));
+  if (chosen.length < 2) return say(t(rows().length === 1 ? "merge.one" : "merge.which"));
   const { id } = survivor(chosen);
   if (!(await mergeAsStep(chosen))) return;
+  know("merge");
   set({ selection: new Set() }, "selection");
-  focusOn(id);
+  const group = rows().find((one) => one.id === id), names = list(chosen.filter((one) => one.id !== id).map((one) => one.name));
+  if (group && joinable()) name(group, { joins: (called) => t("step.merge", { names, name: called }) });
 }
 
 function highlight() {
@@ -209,7 +259,7 @@ function highlight() {
 export function setLevel(k, words) {
   const old = state.k;
   const to = (level) => () => set({ k: level, preview: null }, "look");
-  return run({ what: words, redo: to(k), undo: to(old) });
+  return run({ look: "level", what: words, redo: to(k), undo: to(old) });
 }
 
 /** Who sees what is called how. */
@@ -230,7 +280,9 @@ export function start() {
     if (state.selection.size === 1) $("legend").querySelector(`li[data-id="${id}"]`)?.scrollIntoView({ block: "nearest" });
   });
   on("clusters", tellScope);
-  $("merge").onclick = merge;
+  on("history", () => editing?.joins && !joinable() && editing.finish(false)); // what was to be named is undone
+  $("merge").onclick = () => merge();
+  tellHow();
   $("scope").onchange = () => setLocal($("scope").value === "local");
   tellScope();
 }

@@ -20,7 +20,7 @@ call.askForKey = () => module("dialog").then(({ askForKey }) => askForKey());
 translate();
 for (const part of [tools, photo, segmenting, legend, classes, photos, welcome, models, status, following, keyboard]) part.start();
 tools.register("pick", { click: pick });
-const save = (all) => module("downloads").then(({ open }) => open(all)).catch(fail);
+const save = (all) => Promise.all([module("downloads"), sheet("photos.css")]).then(([{ open }]) => open(all)).catch(fail);
 $("save").onclick = () => save(false);
 
 // What is not needed at the first view is fetched when it is asked for, and again where that failed.
@@ -39,7 +39,8 @@ const teach = lazily("teach", () => Promise.all([module("teach"), sheet("teach.c
 lazily("similar", () => Promise.all([module("similar")]));
 on("of", () => state.of === "classes" && teach().catch(fail));
 const withPhotos = once(async () => {
-  for (const one of await Promise.all(["strip", "pages", "thumbnails", "joining", "familiarity"].map(module))) one.start();
+  const [, ...all] = await Promise.all([sheet("photos.css"), ...["strip", "pages", "thumbnails", "joining", "familiarity", "picked"].map(module)]);
+  for (const one of all) one.start();
   $("save-all").onclick = () => save(true);
 });
 on("photos", () => state.photos.length && withPhotos().catch(fail));
@@ -49,8 +50,8 @@ views.start(once(async () => {
 }));
 
 /** Select what is at a place; with Shift or Alt that, too. */
-function pick({ id }, { alt }) {
+function pick({ id, x, y }, { alt }) {
   const selection = new Set(alt ? state.selection : []);
   if (id !== undefined && !(alt && selection.delete(id))) selection.add(id);
-  set({ selection }, "selection");
+  set({ selection, picked: { id, x, y } }, "selection");
 }

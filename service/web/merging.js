@@ -19,7 +19,7 @@ export function mergeAsStep(groups, { into = survivor(groups), name = into.name 
   if (now.name !== name) changes.unshift([target, { name }]);
   if (now.color !== into.color) changes.unshift([target, { color: into.color }]);
   const others = groups.filter((group) => group !== into).map((group) => group.name);
-  return changeAsStep(t("step.merge", { names: list(others), name }), changes);
+  return changeAsStep(t("step.merge", { names: list(others), name }), changes, { joinable: true });
 }
 
 /** The clusters that were merged into a group by hand: their ids. */

@@ -40,7 +40,7 @@ export const isLocal = () => kept().local === true;
 /** Keep changes in this browser alone from now on, or share them with everybody on the server: a step, too. */
 export function setLocal(local) {
   const switched = (to) => () => keep({ ...kept(), local: to });
-  return run({ what: t(local ? "step.local" : "step.shared"), redo: switched(local), undo: switched(!local) });
+  return run({ look: "scope", what: t(local ? "step.local" : "step.shared"), redo: switched(local), undo: switched(!local) });
 }
 
 const FIELDS = {
@@ -139,8 +139,8 @@ function before(id, field) {
 
 const fieldsOf = (list, value) => list.map(([id, fields]) => [id, Object.fromEntries(Object.keys(fields).map((field) => [field, value(id, field, fields[field])]))]);
 
-/** Change clusters as one step that can be undone: [[id, {field: value}], …]. Either all of it happens, or nothing. */
-export function changeAsStep(what, list) {
+/** Change clusters as one step that can be undone: [[id, {field: value}], …]; `more` of the step. Either all of it happens, or nothing. */
+export function changeAsStep(what, list, more = {}) {
   const old = fieldsOf(list, before);
   const was = fieldsOf(old, effective), is = fieldsOf(list, effective);
   const move = (to, back, seen) => async () => {
@@ -156,7 +156,7 @@ export function changeAsStep(what, list) {
     }
   };
   const turned = (pairs) => [...pairs].reverse(); // what was merged last comes apart first
-  return run({ what, redo: move(list, old, was), undo: move(turned(old), turned(list), turned(is)) });
+  return run({ ...more, what, redo: move(list, old, was), undo: move(turned(old), turned(list), turned(is)) });
 }
 
 /** The default name of a cluster. */

@@ -25,7 +25,8 @@ export async function take(given) {
   }));
   set({ photos: [...state.photos, ...photos] }, "photos");
   if (document.body.dataset.view === "clusters") $("to-photo").click();
-  const shown = show(photos[0]);
+  const lost = document.activeElement, shown = show(photos[0]);
+  if ($("empty").contains(lost)) $("labels").focus({ preventScroll: true }); // what held the focus is gone
   if (left) say(t("photos.left", { count: left }));
   await shown;
 }
@@ -156,5 +157,10 @@ export function start() {
     ofDrop(event.dataTransfer).then(take).catch(fail);
   });
   addEventListener("paste", (event) => event.clipboardData.files.length && take(event.clipboardData.files).catch(fail));
+  addEventListener("beforeunload", (event) => state.photos.length > 1 && event.preventDefault()); // one is opened again soon enough
+  document.querySelector(".skip").onclick = (event) => {
+    event.preventDefault();
+    $(state.current ? "labels" : "file").focus();
+  };
   on("busy", () => ($("working").hidden = !state.busy));
 }

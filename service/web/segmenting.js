@@ -2,7 +2,7 @@
 // all levels, merges and colors: only edges, another page or another model are another question.
 import { call, query } from "./api.js";
 import { isTaught } from "./classes.js";
-import { fail, say, unsay, warn } from "./notice.js";
+import { say, unsay, warn } from "./notice.js";
 import { answer, on, set, state, tell } from "./state.js";
 import { t } from "./strings.js";
 
@@ -107,8 +107,8 @@ export async function refresh() {
     warn(found.warnings);
   } catch (error) {
     if (photo !== state.current || mine.signal.aborted) return;
-    failure = error.message;
-    fail(error);
+    failure = t("segment.failed", { name: photo.name, why: error.message });
+    if (error.name !== "AbortError") say(failure, { bad: true });
   } finally {
     set({ busy: state.busy - 1 }, "busy", "photo", "photos");
   }

@@ -25,6 +25,7 @@ export const state = {
   heat: null, // ImageBitmap in place of the labels
   lit: null, // id under the pointer, or focused
   selection: new Set(), // ids that are ticked
+  picked: null, // {id, x, y}: the place that was clicked last with Pick
   busy: 0,
 };
 

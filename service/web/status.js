@@ -56,6 +56,7 @@ function show() {
     const ms = Object.values(found.timings_ms).reduce((sum, one) => sum + one, 0);
     add("time", t("status.time", { ms: number(Math.round(ms)) }), stages(found.timings_ms));
     add("size", t("status.size", { width: number(found.width), height: number(found.height) }));
+    if (found.familiarity !== null && found.familiarity !== undefined) add("familiarity", t(found.familiar === false ? "status.unlike" : "status.familiar"), t("familiarity.what", { share: percent(found.familiarity) }));
     if (found.valid_fraction < 1) add("valid", t("status.valid", { percent: percent(found.valid_fraction) }));
   }
   $("status").classList.toggle("away", away);

@@ -55,7 +55,7 @@ const EDGES = { false: "off", fast: "fast", true: "dense" };
 function setEdges(edges) {
   const old = state.edges;
   const to = (value) => () => set({ edges: value }, "edges");
-  return run({ what: t("step.edges", { edges: t(`tools.edges.${EDGES[edges]}`) }), redo: to(edges), undo: to(old) });
+  return run({ look: "edges", what: t("step.edges", { edges: t(`tools.edges.${EDGES[edges]}`) }), redo: to(edges), undo: to(old) });
 }
 
 function show() {

@@ -21,5 +21,25 @@ export function treeOf(ids, merges) {
   return nodes.values().next().value ?? null;
 }
 
+/** Which others a cluster belongs to, the closest first: [{id, height: of the merge in which they meet}], those of one merge as they are drawn. */
+export function closest(root, id) {
+  const found = [];
+  for (let node = root, side; node?.children; node = side) {
+    side = node.children.find((child) => leaves(child).includes(id));
+    const other = node.children.find((child) => child !== side);
+    found.unshift(...leaves(other).map((one) => ({ id: one, height: node.height })));
+  }
+  return found;
+}
+
+// How far apart two groups may be for a word, as `by` of the tree measures it.
+const WORDS = {
+  belonging: [[0.25, "same"], [0.35, "alike"], [0.5, "somewhat"], [Infinity, "hardly"]],
+  centroids: [[0.5, "alike"], [0.85, "far"], [Infinity, "very-far"]],
+};
+
+/** The word for a height of the tree, a key of the strings under "joining.". */
+export const wordOf = (height, by) => WORDS[by === "belonging" ? by : "centroids"].find(([most]) => height < most)[1];
+
 /** The ids of the clusters under a node, in the order in which they are drawn. */
 export const leaves = (node) => (node.children ? node.children.flatMap(leaves) : [node.id]);

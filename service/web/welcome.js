@@ -78,8 +78,13 @@ export function start() {
     back,
     el("section", {}, el("h2", { textContent: t("welcome.samples") }), list),
     el("section", {}, el("h2", { textContent: t("welcome.seen") }), el("p", { id: "about-model" }), el("ul", { id: "exemplars", aria: { label: t("welcome.exemplars") } }), clusters),
-    el("section", {}, el("h2", { textContent: t("welcome.curl") }), el("div", { class: "line" }, line, copy), el("p", {}, el("span", { id: "curl-told" }), " ", el("a", { href: "docs", textContent: t("welcome.api") }))),
+    el("section", {}, el("h2", { textContent: t("welcome.curl") }), el("div", { class: "line" }, line, copy), el("p", {}, el("span", { id: "curl-told" }), " ", el("a", { href: "docs", target: "_blank", rel: "noopener", title: t("api.title"), textContent: t("welcome.api") }))),
   );
+  if (matchMedia("(pointer: coarse)").matches) { // nothing is dropped with a finger
+    const [what, or] = $("drop").children;
+    what.textContent = t("empty.tap");
+    or.hidden = true;
+  }
   samples(list).catch(fail);
   on("clusters models photo", () => tellOfTheModel().catch(() => (about = ""))); // the status line says what is wrong with the server
   on("history photo", offerBack);

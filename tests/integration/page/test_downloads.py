@@ -28,11 +28,18 @@ def save(page: Any, format: str, which: str | None = None) -> Any:
     """Choose in the dialog, and save; the download."""
     if which is not None:
         page.check(f"dialog [name=which][value={which}]")
-    page.check(f"dialog [name=format][value={format}]")
+    choose(page, format)
     with page.expect_download() as download:
         page.click("#save-now")
     page.wait_for_selector("#save-stop", state="hidden")
     return download.value
+
+
+def choose(page: Any, format: str) -> None:
+    field = page.locator(f"dialog [name=format][value={format}]")
+    if not field.is_visible():
+        page.locator("summary", has_text="More formats").click()
+    field.check()
 
 
 def content(download: Any) -> bytes:
@@ -125,7 +132,7 @@ def test_saving_can_be_stopped(page: Any, photo: Path, tmp_path: Path) -> None:
     held: list[Any] = []
     page.route("**/segment?*format=npy*", lambda route: held.append(route))
     page.click("#save-all")
-    page.check("dialog [value=npy]")
+    choose(page, "npy")
     page.click("#save-now")
     page.click("#save-stop")
     page.locator("#save-told", has_text="Stopped").wait_for()
@@ -147,8 +154,8 @@ def test_what_is_copied_runs(open_page: Callable[..., Any], tiny_bundle: Path, t
         page.locator("[name=edges][value=fast]").check(force=True)
         page.click("#save")
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TESSERA_KEY": "open sesame"}
-        for format in ("overlay", "json", "npy"):
-            page.check(f"dialog [value={format}]")
+        for format in ("overlay", "json", "npy", "coco"):
+            choose(page, format)
             for kind in ("curl", "python"):
                 page.click(f"#copy-{kind}")
                 page.locator("#snippet-hint", has_text="Copied.").wait_for()
@@ -165,9 +172,32 @@ def test_what_is_copied_runs(open_page: Callable[..., Any], tiny_bundle: Path, t
                     assert json.loads(saved.read_text())["refined"] is True
                 elif format == "npy":
                     assert np.load(saved).shape == (60, 100)
+                elif format == "coco":
+                    assert json.loads(saved.read_text())["images"][0]["file_name"] == ODD
                 else:
                     assert Image.open(io.BytesIO(saved.read_bytes())).size == (100, 60)
                 saved.unlink()
+
+
+def test_a_program_for_all_photos_is_copied_where_all_are_meant(page: Any, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.png").write_bytes(encode(bands(60, 100), "png"))
+    give(page, photo, tmp_path / "other.png")
+    page.locator("#progress", has_text="2 of 2").wait_for()
+    page.click("#save-all")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for one in (photo, tmp_path / "other.png"):
+        (folder / one.name).write_bytes(one.read_bytes())
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for kind, command in (("curl", ["bash", "-ec"]), ("python", [sys.executable, "-c"])):
+        page.click(f"#copy-{kind}")
+        page.locator("#snippet-hint", has_text="in the folder of these 2 photos").wait_for()
+        text = page.input_value("#snippet")
+        subprocess.run([*command, text], cwd=folder, env=environment, check=True, timeout=60)
+        for name in ("photo", "other"):
+            saved = folder / f"{name}.labels.png"
+            assert Image.open(saved).size == (100, 60)
+            saved.unlink()
 
 
 def test_copying_needs_no_clipboard(page: Any, photo: Path) -> None:

@@ -9,7 +9,18 @@ import pytest
 import tifffile
 
 from tests.integration.page.conftest import OpenPage
-from tests.integration.page.steps import color_at, give, names, rename, row, type_name, until, until_done, until_rows
+from tests.integration.page.steps import (
+    click,
+    color_at,
+    give,
+    names,
+    rename,
+    row,
+    type_name,
+    until,
+    until_done,
+    until_rows,
+)
 from tests.service.process import process
 from tests.tiny import COLORS, bands
 
@@ -62,8 +73,11 @@ def test_two_that_are_ticked_are_merged_and_come_apart(fresh: Any) -> None:
     fresh.locator("#merge").click()
     until_rows(fresh, 4)
     assert "black" not in names(fresh)
-    assert row(fresh, "red").locator(".share").text_content() == "41.0 %"
+    assert fresh.locator("#legend .share").first.text_content() == "41.0 %"
     assert painted(fresh, "black") == painted(fresh, "red")
+    fresh.wait_for_selector("input.name:focus")
+    assert fresh.evaluate("document.activeElement.value") == "red", "what is left asks for its name"
+    fresh.keyboard.press("Escape")
     assert fresh.evaluate("document.activeElement.textContent") == "red", "the focus is on what is left"
     row(fresh, "red").get_by_role("button", name="Take apart red").click()
     row(fresh, "black").wait_for()
@@ -76,6 +90,42 @@ def test_two_that_are_ticked_are_merged_and_come_apart(fresh: Any) -> None:
     fresh.wait_for_timeout(300)
     fresh.reload()
     assert fresh.evaluate("fetch('clusters/4').then((r) => r.json()).then((one) => one.merged_into)") == 0
+
+
+def test_what_is_clicked_is_named_and_merged_where_it_was_clicked(fresh: Any) -> None:
+    click(fresh, X["red"], 0.5)
+    here = fresh.locator(".picked")
+    here.get_by_role("button", name="Name red").click()
+    fresh.keyboard.type("roof")
+    fresh.keyboard.press("Enter")
+    row(fresh, "roof").wait_for()
+    fresh.keyboard.down("Shift")
+    click(fresh, X["black"], 0.5)
+    fresh.keyboard.up("Shift")
+    here.get_by_text("2 selected").wait_for()
+    here.get_by_role("button", name="Merge").click()
+    fresh.wait_for_selector(".picked input.name:focus")
+    assert fresh.evaluate("document.activeElement.value") == "roof", "the name that would win"
+    fresh.keyboard.type("house")
+    fresh.keyboard.press("Enter")
+    row(fresh, "house").wait_for()
+    until_done(fresh, "black became house")
+    assert fresh.locator("#legend-how").is_hidden(), "people know how by now"
+    undo(fresh)
+    until_rows(fresh, 5)
+    row(fresh, "roof").wait_for()
+    fresh.locator("#redo").click()
+    until_rows(fresh, 4)
+    row(fresh, "house").wait_for()
+
+
+def test_a_name_that_is_too_long_is_not_cut_in_silence(fresh: Any) -> None:
+    type_name(fresh, "blue", "n" * 81)
+    fresh.locator("#notice.bad", has_text="this one has 81").wait_for()
+    assert fresh.evaluate("document.activeElement.value.length") == 81
+    fresh.keyboard.press("Backspace")
+    fresh.keyboard.press("Enter")
+    row(fresh, "n" * 80).wait_for()
 
 
 def test_a_name_that_is_there_asks_whether_it_is_the_same_thing(fresh: Any) -> None:
@@ -136,9 +186,8 @@ def test_fewer_things_say_what_becomes_one(fresh: Any) -> None:
         fresh.keyboard.press("Enter")
     fresh.locator(".levels output", has_text="2 of 5 things").wait_for()
     fresh.keyboard.press("Enter")
-    assert fresh.locator(".levels .next", has_text="Fewer there are not").count() == 1
-    for _ in range(3):
-        fresh.keyboard.press("Control+z")
+    assert fresh.locator(".levels .next", has_text="no level with fewer").count() == 1
+    fresh.keyboard.press("Control+z")  # looks in a row are one step
     fresh.locator(".levels output", has_text="5 of 5 things").wait_for()
     assert len(names(fresh)) == 5
 
@@ -323,9 +372,10 @@ def test_a_slow_and_failing_network_leaves_the_page_usable(fresh: Any, photo: Pa
     fresh.context.set_offline(True)
     type_name(fresh, "blue", "lake")
     fresh.locator("#notice.bad", has_text="does not answer").wait_for()
-    row(fresh, "blue").wait_for()
+    fresh.wait_for_selector("input.name:focus")
+    assert fresh.evaluate("document.activeElement.value") == "lake", "what could not be sent is not lost"
     fresh.context.set_offline(False)
-    rename(fresh, "blue", "lake")
+    fresh.keyboard.press("Enter")
     row(fresh, "lake").wait_for()
     fresh.route("**/segment*", lambda route: route.abort())
     fresh.locator("[name=edges][value=fast]").check(force=True)

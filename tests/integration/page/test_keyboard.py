@@ -86,7 +86,7 @@ def test_everything_by_keys(page: Any, photo: Path) -> None:
     tab_to(page, "Select white")
     press(page, "Space", "m")
     until_rows(page, 4)
-    assert focused(page) in ("blue", "white")
+    assert focused(page) in ("New name of blue", "New name of white")
     press(page, "Control+z")
     until_rows(page, 5)
     told(page, "Undone")
