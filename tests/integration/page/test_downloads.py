@@ -196,7 +196,7 @@ def test_a_program_for_all_photos_is_copied_where_all_are_meant(page: Any, photo
         subprocess.run([*command, text], cwd=folder, env=environment, check=True, timeout=60)
         for name in ("photo", "other"):
             saved = folder / f"{name}.labels.png"
-            assert Image.open(saved).size == (100, 60)
+            assert Image.open(io.BytesIO(saved.read_bytes())).size == (100, 60)
             saved.unlink()
 
 

@@ -134,7 +134,7 @@ def test_everything_by_keys(page: Any, photo: Path) -> None:
     page.locator("#to-photo").focus()
     press(page, "Enter")
 
-    # Save a label map.
+    # Save a picture.
     page.locator("#save").focus()
     press(page, "Enter")
     page.wait_for_selector("#save-now")
@@ -143,7 +143,7 @@ def test_everything_by_keys(page: Any, photo: Path) -> None:
     page.locator("#save-now").focus()
     with page.expect_download() as saved:
         page.keyboard.press("Enter")
-    assert saved.value.suggested_filename.endswith(".png")
+    assert saved.value.suggested_filename.endswith(".jpg")
     page.wait_for_selector("#save-stop", state="hidden")
     press(page, "Escape")
     assert page.evaluate("document.activeElement.id") == "save"
