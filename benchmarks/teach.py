@@ -2,7 +2,7 @@
 
     make teach [DATA=../shared/data/camvid]
     python -m benchmarks.teach [BUNDLE] [--data …] [--clicks 1,3,5,10,20,50] [--draws 5] [--by pixel|image]
-        [--no-probe] [--more]
+        [--no-probe] [--more | --found]
 
 A click is a labelled pixel of its class, drawn among all of the training frames (`--by image`: a frame first, then a
 pixel of the class in it: more small and far-away things), and kept as the service keeps it. Every frame is then told
@@ -17,8 +17,13 @@ clusters": every cluster is said besides to be of the class that it mostly shows
 `--more`: where to click next. Five a class, and as many again: anywhere, where the answer is wrong, at places of least
 margin, where the service suggests, or as negative examples where it is wrong.
 
+`--found`: every cluster is a class of its own, as the page begins, and one more class has clicks, 1, 3, 5 or 10 of
+them: each class of the labels in turn. Its IoU, precision and recall, and the share of all pixels that it takes from
+other things, mean of the classes. And what all classes are worth (mIoU, accuracy) where every cluster is said to be
+of the class that it mostly shows, and five classes, drawn, have clicks besides. On every fourth frame.
+
 Codes are computed once, and kept in runs/teach (half a gigabyte). Written to benchmarks/results/teach.json,
-teach-image.json, teach-more.json.
+teach-image.json, teach-more.json, teach-found.json.
 """
 
 import argparse
@@ -51,6 +56,8 @@ CACHE = Path("runs/teach")
 CLASSES = len(CLASS_NAMES)
 _BESIDE = 10  # clicks a class beside clusters that are said to be of a class
 _MORE = ("random", "wrong", "margin", "suggested", "negative")
+_EVERY = 4  # frames, beside the clusters
+_SOME = 5  # classes that have clicks, where the others have clusters only
 _STEPS = 400  # of the linear probe
 
 
@@ -93,10 +100,12 @@ def opened(bundle: Bundle, data: Path, split: str) -> Split | None:
     return Split(np.load(kept, mmap_mode="r"), labels, drives, fitted.box, counts)
 
 
-def clicks(split: Split, frames: Array, count: int, draw: int, by: str) -> list[Example]:
-    """`count` examples of every class that these frames show."""
+def clicks(
+    split: Split, frames: Array, count: int, draw: int, by: str, names: Sequence[int] = range(CLASSES)
+) -> list[Example]:
+    """`count` examples of every class that these frames show, of `names`."""
     rng, found = np.random.default_rng([draw, count]), []
-    for name in range(CLASSES):
+    for name in names:
         shown = split.pixels[frames, name].astype(np.float64)
         if not shown.any():
             continue
@@ -179,6 +188,49 @@ def taught(
     return metrics.score(counted(split, frames, maps, classifier.ids.tolist(), CLASSES), np.arange(CLASSES))
 
 
+def beside_clusters(bundle: Bundle, split: Split, frames: Array, examples: list[Example]) -> Array:
+    """Of the class of these examples where every cluster is a class of its own: pixels that are it and are found,
+    that are found, that are it, and all; int64 [4]."""
+    name, network, total = examples[0].class_id, scored_by(bundle), np.zeros(4, np.int64)
+    count = len(bundle.manifest.clusters)
+    classes = [Taught(k, (k,)) for k in range(count)] + [Taught(count)]
+    fractions = [one.fraction for one in bundle.manifest.clusters]
+    told = [one._replace(class_id=count) for one in examples]
+    classifier = Classifier.fit(bundle.centroids, classes, told, fractions)
+    assert classifier is not None
+    for i in frames:
+        code, truth = np.asarray(split.codes[i]), split.labels[i]
+        scores = np.ascontiguousarray(classifier.scores(code, network(code)))
+        found = classifier.ids[assign.labels(scores, truth.shape, split.box)] == count
+        known, own = truth < CLASSES, truth == name
+        total += [(found & own).sum(), (found & known).sum(), own.sum(), known.sum()]
+    return total
+
+
+def told_beside_clusters(name: str, draws: Sequence[Sequence[tuple[int, Array]]]) -> dict[str, Any]:
+    """Prints what a class beside the clusters is worth, and gives it for JSON.
+
+    draws  of each, for every class and drive that shows it, its number and what `beside_clusters` gives
+    """
+    of = np.array([[_shares(counts) for _, counts in draw] for draw in draws])  # draws × (classes and drives) × 4
+    found: dict[str, Any] = {}
+    for what, values in zip(("iou", "precision", "recall", "taken from others"), of.mean(axis=1).T, strict=True):
+        found[what] = {"mean": round(float(values.mean()), 4), "draws": [round(float(one), 4) for one in values]}
+    low, high = min(found["iou"]["draws"]), max(found["iou"]["draws"])
+    print(
+        f"  {name:12}" + "   ".join(f"{one['mean']:.3f}" for one in found.values()) + f"   IoU [{low:.3f}–{high:.3f}]"
+    )
+    names, means = np.array([number for number, _ in draws[0]]), of.mean(axis=0)
+    for what, column in (("iou by class", 0), ("taken by class", 3)):
+        found[what] = {CLASS_NAMES[n]: round(float(means[names == n, column].mean()), 3) for n in np.unique(names)}
+    return found
+
+
+def _shares(counts: Array) -> tuple[float, float, float, float]:
+    hit, found, own, known = (float(one) for one in counts)
+    return hit / (found + own - hit), hit / max(found, 1), hit / own, (found - hit) / known
+
+
 def clusters(bundle: Bundle, split: Split, frames: Array) -> Array:
     """What each cluster shows: confusion int64 [K, N]."""
     count = len(bundle.manifest.clusters)
@@ -199,6 +251,49 @@ def probe(train: Split) -> linear_probe.LinearProbe:
     print("the linear probe learns from train", file=sys.stderr, flush=True)
     quiet, cpu = Console(quiet=True), torch.device("cpu")
     return linear_probe.train(lesson, len(train.codes), CLASSES, steps=_STEPS, seed=0, device=cpu, console=quiet)
+
+
+def found_first(bundle: Bundle, train: Split, data: Path, counts: Sequence[int], draws: int, by: str) -> dict[str, Any]:
+    """What `--found` says: the rows of val and of the drives left out."""
+    everything, drives = np.arange(len(train.codes)), sorted(set(train.drives))
+    places = {
+        "left-out drives": [(train, everything[train.drives != d], everything[train.drives == d]) for d in drives]
+    }
+    if (val := opened(bundle, data, "val")) is not None:
+        places = {"val": [(val, everything, np.arange(len(val.codes)))], **places}
+    results: dict[str, Any] = {}
+    for where, parts in places.items():
+        parts = [(split, others, own[::_EVERY]) for split, others, own in parts]
+        print(
+            f"{where}: one class of clicks beside the clusters; IoU, precision, recall, taken from others", flush=True
+        )
+        rows = results[where] = {}
+        for count in counts:
+            beside = [
+                [
+                    (name, beside_clusters(bundle, split, own, examples))
+                    for split, others, own in parts
+                    for name in range(CLASSES)
+                    if split.pixels[own, name].any() and (examples := clicks(train, others, count, draw, by, [name]))
+                ]
+                for draw in range(draws)
+            ]
+            rows[f"clicks {count}"] = told_beside_clusters(f"{count} click{'s' * (count > 1)}", beside)
+        print(f"{where}: all clusters are of classes, {_SOME} of these have clicks; mIoU, accuracy", flush=True)
+        owners = [clusters(bundle, train, others[::_EVERY]).argmax(axis=1) for _, others, _ in parts]
+        for count in counts:
+            scores = []
+            for draw in range(draws):
+                names = np.random.default_rng(draw).permutation(CLASSES)[:_SOME].tolist()
+                told_of = [clicks(train, others, count, draw, by, names) for _, others, _ in parts]
+                scores.append(
+                    [
+                        taught(bundle, split, own, of, owner)
+                        for (split, _, own), of, owner in zip(parts, told_of, owners, strict=True)
+                    ]
+                )
+            rows[f"clicks {count}, some"] = told(f"{count} click{'s' * (count > 1)}", scores)
+    return results
 
 
 def told(name: str, scores: Sequence[Sequence[metrics.Scores]]) -> dict[str, Any]:
@@ -225,12 +320,19 @@ def main() -> None:
     parser.add_argument("--by", choices=("pixel", "image"), default="pixel")
     parser.add_argument("--no-probe", action="store_true")
     parser.add_argument("--more", action="store_true", help="where to click next: 55 more clicks beside five a class")
+    parser.add_argument("--found", action="store_true", help="one class of clicks beside the clusters")
     given = parser.parse_args()
     bundle = Bundle.load(given.bundle or embedded()[0])
     train = opened(bundle, given.data, "train")
     if train is None:
         sys.exit(f"{given.data}/labels/train is not there: clicks are drawn among labels")
     counts = [int(one) for one in given.clicks.split(",")]
+    variant = "".join(
+        f"-{one}" for one in (given.by, "more" * given.more, "found" * given.found) if one not in ("pixel", "")
+    )
+    if given.found:
+        written(bundle, given, variant, found_first(bundle, train, given.data, counts, given.draws, given.by))
+        return
     everything = np.arange(len(train.codes))
     results: dict[str, Any] = {}
     owners = clusters(bundle, train, everything).argmax(axis=1)
@@ -285,7 +387,11 @@ def main() -> None:
     ]
     rows[f"clicks {_BESIDE}, clusters"] = told(f"{_BESIDE}, and clusters", scores)
     results["left-out drives"] = rows
-    variant = ("" if given.by == "pixel" else f"-{given.by}") + ("-more" if given.more else "")
+    written(bundle, given, variant, results)
+
+
+def written(bundle: Bundle, given: argparse.Namespace, variant: str, results: dict[str, Any]) -> None:
+    """To benchmarks/results."""
     file = load.RESULTS / f"teach{variant}.json"
     what = {
         "what": "python -m benchmarks.teach" + "".join(f" {one}" for one in sys.argv[1:]),

@@ -9,8 +9,14 @@ told apart along the directions in which one class's own vary least: linear disc
 shrunk towards a sphere by as much as examples are few. How often a class occurs is not told by clicks, of which every
 class has a few; it is what best explains how often the network's clusters do (Saerens et al. 2002, Neural Computation
 14: prior probabilities by EM), given how surely examples are known again when they are left out. Clusters that a person
-says belong to a class speak for it beside its examples. A negative example takes its class down where codes are nearly
-like it, and nowhere else. What each of these was worth: `benchmarks/teach.py`, docs/evaluation.md.
+says belong to a class speak for it beside its examples.
+
+Where other classes have clusters only, these stay where the network found them, and a class of examples takes from them
+what is like its examples: a cosine above a threshold. That is the higher, the more alike the examples are; and higher
+outside of the clusters that they lie in, and where codes are more like these clusters than the examples are themselves.
+
+A negative example takes its class down where codes are nearly like it, and nowhere else. What each of these was worth:
+`benchmarks/teach.py`, docs/evaluation.md.
 """
 
 from collections.abc import Sequence
@@ -28,6 +34,9 @@ _PRIOR = 0.35  # power of the classes' frequencies: they are guessed from K numb
 _DOUBT = 0.2  # share of the training pixels that may be of any class, whatever the clusters say
 _STEPS = 50
 _CLUSTERS = 0.5  # weight of a class's clusters beside its examples
+_HOME = 0.5  # weight of the clusters that a class's examples lie in, where other classes have clusters only
+_REACH = (0.25, 0.35)  # threshold of the cosine there: a number, and times the examples' own cosine left out
+_AGREEMENT = (0.4, 5 / 7)  # the least that cosine is taken for, and what it is of a class of one example
 _SURENESS = tuple(np.geomspace(0.02, 1.5, 16))  # that are tried
 _SUREST = 1e4  # temperature
 _UNTRIED = 18.0  # temperature of cosines where no class has two examples
@@ -71,6 +80,23 @@ class _Rejected(NamedTuple):
     depths: Array
 
 
+class _Among(NamedTuple):
+    """Classes of examples among classes of clusters only.
+
+    told   of the former, which is which;  maps  their score maps' numbers
+    rows   float32 [n, D], times the code, less bias  float32 [n], times its length: how like each one's examples it is
+    homes  float32 [n, D], times the code: how like the clusters that they lie in;  inside  float32 [n], times its
+           length: how like these they are themselves
+    """
+
+    told: "Classifier"
+    maps: list[int]
+    rows: Array
+    bias: Array
+    homes: Array
+    inside: Array
+
+
 @dataclass(frozen=True)
 class Classifier:
     """What examples and clusters make together; made once for every change of them, used for every image.
@@ -87,6 +113,7 @@ class Classifier:
     _weight: float = 0.0  # of what the clusters say; infinite where there is no example
     temperature: float | None = None
     _rejected: tuple[_Rejected, ...] = ()
+    _among: _Among | None = None
 
     @classmethod
     def fit(
@@ -101,7 +128,6 @@ class Classifier:
         centroids  float32 [K, D];  fractions  of the training pixels that each of them has, as the manifest tells;
                    without them, all classes are taken to be equally frequent
         """
-        centers = _unit(np.asarray(centroids, np.float64))
         own: dict[int, list[Array]] = {one.id: [] for one in classes}
         for example in examples:
             if not example.negative and example.class_id in own:
@@ -109,6 +135,49 @@ class Classifier:
         used = [one for one in sorted(classes) if own[one.id] or one.clusters]
         if not used:
             return None
+        shown = [one for one in used if own[one.id]]
+        found = cls._of(centroids, shown or used, own, fractions if len(shown) == len(used) else None)
+        if 0 < len(shown) < len(used):
+            found = cls._beside_clusters(centroids, used, own, found)
+        at = {one.id: m for m, one in enumerate(used)}
+        negative = [e for e in examples if e.negative and e.class_id in at][-_ASKED:]
+        if not negative:
+            return found
+        places = _unit(np.array([e.code for e in negative], np.float64)).astype(np.float32)
+        said = found.scores(places.T[:, None], (centroids @ places.T)[:, None])[:, 0].T
+        return replace(found, _rejected=_rejected(places, np.array([at[e.class_id] for e in negative]), said))
+
+    @classmethod
+    def _beside_clusters(
+        cls, centroids: Array, used: Sequence[Taught], own: dict[int, list[Array]], told: "Classifier"
+    ) -> "Classifier":
+        """Of classes of which only some have examples.
+
+        own  the codes of each;  told  the classes that have some, among themselves
+        """
+        size = float(np.linalg.norm(centroids, axis=1).mean())
+        rows, bias, homes, inside = [], [], [], []
+        for one in used:
+            if own[one.id]:
+                codes = _unit(np.array(own[one.id], np.float64))
+                scores = codes @ centroids.T
+                rows.append(size * _unit(codes.mean(axis=0)))
+                bias.append(size * (_REACH[0] + _REACH[1] * _agreement(codes)))
+                homes.append(centroids[scores.argmax(axis=1)].mean(axis=0))
+                inside.append(scores.max(axis=1).mean())
+        maps = [m for m, one in enumerate(used) if own[one.id]]
+        among = _Among(told, maps, *(np.array(each, np.float32) for each in (rows, bias, homes, inside)))
+        ids = np.array([one.id for one in used], np.uint8)
+        clusters = tuple(one.clusters for one in used)
+        nothing = np.zeros((len(used), centroids.shape[1]), np.float32)
+        return cls(ids, nothing, nothing[:, 0], clusters, _among=among)
+
+    @classmethod
+    def _of(
+        cls, centroids: Array, used: Sequence[Taught], own: dict[int, list[Array]], fractions: Sequence[float] | None
+    ) -> "Classifier":
+        """Of classes that all have examples, or none has; own  the codes of each."""
+        centers = _unit(np.asarray(centroids, np.float64))
         ids = np.array([one.id for one in used], np.uint8)
         clusters = tuple(one.clusters for one in used)
         counts = np.array([len(own[one.id]) for one in used])
@@ -134,7 +203,7 @@ class Classifier:
         rows, bias = (rows * scale, bias * scale) if len(used) > 1 else (_unit(means), 0 * bias)
         size = float(np.linalg.norm(centroids, axis=1).mean())
         weight = _CLUSTERS / max(size, _EPS) if len(codes) else np.inf
-        found = cls(
+        return cls(
             ids,
             rows.astype(np.float32),
             bias.astype(np.float32),
@@ -142,13 +211,6 @@ class Classifier:
             weight,
             min(sureness / scale, _SUREST) if len(codes) and scale > 0 else None,
         )
-        at = {one.id: m for m, one in enumerate(used)}
-        negative = [e for e in examples if e.negative and e.class_id in at][-_ASKED:]
-        if not negative:
-            return found
-        places = _unit(np.array([e.code for e in negative], np.float64)).astype(np.float32)
-        said = found.scores(places.T[:, None], (centroids @ places.T)[:, None])[:, 0].T
-        return replace(found, _rejected=_rejected(places, np.array([at[e.class_id] for e in negative]), said))
 
     def scores(self, code: Array, scores: Array, box: Box = WHOLE) -> Array:
         """float32 [M, h, w] of one image: as the network's own scores, one map for each of `ids`.
@@ -159,7 +221,9 @@ class Classifier:
         depth, height, width = code.shape
         flat = code.reshape(depth, -1)
         lengths = np.sqrt(np.einsum("dn,dn->n", flat, flat))
-        if self._clusters and np.isinf(self._weight):
+        if self._among is not None:
+            found = self._beside(self._among, code, scores, flat, lengths)
+        elif self._clusters and np.isinf(self._weight):
             found = _of_clusters(scores, self._clusters)
         else:
             rows = np.hstack([self._rows, self._bias[:, None]])
@@ -171,6 +235,22 @@ class Classifier:
                 np.maximum(places @ flat - np.float32(_NEAR) * lengths, 0) * (depths / np.float32(1 - _NEAR))[:, None]
             )
             found[m] -= near.max(axis=0).reshape(height, width)
+        return found
+
+    def _beside(self, among: _Among, code: Array, scores: Array, flat: Array, lengths: Array) -> Array:
+        """float32 [M, h, w]: clusters' scores as the network's, and classes of examples above the best of them as far
+        as they reach; which of these it is, they tell among themselves."""
+        best = scores.max(axis=0)
+        like = among.rows @ flat - among.bias[:, None] * lengths
+        home = np.minimum(among.homes @ flat, among.inside[:, None] * lengths)  # at its core it stays the cluster's
+        reach = (like + np.float32(_HOME) * home).max(axis=0).reshape(best.shape) + np.float32(1 - _HOME) * best
+        told = among.told.scores(code, scores)
+        told += reach - told.max(axis=0)
+        found = np.full((len(self.ids), *best.shape), -np.inf, np.float32)
+        found[among.maps] = told
+        for m, own in enumerate(self._clusters):
+            if own:
+                np.maximum(found[m], scores[list(own)].max(axis=0), out=found[m])
         return found
 
 
@@ -251,6 +331,14 @@ def _sureness(codes: Array, of: Array, means: Array, counts: Array, metric: _Met
     scores[np.arange(len(x)), own] = (others * (x - without / 2)).sum(axis=1)
     said = [np.log(_softmax(one * scores)[np.arange(len(x)), own] + 1e-9).mean() for one in _SURENESS]
     return float(_SURENESS[int(np.argmax(said))])
+
+
+def _agreement(codes: Array) -> float:
+    """How like each of codes [n, D], of length 1, is to the mean of the others: the mean cosine."""
+    least, alone = _AGREEMENT
+    if len(codes) < 2:
+        return alone
+    return max(least, float((codes * _unit(codes.sum(axis=0) - codes)).sum(axis=1).mean()))
 
 
 def _frequencies(scores: Array, fractions: Array) -> Array:

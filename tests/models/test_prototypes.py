@@ -152,6 +152,54 @@ def test_clusters_tell_where_examples_do_not() -> None:
     assert found.ids[found.scores(code, np.einsum("kd,dhw->khw", centroids, code)).argmax()] == 1
 
 
+def beside_clusters(examples: list[Example], taught: list[Taught], codes: Array) -> tuple[Array, Array]:
+    """What each of codes [n, D] is where axes 0..4 are clusters, of which those that nobody has are classes 100 + k;
+    and which cluster."""
+    centroids = np.eye(5, codes.shape[1], dtype=np.float32)
+    free = set(range(5)) - {k for one in taught for k in one.clusters}
+    found = Classifier.fit(centroids, [*taught, *(Taught(100 + k, (k,)) for k in free)], examples, [0.2] * 5)
+    assert found is not None
+    scores = np.ascontiguousarray((centroids @ codes.T)[:, None])
+    maps = found.scores(np.ascontiguousarray(codes.T[:, None]), scores)
+    assert np.isfinite(maps).all()
+    return found.ids[maps[:, 0].argmax(axis=0)], scores[:, 0].argmax(axis=0)
+
+
+def test_one_click_beside_clusters_takes_what_is_like_it_and_nothing_else_moves() -> None:
+    rng = np.random.default_rng(0)
+    codes = unit(rng.normal(size=(2000, 12)))
+    place = unit(np.eye(12)[0] + 1.5 * np.eye(12)[7])
+    codes[:200] = unit(place + 0.15 * rng.normal(size=(200, 12)))
+    said, cluster = beside_clusters([Example(0, place, MIDDLE)], [Taught(0)], codes)
+    like = codes @ place
+    assert (said[like > 0.8] == 0).all()
+    assert (said[like < 0.45] != 0).all()
+    assert (said[said != 0] == 100 + cluster[said != 0]).all()
+    near = (like > 0.5) & (like < 0.7)
+    assert (said[near & (cluster == 0)] == 0).mean() > 0.8 > (said[near & (cluster != 0)] == 0).mean()
+
+
+def test_the_more_alike_examples_are_the_less_far_they_reach_beside_clusters() -> None:
+    codes = unit(np.random.default_rng(0).normal(size=(4000, 8)))
+    place, across = unit(np.eye(8)[6]), np.eye(8)[7]
+    shares = []
+    for apart in (0.1, 0.8):
+        examples = [Example(0, unit(place + side * apart * across), MIDDLE) for side in (-1, 1)]
+        shares.append((beside_clusters(examples, [Taught(0)], codes)[0] == 0).mean())
+    assert 0 < shares[0] < shares[1] < 0.3
+
+
+def test_beside_clusters_a_class_keeps_its_own_and_examples_tell_among_themselves() -> None:
+    codes = unit(np.random.default_rng(1).normal(size=(2000, 12)))
+    examples = [Example(m, unit(np.eye(12)[5 + m] + np.eye(12)[9]), MIDDLE) for m in (0, 1)]
+    taught = [Taught(0, (3,)), Taught(1)]
+    said, cluster = beside_clusters(examples, taught, codes)
+    assert (said[cluster == 3] < 2).all()
+    assert (said[(cluster == 3) & (codes @ examples[1].code < 0.3)] == 0).all()
+    pointed = unit(np.array([one.code for one in examples]))
+    assert beside_clusters(examples, taught, pointed)[0].tolist() == [0, 1]
+
+
 def test_nothing_taught_is_none_and_one_class_is_everywhere() -> None:
     centroids = np.eye(2, 4, dtype=np.float32)
     assert Classifier.fit(centroids, [Taught(0)], [Example(0, np.ones(4, np.float32), MIDDLE, negative=True)]) is None
