@@ -109,9 +109,10 @@ export const hide = ({ id, name, hidden }) => changeAsStep(t(hidden ? "step.show
 /**
  * Put a field in the place of a name. Enter and leaving it keep what was typed, Esc does not; nothing typed: the default name.
  *
- * label  that the field stands for;  value  it begins with;  joins  how the step before is called with this name, if it is its end
+ * label  that the field stands for;  value  it begins with;  joins  how the step before is called with this name, if it is its end;
+ * failed  whether that could not be sent: it waits there until it is sent again, or something else is done;  focus  whether it takes the focus
  */
-export function rename(group, { label, value = group.name, joins } = {}) {
+export function rename(group, { label, value = group.name, joins, failed = false, focus = true } = {}) {
   editing?.finish(true);
   label ??= button("name", group.id);
   const own = defaultName(group.id), spot = label?.classList.contains("name") ? undefined : label;
@@ -129,14 +130,15 @@ export function rename(group, { label, value = group.name, joins } = {}) {
     editing = null;
     box.replaceWith(label);
     if (held) label.focus();
-    if (keep && name.length <= LONGEST) callIt(group, name, joins).then((done) => done || again(name));
+    if (keep && name.length <= LONGEST) callIt(group, name, joins).then((done) => done || again(name, held));
     show();
   };
-  const again = (typed) => { // what could not be sent is not lost
-    const now = rows().find((one) => one.id === group.id), free = !held() && !editing;
-    if (now?.name === group.name && free) rename(now, { label: spot?.isConnected ? spot : undefined, value: typed, joins });
+  const again = (typed, focus) => { // what could not be sent is not lost
+    const now = rows().find((one) => one.id === group.id), free = !typing() && !editing;
+    if (now?.name === group.name && free) rename(now, { label: spot?.isConnected ? spot : undefined, value: typed, joins, failed: true, focus });
   };
-  editing = { photo: state.current, box, finish, joins };
+  editing = { photo: state.current, box, finish, joins, failed };
+  if (failed) field.setAttribute("aria-invalid", "true");
   if (back) back.onclick = () => finish(true, "");
   box.onkeydown = (event) => {
     event.stopPropagation();
@@ -154,15 +156,17 @@ export function rename(group, { label, value = group.name, joins } = {}) {
   };
   box.addEventListener("focusout", (event) => {
     if (box.contains(event.relatedTarget) || box.contains(document.activeElement)) return; // also: another window is in front
+    if (failed && field.value === value) return;
     finish(true);
   });
   label.replaceWith(box);
+  if (!focus) return;
   field.focus();
   field.select();
 }
 
 /** Whether something is typed, or a dialog is open. */
-const held = () => Boolean(document.activeElement?.closest("input:not([type=checkbox], [type=radio], [type=range]), textarea, dialog"));
+const typing = () => Boolean(document.activeElement?.closest("input:not([type=checkbox], [type=radio], [type=range]), textarea, dialog"));
 
 /** Call a group something; "" is its default name. Where another is called so, people are asked. Resolves to whether it was not refused. */
 async function callIt(group, name, joins) {
@@ -280,7 +284,10 @@ export function start() {
     if (state.selection.size === 1) $("legend").querySelector(`li[data-id="${id}"]`)?.scrollIntoView({ block: "nearest" });
   });
   on("clusters", tellScope);
-  on("history", () => editing?.joins && !joinable() && editing.finish(false)); // what was to be named is undone
+  on("history", () => {
+    const undone = editing?.joins && !joinable(), left = editing?.failed && !editing.box.contains(document.activeElement);
+    if (undone || left) editing.finish(false);
+  });
   $("merge").onclick = () => merge();
   tellHow();
   $("scope").onchange = () => setLocal($("scope").value === "local");

@@ -106,6 +106,9 @@ def test_a_name_that_cannot_be_kept_is_not_shown_and_the_page_says_why(
         give(page, photo)
         rename(page, "blue", "lake")
         page.locator("#notice.bad", has_text="TESSERA_STATE").wait_for()
+        page.wait_for_selector("input.name:focus")
+        assert page.evaluate("document.activeElement.value") == "lake", "what was typed is not lost"
+        page.keyboard.press("Escape")
         row(page, "blue").wait_for()
         assert page.locator("#undo").get_attribute("aria-disabled") == "true"
 
