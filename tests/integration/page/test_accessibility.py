@@ -86,11 +86,21 @@ def states(page: Any, photos: dict[str, Path]) -> Iterator[str]:
     page.locator("#save").click()
     page.wait_for_selector("#save-now")
     yield "save dialog"
+    page.locator("summary", has_text="More formats").click()
+    page.locator("#copy-curl").click()
+    page.locator("#snippet").wait_for()
+    yield "all of the save dialog"
     page.keyboard.press("Escape")
     page.locator("#labels").focus()
     page.keyboard.press("?")
     page.wait_for_selector("dialog .keys")
     yield "keys dialog"
+    page.keyboard.press("Escape")
+    click(page, 0.5, 0.5)
+    page.locator(".picked").get_by_role("button").wait_for()
+    yield "picked"
+    page.locator(".picked button").click()
+    yield "named where it was picked"
     page.keyboard.press("Escape")
     page.set_input_files("#file", photos["bad"])
     page.wait_for_selector("#notice.bad")
