@@ -318,8 +318,17 @@ function examples(one) {
 
 // Where to click next: the places that are decided least clearly.
 
+const APART_PX = 28; // on the screen, between a question's mark and that of an example: both can be hit
+
 const places = () => (state.tool === "teach" && state.of === "classes" ? answer()?.suggestions ?? [] : []).filter(
-  ({ between: [a, b] }) => a !== b && state.classes.has(a) && state.classes.has(b));
+  ({ x, y, between: [a, b] }) => a !== b && state.classes.has(a) && state.classes.has(b) && !isTaughtAt(onScreen(x, y)));
+
+const isTaughtAt = (at) => (state.current.marks ?? []).some((one) => {
+  const { x, y } = onScreen(...Object.values(middleOf(one)));
+  return !one.gone && state.classes.has(one.one.id) && Math.hypot(x - at.x, y - at.y) < APART_PX;
+});
+
+const middleOf = ({ x, y, width, height }) => (width ? { x: x + (width - 1) / 2, y: y + (height - 1) / 2 } : { x, y });
 
 function suggestions() {
   const all = places();
@@ -358,7 +367,7 @@ function marks() {
     const about = state.classes.get(one.one.id);
     if (one.gone || !about) continue;
     const { name, color } = about;
-    const middle = one.width ? { x: one.x + (one.width - 1) / 2, y: one.y + (one.height - 1) / 2 } : one;
+    const middle = middleOf(one);
     if (one.width) mark("area", one.x, one.y, { color, width: one.width, height: one.height });
     const made = mark("example", middle.x, middle.y, {
       color, key: `mark-${i}`, label: t(one.negative ? "teach.mark.not" : "teach.mark", { name }),
@@ -495,6 +504,7 @@ function panel() {
   parts.form.hidden = !inUse;
   parts.click.hidden = !inUse || !any;
   parts.means.textContent = current() ? t(not ? "teach.means.not" : "teach.means", { name: current().name }) : t("teach.means.none");
+  parts.means.title = parts.means.textContent;
   parts.not.hidden = !current();
   parts.not.setAttribute("aria-pressed", String(not));
   parts.not.setAttribute("aria-disabled", String(!canBeNot()));

@@ -64,7 +64,7 @@ export default {
 
   "of.clusters.on": "The groups that the model found are shown.",
   "of.classes.on": "The classes that people taught are shown.",
-  "teach.how": "Choose a class, then click a place that is it, or drag a box around it. Alt, or “Not this”: a place that is not.",
+  "teach.how": "Choose a class, then click a place of it, or drag a box. Alt, or “Not this”: where it is not.",
   "teach.how.found": "Taught begins with what was found, in your names; click what is wrong.",
   "teach.how.bare": "Taught begins with nothing: name two things, and click each.",
   "teach.begin.found": "Begin with what was found",

@@ -61,7 +61,7 @@ def states(page: Any, photos: dict[str, Path]) -> Iterator[str]:
     page.keyboard.press("Escape")
     page.locator("[data-tool=similar]").click()
     page.locator("#labels").click()
-    page.locator("#notice", has_text="The brighter").wait_for()
+    page.locator("#notice", has_text="What is clear").wait_for()
     yield "similar"
     page.locator("[data-tool=teach]").click()
     page.wait_for_selector("#class-name:focus")

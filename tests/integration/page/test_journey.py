@@ -29,6 +29,14 @@ def button(page: Any, name: str) -> Any:
     return page.get_by_role("button", name=name, exact=True)
 
 
+def shares_of(page: Any) -> dict[str, float]:
+    """What Taught says of each class that is in the photo: its percentage, by its name."""
+    rows = page.locator(".classes > li", has=page.locator(".share"))
+    rows.first.wait_for()
+    names, shares = rows.locator(".called").all_text_contents(), rows.locator(".share").all_text_contents()
+    return {name: float(share.removesuffix(" %")) for name, share in zip(names, shares, strict=True)}
+
+
 def selected(page: Any) -> str:
     """The name of what is selected, of the one row that is ticked."""
     ticked = page.get_by_role("checkbox", checked=True)
@@ -69,17 +77,18 @@ def test_find_name_join_teach_save(open_page: OpenPage, home: str) -> None:
     page.wait_for_timeout(300)
     assert rows.count() == before - 1
 
-    # Tell it what a car is, and what is none.
+    # Tell it what a car is: what was found stays beside it, in the names that it has.
     button(page, "Teach").click()
     page.get_by_placeholder("New class").fill("car")
     button(page, "Add").click()
     page.get_by_text("A click means car", exact=True).wait_for()
     click(page, 0.85, 0.82)
-    page.get_by_placeholder("New class").fill("street")
-    page.keyboard.press("Enter")
-    page.get_by_text("A click means street", exact=True).wait_for()
-    click(page, 0.5, 0.75)
     page.get_by_role("heading", name="Least sure here").wait_for()
+    page.locator(".classes > li", has_text="car").locator(".share").wait_for()
+    shares = shares_of(page)
+    assert 0 < shares["car"] < 40
+    assert shares["road"] > 10
+    assert houses[0] in shares or houses[1] in shares
 
     # Save the result for COCO.
     button(page, "Save …").click()
@@ -87,5 +96,5 @@ def test_find_name_join_teach_save(open_page: OpenPage, home: str) -> None:
     with page.expect_download() as saved:
         page.get_by_role("dialog").get_by_role("button", name="Save", exact=True).click()
     document = json.loads(Path(saved.value.path()).read_text())
-    assert {"car", "street"} <= {one["name"] for one in document["categories"]}
+    assert {"car", "road"} <= {one["name"] for one in document["categories"]}
     assert document["annotations"]

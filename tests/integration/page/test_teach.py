@@ -147,6 +147,7 @@ def test_the_place_first_and_then_its_name(open_page: Callable[..., Any], home: 
     page.keyboard.type("leaf")
     page.keyboard.press("Enter")
     examples(page, "leaf", "1")
+    wait_painted(page, GREEN, color_of(home, "leaf"))
     wait_painted(page, BLACK, color_of(home, "black"))
     page.get_by_role("button", name="Undo").click()
     examples(page, "leaf", "–")
@@ -350,6 +351,7 @@ def test_taught_begins_with_what_was_found(open_page: Callable[..., Any], home: 
     rename(page, "red", "wall")
     page.get_by_role("button", name="Teach", exact=True).click()
     teach(page, "warm", GREEN)
+    wait_painted(page, GREEN, color_of(home, "warm"))
     for column, name in ((RED, "wall"), (BLUE, "blue"), (WHITE, "white"), (BLACK, "black")):
         wait_painted(page, column, color_of(home, name))
     assert page.locator("#legend").is_hidden(), "one list"
@@ -363,6 +365,7 @@ def test_taught_begins_with_what_was_found(open_page: Callable[..., Any], home: 
     for _ in range(2):
         page.get_by_role("button", name="Redo").click()
     examples(page, "warm", "1")
+    wait_painted(page, GREEN, color_of(home, "warm"))
     for _ in range(3):
         page.get_by_role("button", name="Undo").click()
     page.locator("#legend button.name", has_text="red").wait_for()  # as the next test finds it
@@ -397,9 +400,11 @@ def test_one_name_for_two_classes_joins_them(open_page: Callable[..., Any], home
     page.get_by_role("button", name="Merge", exact=True).click()
     row(page, "warm").wait_for(state="detached")
     examples(page, "green", "1")
+    wait_painted(page, RED, color_of(home, "green"))
     assert page.locator(".mark.example").count() == 1
     page.get_by_role("button", name="Undo").click()
     examples(page, "warm", "1")
+    wait_painted(page, RED, color_of(home, "warm"))
     assert [one["examples"] for one in classes(home) if one["name"] == "green"] == [0]
     page.mouse.move(0, 0)
     page.locator(".mark.example").click()  # its mark is the class's again

@@ -75,7 +75,7 @@ def test_all_of_the_page_works_there(open_page: OpenPage, home: str, photo: Path
     give(page, photo)
     page.get_by_role("button", name="Similar", exact=True).click()
     click(page, 0.5, 0.5)
-    page.get_by_text("The brighter, the more alike").wait_for()
+    page.get_by_text("What is clear is like it").wait_for()
     page.get_by_role("button", name="Teach", exact=True).click()
     page.locator("#class-name:focus").fill("lake")
     page.keyboard.press("Enter")
