@@ -403,7 +403,10 @@ function question(place, i) {
     holder.classList.toggle("open", shown);
     button.setAttribute("aria-expanded", String(shown));
   };
-  button.onclick = () => show(!holder.classList.contains("open"));
+  button.onclick = (event) => { // a mouse sees the answers already: its click is one into the photo
+    if (event.pointerType === "mouse" && current()) point({ x: place.x, y: place.y }, { alt: event.altKey || event.shiftKey });
+    else show(!holder.classList.contains("open"));
+  };
   holder.onpointerenter = (event) => event.pointerType === "mouse" && show(true);
   holder.onpointerleave = (event) => event.pointerType === "mouse" && show(false);
   holder.onkeydown = (event) => {
