@@ -328,7 +328,11 @@ export function start() {
     const frame = $("view").getBoundingClientRect();
     zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.002)), { x: event.clientX - frame.left, y: event.clientY - frame.top });
   }, { passive: false });
-  canvas.ondblclick = () => (view.fitted ? zoom(2.5) : fit());
+  canvas.ondblclick = ({ clientX, clientY }) => {
+    const { left, top } = $("view").getBoundingClientRect();
+    if (view.fitted) zoom(2.5, { x: clientX - left, y: clientY - top });
+    else fit();
+  };
   $("zoom-in").onclick = () => zoom(1.5);
   $("zoom-out").onclick = () => zoom(1 / 1.5);
   $("zoom-fit").onclick = fit;

@@ -31,7 +31,7 @@ export default {
 
   "tools.label": "Tools",
   "tools.pick": "Pick",
-  "tools.pick.what": "Click a place to select what is there (Esc selects nothing)",
+  "tools.pick.what": "Click a place to select what is there, with Shift that, too (Esc selects nothing)",
   "tools.similar": "Similar",
   "tools.similar.what": "Click a place to see what looks like it to the model",
   "tools.teach": "Teach",
