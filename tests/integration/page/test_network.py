@@ -73,6 +73,8 @@ def test_offline_nothing_that_was_seen_is_lost(page: Any, photo: Path) -> None:
     page.context.set_offline(True)
     type_name(page, "blue", "lake")
     page.locator("#notice.bad", has_text=SILENT).wait_for()
+    assert page.locator("input.name").input_value() == "lake", "what was typed is not lost"
+    page.keyboard.press("Escape")
     assert "blue" in names(page)
     for button in ("Teach", "Clusters", "Photo", "Save …"):
         page.get_by_role("button", name=button, exact=True).click()
@@ -100,5 +102,7 @@ def test_a_server_without_room_is_quoted(page: Any, photo: Path) -> None:
     page.route("**/clusters/*", lambda route: problem(route, 507, "no room for names: free some disk"))
     type_name(page, "blue", "lake")
     page.locator("#notice.bad", has_text="free some disk").wait_for()
+    assert page.locator("input.name").input_value() == "lake", "what was typed is not lost"
+    page.keyboard.press("Escape")
     assert "blue" in names(page)
     assert page.locator("#undo").get_attribute("aria-disabled") == "true"

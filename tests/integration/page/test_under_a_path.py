@@ -94,6 +94,7 @@ def test_all_of_the_page_works_there(open_page: OpenPage, home: str, photo: Path
         page.get_by_role("dialog").get_by_role("button", name="Save", exact=True).click()
     assert Path(saved.value.path()).stat().st_size > 100
     page.keyboard.press("Escape")
-    page.get_by_role("link", name="API", exact=True).click()
-    page.get_by_role("heading", level=1).wait_for()
-    assert page.url.startswith(f"{home}docs")
+    with page.context.expect_page() as other:
+        page.get_by_role("link", name="API", exact=True).click()
+    other.value.get_by_role("heading", level=1).wait_for()
+    assert other.value.url.startswith(f"{home}docs")
