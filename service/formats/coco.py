@@ -12,7 +12,7 @@ from models.run_length import run_lengths
 from service.formats.registry import renders
 from service.formats.result import NO_DATA, SegmentationResult
 
-IMAGE = "image.png"  # nobody has said what it is called
+IMAGE = "image.png"  # where nobody has said what it is called
 _FOUND = {"clusters": "clusters that were found without labels", "classes": "classes that were taught by example"}
 _KIND = {"clusters": "cluster", "classes": "class"}
 _FIRST = 1  # category of cluster 0: 0 is nothing to some readers, and annotations of id 0 are passed over
@@ -65,7 +65,7 @@ def head(result: SegmentationResult, areas: list[Area]) -> dict[str, Any]:
         "images": [
             {
                 "id": 1,
-                "file_name": IMAGE,
+                "file_name": result.options.file_name or IMAGE,
                 "width": width,
                 "height": height,
                 "clusters": sorted(area.id for area in areas),

@@ -41,6 +41,7 @@ class RenderOptions(NamedTuple):
     min_area    pixels of the smallest region that polygons and run lengths tell
     unknown     the margin below which a pixel is of no cluster, None: none is
     formats     those in an archive
+    file_name   what the image is called, None: nobody has said
     """
 
     alpha: float = 0.5
@@ -52,6 +53,7 @@ class RenderOptions(NamedTuple):
     min_area: int = 0
     unknown: float | None = None
     formats: tuple[str, ...] = ()
+    file_name: str | None = None
 
 
 class Suggestion(NamedTuple):

@@ -214,6 +214,13 @@ class Options(ImageOptions):
         pattern=r"^[a-z0-9]{1,20}(,[a-z0-9]{1,20}){0,19}$",
         description=f"formats in a zip, separated by commas; absent, {','.join(archive.USUAL)}",
     )
+    file_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="what coco and panoptic call the image, 1 to 1024 characters on one line; absent, image.png",
+    )
     tile: Literal["auto", "never", "always"] = Field(
         default="auto",
         description="auto (windows for georeferenced rasters of at least 4 times the network's input, one pass for all"
@@ -273,7 +280,12 @@ class Options(ImageOptions):
             min_area=self.min_area,
             unknown=self.unknown,
             formats=tuple(dict.fromkeys(self.formats.split(","))) if self.formats else (),
+            file_name=self.file_name,
         )
+
+    def of_file(self, name: str) -> "Options":
+        """The same for an image of this name, unless another one is asked for."""
+        return self if self.file_name is not None else self.model_copy(update={"file_name": name})
 
 
 def descriptions(model: type[BaseModel]) -> dict[str, str]:

@@ -61,8 +61,10 @@ class Answers:
         """Before a file of so many bytes is read. Raises ImageTooLarge."""
         self._runtime.limits.check_bytes(size)
 
-    async def of(self, data: bytes, stopped: Callable[[], bool]) -> dict[str, bytes] | None:
+    async def of(self, data: bytes, name: str, stopped: Callable[[], bool]) -> dict[str, bytes] | None:
         """An image's file in every format; None where it was stopped before it began.
+
+        name  what it is called
 
         Raises what `pipeline.segment` raises but Busy, and NotFound where the model is not served any more.
         """
@@ -71,7 +73,7 @@ class Answers:
         answers: dict[str, bytes] = {}
         began = time.monotonic()
         for renderer in self._passes:
-            found = await self._one(data, renderer, stopped)
+            found = await self._one(data, self._options.of_file(name), renderer, stopped)
             if found is None:
                 return None
             answers |= found
@@ -79,14 +81,14 @@ class Answers:
         return answers
 
     async def _one(
-        self, data: bytes, renderer: Renderer[dict[str, bytes]], stopped: Callable[[], bool]
+        self, data: bytes, options: Options, renderer: Renderer[dict[str, bytes]], stopped: Callable[[], bool]
     ) -> dict[str, bytes] | None:
         tries = 0
         while not stopped():
             try:
                 with self._registry.use(self._model) as served:
                     task = ImageTask(
-                        data, self._options, served, self._runtime, BACKGROUND, time.monotonic() + self._limit_s, True
+                        data, options, served, self._runtime, BACKGROUND, time.monotonic() + self._limit_s, True
                     )
                     try:
                         return await pipeline.segment(task, renderer)

@@ -145,7 +145,7 @@ class Work:
                 raise BadBody("a Zarr store is no file of a job; `tessera segment` reads and writes them")
             answers.check(item.size)
             data = await self._in_thread(item.read)
-            made = await answers.of(data, lambda: self._stopped or self._why is not None)
+            made = await answers.of(data, item.name, lambda: self._stopped or self._why is not None)
             if made is None:
                 return
             files = [(stem + registry.suffix(format), made[format]) for format in self.job.formats]

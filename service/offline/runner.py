@@ -160,7 +160,7 @@ class Runner:
             return await self._in_windows(one, None, on_part)
         try:
             self._runtime.limits.check_bytes(item.size)
-            files, warnings = await self._answers(await asyncio.to_thread(item.read))
+            files, warnings = await self._answers(await asyncio.to_thread(item.read), item.name)
         except ImageTooLarge as error:
             if not await asyncio.to_thread(large_files.takes, item):
                 raise
@@ -188,24 +188,25 @@ class Runner:
                 await task.write(scratch)
         return task.warnings
 
-    async def _answers(self, data: bytes) -> tuple[dict[str, bytes], list[str]]:
+    async def _answers(self, data: bytes, name: str) -> tuple[dict[str, bytes], list[str]]:
         """An image's answers by format, and what is told besides."""
+        options = self._options.of_file(name)
         answers: dict[str, bytes] = {}
         warnings: dict[str, None] = {}
         deadline = time.monotonic() + self._limit_s
         for renderer in self._passes:
-            made, told = await self._answer(data, renderer, deadline)
+            made, told = await self._answer(data, options, renderer, deadline)
             answers |= made
             warnings |= dict.fromkeys(told)
         return answers, list(warnings)
 
     async def _answer(
-        self, data: bytes, renderer: Renderer[dict[str, bytes]], deadline: float
+        self, data: bytes, options: Options, renderer: Renderer[dict[str, bytes]], deadline: float
     ) -> tuple[dict[str, bytes], list[str]]:
         """What one pass makes of an image: it waits where the engine is full, or gets another network."""
         tries = 0
         while True:
-            task = ImageTask(data, self._options, self._served, self._runtime, self._caller, deadline)
+            task = ImageTask(data, options, self._served, self._runtime, self._caller, deadline)
             try:
                 answer = await pipeline.segment(task, renderer)
                 self._failures = 0

@@ -6,7 +6,7 @@ import { $, el } from "./dom.js";
 import { groups, isLocal, shownAs } from "./names.js";
 import { paint, paints, sample } from "./paint.js";
 import { optionsOf, send } from "./segmenting.js";
-import { curl, python } from "./snippets.js";
+import { curl, NAMED, python } from "./snippets.js";
 import { answer, state } from "./state.js";
 import { number, t } from "./strings.js";
 import { Zip } from "./zip.js";
@@ -192,22 +192,17 @@ async function eachOf(all, signal, work) {
 /** The file of a photo, as a Blob. */
 async function fileOf(photo, format, signal) {
   if (format === SEEN) return asSeen();
-  const path = query("segment", request(photo, format));
+  const file_name = NAMED.includes(format) ? photo.name : undefined;
+  const path = query("segment", { ...request(photo, format), file_name });
   for (let tried = 1; ; tried++) {
     try {
       const reply = await send(photo, path, { signal });
-      return format === "coco" ? named(await reply.json(), photo) : await reply.blob();
+      return await reply.blob();
     } catch (error) {
       if (tried === TRIES || ![429, 503].includes(error.status)) throw error;
       await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS * tried));
     }
   }
-}
-
-/** A COCO document says which image it is about; the server was never told. */
-function named(document, photo) {
-  for (const image of document.images) image.file_name = photo.name;
-  return new Blob([JSON.stringify(document)], JSON_KINDS);
 }
 
 /** COCO documents of one image each, with their places in the strip, as one of all: ids begin at 1. */

@@ -23,7 +23,7 @@ class ImageOptions(TypedDict, total=False):
 
 
 class SegmentOptions(ImageOptions, total=False):
-    """Of `segment`, `segment_many` and `segment_as`; the last six are for the formats of `segment_as`."""
+    """Of `segment`, `segment_many` and `segment_as`; the last seven are for the formats of `segment_as`."""
 
     crf: bool | Literal["band", "fast"] | None
     crf_size: Literal["input", "source"] | None
@@ -45,6 +45,7 @@ class SegmentOptions(ImageOptions, total=False):
     palette: bool | None
     id_offset: int | None
     formats: Iterable[str] | str | None
+    file_name: str | None
 
 
 class Place(ImageOptions, total=False):

@@ -277,7 +277,7 @@ def test_the_description_is_right(client: TestClient) -> None:
         "model", "format", "crf", "crf_size", "crf_iterations", "crf_bilateral_sxy", "crf_bilateral_srgb",
         "crf_bilateral_compat", "crf_gaussian_compat", "k", "alpha", "only", "confidence", "depth", "page", "bands",
         "pyramid", "nodata", "timeout_ms", "priority", "tile", "palette", "id_offset", "min_area", "unknown", "formats",
-        "classes", "merged",
+        "classes", "merged", "file_name",
     }  # fmt: skip
     assert options["alpha"]["maximum"] == 1
     names = set(document["components"]["schemas"])

@@ -63,7 +63,7 @@ def test_every_format_of_the_server_can_be_saved(page: Any, photo: Path) -> None
     assert labels.shape == (60, 100)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content(saved["png"])))), labels)
     document = json.loads(content(saved["coco"]))
-    assert document["images"][0]["file_name"] == "photo.png"  # the server was never told
+    assert document["images"][0]["file_name"] == "photo.png"
     seen = np.asarray(Image.open(io.BytesIO(content(saved["seen"]))).convert("RGB"))
     assert seen.shape == (60, 100, 3)
     assert tuple(seen[30, 10]) == (230, 30, 30)  # red over red

@@ -180,6 +180,14 @@ def test_a_map_against_itself_is_perfect_to_pycocotools(capsys: pytest.CaptureFi
     assert "AP" in capsys.readouterr().out
 
 
+def test_an_image_has_the_name_that_somebody_said() -> None:
+    named = result_of(np.zeros((4, 6), int), 2, file_name="a/ü.jpg")
+    for result, name in ((named, "a/ü.jpg"), (result_of(np.zeros((4, 6), int), 2), "image.png")):
+        packed = zipfile.ZipFile(io.BytesIO(rendered(result, "panoptic")))
+        for document in (rendered(result, "coco"), packed.read("panoptic.json")):
+            assert json.loads(document)["images"][0]["file_name"] == name
+
+
 @pytest.mark.parametrize(("k", "offset", "wide"), [(4, 1, False), (4, 251, False), (4, 252, True), (254, 2, True)])
 def test_every_id_is_so_many_more(k: int, offset: int, wide: bool) -> None:
     labels = np.random.default_rng(0).integers(0, k, (20, 30))

@@ -111,7 +111,8 @@ def test_answers_are_those_of_requests(settings: Settings, tmp_path: Path, clien
     outputs = Outputs(tmp_path / "out", FORMATS)
     for item in items:
         for format, file in zip(FORMATS, outputs.files(item.name.removesuffix(".png")), strict=True):
-            asked = client.post("/segment", params={**given, "format": format}, content=item.read()).content
+            params = {**given, "format": format, "file_name": item.name}
+            asked = client.post("/segment", params=params, content=item.read()).content
             found = (tmp_path / "out" / file).read_bytes()
             assert (without_times(found) == without_times(asked)) if asked[:1] == b"{" else found == asked, file
 
