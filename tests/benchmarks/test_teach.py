@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks.teach import CLASSES, Split, clicks, counted, more_clicks
+from models.bundle import Bundle
 from models.prototypes import Classifier, Taught
 from models.types import WHOLE
 
@@ -37,15 +40,15 @@ def test_a_label_map_is_counted_by_the_ids_of_its_maps() -> None:
     assert table.sum() == 2 * 11 * 16
 
 
-def test_where_it_is_wrong_it_is_said_what_is_not_there() -> None:
+def test_clicks_where_it_is_wrong_and_where_it_is_asked(tiny_bundle: Path) -> None:
     split = halves()
     few = clicks(split, np.arange(2), 3, draw=0, by="pixel")
     turned = [e._replace(class_id=3 - e.class_id) for e in few]  # taught the wrong way round
     classifier = Classifier.fit(np.eye(2, 4, dtype=np.float32), [Taught(0), Taught(3)], turned)
     assert classifier is not None
-    for how in ("wrong", "negative"):
-        more = more_clicks(split, turned, classifier, how, draw=0)[len(turned) :]
+    for how in ("wrong", "negative", "suggested"):
+        more = more_clicks(Bundle.load(tiny_bundle), split, turned, classifier, how, draw=0)[len(turned) :]
         assert len(more) == 5 * CLASSES
         for e in more:
             truth = 0 if e.at[1] < 0.5 else 3
-            assert (e.negative, e.class_id) == ((False, truth) if how == "wrong" else (True, 3 - truth))
+            assert (e.negative, e.class_id) == ((True, 3 - truth) if how == "negative" else (False, truth))
