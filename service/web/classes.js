@@ -4,8 +4,10 @@ import { announce } from "./dom.js";
 import { follow } from "./following.js";
 import { refresh } from "./segmenting.js";
 import { on, set, state, tell } from "./state.js";
+import { recall, store } from "./storage.js";
 import { t } from "./strings.js";
 
+const LATELY = "tessera.of"; // kept by this browser: whose words were shown last
 const handles = new Map(); // id → {id}: what steps hold on to, as a class that was brought back may have another id
 const hidden = new Set(); // ids, of this browser alone
 let known = ""; // the server's last list, as text
@@ -32,6 +34,9 @@ export const isTaught = () => [...state.classes.values()].some(speaks);
 /** Whether a class has a cluster, or an example in use: where none has, no pixel is it. */
 export const speaks = (one) => one.clusters.length > 0 || one.examples > 0;
 
+/** How many were taught by examples, not only taken over from what was found. */
+export const taughtByExample = () => [...state.classes.values()].filter((one) => one.examples > 0).length;
+
 /** Ask the server which classes there are; whatever others changed is shown. */
 export async function refreshClasses() {
   const before = known;
@@ -53,7 +58,9 @@ export function adopt(list) {
   known = text;
   const classes = new Map(list.classes.map((one) => [one.id, { ...one, hidden: hidden.has(one.id), into: null }]));
   for (const id of handles.keys()) if (!classes.has(id)) handles.delete(id);
+  const first = !state.classes.size;
   set({ classes, classWarnings: list.warnings ?? [] }, "classes");
+  if (first && isTaught() && recall(LATELY) === "classes") setOf("classes");
 }
 
 /** What was painted in classes is not what would be now. */
@@ -75,13 +82,14 @@ export function hide(id, gone) {
 /** Paint what was found, or what was taught. */
 export function setOf(of) {
   if (state.of === of) return;
+  store(LATELY, of);
   set({ of, selection: new Set(), lit: null, preview: null }, "of", "selection", "look");
   announce(t(of === "classes" ? "of.classes.on" : "of.clusters.on"));
 }
 
 export function start() {
   for (const button of document.querySelectorAll("#side [data-of]")) button.onclick = () => setOf(button.dataset.of);
-  on("of", show);
+  on("of classes", show);
   follow(() => state.model && path(), news, () => known);
   on("models", () => {
     if (state.model === model) return;
@@ -98,5 +106,7 @@ export function start() {
 
 function show() {
   for (const button of document.querySelectorAll("#side [data-of]")) button.setAttribute("aria-pressed", String(button.dataset.of === state.of));
+  const count = taughtByExample();
+  document.querySelector("#side [data-of=classes]").textContent = count ? t("of.classes.some", { count }) : t("of.classes");
   document.body.dataset.of = state.of;
 }

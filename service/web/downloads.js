@@ -1,5 +1,6 @@
 // The dialog Save …: every format of the server's, of this photo or of all; the same request for the shell and for Python.
 import { key, query } from "./api.js";
+import { taughtByExample } from "./classes.js";
 import { toClipboard } from "./clipboard.js";
 import { open as openDialog } from "./dialog.js";
 import { $, el } from "./dom.js";
@@ -73,6 +74,7 @@ function parts(close, all) {
     el("button", { type: "button", id: `copy-${kind}`, textContent: t(`save.copy.${kind}`), onclick: () => copy(kind) }));
   return [
     el("p", { id: "save-as" }),
+    ...(state.of === "clusters" && taughtByExample() ? [el("p", { class: "hint", textContent: t("save.untaught") })] : []),
     el("fieldset", { class: "which", hidden: state.photos.length < 2 }, el("legend", { class: "hidden-text", textContent: t("save.which") }), ...which),
     el("fieldset", { class: "formats" }, el("legend", { class: "hidden-text", textContent: t("save.formats") }), ...FIRST.map(choice),
       el("details", { open: others.includes(lately) }, el("summary", { textContent: t("save.more", { count: number(others.length) }) }), el("div", { class: "formats" }, ...others.map(choice)))),

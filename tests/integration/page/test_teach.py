@@ -124,8 +124,7 @@ def test_two_classes_by_clicks(open_page: Callable[..., Any], home: str, photo: 
     assert page.locator(".mark.example").count() == 2
 
     page.reload()
-    give(page, photo)
-    page.get_by_role("button", name="Taught").click()
+    page.set_input_files("#file", photo)  # whose words were shown last are shown again
     examples(page, "cold", "1")
     wait_painted(page, RED, warm)
     wait_painted(page, BLUE, cold)
@@ -439,3 +438,21 @@ def test_similar_is_whole_or_gone(open_page: Callable[..., Any], home: str, phot
     give(page, photo)
     page.get_by_role("button", name="Use as example").wait_for(state="detached")
     page.locator("#notice").wait_for(state="hidden")
+
+
+def test_the_next_visit_shows_what_was_taught_and_saving_the_other_map_says_so(
+    open_page: Callable[..., Any], home: str, photo: Path
+) -> None:
+    page = open_page(home)
+    give(page, photo)
+    page.get_by_role("button", name="Teach").click()
+    name_it(page, "car")
+    click(page, RED)
+    page.locator("#side [data-of=classes]", has_text="Taught (1)").wait_for()
+    page.reload()
+    page.set_input_files("#file", photo)
+    page.locator("#side [data-of=classes][aria-pressed=true]", has_text="Taught (1)").wait_for()
+    row(page, "car").wait_for()
+    page.locator("#side [data-of=clusters]").click()
+    page.get_by_role("button", name="Save …").first.click()
+    page.locator("dialog", has_text="What you taught is not in it").wait_for()
