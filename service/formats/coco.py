@@ -13,7 +13,7 @@ from service.formats.registry import renders
 from service.formats.result import NO_DATA, SegmentationResult
 
 IMAGE = "image.png"  # where nobody has said what it is called
-_FOUND = {"clusters": "clusters that were found without labels", "classes": "classes that were taught by example"}
+_FOUND = {"clusters": "clusters found without labels", "classes": "classes taught by example"}
 _KIND = {"clusters": "cluster", "classes": "class"}
 _FIRST = 1  # category of cluster 0: 0 is nothing to some readers, and annotations of id 0 are passed over
 
@@ -53,7 +53,7 @@ def head(result: SegmentationResult, areas: list[Area]) -> dict[str, Any]:
     height, width = result.labels.shape
     return {
         "info": {
-            "description": f"segmented by {result.model}, {result.k} {_FOUND[result.of]}",
+            "description": f"segmented by {result.model}; {_FOUND[result.of]}: {result.k}",
             "model": result.model,
             "digest": result.digest,
             "id_offset": result.options.id_offset,
