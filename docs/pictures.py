@@ -1,6 +1,6 @@
 """Makes the pictures of the docs with the program itself: python -m docs.pictures
 
-A street drawn by `training/data/synthetic.py` (no photo stands in this repository) beside what the embedded default
+A street drawn by `training/data/synthetic` (no photo stands in this repository) beside what the embedded default
 makes of it, and beside that the clusters it names, largest first. Where Debian's chromium is there, also the page that
 shows it.
 """

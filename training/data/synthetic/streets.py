@@ -1,32 +1,26 @@
-"""A street drawn by a program: what a bundle shows where no photo may be shown.
+"""Streets in perspective under a cloudy sky: road, pavements, houses, trees, cars.
 
 Knows nothing of networks. The golden image of a bundle trained on private or unredistributable photos,
-and the README's picture, are drawn here; the same seed draws the same street.
+and the README's picture, are drawn here.
 """
 
-import argparse
-from pathlib import Path
-
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
 from models.types import Array
+from training.data.synthetic.canvas import Canvas, Color, Drawn, Point, smooth
 
-Color = tuple[int, int, int]
-Point = tuple[float, float]
+CLASS_NAMES = ("sky", "building", "road", "pavement", "tree", "car")
+_SKY, _BUILDING, _ROAD, _PAVEMENT, _TREE, _CAR = range(len(CLASS_NAMES))
 _SCALE = 2  # drawn larger, then reduced: soft edges
 
 
-def street(size: tuple[int, int] = (360, 480), seed: int = 0) -> Array:
-    """A street in perspective under a cloudy sky: road, pavements, houses, trees, cars.
-
-    size     (H, W) in pixels
-    returns  RGB uint8 [H, W, 3]
-    """
+def draw(size: tuple[int, int], seed: int) -> Drawn:
+    """The street of a seed. size: (H, W) in pixels."""
     height, width = size[0] * _SCALE, size[1] * _SCALE
     rng = np.random.default_rng(seed)
-    picture = Image.fromarray(_sky(height, width, rng))
-    scene = _Scene(picture, rng)
+    canvas = Canvas(Image.fromarray(_sky(height, width, rng)), _SKY)
+    scene = _Scene(canvas, rng)
     for side in (-1, 1):
         scene.houses(side)
     scene.ground()
@@ -36,24 +30,19 @@ def street(size: tuple[int, int] = (360, 480), seed: int = 0) -> Array:
     scene.car(1, 0.5, (132, 30, 34))
     scene.car(-1, 0.42, (52, 66, 92))
     scene.car(1, 0.25, (170, 172, 176))
-    pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(1.2)), np.float32)
+    pixels = np.asarray(canvas.picture.filter(ImageFilter.GaussianBlur(1.2)), np.float32)
     rough = np.clip((235 - pixels.max(axis=2, keepdims=True)) / 60, 0.1, 1)  # a bright sky has no grain
-    pixels = pixels + rough * (7 * _noise(height, width, 3, rng) + 5 * _noise(height, width, 24, rng))
+    pixels = pixels + rough * (
+        7 * smooth(height, width, 3, rng)[..., None] + 5 * smooth(height, width, 24, rng)[..., None]
+    )
     drawn = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    return np.asarray(drawn.resize((size[1], size[0]), Image.Resampling.BOX))
-
-
-def _noise(height: int, width: int, cell: int, rng: np.random.Generator) -> Array:
-    """Smooth noise [H, W, 1] of unit spread and the given cell size in pixels."""
-    coarse = rng.normal(size=(height // cell + 2, width // cell + 2)).astype(np.float32)
-    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(smooth)[..., None]
+    return Drawn(np.asarray(drawn.resize((size[1], size[0]), Image.Resampling.BOX)), canvas.reduced(size))
 
 
 def _sky(height: int, width: int, rng: np.random.Generator) -> Array:
     down = np.linspace(0, 1, height)[:, None, None]
     blue = np.array([186, 208, 236]) * (1 - down) + np.array([240, 243, 247]) * down
-    clouds = np.clip(_noise(height, width, 120, rng), 0, 2)
+    clouds = np.clip(smooth(height, width, 120, rng)[..., None], 0, 2)
     sky: Array = np.clip(blue + 14 * clouds, 0, 255).astype(np.uint8)
     return sky
 
@@ -61,9 +50,9 @@ def _sky(height: int, width: int, rng: np.random.Generator) -> Array:
 class _Scene:
     """What stands in the street, drawn from the back to the front; `side` is −1 on the left and 1 on the right."""
 
-    def __init__(self, picture: Image.Image, rng: np.random.Generator) -> None:
-        self.draw, self.rng = ImageDraw.Draw(picture), rng
-        self.width, self.height = picture.size
+    def __init__(self, canvas: Canvas, rng: np.random.Generator) -> None:
+        self.draw, self.rng = canvas, rng
+        self.width, self.height = canvas.picture.size
         self.vanishing = (0.5 * self.width, 0.47 * self.height)
 
     def towards(self, x: float, y: float, distance: float) -> Point:
@@ -87,29 +76,34 @@ class _Scene:
     def _front(self, x: float, down: Point, across: Point, color: Color) -> None:
         """A rectangle of the wall at x, from one height and distance to another."""
         corners = ((down[0], across[0]), (down[0], across[1]), (down[1], across[1]), (down[1], across[0]))
-        self.draw.polygon([self.towards(x, y, distance) for y, distance in corners], fill=color)
+        self.draw.polygon([self.towards(x, y, distance) for y, distance in corners], color, _BUILDING)
 
     def ground(self) -> None:
         width, height = self.width, self.height
-        for left, color in ((-0.45, (158, 150, 142)), (-0.05, (196, 192, 186)), (-0.02, (92, 92, 96))):  # curbs, road
-            self.draw.polygon([self.vanishing, (left * width, height), ((1 - left) * width, height)], fill=color)
+        curb, asphalt = (196, 192, 186), (92, 92, 96)
+        for left, color, label in (
+            (-0.45, (158, 150, 142), _PAVEMENT),
+            (-0.05, curb, _PAVEMENT),
+            (-0.02, asphalt, _ROAD),
+        ):
+            self.draw.polygon([self.vanishing, (left * width, height), ((1 - left) * width, height)], color, label)
         for start in (0.0, 0.3, 0.52, 0.68, 0.8):
             stop = start + 0.55 * (1 - start) * 0.35
             x0, x1 = 0.492 * width, 0.508 * width
             dash = [self.towards(x, height, d) for x, d in ((x0, start), (x1, start), (x1, stop), (x0, stop))]
-            self.draw.polygon(dash, fill=(214, 212, 204))
+            self.draw.polygon(dash, (214, 212, 204), _ROAD)
 
     def tree(self, side: int, distance: float) -> None:
         x, foot = self.towards(self.width * (0.5 + side * 0.72), self.height, distance)
         tall = self.height * 0.95 * (1 - distance)
-        self.draw.rectangle([x - tall * 0.025, foot - tall * 0.55, x + tall * 0.025, foot], fill=(72, 58, 46))
+        self.draw.rectangle([x - tall * 0.025, foot - tall * 0.55, x + tall * 0.025, foot], (72, 58, 46), _TREE)
         for _ in range(260):
             angle, reach = self.rng.uniform(0, 2 * np.pi), np.sqrt(self.rng.uniform(0, 1))
             cx, cy = x + tall * 0.3 * reach * np.cos(angle), foot - tall * 0.78 + tall * 0.3 * reach * np.sin(angle)
             r = tall * self.rng.uniform(0.02, 0.06)
             light = self.rng.uniform(0.6, 1.15)
             green = (int(58 * light), int(86 * light), int(44 * light))
-            self.draw.ellipse([cx - r, cy - r, cx + r, cy + r], fill=green)
+            self.draw.ellipse([cx - r, cy - r, cx + r, cy + r], green, _TREE)
 
     def car(self, side: int, distance: float, color: Color) -> None:
         x, foot = self.towards(self.width * (0.5 + side * 0.42), self.height, distance)
@@ -122,26 +116,11 @@ class _Scene:
         def shape(*corners: Point) -> list[Point]:
             return [(x + wide * u, foot - tall * v) for u, v in corners]
 
-        self.draw.ellipse(box(-0.52, 0.12, 0.52, -0.06), fill=(48, 48, 50))
+        self.draw.ellipse(box(-0.52, 0.12, 0.52, -0.06), (48, 48, 50), _ROAD)  # its shadow
         for wheel in (-0.36, 0.36):
-            self.draw.rounded_rectangle(box(wheel - 0.09, 0.3, wheel + 0.09, -0.02), wide * 0.03, fill=(28, 28, 30))
-        self.draw.rounded_rectangle(box(-0.5, 0.62, 0.5, 0.14), wide * 0.08, fill=color)
-        self.draw.polygon(shape((-0.4, 0.6), (-0.3, 1.0), (0.3, 1.0), (0.4, 0.6)), fill=color)
-        self.draw.polygon(shape((-0.33, 0.63), (-0.26, 0.94), (0.26, 0.94), (0.33, 0.63)), fill=(66, 78, 88))
+            self.draw.rectangle(box(wheel - 0.09, 0.3, wheel + 0.09, -0.02), (28, 28, 30), _CAR, wide * 0.03)
+        self.draw.rectangle(box(-0.5, 0.62, 0.5, 0.14), color, _CAR, wide * 0.08)
+        self.draw.polygon(shape((-0.4, 0.6), (-0.3, 1.0), (0.3, 1.0), (0.4, 0.6)), color, _CAR)
+        self.draw.polygon(shape((-0.33, 0.63), (-0.26, 0.94), (0.26, 0.94), (0.33, 0.63)), (66, 78, 88), _CAR)
         for lamp in (-0.42, 0.42):
-            self.draw.ellipse(box(lamp - 0.06, 0.5, lamp + 0.06, 0.38), fill=(196, 60, 48))
-
-
-def main() -> None:
-    """A folder of drawn streets to try the training on."""
-    parser = argparse.ArgumentParser(prog="python -m training.data.synthetic", description=main.__doc__)
-    parser.add_argument("folder", type=Path, help="where they are drawn; it is made where it is not there")
-    parser.add_argument("count", type=int, nargs="?", default=24, help="default: %(default)s")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    for seed in range(given.count):
-        Image.fromarray(street((240, 320), seed)).save(given.folder / f"{seed:03d}.jpg", quality=92)
-
-
-if __name__ == "__main__":
-    main()
+            self.draw.ellipse(box(lamp - 0.06, 0.5, lamp + 0.06, 0.38), (196, 60, 48), _CAR)
