@@ -34,7 +34,8 @@ from training.discovery.region_evidence import RegionEvidenceOptions
 from training.features import stand_ins
 from training.methods.base import Method
 from training.pretraining import weights
-from training.pretraining.contrastive import Pretraining, PretrainOptions
+from training.pretraining.options import PretrainOptions
+from training.pretraining.pretraining import Pretraining
 from training.trainer import initial
 from training.trainer.seeds import seeded
 from training.trainer.stage import Stage

@@ -2,9 +2,9 @@
 
     python training/pretrain.py --data photos --data more-photos --out runs/backbone.safetensors
 
-Knows nothing of methods, clusters' names or bundles, nor of how it is done (training/pretraining/contrastive.py). What
-it writes is a file of weights that a recipe names under [backbone] as `weights`, on a machine that reaches no model hub
-or for images unlike ImageNet's. Beside it stands FILE.log.jsonl with its losses and, until it is whole, FILE.partial.
+Knows nothing of methods, clusters' names or bundles, nor of how it is done (training/pretraining/). What it writes
+is a file of weights that a recipe names under [backbone] as `weights`, on a machine that reaches no model hub or for
+images unlike ImageNet's. Beside it stands FILE.log.jsonl with its losses and, until it is whole, FILE.partial.
 """
 
 import sys
@@ -30,7 +30,8 @@ from training.data.errors import reason_of
 from training.data.images import Bands
 from training.data.regions import RegionOptions, open_regions, thinned
 from training.device import device as the_device
-from training.pretraining.contrastive import PretrainOptions, pretrain
+from training.pretraining.options import ObjectiveName, PretrainOptions, of_objective
+from training.pretraining.pretraining import pretrain
 from training.trainer.loop import Workspace
 
 _AGAIN = "the same command"
@@ -72,7 +73,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Weights to write (.safetensors).")],
     backbone: Annotated[str, typer.Option(help="timm's name of a CNN with feature maps.")] = "resnet10t",
     steps: int = PretrainOptions().steps,
-    rounds: Annotated[int, typer.Option(help="From the second on, regions of one cluster attract.")] = 2,
+    objective: Annotated[
+        ObjectiveName,
+        typer.Option(help="A region in one view and another: told from all others, of one prototype, alike."),
+    ] = "infonce",
+    rounds: Annotated[
+        int | None, typer.Option(help="Before each but the first InfoNCE groups all regions; default: 2 of it, else 1.")
+    ] = None,
     batch_size: int = PretrainOptions().batch_size,
     lr: float = PretrainOptions().lr,
     bands: Annotated[
@@ -92,8 +99,9 @@ def main(
         where = the_device(device)
         cut = RegionOptions(bands=bands_of(bands))
         chosen = options_of(
-            backbone=backbone, steps=steps, rounds=rounds, batch_size=batch_size, lr=lr, seed=seed, regions=cut
-        )
+            **of_objective(objective) | ({} if rounds is None else {"rounds": rounds}),
+            backbone=backbone, steps=steps, batch_size=batch_size, lr=lr, seed=seed, regions=cut,
+        )  # fmt: skip
         kept = cache or out.parent / "cache"
         distributed.from_main(lambda: make_place(out, kept, overwrite=overwrite))
         images = distributed.from_main(

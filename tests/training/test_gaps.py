@@ -37,8 +37,8 @@ from training.evaluation.scoring import Labelled
 from training.features.region_codes import region_codes
 from training.features.store import open_features
 from training.losses.correspondence import draw_points, onto_valid
-from training.pretraining import contrastive
-from training.pretraining.contrastive import PretrainOptions
+from training.pretraining import views
+from training.pretraining.options import PretrainOptions
 from training.trainer.seeds import seed_all
 
 CPU = torch.device("cpu")
@@ -211,7 +211,7 @@ def test_regions_are_of_pixels_with_data(tmp_path: Path) -> None:
     assert (cache.regions[:, :, :, 32:] < cache.counts[:, :, None, None]).all()
     codes = region_codes(lambda pixels: pixels.movedim(-1, 1).float()[:, :, ::4, ::4], cache)
     assert codes.center[:, 1].min() > 0.5
-    batch = contrastive.draw(cache, PretrainOptions(batch_size=4, regions=REGIONS), 0)
+    batch = views.draw(cache, PretrainOptions(batch_size=4, regions=REGIONS), 0)
     assert batch.count == cache.counts.max()
     assert 0.1 < (batch.ids < 0).float().mean() < 0.9
 

@@ -1,6 +1,7 @@
 """training/pretrain.py and training/data/augment.py: what is drawn, what is minimized, what is written."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -26,8 +27,13 @@ from models.preprocess import IMAGENET, Normalization
 from training.data.augment import ViewOptions, crop, draw_crops, relight
 from training.data.regions import RegionCache, RegionOptions
 from training.pretrain import main
-from training.pretraining import contrastive
-from training.pretraining.contrastive import Pretraining, PretrainOptions, contrast, draw, pretrain, rate, save, train
+from training.pretraining import pretraining
+from training.pretraining.infonce import contrast
+from training.pretraining.options import PretrainOptions, SmallViewOptions, of_objective
+from training.pretraining.pretraining import Pretraining, pretrain, rate, save, train
+from training.pretraining.sigreg import SigregOptions
+from training.pretraining.swav import SwavOptions
+from training.pretraining.views import draw
 from training.trainer import loop
 from training.trainer.interruption import Interrupted
 from training.trainer.loop import Workspace
@@ -129,7 +135,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Pretraining:
 def test_a_run_stopped_and_resumed_ends_at_the_same_weights(
     whole: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int, number: signal.Signals
 ) -> None:
-    real = contrastive.draw
+    real = pretraining.draw
 
     def drawn(cache: RegionCache, options: PretrainOptions, step: int) -> object:
         if step == stop_after - 1:
@@ -137,7 +143,7 @@ def test_a_run_stopped_and_resumed_ends_at_the_same_weights(
         return real(cache, options, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(contrastive, "draw", drawn)
+        patch.setattr(pretraining, "draw", drawn)
         with pytest.raises(Interrupted, match=rf"^stopped at stage pretraining, step {stop_after}; .*To go on: again$"):
             train(quarters(), TINY, CPU, place(tmp_path))
     resumed = train(quarters(), TINY, CPU, place(tmp_path))
@@ -146,6 +152,75 @@ def test_a_run_stopped_and_resumed_ends_at_the_same_weights(
     lines = loop.read_log(tmp_path / "log.jsonl")
     assert [(line["stage"], line["step"]) for line in lines] == [("pretraining", step + 1) for step in range(6)]
     assert [line["loss"] for line in lines] == resumed.losses.tolist()
+
+
+SMALL = SmallViewOptions(count=2, views=ViewOptions(size=(16, 16), area=(0.1, 0.4)))
+OTHERS = [
+    {"swav": SwavOptions(prototypes=4, queue=8, frozen_steps=2), "small": SMALL, "rounds": 1},
+    {"sigreg": SigregOptions(directions=8), "small": SMALL, "rounds": 1},
+    {"small": SMALL},
+]
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=["swav", "sigreg", "infonce of many views"])
+def test_every_objective_learns_and_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: dict[str, object]
+) -> None:
+    options = TINY.model_copy(update={"steps": 5, **other})
+    first, second = place(tmp_path / "whole"), place(tmp_path / "stopped")
+    for where in (first, second):
+        where.checkpoint.parent.mkdir()
+    unbroken = train(quarters(), options, CPU, first)
+    with torch.random.fork_rng(), monkeypatch.context() as patch:
+        begun = Pretraining(quarters(), options, CPU).state_dict()
+        patch.setattr(pretraining, "draw", lambda *given: _stop_at(3, *given))
+        with pytest.raises(Interrupted, match=r"^stopped at stage pretraining, step 4; "):
+            train(quarters(), options, CPU, second)
+    resumed = train(quarters(), options, CPU, second)
+    trained = [name for name, _ in unbroken.named_parameters()]
+    for (name, value), again in zip(unbroken.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(value, again), name
+        assert name not in trained or not torch.equal(value, begun[name]), name
+    assert {line_name for line in loop.read_log(second.log) for line_name in line} >= {options.objective}
+
+
+def _stop_at(step: int, cache: RegionCache, options: PretrainOptions, now: int) -> object:
+    if now == step:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return draw(cache, options, now)
+
+
+def test_small_views_show_the_regions_of_their_image() -> None:
+    """Every flat region has one color: a cell of a view, unlit, has that of its id."""
+    still = ViewOptions(size=(16, 16), area=(0.1, 0.4), jitter=0, gamma=0, hue=0, gray=0, blur=0)
+    cache = quarters()
+    batch = draw(cache, TINY.model_copy(update={"small": SmallViewOptions(count=3, views=still)}), 0)
+    assert batch.small_views.shape == (12, 3, 16, 16)
+    assert batch.small_ids.shape == (12, 4, 4)
+    colors = torch.stack([torch.from_numpy(np.array(cache.images[i, ::24, ::32])) for i in batch.images]).flatten(1, 2)
+    wanted = colors.repeat(3, 1, 1).gather(1, batch.small_ids.flatten(1)[:, :, None].expand(-1, -1, 3)) / 255
+    middles = batch.small_views[:, :, 1::4, 1::4].flatten(2).transpose(1, 2)
+    assert ((middles - wanted).abs().amax(2) < 0.02).float().mean() > 0.7  # the others lie at a border
+    assert torch.equal(draw(cache, TINY, 0).views, batch.views)  # drawn before them
+
+
+def test_the_digest_of_infonce_is_that_of_before_there_were_others() -> None:
+    """A checkpoint that an older version left goes on."""
+    told = TINY.model_dump_json(exclude_none=True)
+    assert not {"objective", "small", "swav", "sigreg"} & set(json.loads(told))
+    assert pretraining._identity(quarters(), TINY).startswith("538b39dd280d")
+    names = set(Pretraining(quarters(), TINY, CPU).state_dict())
+    assert {name.partition(".")[0] for name in names} == {"network", "groups", "losses"}
+
+
+def test_two_objectives_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="swav and sigreg are two objectives: leave one of them out"):
+        PretrainOptions(swav=SwavOptions(), sigreg=SigregOptions())
+    assert [PretrainOptions(**of_objective(name)).objective for name in ("infonce", "swav", "sigreg")] == [
+        "infonce",
+        "swav",
+        "sigreg",
+    ]
 
 
 def test_a_checkpoint_of_other_images_or_options_is_refused(whole: Pretraining, tmp_path: Path) -> None:
@@ -208,6 +283,11 @@ def test_the_command_writes_a_backbone(photos: Path, tmp_path: Path) -> None:
     assert again.exit_code == 2
     assert "it is there already; name another file, or add --overwrite" in again.output
     assert CliRunner().invoke(app, ["--data", str(photos), *few, "--overwrite"]).exit_code == 0
+    few[-1] += "1"
+    assert CliRunner().invoke(app, ["--data", str(photos), *few, "--objective", "swav"]).exit_code == 0
+    with safe_open(few[-1], "pt") as file:
+        facts = PretrainOptions.model_validate_json(file.metadata()["options"])
+    assert (facts.swav, facts.small, facts.rounds) == (SwavOptions(), SmallViewOptions(), 1)
     few[-1] += "2"
     for folder, said in ((tmp_path / "no", "is not a folder"), (tmp_path / "runs", "0 readable images")):
         wrong = CliRunner().invoke(app, ["--data", str(folder), *few])

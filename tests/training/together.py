@@ -18,7 +18,9 @@ from tests.training.few_steps import few_steps
 from tests.training.small_run import make, small_run
 from training import distributed
 from training.data.images import Images
-from training.pretraining.contrastive import Pretraining, PretrainOptions, draw, train
+from training.pretraining.options import PretrainOptions
+from training.pretraining.pretraining import Pretraining, train
+from training.pretraining.views import draw
 from training.trainer import batch_norm, loop
 from training.trainer.loop import Workspace
 

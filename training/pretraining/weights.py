@@ -19,7 +19,8 @@ from training.config.recipe import BackboneSection, Recipe
 from training.config.run import Run, resume_command
 from training.data.images import Images
 from training.data.regions import RegionOptions
-from training.pretraining.contrastive import PretrainOptions, pretrain
+from training.pretraining.options import PretrainOptions
+from training.pretraining.pretraining import pretrain
 from training.trainer.loop import Workspace
 
 _PATIENCE_S = 8.0  # for the hub's answer; a firewall that drops packets would otherwise take minutes

@@ -20,8 +20,8 @@ from training.data.images import Images
 from training.data.regions import RegionOptions
 from training.data.synthetic import street
 from training.export import provenance
-from training.pretraining import contrastive, weights
-from training.pretraining.contrastive import PretrainOptions
+from training.pretraining import pretraining, weights
+from training.pretraining.options import PretrainOptions
 from training.trainer.interruption import Interrupted
 from training.trainer.loop import read_log
 
@@ -103,9 +103,9 @@ def test_without_a_hub_a_backbone_is_pretrained_once(
 def test_a_run_stopped_while_pretraining_goes_on_with_it(
     run: Run, no_hub: PretrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = contrastive.draw
+    real = pretraining.draw
     with monkeypatch.context() as patch:
-        patch.setattr(contrastive, "draw", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or real(*given))
+        patch.setattr(pretraining, "draw", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or real(*given))
         with pytest.raises(Interrupted, match=r"stage pretraining, step 1; .*tessera train --out .*/run --resume"):
             weights.settle(run)
     assert weights.settle(run).name == no_hub.backbone
