@@ -131,8 +131,8 @@ class Pretraining(nn.Module):
         with torch.autocast(self.device.type, torch.bfloat16):
             own = self.network(views[share.rows].to(self.device))
         means, cells = pool(share.gather(own.float()), ids.to(self.device), batch.count)
-        each = (-1, len(batch.images))
-        return means.unflatten(0, each), cells.unflatten(0, each)
+        size = len(batch.images)
+        return means.reshape(-1, size, *means.shape[1:]), cells.reshape(-1, size, cells.shape[1])
 
     @torch.no_grad()
     def regroup(self, epoch: int) -> None:
