@@ -234,23 +234,21 @@ def compare(given: argparse.Namespace) -> None:
     frames, lines = regions_of(given.camvid / "images" / "train"), dict[str, Any]()
     if given.objective:
         name, asked = given.name or given.objective, json.loads(given.options)
-        options, file = (
-            PretrainOptions.model_validate(of_objective(given.objective) | asked),
-            KEPT / f"{name}.safetensors",
-        )
+        options = PretrainOptions.model_validate(of_objective(given.objective) | asked)
+        file = KEPT / f"{name}.safetensors"
         cache = regions_of(given.camvid / "images" / "train", given.photos) if given.photos else frames
         lines[name] = {"objective": given.objective, "options": asked, "images": len(cache)}
         lines[name] |= trained(options, cache, given.seconds, file)
         lines[name] |= judged(file, frames, regions_of(given.camvid / "images" / "val"))
-    for name in _written()["results"] if given.labels else []:
-        if (file := KEPT / f"{name}.safetensors").exists():
+    for name, line in _written()["results"].items() if given.labels else ():
+        if "labels" not in line and (file := KEPT / f"{name}.safetensors").exists():
             found = coded(file, frames)
             labels = labels_of(given.camvid, frames, (found.cells.shape[1], found.cells.shape[2]))
             lines[name] = {"labels": {"probe": probe(found, labels), "regions": clustered(found, labels, frames)}}
     written = _written() | {"machine": machine.describe()}  # read again: two lines may be trained at once
     for name, line in lines.items():
         print(name, json.dumps(line), flush=True)
-        written["results"][name] = written["results"].get(name, {}) | line
+        written["results"][name] = line if given.objective else written["results"][name] | line
     RESULTS.write_text(json.dumps(written, indent=1) + "\n")
 
 

@@ -75,7 +75,7 @@ def main(
     steps: int = PretrainOptions().steps,
     objective: Annotated[
         ObjectiveName,
-        typer.Option(help="A region in one view and another: told from all others, of one prototype, alike."),
+        typer.Option(help="Of a region in two views: told from others, of like prototypes, or alike (SIGReg)."),
     ] = "infonce",
     rounds: Annotated[
         int | None, typer.Option(help="Before each but the first InfoNCE groups all regions; default: 2 of it, else 1.")
