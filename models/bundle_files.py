@@ -15,10 +15,12 @@ from typing import IO
 from models.errors import TesseraError
 
 REQUIRED = ("encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE")
+OPTIONAL = ("positions.npy",)
 MAX_BYTES = {
     "manifest.json": 2 * 2**20,
     "encoder.onnx": 2**31 - 1,  # what one protocol buffer can hold
     "centroids.npy": 8 * 2**20,
+    "positions.npy": 16 * 2**20,
     "golden.npz": 40 * 2**20,
     "report.json": 8 * 2**20,
     "NOTICE": 2**20,

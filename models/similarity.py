@@ -1,4 +1,4 @@
-"""How like one place of an image every other place is, in the network's own terms.
+"""How like one place of an image every other place is, or every place of another image, in the network's own terms.
 
 Knows nothing of clusters, files or networks: a code on the patch grid in, cosines at any size out.
 """
@@ -26,14 +26,27 @@ def similarity(
 
     Raises ValueError when `at` is outside. Source: STEGO (arXiv:2203.08414), figure 2.
     """
+    return likeness(code_of(code, at, size, box, interpolation), code, size, box, interpolation)
+
+
+def code_of(
+    code: Array, at: tuple[int, int], size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear"
+) -> Array:
+    """The code of the pixel `at`, float32 [D]; everything is as in `similarity`."""
     y, x = at
     if not (0 <= y < size[0] and 0 <= x < size[1]):
         raise ValueError(f"the pixel x = {x}, y = {y} is outside of {size[1]}×{size[0]}")
     top, left, height, width = box
     cell = (top + y / size[0] * height, left + x / size[1] * width, height / size[0], width / size[1])
-    chosen = next(strip for _, strip in upsampled(code, (1, 1), cell, interpolation))[:, 0, 0]
-    chosen /= max(float(np.linalg.norm(chosen)), _EPS)
-    products = np.einsum("d,dhw->hw", chosen, code)[None]
+    return next(strip for _, strip in upsampled(code, (1, 1), cell, interpolation))[:, 0, 0]
+
+
+def likeness(
+    place: Array, code: Array, size: tuple[int, int], box: Box = WHOLE, interpolation: Interpolation = "bilinear"
+) -> Array:
+    """Cosine float32 [H, W] of every pixel's code with that of a place, float32 [D], of whichever image."""
+    place = place / max(float(np.linalg.norm(place)), _EPS)
+    products = np.einsum("d,dhw->hw", place, code)[None]
     return assign.similarity(products, code, size, box, interpolation)
 
 

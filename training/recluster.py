@@ -161,6 +161,7 @@ def _write(
         provenance=_provenance(manifest.provenance, len(centroids)),
         encoder_onnx=network,
         centroids=centroids.numpy(),
+        positions=bundle.positions,
         golden=golden_by(seen.golden.image, answers, manifest.input),
         exemplars=seen.exemplars,
         report=report,

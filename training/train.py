@@ -44,6 +44,7 @@ from training.export import provenance
 from training.export.carry_over import carried_over
 from training.export.corpus_stats import measure
 from training.export.onnx import Deployed, to_onnx
+from training.export.positions import kept_positions
 from training.export.write_bundle import write_bundle
 from training.methods.base import Method
 from training.pretraining import weights
@@ -123,6 +124,7 @@ def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bun
             onnx=onnx,
             named=named,
             familiarity=seen.photos.familiarity,
+            positions=kept_positions(found, onnx, spec, run),
         )
 
 

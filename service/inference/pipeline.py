@@ -14,7 +14,7 @@ from models.io import encode
 from models.manifest import Manifest
 from models.native.bindings import Ranked
 from models.region_stats import Area
-from models.similarity import similarity
+from models.similarity import code_of, likeness
 from models.types import Array
 from service.errors import BadOption
 from service.formats import pictures
@@ -193,29 +193,45 @@ async def suggest(task: ImageTask[SuggestOptions]) -> tuple[Suggestion, ...]:
         return await task.finish(output, finish, 0)
 
 
-async def similar(task: ImageTask[SimilarOptions]) -> bytes:
-    """How like one pixel every other is, as the options say. Raises what `ImageTask` raises, and BadOption."""
-    options, code = task.options, task.manifest.code
-    if code.assignment != "cosine":
-        raise BadOption(f"{task.served.bundle.ref} compares by dot products; similarity needs a model with cosines")
+async def similar(task: ImageTask[SimilarOptions], of: ImageTask[SimilarOptions] | None = None) -> bytes:
+    """How like one pixel every other is, as the options say; with `of`, which is another image of the same model, that
+    image's pixel is meant, and codes are compared without what says where they are (`Bundle.matched`).
+
+    Raises what `ImageTask` raises, and BadOption.
+    """
+    bundle, how = task.served.bundle, task.manifest.code
+    if how.assignment != "cosine":
+        raise BadOption(f"{bundle.ref} compares by dot products; similarity needs a model with cosines")
+    place: Array | None = None
+    if of is not None:
+        with of.admitted():
+            place = bundle.matched(_place(of, await of.network_output(code=True)))
     with task.admitted():
         output = await task.network_output(code=True)
-        (y, x), (height, width) = (options.y, options.x), output.source
-        valid = output.facts.valid
-        if valid is not None and y < height and x < width and not valid.at(y, x, output.source):
-            raise BadOption(f"x, y: the pixel x = {x}, y = {y} holds no data, by what the file says; choose another")
 
         def finish() -> bytes:
             assert output.code is not None
             with task.timings.measure("assign"):
-                try:
-                    cosines = similarity(output.code, (y, x), output.source, output.box, code.interpolation)
-                except ValueError as error:
-                    raise BadOption(f"x, y: {error}") from None
+                code = output.code if place is None else bundle.matched(output.code)
+                meant = _place(task, output) if place is None else place
+                cosines = likeness(meant, code, output.source, output.box, how.interpolation)
             with task.timings.measure("encode"):
-                return encode.npy(cosines) if options.format == "npy" else pictures.heat(cosines)
+                return encode.npy(cosines) if task.options.format == "npy" else pictures.heat(cosines)
 
         return await task.finish(output, finish, _SIMILAR_BYTES)
+
+
+def _place(task: ImageTask[SimilarOptions], output: NetworkOutput) -> Array:
+    """The code float32 [D] of the pixel that the options name. Raises BadOption where it is none, or holds no data."""
+    assert output.code is not None
+    (y, x), (height, width) = (task.options.y, task.options.x), output.source
+    valid = output.facts.valid
+    if valid is not None and y < height and x < width and not valid.at(y, x, output.source):
+        raise BadOption(f"x, y: the pixel x = {x}, y = {y} holds no data, by what the file says; choose another")
+    try:
+        return code_of(output.code, (y, x), output.source, output.box, task.manifest.code.interpolation)
+    except ValueError as error:
+        raise BadOption(f"x, y: {error}") from None
 
 
 def _merged(labels: Array, table: Array) -> Array:

@@ -73,9 +73,12 @@ class AsyncClient:
             raise ValueError(f"concurrency: {concurrency}; at least one at once")
         return self._many(iter(images), concurrency, options)
 
-    async def similar(self, image: ImageInput, x: int, y: int, **options: Unpack[ImageOptions]) -> NDArray[np.float32]:
-        """How like the pixel (x, y) every other is to the network: cosines, float32 [H, W]."""
-        return await self._send(await asyncio.to_thread(calls.similar, image, x, y, options))
+    async def similar(
+        self, image: ImageInput, x: int, y: int, other: ImageInput | None = None, **options: Unpack[ImageOptions]
+    ) -> NDArray[np.float32]:
+        """How like the pixel (x, y) every other is to the network, or every one of another image: cosines, float32
+        [H, W]."""
+        return await self._send(await asyncio.to_thread(calls.similar, image, x, y, other, options))
 
     async def clusters(self, model: str | None = None, *, centroids: bool = False) -> Clusters:
         """What the model tells apart."""

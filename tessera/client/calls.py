@@ -98,10 +98,15 @@ def segment_as(image: ImageInput, format: str, options: Mapping[str, Any]) -> Ca
     )
 
 
-def similar(image: ImageInput, x: int, y: int, options: Mapping[str, Any]) -> Call[NDArray[np.float32]]:
+def similar(
+    image: ImageInput, x: int, y: int, other: ImageInput | None, options: Mapping[str, Any]
+) -> Call[NDArray[np.float32]]:
     """POST /similar. Raises BadImage."""
     query = {**as_query(options), "x": str(x), "y": str(y), "format": "npy"}
-    return Call("POST", "/similar", _array, query=query, headers=_FILE, content=read(image))
+    body, headers = read(image), _FILE
+    if other is not None:
+        body, headers = _form([("image", body), ("image", read(other))])
+    return Call("POST", "/similar", _array, query=query, headers=headers, content=body)
 
 
 def clusters(model: str | None, centroids: bool) -> Call[Clusters]:
@@ -171,7 +176,7 @@ def teach(id: int, image: ImageInput, place: Mapping[str, Any]) -> Call[Lesson]:
         told["points"] = ";".join(f"{x},{y}" for x, y in points)
     body, headers = data, _FILE
     if mask is not None:
-        body, headers = _form({"image": data, "mask": encode_gray(np.asarray(mask, bool).view(np.uint8))})
+        body, headers = _form([("image", data), ("mask", encode_gray(np.asarray(mask, bool).view(np.uint8)))])
     return Call(
         "POST",
         f"/classes/{id}/examples",
@@ -337,14 +342,14 @@ def _array(answer: Answer) -> NDArray[np.float32]:
     return array
 
 
-def _form(files: Mapping[str, bytes]) -> tuple[bytes, dict[str, str]]:
+def _form(files: Iterable[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
     """A multipart body of files, and its Content-Type."""
     boundary = uuid4().hex
     parts = [
         f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"; filename="{name}"\r\n\r\n'.encode()
         + data
         + b"\r\n"
-        for name, data in files.items()
+        for name, data in files
     ]
     body = b"".join([*parts, f"--{boundary}--\r\n".encode()])
     return body, {"content-type": f"multipart/form-data; boundary={boundary}"}

@@ -83,9 +83,12 @@ class Client:
             raise ValueError(f"concurrency: {concurrency}; at least one at once")
         return self._many(iter(images), concurrency, options)
 
-    def similar(self, image: ImageInput, x: int, y: int, **options: Unpack[ImageOptions]) -> NDArray[np.float32]:
-        """How like the pixel (x, y) every other is to the network: cosines, float32 [H, W]."""
-        return self._send(calls.similar(image, x, y, options))
+    def similar(
+        self, image: ImageInput, x: int, y: int, other: ImageInput | None = None, **options: Unpack[ImageOptions]
+    ) -> NDArray[np.float32]:
+        """How like the pixel (x, y) every other is to the network, or every one of another image: cosines, float32
+        [H, W]."""
+        return self._send(calls.similar(image, x, y, other, options))
 
     def clusters(self, model: str | None = None, *, centroids: bool = False) -> Clusters:
         """What the model tells apart."""

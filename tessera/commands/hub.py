@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from models.bundle import Bundle
-from models.bundle_files import MAX_BYTES, MAX_EXEMPLAR_BYTES, REQUIRED, BundleError, exemplar_of, shown
+from models.bundle_files import MAX_BYTES, MAX_EXEMPLAR_BYTES, OPTIONAL, REQUIRED, BundleError, exemplar_of, shown
 from models.errors import TesseraError, UsageError
 from models.extras import brings
 from models.manifest import MAX_FILES
@@ -162,7 +162,7 @@ def _judged(repository: str, sizes: dict[str, int | None]) -> list[str]:
     bounds = {
         name: MAX_BYTES.get(name, MAX_EXEMPLAR_BYTES)
         for name in sizes
-        if name == "manifest.json" or name in REQUIRED or exemplar_of(name) is not None
+        if name == "manifest.json" or name in REQUIRED + OPTIONAL or exemplar_of(name) is not None
     }
     if missing := [name for name in ("manifest.json", *REQUIRED) if name not in bounds]:
         raise HubError(f"{repository} holds no bundle: {missing[0]} is not there")

@@ -161,3 +161,46 @@ def test_a_network_changed_after_loading_does_not_run(saved: Bundle) -> None:
     saved.encoder_path.write_bytes(b"other")
     with pytest.raises(BundleError, match="changed since"):
         saved.encoder_bytes()
+
+
+AXES = np.eye(3, dtype=np.float32)
+
+
+def test_what_says_where_a_place_is_comes_back_and_is_left_out_of_codes_that_are_matched(tmp_path: Path) -> None:
+    code = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
+    plain = bundle.save(tmp_path / "plain", **parts())
+    assert plain.positions is None
+    assert plain.matched(code) is code
+    told = bundle.save(tmp_path / "told", **parts(positions=AXES[:, :1]))
+    assert told.positions is not None
+    assert (told.positions == AXES[:, :1]).all()
+    assert (told.matched(code) == code * [[[0]], [[1]], [[1]]]).all()
+    assert (told.matched(code[:, 0, 0]) == code[:, 0, 0] * [0, 1, 1]).all()
+    files = {"positions.npy", *plain.manifest.files}
+    assert told.manifest.model_copy(update={"files": plain.manifest.files}) == plain.manifest
+    assert {name for name in files if told.manifest.files[name] != plain.manifest.files.get(name)} == {"positions.npy"}
+
+
+def test_positions_are_added_to_a_bundle_that_is_there(saved: Bundle, tmp_path: Path) -> None:
+    anew = bundle.rewrite(saved, {}, tmp_path / "anew", positions=AXES[:, 1:])
+    here = bundle.rewrite(saved, {}, positions=AXES[:, 1:])
+    assert anew.digest == here.digest != saved.digest
+    assert Bundle.load(saved.path).positions is not None
+    assert anew.encoder_bytes() == b"not run here"
+
+
+@pytest.mark.parametrize(
+    ("positions", "reason"),
+    [
+        (AXES, "r from 1 to 2"),
+        (AXES[:, :0], "r from 1 to 2"),
+        (AXES[:2, :1], r"float32 \(3, r\)"),
+        (AXES[0], r"float32 \(3, r\)"),
+        (2 * AXES[:, :1], "right angles"),
+        (AXES[:, [0, 0]], "right angles"),
+        (np.nan * AXES[:, :1], "finite"),
+    ],
+)
+def test_unsound_positions_are_refused(positions: np.ndarray, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=rf"positions.npy.*{reason}"):
+        bundle.save(tmp_path / "b", **parts(positions=positions))

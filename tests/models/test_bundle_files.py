@@ -10,12 +10,12 @@ import pytest
 
 from models import bundle, bundle_files
 from models.bundle import Bundle, BundleError
-from tests.models.stripes import parts
+from tests.models.stripes import CENTROIDS, parts
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    return bundle.save(tmp_path / "stripes", **parts()).path
+    return bundle.save(tmp_path / "stripes", **parts(positions=CENTROIDS[:, :1])).path
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "encoder.onnx", "golden.npz", "report.json", "exemplars/000_0.webp"])
@@ -48,7 +48,7 @@ def test_a_file_that_grows_while_it_is_read_is_read_no_further(saved: Path, monk
 
 
 def test_the_first_file_that_is_not_listed_ends_the_search(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = {"encoder.onnx", "centroids.npy", "golden.npz", "report.json", "NOTICE"}
+    listed = {"encoder.onnx", "centroids.npy", "positions.npy", "golden.npz", "report.json", "NOTICE"}
     for i in range(200):
         (saved / "exemplars" / f"{i}.txt").touch()
     looked: list[Any] = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.assign import upsampled
-from models.similarity import LIKE, alike, similarity
+from models.similarity import LIKE, alike, code_of, likeness, similarity
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 1.0, 1.0), (0.125, 0.0, 0.75, 1.0)])
@@ -32,3 +32,15 @@ def test_what_is_alike_is_near_one_that_is_meant_and_nearer_than_to_the_others()
     assert alike(meant[:1]).tolist() == [[True, True, False, True]]
     assert alike(meant, [np.array([[0.95, 0.4, 0.6, 0.6]], np.float32)]).tolist() == [[False, True, True, False]]
     assert alike(meant, threshold=0.65).tolist() == [[True, False, True, False]]
+
+
+def test_a_place_of_one_image_is_looked_for_in_another() -> None:
+    rng = np.random.default_rng(4)
+    here, there = rng.normal(size=(2, 6, 5, 7)).astype(np.float32)
+    place = code_of(here, (20, 9), (37, 41))
+    got = likeness(place, there, (30, 20))
+    one, other = (
+        np.concatenate([s for _, s in upsampled(c, z)], axis=1) for c, z in ((here, (37, 41)), (there, (30, 20)))
+    )
+    one, other = (whole / np.linalg.norm(whole, axis=0) for whole in (one, other))
+    np.testing.assert_allclose(got, np.einsum("d,dhw->hw", one[:, 20, 9], other), atol=2e-5)

@@ -109,3 +109,18 @@ def test_what_is_not_there_changes_nothing(
     assert "no such bundle" in refused(tmp_path / "nowhere", [photos])
     assert "is not empty" in refused(bundle, [photos], out=plain)
     assert contents(bundle) == before
+
+
+def test_what_says_where_a_place_is_is_kept_where_there_is_such_a_thing(
+    bundle_and_photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tiny bundle's code is a mean color: of an image of one color it is the same everywhere."""
+    bundle, photos = bundle_and_photos
+    for asked, why in (("2", "--debias = 2: of an image of one color 3 channels"), ("some", "write a number, or auto")):
+        with pytest.raises(typer.Exit) as stopped:
+            remeasure.command(bundle, [photos], out=tmp_path / "new", debias=asked)
+        assert stopped.value.exit_code == 2
+        assert why in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "new").exists()
+    remeasure.command(bundle, [photos], out=tmp_path / "new", debias="auto")
+    assert Bundle.load(tmp_path / "new").positions is None

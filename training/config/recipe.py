@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from models.debias import Asked
 from models.errors import UsageError
 from models.preprocess import Band
 
@@ -85,6 +86,15 @@ class InputSection(Section):
     interpolation: Literal["bilinear", "nearest"] = "bilinear"  # upstream STEGO resizes by "nearest"
 
 
+def _some_directions(count: Any) -> Any:
+    if count != "auto" and not (type(count) is int and count >= 0):
+        raise ValueError("write how many directions are taken out, 0 for none, or auto")
+    return count
+
+
+Debias = Annotated[Asked, BeforeValidator(_some_directions)]
+
+
 def _some_clusters(k: Any) -> Any:
     if k != "auto" and not (isinstance(k, int) and 2 <= k <= 255):
         raise ValueError("write 2 to 255 clusters, or auto")
@@ -122,6 +132,8 @@ class ExportSection(Section):
     name: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]{0,62})?$")  # empty: the data folder's name
     exemplars: int = Field(default=5, ge=0, le=20)  # patches per cluster; 0 for private data
     measured_images: int = Field(default=300, ge=1)  # that shares, patches and the report are taken from, drawn evenly
+    # directions of the code that say where a place is, which places of different images are compared without
+    debias: Debias = 0
     align_to: str = ""  # a bundle whose ids, names and colors are kept where clusters are the same
     licence: str = "unknown"  # of the pretrained weights, copied to NOTICE
 

@@ -38,6 +38,7 @@ def write_bundle(
     onnx: bytes | None = None,
     named: Sequence[tuple[str, str]] = (),
     familiarity: Familiarity | None = None,
+    positions: Array | None = None,
 ) -> Bundle:
     """Writes the bundle of a segmenter to `folder`, wherever it comes from.
 
@@ -47,6 +48,7 @@ def write_bundle(
     report     joins what is measured here, as report.json
     named      name and color of every cluster; none: "cluster 0" and so on
     familiarity  how sure the network was of its training images; None where none was measured
+    positions  what of the code says where a place is (training/export/positions.py)
     onnx       the network as `to_onnx` wrote it; None: it is written here
 
     Raises TesseraError or BundleError; nothing is written then.
@@ -82,6 +84,7 @@ def write_bundle(
         provenance=origin.provenance,
         encoder_onnx=onnx,
         centroids=centroids.numpy(),
+        positions=positions,
         golden=golden,
         exemplars=exemplars,
         report={**report, "onnx": measured},

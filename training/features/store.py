@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models import debias
+from models.debias import Asked
 from models.errors import TesseraError
 from models.files import write_atomically
 from models.nets.backbone import Backbone
@@ -48,11 +50,13 @@ class FeatureOptions:
 
     five_crop  five crops an image instead of the central square
     precision  of the numbers on disk; float16 halves them and changes cosines by about 1e-4
+    debias     directions that say where a place is, without which neighbors are found (models/debias.py); 0: none
     """
 
     five_crop: bool = False
     precision: Literal["float16", "float32"] = "float16"
     batch_size: int = 16
+    debias: Asked = 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class Features:
 def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Features:
     """The features of all the run's crops under the encoder's backbone, from disk where they are there.
 
-    Raises TesseraError when the crops' size does not fit the backbone, the disk is too small, or too few hold data.
+    Raises TesseraError when the crops' size does not fit the backbone, the disk is too small, or too few hold data; and
+    where positions do not differ along as many directions as are to be taken out.
     """
     backbone, size = encoder.backbone, run.recipe.input.train_size
     if size % backbone.multiple:
@@ -105,6 +110,7 @@ def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Featur
         raise TesseraError(
             f"crops of {size} pixels do not divide into cells of {backbone.multiple}: set input.train_size to {near}"
         )
+    positions = _positions(encoder, options.debias, run)
     folder = run.cache / f"features-{_key(backbone, options, run)}"
     folder.mkdir(parents=True, exist_ok=True)
     side = size // backbone.stride
@@ -121,17 +127,34 @@ def open_features(encoder: Encoder, options: FeatureOptions, run: Run) -> Featur
             f"{len(kept)} of {n} crops hold data in {LEAST_VALID:.0%} of their cells, {FEWEST_IMAGES} are needed:"
             " choose other images, or a larger input.train_size"
         )
-    opened = Features(files["maps"], _neighbors(files["means"], kept, folder, run))
+    opened = Features(files["maps"], _neighbors(files["means"], kept, positions, folder, run))
     return opened if (share == 1).all() else replace(opened, valid=files["valid"], kept=kept)
 
 
-def _neighbors(means: RowFile, kept: Array, folder: Path, run: Run) -> Array:
+def _positions(encoder: Encoder, asked: Asked, run: Run) -> Array | None:
+    """Directions float32 [C, r] along which the features of a crop of one color differ; None: none are taken out."""
+    if asked == 0:
+        return None
+    side = run.recipe.input.train_size
+    encoder.eval()
+    with torch.inference_mode():  # of the pixels' mean color
+        said = encoder.backbone(encoder.mean.new_zeros(1, 3, side, side))[0].float().cpu().numpy()
+    found = debias.directions(said, asked)
+    share = f"{found.shape[1]} of {found.shape[0]} directions, which say where a place is"
+    say(run.console, f"neighbors are found without {share}")
+    return found if found.shape[1] else None
+
+
+def _neighbors(means: RowFile, kept: Array, positions: Array | None, folder: Path, run: Run) -> Array:
     """The crops most like each of the kept ones (training/features/neighbors.py), from disk where they are there.
+
+    positions  directions that are taken out first
 
     Upstream leaves channel dropout on while it computes them; here nothing is random.
     Source: STEGO (arXiv:2203.08414) §4.1.
     """
-    found, partial, done = (folder / f"neighbors{end}" for end in (".npy", ".partial.npy", ".done.npy"))
+    name = "neighbors" if positions is None else f"neighbors-debias{positions.shape[1]}"
+    found, partial, done = (folder / f"{name}{end}" for end in (".npy", ".partial.npy", ".done.npy"))
     n = len(kept)
     with distributed.main_first():
         there = found.exists()
@@ -140,7 +163,10 @@ def _neighbors(means: RowFile, kept: Array, folder: Path, run: Run) -> Array:
             RowFile.create(partial, (n, min(NEIGHBORS, n - 1) + 1), "int64")
     if not distributed.from_main(lambda: there):
         rows = RowFile(partial)
-        unit = F.normalize(torch.from_numpy(means[:] if n == len(means) else means[kept]).to(run.device), dim=1)
+        compared = means[:] if n == len(means) else means[kept]
+        if positions is not None:
+            compared = debias.without(compared.T, positions).T
+        unit = F.normalize(torch.from_numpy(compared).to(run.device), dim=1)
         with (
             divided(done, math.ceil(n / ROWS), rows) as (ledger, mine),
             Progress(run.console, "neighbors", len(mine)) as bar,

@@ -30,7 +30,7 @@ from models.terminal.progress import say
 from models.types import Array
 from training import distributed
 from training.config import facts, precision
-from training.config.recipe import Section
+from training.config.recipe import Debias, Section
 from training.config.run import Run
 from training.config.work import Work
 from training.data import validity
@@ -66,6 +66,7 @@ class StegoConfig(Section):
     negatives: int = Field(5, ge=0)
     negatives_drawn_by: Literal["derangement", "upstream"] = "derangement"
     neighbors: int = Field(7, ge=1, le=30)
+    debias: Debias = 0  # directions of the features that say where a place is, without which neighbors are found
     dropout: float = Field(0.1, ge=0, lt=1)
     # finer features are averaged to cells of so many pixels: a CNN's at stride 4 cost four times a ViT's; 0: all
     least_stride: int = Field(0, ge=0)
@@ -147,7 +148,7 @@ class Stego(Method[StegoConfig]):
             self.shifts.copy_(self.balance.shifts)
 
     def _feature_options(self) -> FeatureOptions:
-        return FeatureOptions(self.config.five_crop, self.config.precision)
+        return FeatureOptions(self.config.five_crop, self.config.precision, debias=self.config.debias)
 
     def work(self) -> list[Work]:
         """The features."""

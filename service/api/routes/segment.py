@@ -55,16 +55,20 @@ async def segment(request: Request) -> Response:
 @router.post(
     "/similar",
     operation_id="similar",
-    summary="How like one pixel of an image every other pixel is, in the network's own terms",
+    summary="How like one pixel of an image every other pixel is, or every pixel of a second image",
     response_class=Response,
     responses=openapi.responses(*_REFUSALS, ok=openapi.files("image/png", "application/x-npy"), headers=openapi.TOLD),
     openapi_extra=openapi.images(SimilarOptions, form="SimilarForm"),
 )
 async def similar(request: Request) -> Response:
     async with read_request(request, SimilarOptions) as asked:
-        if asked.many:
-            raise BadOption("x, y: a pixel belongs to one image; send one")
-        content, task = await answering.answer(asked, asked.task(asked.images[0]), pipeline.similar)
+        if asked.many and len(asked.images) != 2:
+            raise BadOption("x, y: a pixel belongs to one image; send one, or a second one to look for the like of it")
+        task = asked.task(asked.images[-1])
+        if asked.many:  # by the default alone: a canary is asked about one image
+            content = await pipeline.similar(task, asked.task(asked.images[0]))
+        else:
+            content, task = await answering.answer(asked, task, pipeline.similar)
     media_type = "image/png" if asked.options.format == "png" else "application/x-npy"
     return Response(content, media_type=openapi.media_type(request, media_type), headers=_told(task))
 

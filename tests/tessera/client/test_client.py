@@ -130,6 +130,9 @@ def test_similar(client: Client) -> None:
     assert cosines[30, 10] == pytest.approx(1, abs=1e-3)
     with pytest.raises(OptionRefused, match="x"):
         client.similar(PNG, x=100, y=0)
+    across = client.similar(PNG, x=10, y=30, other=PHOTO[:, :50])
+    assert across.shape == (60, 50)
+    assert across[30, 10] == pytest.approx(1, abs=1e-2)
 
 
 def test_clusters_are_named_and_come_back(client: Client) -> None:

@@ -42,6 +42,8 @@ def test_a_written_recipe_is_read_back(name: str, tmp_path: Path) -> None:
         ({"stego": {"code_dims": 70}}, r"stego\.code_dims: unknown key; did you mean stego\.code_dim\?"),
         ({"stegos": {}}, r"stegos: unknown key; did you mean stego\?"),
         ({"xyzzy": 1}, r"xyzzy: unknown key; there are method, seed"),
+        ({"export": {"debias": -1}}, r"export\.debias: write how many directions are taken out, 0 for none, or auto"),
+        ({"export": {"debias": True}}, r"export\.debias: write how many directions"),
         ({"clusters": {"k": 1}}, r"clusters\.k: write 2 to 255 clusters, or auto \(it is 1\)"),
         ({"clusters": {"k": "many"}}, r"clusters\.k: .*it is 'many'"),
         ({"clusters": {"runs": 3}}, r"clusters: runs over 1 needs distill_steps over 0"),

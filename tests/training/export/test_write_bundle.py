@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from models.io.samples import Decoded
 from models.nets.build import build
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead, ProjectionHead
-from models.preprocess import IMAGENET, InputSpec, Normalization
+from models.preprocess import IMAGENET, InputSpec, Normalization, fit
 from training.config.recipe import ClusterSection, ExportSection, InputSection, Recipe
 from training.config.run import Run
 from training.data.images import Found, Images
@@ -31,6 +32,7 @@ from training.evaluation.exported import Exported
 from training.export import provenance
 from training.export.corpus_stats import measure
 from training.export.onnx import Deployed, check, to_onnx
+from training.export.positions import kept_positions, positions
 from training.stage_costs import StageCosts
 from training.train import finish
 
@@ -216,3 +218,42 @@ def test_ground_truth_is_scored_where_there_is_any(tmp_path: Path) -> None:
     assert 0 < seen.entropy <= 1
     assert -1 <= seen.stability <= 1
     assert all(sum(values) == pytest.approx(1, abs=1e-3) for values in seen.similarity.values())
+
+
+def test_two_columns_of_position_are_what_is_kept_of_where_places_are() -> None:
+    network, spec = deployed("position")
+    exported = Exported(to_onnx(network, spec))
+    kept = positions(exported, spec, network.encoder.backbone.normalization, "auto")
+    assert kept is not None
+    assert kept.shape[0] == 14
+    assert positions(exported, spec, None, 0) is None
+    image = fit(street((64, 80), 3), spec).pixels[None]
+    code = exported(image, code=True).code
+    assert code is not None
+    two = positions(exported, spec, IMAGENET, 2)
+    assert two is not None
+    np.testing.assert_allclose((two[12:] ** 2).sum(), 2, atol=0.1)  # they lie along the columns
+    with pytest.raises(TesseraError, match="debias = 14: of an image of one color 14 channels"):
+        positions(exported, spec, IMAGENET, 14)
+
+
+def test_what_cannot_be_kept_is_told_and_loses_no_training() -> None:
+    network, spec = deployed("position")
+    onnx_file = to_onnx(network, spec)
+
+    def kept(debias: int, assignment: str = "cosine") -> tuple[object, str]:
+        console = Console(record=True, width=300)
+        run = SimpleNamespace(recipe=Recipe(export=ExportSection(debias=debias)), console=console)
+        found = SimpleNamespace(assignment=assignment, encoder=network.encoder)
+        return kept_positions(found, onnx_file, spec, run), console.export_text()  # type: ignore[arg-type]
+
+    directions, said = kept(2)
+    assert np.shape(directions) == (14, 2)
+    assert "without 2 of 14 directions" in said
+    directions, said = kept(14)
+    assert directions is None
+    assert "export.debias = 14: of an image of one color 14 channels" in said
+    directions, said = kept(2, "dot")
+    assert directions is None
+    assert "export.debias: codes that are compared by dot products" in said
+    assert kept(0) == (None, "")

@@ -120,3 +120,35 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(tmp_path, monkeypatch
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(TesseraError, match=r"take 0.0 GB .* smaller input.train_size"):
         open_features(encoder(Patches()), OPTIONS, small_run(tmp_path))
+
+
+class Placed(Patches):
+    """Mean colors, two channels that say where a patch is and a little of what it shows, and one that is always 1."""
+
+    channels = 6
+
+    def forward(self, x):
+        colors = super().forward(x)
+        rows = torch.linspace(-1, 1, colors.shape[2])[:, None].expand(colors.shape[2:])
+        columns = torch.linspace(-1, 1, colors.shape[3])[None].expand(colors.shape[2:])
+        place = torch.stack([rows, columns]).expand(len(x), -1, -1, -1)
+        return torch.cat([colors, 0.1 * place + 3 * colors.square()[:, :2], torch.ones_like(colors[:, :1])], 1)
+
+
+def test_neighbors_are_those_of_means_without_what_says_where_a_place_is(tmp_path):
+    run = small_run(tmp_path)
+    plain = open_features(encoder(Placed()), OPTIONS, run)
+    again = Placed()
+    found = open_features(encoder(again), replace(OPTIONS, debias="auto"), run)
+    assert again.seen == 1  # the image of one color; features are the same
+    assert np.array_equal(found.maps, plain.maps)
+    for kept, taken in ((plain, ()), (found, (3, 4))):
+        means = np.stack([one.mean((1, 2)) for one in kept.maps[:].astype(np.float64)])
+        means[:, list(taken)] = 0
+        unit = means / np.linalg.norm(means, axis=1, keepdims=True)
+        cosines = unit @ unit.T
+        np.fill_diagonal(cosines, 2)
+        assert np.array_equal(kept.neighbors, np.argsort(-cosines, axis=1))
+    assert not np.array_equal(found.neighbors, plain.neighbors)
+    with pytest.raises(TesseraError, match="debias = 4: of an image of one color 6 channels at 4×4"):
+        open_features(encoder(Placed()), replace(OPTIONS, debias=4), run)

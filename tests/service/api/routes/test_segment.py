@@ -15,9 +15,12 @@ import tifffile
 from PIL import Image
 from starlette.testclient import TestClient
 
+from models import bundle
+from models.bundle import Bundle
 from models.io.encode import encode
 from service.formats import registry
 from tests.service.answers import B64, JPEG, PHOTO, PNG, TEXT, labels, problem
+from tests.tiny import COLORS
 
 # ---- bodies
 
@@ -446,3 +449,29 @@ def test_no_damaged_body_is_ever_a_500(client: TestClient) -> None:
         assert answer.status_code in (200, 400, 413, 415, 422), answer.text
         if answer.status_code != 200:
             problem(answer, answer.status_code)
+
+
+def test_a_second_image_is_compared_without_what_says_where_places_are(
+    client: TestClient, make_bundle: Any, serve: Any
+) -> None:
+    """Of the tiny bundle's three channels red is said to say where a place is."""
+    other = np.ascontiguousarray(PHOTO[:, ::-1])
+    both = [("image", ("a.png", PNG)), ("image", ("b.png", encode(other, "png")))]
+    ask = "/similar?x=10&y=30&format=npy"
+    plain = labels(client.post(ask, files=both))  # of red in the other image
+    assert plain.shape == (60, 100)
+    np.testing.assert_allclose(plain, labels(client.post(ask, content=PNG))[:, ::-1], atol=1e-4)
+    told = bundle.rewrite(Bundle.load(make_bundle("told")), {}, positions=np.eye(3, dtype=np.float32)[:, :1])
+    with serve(bundles=(told.path,)) as server:
+        for alone in ("/segment?format=npy", "/segment?format=confidence", "/segment?crf=true&format=npy", ask):
+            assert server.post(alone, content=PNG).content == client.post(alone, content=PNG).content
+        across = labels(server.post(ask, files=both))
+        colors = {
+            name: across[30, x]
+            for name, x in zip(("black", "white", "blue", "green", "red"), range(10, 100, 20), strict=True)
+        }
+        for name, color in COLORS.items():  # of green and blue alone
+            one, two = (np.array(value[1:]) / 127.5 - 1 for value in (COLORS["red"], color))
+            assert colors[name] == pytest.approx(one @ two / np.linalg.norm(one) / np.linalg.norm(two), abs=0.02)
+        assert "outside" in problem(server.post("/similar?x=100&y=3", files=both), 422)
+        assert "second one" in problem(server.post(ask, files=[*both, both[0]]), 422)
