@@ -31,7 +31,7 @@ from training.data.images import evenly
 from training.data.preprocess import input_spec
 from training.data.regions import RegionOptions, cover, equalize, segment, smallest
 from training.discovery.region_evidence import RegionEvidenceOptions
-from training.features import stand_ins
+from training.features import mask_proposals, stand_ins
 from training.methods.base import Method
 from training.pretraining import weights
 from training.pretraining.options import PretrainOptions
@@ -139,7 +139,7 @@ def make(run: Run, *, init: Path | None = None, seconds: float = 2.0) -> Plan:
         first = None if brought else weights.first(run)
         method = _throwaway(run, Path(scratch), small=brought or first is not None)
         if init:
-            initial.load(method, initial.read(init), str(init))
+            method.begin(initial.read(init), str(init))
         method.stand_in()
         stages = method.stages()
         rate = _Rates(run, method, seconds / 2)
@@ -205,7 +205,8 @@ class _Rates:
 
     def _each(self, through: Through) -> float:
         if through not in self._known:
-            self._known[through] = self._cutting() if through == "regions" else self._passing(through)
+            special = {"regions": self._cutting, "masks": self._masking}
+            self._known[through] = special[through]() if through in special else self._passing(through)
         return self._known[through]
 
     @torch.no_grad()
@@ -230,7 +231,23 @@ class _Rates:
             for scale in options.scales:
                 segment(image, scale=scale, min_size_px=smallest(scale), sigma=options.sigma)
 
-        return _timed(cut, self.seconds / 4) / min(self.run.recipe.workers or hardware.cores(), hardware.cores())
+        return _timed(cut, self.seconds / 4) / self._workers()
+
+    @torch.no_grad()
+    def _masking(self) -> float:
+        encoder, side = self.method.encoder().eval(), self.run.recipe.input.train_size
+        image = crops.square(self.run.images[0], side)
+        x = torch.from_numpy(image)[None].to(self.run.device).permute(0, 3, 1, 2).float()
+        maps = encoder.backbone((x - encoder.mean) / encoder.std)[0].float().cpu().numpy()
+
+        def cut() -> None:
+            mask_proposals.refined(mask_proposals.proposals(maps), image)
+
+        cut()  # the CRF's loops may have to be compiled
+        return _timed(cut, self.seconds / 4) / self._workers()
+
+    def _workers(self) -> int:
+        return min(self.run.recipe.workers or hardware.cores(), hardware.cores())
 
 
 def _pretraining(run: Run, options: PretrainOptions, rate: _Rates, seconds: float) -> Iterator[Part]:

@@ -67,7 +67,7 @@ def train(run: Run) -> Bundle:
         run = replace(run, recipe=run.recipe.model_copy(update={"backbone": weights.settle(run)}))
         method = build(run)
         if (begun := run.checkpoints / initial.FILE).exists():
-            initial.load(method, initial.read(begun), begun.name)
+            method.begin(initial.read(begun), begun.name)
     with costs.timed("prepare"):
         method.prepare()
     with costs.timed("stages"):

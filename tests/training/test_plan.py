@@ -32,7 +32,7 @@ def test_steps_and_disk_are_what_the_method_then_takes(name: str, tmp_path: Path
     method = make(run)
     assert steps == {stage.name: stage.steps for stage in method.stages()}
     kept = sum(file.stat().st_size for file in run.cache.rglob("*") if file.is_file())
-    planned = sum(part.disk_bytes for part in found.parts if part.name in ("features", "regions"))
+    planned = sum(part.disk_bytes for part in found.parts if part.name in ("features", "regions", "masks"))
     assert planned == pytest.approx(kept, rel=0.02, abs=2000)  # heads of files
     assert {"measuring", "tree", "export", "checkpoints"} <= {part.name for part in found.parts}
     assert found.images == 8

@@ -12,6 +12,7 @@ from models.assign import Assignment
 from models.nets.encoder import Encoder
 from training.config.run import Run
 from training.config.work import Work
+from training.trainer import initial
 from training.trainer.stage import Batch, Stage
 
 C = TypeVar("C", bound=BaseModel)
@@ -32,6 +33,10 @@ class Method(nn.Module, Generic[C]):
     def __init__(self, config: C, run: Run) -> None:
         super().__init__()
         self.config, self.run = config, run
+
+    def begin(self, weights: dict[str, Tensor], source: str) -> None:
+        """Takes what an earlier run has learned, by name; `source` is what to call it. Raises UsageError."""
+        initial.load(self, weights, source)
 
     def prepare(self) -> None:
         """Whatever is computed once, before the first stage, and kept on disk (features, neighbors)."""
