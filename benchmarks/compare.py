@@ -95,6 +95,7 @@ def rows() -> dict[str, Row]:
             page=RECIPES / "folder-cause.toml",
             overrides=("input.train_size=160", "input.size=240", "cause.head=tr"),
         ),
+        "primaps": Row("PriMaPs-EM", page=RECIPES / "folder-primaps.toml", overrides=frozen),
         "picie": Row("PiCIE", page=RECIPES / "folder-picie.toml", overrides=views),
         "picie-h": Row("PiCIE+H", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.overcluster=100")),
         "mdc": Row("MDC", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.views=1")),

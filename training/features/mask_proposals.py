@@ -10,6 +10,7 @@ seed is always one of these; so every round takes something away, and no rounds 
 Source: Hahn et al., Boosting Unsupervised Semantic Segmentation with Principal Mask Proposals (arXiv:2404.16818) §3.1.
 """
 
+import hashlib
 import math
 from functools import partial
 from itertools import islice
@@ -97,14 +98,18 @@ def _median(masks: Array) -> Array:
     return found
 
 
-def open_masks(features: Features, pixels: RowFile, threshold: float, run: Run) -> RowFile:
+def open_masks(
+    features: Features, pixels: RowFile, run: Run, *, threshold: float = THRESHOLD, center: Array | None = None
+) -> RowFile:
     """The mask of every pixel of every crop that the features are of, uint8 [m, S, S], from disk where it is there.
 
     pixels  uint8 [m, S, S, 3], the crops (training/features/store.py: `thumbnails` of their own size)
+    center  float32 [C], taken off the features before; None: nothing is
     """
     assert isinstance(features.maps, RowFile)
     count, side = pixels.shape[:2]
-    path = features.maps.path.with_name(f"masks-{_VERSION}-{threshold:g}.npy")
+    around = "" if center is None else f"-{hashlib.sha256(center.tobytes()).hexdigest()[:8]}"
+    path = features.maps.path.with_name(f"masks-{_VERSION}-{threshold:g}{around}.npy")
     with distributed.main_first():
         if not path.exists():
             path.with_suffix(".done.npy").unlink(missing_ok=True)
@@ -112,7 +117,7 @@ def open_masks(features: Features, pixels: RowFile, threshold: float, run: Run) 
     found = RowFile(path)
     with divided(path.with_suffix(".done.npy"), math.ceil(count / _BLOCK), found) as (ledger, mine):
         crops = [i for block in mine for i in range(block * _BLOCK, min(count, (block + 1) * _BLOCK))]
-        cut = prefetch(partial(_cut, features, pixels, threshold), crops, run.recipe.workers)
+        cut = prefetch(partial(_cut, features, pixels, threshold, center), crops, run.recipe.workers)
         total = count if distributed.world() == 1 else len(crops)
         with Progress(run.console, "masks", total, done=total - len(crops)) as bar:
             for block in mine:
@@ -123,11 +128,12 @@ def open_masks(features: Features, pixels: RowFile, threshold: float, run: Run) 
     return found
 
 
-def _cut(features: Features, pixels: RowFile, threshold: float, crop: int) -> Array:
+def _cut(features: Features, pixels: RowFile, threshold: float, center: Array | None, crop: int) -> Array:
     """The masks of one of the m crops, uint8 [S, S]."""
     valid = None if features.valid is None else features.valid[crop]
-    image = pixels[crop]
-    found = refined(proposals(features.maps[crop], threshold=threshold, valid=valid), image)
+    image, maps = pixels[crop], features.maps[crop].astype(np.float32)
+    maps = maps if center is None else maps - center[:, None, None]
+    found = refined(proposals(maps, threshold=threshold, valid=valid), image)
     if valid is not None:
         found[~enlarged(valid, image.shape[:2])] = NO_MASK
     return found

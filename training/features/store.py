@@ -90,6 +90,13 @@ class Features:
         cpu = torch.device("cpu")
         return _means(self.batch([index], cpu), self.valid_cells([index], cpu))[0]
 
+    def center(self) -> Tensor:
+        """float32 [C], the mean over all crops of each one's mean."""
+        total = torch.zeros(self.maps.shape[1], dtype=torch.float64)
+        for i in range(len(self)):
+            total += self.mean(i).double()
+        return (total / len(self)).float()
+
     def valid_cells(self, indices: Sequence[int] | Array, device: torch.device) -> Tensor | None:
         """Which of some crops' cells hold data: bool [B, h, w], some of every crop; None: all of them."""
         if self.valid is None:

@@ -364,10 +364,7 @@ class Cause(Method[CauseConfig]):
 
     def _mean(self) -> Tensor:
         """Mean over all crops of each one's mean over the cells that hold data: float32 [C]."""
-        total = torch.zeros(self.backbone.channels, dtype=torch.float64)
-        for i in range(len(self.features)):
-            total += self.features.mean(i).double()
-        return (total / len(self.features)).float()
+        return self.features.center()
 
     def _thresholds(self) -> tuple[float, float]:
         """Cosines of concepts over which `attract` of the pairs of tokens lie, and under which `repel` of them."""

@@ -14,7 +14,7 @@ changed on pixels, there on normalized ones, which are then cut off at 0 and 1. 
 features of the image as it is, and the mirrored student's answer is turned back, so that a step runs the backbone once
 and not twice; least numbers of steps, for folders where an epoch has one; codes are served at length 1, so that margins
 mean what they mean of other methods; and for folders `views = "stored"`, where the student reads the stored features
-too, no step runs the backbone, and the masks alone teach, and `label_stride`.
+too, no step runs the backbone, and the masks alone teach; `label_stride`; and `center`.
 
 Source: Hahn et al., Boosting Unsupervised Semantic Segmentation with Principal Mask Proposals (arXiv:2404.16818).
 """
@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from models.assign import Assignment
 from models.nets.heads import ProjectionHead
+from models.nets.tokens import TokenBackbone
 from models.types import Array
 from training import distributed
 from training.clustering.principal import principal_directions
@@ -77,8 +78,9 @@ class PrimapsConfig(Section):
     kmeans_steps: int = Field(0, ge=0)  # 0: 2 epochs, at least 100 steps
     steps: int = Field(0, ge=0)  # of em; 0: 50 epochs, at least 300 steps
     label_stride: int = Field(1, ge=1)  # one of so many pixels a side is labelled and learned; 1: all of them
-    # finer features are averaged to cells of so many pixels: a CNN's at stride 4 have four times a ViT's masks; 0: all
+    # finer features are averaged to cells of so many pixels: a CNN's at stride 4 cost four times a ViT's; 0: all
     least_stride: int = Field(0, ge=0)
+    center: bool = False  # features less their mean: where all point one way, an image falls into two or three masks
     kmeans_lr: float = Field(5e-3, gt=0)
     lr: float = Field(5e-3, gt=0)
     gamma: float = Field(2.0, ge=0)  # of the weight (1 − mean confidence) ** gamma of a class
@@ -121,12 +123,13 @@ class Primaps(Method[PrimapsConfig]):
     def __init__(self, config: PrimapsConfig, run: Run) -> None:
         super().__init__(config, run)
         self.begun: Literal["nowhere", "centers", "prototypes"] = "nowhere"
+        self.begun_around: Tensor | None = None
         with seeded(run.recipe.seed):
             self.network = frozen_network(
                 run.recipe.backbone,
                 lambda _: nn.Identity(),
                 flip_average=config.flip_average,
-                least_stride=config.least_stride or None,
+                least_stride=config.least_stride or (1 if config.center else None),
             )
             self.network.normalize = True
             self._make_prototypes(self.network.backbone.channels)
@@ -164,15 +167,30 @@ class Primaps(Method[PrimapsConfig]):
             taken = {name: value for name, value in weights.items() if name.startswith(_ANOTHERS)}
             initial.load(self, mine | taken, source)
         self.begun = "prototypes" if own else "centers"
+        if (center := self._center()) is not None:  # what is kept on disk is of features before it is taken off
+            self.begun_around = center.clone()
+            center.zero_()
 
     def prepare(self) -> None:
-        """Features, crops and masks, from disk where they are there."""
+        """Features and their mean, crops and masks, from disk where they are there."""
         options, side = FeatureOptions(precision=self.config.precision), self.run.recipe.input.train_size
         self.features = open_features(self.network, options, self.run)
+        if (center := self._center()) is not None and self.begun_around is not None:
+            center.copy_(self.begun_around)
+        elif center is not None and self.config.center:
+            center.copy_(self.features.center())
         self.pixels: RowFile | Array = thumbnails(side, options, self.run)
         assert isinstance(self.pixels, RowFile)
-        self.masks: RowFile | Array = open_masks(self.features, self.pixels, self.config.threshold, self.run)
+        around = center.cpu().numpy() if center is not None and center.any() else None
+        self.masks: RowFile | Array = open_masks(
+            self.features, self.pixels, self.run, threshold=self.config.threshold, center=around
+        )
         self.train()
+
+    def _center(self) -> Tensor | None:
+        """float32 [C], what the network takes off its features; None: it takes nothing off."""
+        backbone = self.network.backbone
+        return backbone.center if isinstance(backbone, TokenBackbone) else None
 
     def work(self) -> list[Work]:
         """Features and masks, with the crops that they are cut of."""
@@ -282,11 +300,14 @@ class Primaps(Method[PrimapsConfig]):
         masks = self.masks[self.features.rows(own.numpy())][:, half::step, half::step]
         ids = torch.from_numpy(masks.astype(np.int64)).to(code.device)
         upsampled = partial(F.interpolate, size=ids.shape[1:], mode="bilinear", align_corners=False)
+        inside = None
+        if valid is not None:  # what lies between cells with and without data is of neither
+            inside = upsampled(valid[:, None].float())[:, 0] > 1 - 1e-6
+            ids = torch.where(inside, ids, NO_MASK)
         with torch.no_grad():
             found = self.teacher(code)
             labels = majority(upsampled(found).argmax(1), ids, found.shape[1])
         scores = upsampled(self.student(self._seen(batch) if "view" in batch else code))
-        inside = None if valid is None else F.interpolate(valid[:, None].float(), ids.shape[1:])[:, 0] > 0
         loss = confidence_weighted(scores, labels, config.gamma, inside)
         agreed = (scores.argmax(1) == labels)[ids != NO_MASK].float()
         return {
@@ -307,6 +328,8 @@ class Primaps(Method[PrimapsConfig]):
     def _code(self, crops: Tensor) -> Tensor:
         """Codes of some crops: float32 [b, D, h, w]."""
         maps = self.features.batch(crops.tolist(), self.run.device)
+        if (center := self._center()) is not None:
+            maps = maps - center[:, None, None]
         with precision.autocast(self.run.recipe.compute.precision, self.run.device):
             code: Tensor = self.network.head(maps)
         return code.float()
