@@ -150,8 +150,10 @@ class Cause(Method[CauseConfig]):
 
     def prepare(self) -> None:
         """Features, from disk where they are there, and their mean."""
-        options = self._feature_options()
+        options, begun = self._feature_options(), self.backbone.center.clone()  # of the weights of --init
+        self.backbone.center.zero_()  # what is kept on disk is what it is taken off
         self.features = open_features(self.network, options, self.run)
+        self.backbone.center.copy_(begun)
         side = self.features.maps.shape[-1]
         if side < self.config.cell:
             raise TesseraError(

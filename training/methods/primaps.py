@@ -123,7 +123,6 @@ class Primaps(Method[PrimapsConfig]):
     def __init__(self, config: PrimapsConfig, run: Run) -> None:
         super().__init__(config, run)
         self.begun: Literal["nowhere", "centers", "prototypes"] = "nowhere"
-        self.begun_around: Tensor | None = None
         with seeded(run.recipe.seed):
             self.network = frozen_network(
                 run.recipe.backbone,
@@ -163,22 +162,23 @@ class Primaps(Method[PrimapsConfig]):
         if own:
             initial.load(self, weights, source)
         else:
-            mine = {name: value for name, value in self.state_dict().items() if not name.startswith(_ANOTHERS)}
+            state = self.state_dict().items()
+            mine = {name: value for name, value in state if value.ndim and not name.startswith(_ANOTHERS)}
             taken = {name: value for name, value in weights.items() if name.startswith(_ANOTHERS)}
             initial.load(self, mine | taken, source)
         self.begun = "prototypes" if own else "centers"
-        if (center := self._center()) is not None:  # what is kept on disk is of features before it is taken off
-            self.begun_around = center.clone()
-            center.zero_()
 
     def prepare(self) -> None:
         """Features and their mean, crops and masks, from disk where they are there."""
         options, side = FeatureOptions(precision=self.config.precision), self.run.recipe.input.train_size
+        center = self._center()
+        begun = None if center is None else center.clone()
+        if center is not None:  # what is kept on disk is what it is taken off
+            center.zero_()
         self.features = open_features(self.network, options, self.run)
-        if (center := self._center()) is not None and self.begun_around is not None:
-            center.copy_(self.begun_around)
-        elif center is not None and self.config.center:
-            center.copy_(self.features.center())
+        if center is not None and begun is not None:
+            computed = self.config.center and self.begun == "nowhere"
+            center.copy_(self.features.center() if computed else begun)
         self.pixels: RowFile | Array = thumbnails(side, options, self.run)
         assert isinstance(self.pixels, RowFile)
         around = center.cpu().numpy() if center is not None and center.any() else None

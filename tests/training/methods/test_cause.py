@@ -14,6 +14,7 @@ from models.nets.heads import ProjectionHead
 from models.preprocess import fitted_size
 from tests.training.methods.test_methods import fitted
 from tests.training.small_run import draw, make, small_run
+from training import train
 from training.data.images import Found, Images
 from training.data.preprocess import input_spec
 from training.features.store import digest
@@ -221,6 +222,18 @@ def test_centering_is_in_the_exported_network(tmp_path):
     x = (pixels.permute(0, 3, 1, 2).float() - method.network.mean) / method.network.std
     with torch.inference_mode():
         assert torch.allclose(method.backbone(x), maps[:2], atol=0.05 * float(maps.abs().max()))
+
+
+@pytest.mark.parametrize("center", ["true", "false"])
+def test_begun_with_earlier_weights_the_mean_is_taken_off_once(tmp_path, center):
+    overrides = [*SMALL, "cause.precision=float32"]
+    first = make(small_run(tmp_path, *overrides, "cause.center=true"))
+    again = train.build(small_run(tmp_path, *overrides, f"cause.center={center}"))
+    again.begin({name: value for name, value in first.state_dict().items() if value.ndim}, "the first")
+    again.prepare()
+    batch = {"crop": torch.arange(8)}
+    assert torch.equal(again._maps(batch), first._maps(batch))
+    assert torch.equal(again.backbone.center, first.backbone.center)
 
 
 def test_centroids_can_be_left_to_the_pipeline(tmp_path):
