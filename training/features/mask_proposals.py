@@ -51,7 +51,7 @@ def proposals(features: Array, *, threshold: float = THRESHOLD, valid: Array | N
     flat = features.reshape(len(features), -1).T.astype(np.float32)
     unit = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
     left = np.arange(len(flat)) if valid is None else np.flatnonzero(valid)
-    rest, masks = (1 - _USED) * len(left), []
+    rest, masks = (1 - _USED) * len(left), list[Array]()
     while len(left) > rest and len(masks) < _MOST:
         seed = left[(unit[left] @ principal_direction(flat[left])).argmax()]
         alike = unit[left] @ unit[seed]
