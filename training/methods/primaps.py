@@ -8,9 +8,9 @@ exported is the backbone alone, and the teacher's prototypes. With `--init RUN` 
 prototypes are of that run's code, and begin at its centers instead of `kmeans`.
 
 Where paper and published code disagree, the defaults follow the code: a prototype has a length that is learned, classes
-are told by plain products, the teacher's memory grows with its age. The published figures are of the checkpoint that
-scores best on the labels of val; here no label is read, and the last step counts. One slip is not copied: light is
-changed on pixels, there on normalized ones, which are then cut off at 0 and 1. Ours: the teacher reads the stored
+are told by plain products, the teacher's memory grows with its age. Its script keeps the checkpoint that scores best on
+the labels of val; here no label is read, and the last step counts. One slip is not copied: light is changed on pixels,
+there on normalized ones, which are then cut off at 0 and 1. Ours: the teacher reads the stored
 features of the image as it is, and the mirrored student's answer is turned back, so that a step runs the backbone once
 and not twice; least numbers of steps, for folders where an epoch has one; codes are served at length 1, so that margins
 mean what they mean of other methods; and for folders `views = "stored"`, where the student reads the stored features
