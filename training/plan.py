@@ -237,7 +237,7 @@ class _Rates:
     def _masking(self) -> float:
         encoder, side = self.method.encoder().eval(), self.run.recipe.input.train_size
         image = crops.square(self.run.images[0], side)
-        x = torch.from_numpy(image)[None].to(self.run.device).permute(0, 3, 1, 2).float()
+        x = torch.tensor(image)[None].to(self.run.device).permute(0, 3, 1, 2).float()
         maps = encoder.backbone((x - encoder.mean) / encoder.std)[0].float().cpu().numpy()
 
         def cut() -> None:
