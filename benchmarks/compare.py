@@ -100,6 +100,12 @@ def rows() -> dict[str, Row]:
         "picie-h": Row("PiCIE+H", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.overcluster=100")),
         "mdc": Row("MDC", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.views=1")),
         "san": Row("SAN, our construction, from scratch", page=RECIPES / "folder-san.toml", scratch=True),
+        "iic": Row(
+            "IIC, our construction, from scratch",
+            page=RECIPES / "folder-iic.toml",
+            overrides=("backbone.name=vgg11_bn",),
+            scratch=True,
+        ),
         "embedded": Row("the embedded default's recipe", page=RECIPES / "embedded.toml"),
     }
 

@@ -24,6 +24,7 @@ METHODS = {
     "cause": [*RANDOM, "cause.steps=25", "cause.concepts=16", "cause.projection_dim=16", "cause.bank=4"],
     "picie": ["picie.epochs=3", "input.train_size=96"],
     "san": ["input.train_size=96", "san.steps=60"],
+    "iic": ["backbone.name=resnet10t", "input.train_size=96", "iic.steps=60"],
 }
 WATCHED = {"stego": ["cutting regions: ", "pretraining: "], "cause": ["contrast: "]}
 LONGEST_S = 600

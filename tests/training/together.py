@@ -34,6 +34,7 @@ RUNS = {
     "picie": [_CNN, "picie.overcluster=5", "picie.kmeans_points=2000"],
     "mdc": [_CNN, "picie.views=1", "picie.batch_norm=upstream"],
     "san": [_CNN, "input.size=128", "san.code_dim=64"],
+    "iic": [_CNN, "input.size=96"],
 }
 _METHODS = {"cause-tr": "cause", "mdc": "picie"}
 
