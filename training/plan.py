@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
 from models import hardware
 from models.errors import TesseraError
 from models.files import write_atomically
 from models.io.encode import encode
+from models.nets.encoder import Encoder
 from models.nets.weights import read_weights
 from models.preprocess import fit
 from models.terminal.progress import Progress, span
@@ -31,6 +33,8 @@ from training.data.images import evenly
 from training.data.preprocess import input_spec
 from training.data.regions import RegionOptions, cover, equalize, segment, smallest
 from training.discovery.region_evidence import RegionEvidenceOptions
+from training.distillation import asked, learner, lessons
+from training.distillation.teacher import Teacher
 from training.features import mask_proposals, stand_ins
 from training.methods.base import Method
 from training.pretraining import weights
@@ -45,6 +49,7 @@ _BATCH = 4  # images through the network at once, for measuring
 _CHECKED = 20  # passes of the export's check
 _CODED = 5000  # images whose codes are clustered at most, where the method has no clusters of its own
 _GB = 1e9
+_CODE = 128  # dimensions of a code, where the method has not told: a student's are as many as its teacher's
 _PATIENCE = 4  # times the seconds there are, for a second call that is not the first
 
 
@@ -135,30 +140,78 @@ def make(run: Run, *, init: Path | None = None, seconds: float = 2.0) -> Plan:
         Progress(run.console, "planning", None),
         tempfile.TemporaryDirectory() as scratch,
     ):
-        brought = bool(init and initial.backbone(init)) and run.recipe.backbone.weights == "auto"
-        first = None if brought else weights.first(run)
-        method = _throwaway(run, Path(scratch), small=brought or first is not None)
-        if init:
-            method.begin(initial.read(init), str(init))
-        method.stand_in()
-        stages = method.stages()
-        rate = _Rates(run, method, seconds / 2)
-        parts = list(_pretraining(run, first, rate, seconds / 4)) if first else []
-        parts += [rate.part(work) for work in method.work()]
-        for stage in stages:
-            each = _step_seconds(stage, lambda stage=stage: method.sample(stage), seconds / 2 / len(stages))  # type: ignore[misc]
-            parts.append(Part(stage.name, stage.steps, "steps", stage.steps * each))
-        for work in _afterwards(run, method):
-            parts.append(rate.part(work))
-            if work.name == "codes of regions" and run.recipe.clusters.distill_steps:
-                parts.append(rate.distilling())
-        sizes = sum(value.numel() * value.element_size() for value in method.state_dict().values())
-    parts.append(Part("checkpoints", 1, "files", 0.0, disk_bytes=_checkpoints(run, sizes, stages)))
+        networks = list(_networks(run, init, Path(scratch), seconds))
+        parts = [part for network in networks for part in network.parts]
+    kept = sum(network.checkpoint_bytes for network in networks)
+    parts.append(Part("checkpoints", 1, "files", 0.0, disk_bytes=kept))
     home = next(folder for folder in (run.folder, *run.folder.absolute().parents) if folder.exists())
     return Plan(
         len(run.images), len(run.images.skipped), run.device.type, tuple(parts),
         hardware.peak_bytes(), shutil.disk_usage(home).free, hardware.available_bytes(),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One network's way from nothing to its bundle."""
+
+    parts: list[Part]
+    checkpoint_bytes: int
+
+
+def _networks(run: Run, init: Path | None, scratch: Path, seconds: float) -> Iterator[_Planned]:
+    """The method's, or a finished teacher's; and the student's, where there is one."""
+    section = run.recipe.student
+    rate: _Rates
+    if section.backbone and section.teacher:
+        teacher = Teacher.of(asked.find(Path(section.teacher)), run.device)
+        rate, code = _Rates(run, teacher, seconds / 2), teacher.bundle.manifest.code
+        shape = (teacher.k, code.dim, code.stride)
+    else:
+        planned, rate, shape = _of_method(run, init, scratch, seconds)
+        yield planned
+    if section.backbone:
+        yield _of_student(run, shape, rate, seconds)
+
+
+def _of_method(
+    run: Run, init: Path | None, scratch: Path, seconds: float
+) -> tuple[_Planned, "_Rates", tuple[int, int, int]]:
+    """What the method's network takes; how long images take on its way; its clusters, dimensions of code, stride."""
+    brought = bool(init and initial.backbone(init)) and run.recipe.backbone.weights == "auto"
+    first = None if brought else weights.first(run)
+    method = _throwaway(run, scratch, small=brought or first is not None)
+    if init:
+        method.begin(initial.read(init), str(init))
+    method.stand_in()
+    stages, encoder = method.stages(), method.encoder()
+    rate = _Rates(run, encoder, seconds / 2)
+    parts = list(_pretraining(run, first, rate, seconds / 4)) if first else []
+    parts += [rate.part(work) for work in method.work()]
+    for stage in stages:
+        each = _step_seconds(stage, lambda stage=stage: method.sample(stage), seconds / 2 / len(stages))  # type: ignore[misc]
+        parts.append(Part(stage.name, stage.steps, "steps", stage.steps * each))
+    for work in [*_finding(run, method), *_afterwards(run)]:
+        parts.append(rate.part(work))
+        if work.name == "codes of regions" and run.recipe.clusters.distill_steps:
+            parts.append(rate.distilling())
+    return _Planned(parts, _checkpoints(run, method, stages)), rate, (run.recipe.clusters.count, _CODE, encoder.stride)
+
+
+def _of_student(run: Run, shape: tuple[int, int, int], teacher: "_Rates", seconds: float) -> _Planned:
+    """What a student takes. shape: its teacher's clusters, dimensions of its code, and stride."""
+    seen, never = lessons.split(run.images, run.recipe.student.held_out, run.recipe.student.images)
+    student = learner.untrained(run, *shape[:2], "random").train()
+    rate, learning = _Rates(run, learner.encoder(student), seconds / 2), replace(run, images=seen)
+    stage = learner.stage(student, lessons.stand_in(run, *shape), run)
+    each = _step_seconds(stage, lambda: next(iter(stage.batches(0))), seconds / 4)
+    parts = [teacher.part(lessons.work(run, *shape))]
+    if run.recipe.student.weights == "regions":
+        parts += _pretraining(learning, learner.pretraining(run.recipe, seen), rate, seconds / 4)
+    parts.append(Part(stage.name, stage.steps, "steps", stage.steps * each))
+    parts += [network.part(Work("comparing", len(never), "serving size")) for network in (teacher, rate)]
+    parts += [rate.part(work) for work in _afterwards(run)]
+    return _Planned(parts, _checkpoints(run, student, [stage]))
 
 
 def _throwaway(run: Run, scratch: Path, *, small: bool) -> Method[Any]:
@@ -190,8 +243,8 @@ def picture(run: Run, path: Path) -> None:
 class _Rates:
     """Seconds an image takes on its way, measured once for each."""
 
-    def __init__(self, run: Run, method: Method[Any], seconds: float) -> None:
-        self.run, self.method, self.seconds = run, method, seconds
+    def __init__(self, run: Run, network: Encoder | Teacher, seconds: float) -> None:
+        self.run, self.network, self.seconds = run, network, seconds
         self._known: dict[Through, float] = {}
 
     def part(self, work: Work) -> Part:
@@ -211,10 +264,12 @@ class _Rates:
 
     @torch.no_grad()
     def _passing(self, through: Through) -> float:
-        recipe, encoder = self.run.recipe.input, self.method.encoder()
+        recipe, encoder = self.run.recipe.input, self.network
         began = time.perf_counter()
         photos = [self.run.images[i] for i in evenly(len(self.run.images), 2)]
         read = (time.perf_counter() - began) / len(photos) / max(1, min(self.run.recipe.workers, hardware.cores()))
+        if isinstance(encoder, Teacher):
+            return read + _timed(lambda: encoder.answer(photos[0]), self.seconds / 2)
         encoder.eval()
         if through == "training size":
             pixels = np.stack([crops.square(photo, recipe.train_size) for photo in photos] * (_BATCH // len(photos)))
@@ -235,7 +290,8 @@ class _Rates:
 
     @torch.no_grad()
     def _masking(self) -> float:
-        encoder, side = self.method.encoder().eval(), self.run.recipe.input.train_size
+        assert isinstance(self.network, Encoder)  # no teacher's images are cut into masks
+        encoder, side = self.network.eval(), self.run.recipe.input.train_size
         image = crops.square(self.run.images[0], side)
         x = torch.tensor(image)[None].to(self.run.device).permute(0, 3, 1, 2).float()
         maps = encoder.backbone((x - encoder.mean) / encoder.std)[0].float().cpu().numpy()
@@ -258,19 +314,26 @@ def _pretraining(run: Run, options: PretrainOptions, rate: _Rates, seconds: floa
     yield Part(stage.name, stage.steps, "steps", stage.steps * each)
 
 
-def _afterwards(run: Run, method: Method[Any]) -> Iterator[Work]:
+def _finding(run: Run, method: Method[Any]) -> Iterator[Work]:
+    """What finds the clusters of a trained network."""
     count, section = len(run.images), run.recipe.clusters
     if section.unit == "region" or section.distill_steps:
         yield Work("codes of regions", count, "regions")
     elif type(method).centroids is Method.centroids or run.recipe.options.get("centroids") == "kmeans":
         yield Work("codes", min(count, _CODED), "serving size")
+
+
+def _afterwards(run: Run) -> Iterator[Work]:
+    """What makes a bundle of a network and its clusters."""
+    count = len(run.images)
     yield Work("measuring", min(count, run.recipe.export.measured_images), "serving size")
     yield Work("tree", min(count, run.recipe.export.measured_images, RegionEvidenceOptions().images), "regions")
     yield Work("export", _CHECKED, "serving size")
 
 
-def _checkpoints(run: Run, size: int, stages: list[Stage]) -> int:
+def _checkpoints(run: Run, network: nn.Module, stages: list[Stage]) -> int:
     """Weights and two moments of each, twice while the next one is written; and those that stay."""
+    size: int = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     every = run.recipe.train.checkpoint_every
     return 3 * size * (2 + (sum(stage.steps for stage in stages) // every if every else 0))
 

@@ -25,14 +25,14 @@ class StageCosts:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Notes what the block took, also of one that is interrupted."""
+        """Notes what the block took, also of one that is interrupted; of several of one name all together."""
         began = time.monotonic()
         hardware.reset_peak()
         try:
             yield
         finally:
-            self.seconds[name] = time.monotonic() - began
-            self._peaks[name] = hardware.peak_bytes() / 2**20
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+            self._peaks[name] = max(self._peaks.get(name, 0.0), hardware.peak_bytes() / 2**20)
             self._note()
 
     def _note(self) -> None:

@@ -16,14 +16,14 @@ if __name__ == "__main__":  # the script's own folder comes first on the path, a
 
 import json
 import shutil
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from models.bundle import Bundle
+from models.bundle import Bundle, BundleError
 from models.errors import UsageError
 from models.lock import locked
 from models.terminal import command_line
@@ -40,6 +40,10 @@ from training.data.preprocess import input_spec
 from training.device import device as the_device
 from training.discovery.discover import discover
 from training.discovery.segmenter import Segmenter
+from training.distillation import account, asked, learner
+from training.distillation.comparison import compare
+from training.distillation.lessons import open_lessons
+from training.distillation.teacher import Teacher
 from training.export import provenance
 from training.export.carry_over import carried_over
 from training.export.corpus_stats import measure
@@ -61,8 +65,18 @@ _CHECKED_IMAGES = 4  # on which ONNX is held against torch
 
 
 def train(run: Run) -> Bundle:
-    """Everything after the images are open: weights, stages, clusters, measuring, bundle and report."""
-    asked, costs = run.recipe, StageCosts(run)
+    """Everything after the images are open: weights, stages, clusters, measuring, bundle and report; or a student."""
+    costs = StageCosts(run)
+    bundle = (
+        train_student(run, costs) if run.recipe.student.backbone else train_method(run, costs, run.folder / "bundle")
+    )
+    if distributed.is_main():
+        write_text(run.folder / "report.html", training_page.page_of(bundle, recipes.encode(run.recipe), run))
+    return bundle
+
+
+def train_method(run: Run, costs: StageCosts, folder: Path) -> Bundle:
+    """What the recipe's method finds, as the bundle in `folder`."""
     with costs.timed("weights"):
         run = replace(run, recipe=run.recipe.model_copy(update={"backbone": weights.settle(run)}))
         method = build(run)
@@ -74,10 +88,30 @@ def train(run: Run) -> Bundle:
         trained = loop.fit(method, method.stages(), run, watch=Previews(run, method))
     with costs.timed("clusters"), Progress(run.console, "clusters", None):
         found = discover(run, method)
-    bundle = distributed.from_main(lambda: finish(run, found, costs, trained))
-    if distributed.is_main():
-        write_text(run.folder / "report.html", training_page.page_of(bundle, recipes.encode(asked), run))
-    return bundle
+    return distributed.from_main(lambda: finish(run, found, costs, trained, folder))
+
+
+def train_student(run: Run, costs: StageCosts) -> Bundle:
+    """A student of a finished bundle, or of what the recipe's method finds, whose bundle is RUN/teacher then."""
+    given = run.recipe.student.teacher
+    bundle = asked.find(Path(given)) if given else _own_teacher(run, costs)
+    teacher = Teacher.of(bundle, run.device)
+    with costs.timed("lessons"):
+        lessons = open_lessons(teacher, run)
+    with costs.timed("student"):
+        found, trained = learner.learn(teacher, lessons, run)
+    return distributed.from_main(lambda: finish(run, found, costs, trained, teacher=teacher))
+
+
+def _own_teacher(run: Run, costs: StageCosts) -> Bundle:
+    """The bundle of what the recipe's method finds; as it is where it is whole, of a run that goes on."""
+    folder = run.folder / "teacher"
+    with suppress(BundleError):
+        made = Bundle.load(folder)
+        if made.manifest.provenance.recipe.get("export") == provenance.provenance(run).recipe["export"]:
+            return made
+    alone = run.recipe.model_copy(update={"student": recipes.StudentSection()})
+    return train_method(replace(run, recipe=alone), costs, folder)
 
 
 def build(run: Run) -> Method[Any]:
@@ -89,12 +123,26 @@ def build(run: Run) -> Method[Any]:
     return built
 
 
-def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bundle:
-    """Measures on the training images and writes RUN/bundle. trained: seconds of the stages, over all resumptions."""
+def finish(
+    run: Run,
+    found: Segmenter,
+    costs: StageCosts,
+    trained: float,
+    folder: Path | None = None,
+    teacher: Teacher | None = None,
+) -> Bundle:
+    """Measures on the training images and writes the bundle.
+
+    trained  seconds of the stages, over all resumptions
+    folder   of the bundle; None: RUN/bundle
+    teacher  from which it was learned, and whose clusters it has
+    """
     recipe, images = run.recipe, run.images
     spec = input_spec(found.encoder, recipe.input.size).model_copy(update={"bands": images.bands})
     named: tuple[tuple[str, str], ...] = ()
-    if recipe.export.align_to:
+    if teacher:
+        named = tuple((one.name, one.color) for one in teacher.bundle.manifest.clusters)
+    elif recipe.export.align_to:
         with costs.timed("aligning"):
             found, named = carried_over(found, spec, run)
     with costs.timed("exporting"), Progress(run.console, "exporting", None):
@@ -105,14 +153,17 @@ def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bun
             most=recipe.export.measured_images, onnx=onnx, seed=recipe.seed, workers=recipe.workers,
         )  # fmt: skip
     note(run, "photos", seen.photos.facts())
-    report = training_page.facts(
-        images, seen, run.device, loop.read_log(run.log), costs.seconds | {"stages": trained}, found.agreement
-    )
+    seconds = costs.seconds | {"student" if teacher else "stages": trained}
+    report = training_page.facts(images, seen, run.device, loop.read_log(run.log), seconds, found.agreement)
+    if teacher:
+        with costs.timed("comparing"):
+            beside = compare(teacher, onnx, spec, run)
+        report["student"] = beside.facts()
     with costs.timed("checking"), Progress(run.console, "checking", None):
-        return write_bundle(
+        written = write_bundle(
             found,
             spec,
-            provenance.origin(run),
+            provenance.origin(run, teacher.bundle if teacher else None),
             fractions=seen.fractions.tolist(),
             apart=seen.apart,
             golden=seen.golden,
@@ -120,12 +171,15 @@ def finish(run: Run, found: Segmenter, costs: StageCosts, trained: float) -> Bun
             images=[images[i] for i in evenly(len(images), _CHECKED_IMAGES)],
             report=report,
             console=run.console,
-            folder=run.folder / "bundle",
+            folder=folder or run.folder / "bundle",
             onnx=onnx,
             named=named,
             familiarity=seen.photos.familiarity,
             positions=kept_positions(found, onnx, spec, run),
         )
+    if teacher:
+        account.give(run, beside, teacher.bundle, written)
+    return written
 
 
 def default_recipe(method: str | None) -> dict[str, Any]:
@@ -165,6 +219,17 @@ def command(
     align_to: Annotated[
         Path | None, typer.Option(help="Bundle whose ids, names and colors are kept where clusters are the same.")
     ] = None,
+    teacher: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|NAME|BUNDLE",
+            help="What a student learns from: a backbone's weights, a name of timm's, or a finished bundle or run.",
+        ),
+    ] = "",
+    student: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="A small CNN of timm's that learns the label maps, and is exported instead."),
+    ] = "",
     no_exemplars: Annotated[
         bool, typer.Option("--no-exemplars", help="Private images: no photo and no part of one leaves the run.")
     ] = False,
@@ -181,17 +246,24 @@ def command(
         before = distributed.from_main(lambda: run_folder.begun(out)) if resume else None
         if resume and before is None:
             raise UsageError(f"{out} holds no run to go on with; leave --resume out to start one")
-        overrides = [*(override or []), *(["export.exemplars=0"] if no_exemplars else [])]
+        overrides = [*asked.values(teacher, student, override or ()), *(override or [])]
+        overrides += ["export.exemplars=0"] if no_exemplars else []
         if align_to is not None:
             Bundle.load(align_to)  # what is wrong with it is said before hours of training
             overrides.append(f"export.align_to={json.dumps(str(align_to.resolve()), ensure_ascii=False)}")
-        settled = settle(before, recipe, overrides, method=method, dataset=dataset, out=out)
+        default = asked.page_for(asked.find(Path(teacher))) if Path(teacher or "-").is_dir() else default_recipe(method)
+        settled = settle(before, recipe, overrides, default=default, method=method, dataset=dataset, out=out)
         weights.require_usable(settled.backbone)
+        asked.require_usable(settled, teacher)
         folders = data or (folders_of(before["data"]) if before else None)
         if not folders:
             raise DataError("--data is missing: the folder that holds your images")
         if before is None:
             distributed.from_main(lambda: run_folder.require_free(out, overwrite=overwrite))
+        if init and settled.student.teacher:
+            raise UsageError(
+                "--init begins a method's network, and none is trained: the teacher is finished; leave it out"
+            )
         start = initial.find(init) if init else None
         if start and overwrite and out.resolve() in start.resolve().parents:
             raise UsageError(f"--init {init} lies in {out}, which --overwrite removes: name another --out")
@@ -264,12 +336,13 @@ def settle(
     page: Path | None,
     overrides: list[str],
     *,
+    default: dict[str, Any],
     method: str | None,
     dataset: str | None,
     out: Path,
 ) -> recipes.Recipe:
-    """The recipe of a run: a page, the run's own where it goes on, or one for a folder of photos. Raises UsageError."""
-    named = recipes.read(page) if page else (before["recipe"] if before else default_recipe(method))
+    """The recipe of a run: a page, the run's own where it goes on, or the default one. Raises UsageError."""
+    named = recipes.read(page) if page else (before["recipe"] if before else default)
     found = recipes.parse(named, config_of=methods.config, overrides=overrides, method=method, dataset=dataset)
     if before:
         require_resumable(recipes.parse(before["recipe"], config_of=methods.config), found, out)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from models.errors import TesseraError, UsageError
+from tests.tiny import write_tiny_bundle
 from tests.training.few_steps import few_steps, smallest_backbone
 from tests.training.small_run import draw, make, small_run
 from training import methods, plan
@@ -61,6 +62,29 @@ def test_clusterings_and_what_is_distilled_from_them(tmp_path: Path) -> None:
     lesson = ["clusters.unit=region", "clusters.distill_steps=9"]
     parts = {part.name: part.count for part in plan.make(small_run(tmp_path, *overrides, *lesson), seconds=0.0).parts}
     assert (parts["codes of regions"], parts["consensus"]) == (8, 9)
+
+
+def test_a_student_comes_after_its_own_teacher(tmp_path: Path) -> None:
+    lesson = ["student.backbone=test_resnet", "student.steps=9", "student.held_out=0.25"]
+    own = plan.make(small_run(tmp_path, *small("stego", tmp_path), *lesson), seconds=0.0)
+    names = [part.name for part in own.parts]
+    assert names.index("distill") < names.index("lessons") < names.index("student") < names.index("comparing")
+    assert (names.count("measuring"), names.count("export")) == (2, 2)
+    parts = {part.name: part for part in own.parts}
+    assert (parts["lessons"].count, parts["student"].count, parts["comparing"].count) == (6, 9, 2)
+    assert parts["lessons"].disk_bytes == 6 * (64 * 80 * 3 + 2 * 3 * 16 * 20)
+
+
+def test_of_a_finished_teacher_nothing_is_trained(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "teacher")
+    overrides = ["clusters.k=5", "student.backbone=test_resnet", f'student.teacher="{bundle.path}"', "student.steps=9"]
+    names = [part.name for part in plan.make(small_run(tmp_path, *overrides), seconds=0.0).parts]
+    assert names == [
+        "lessons", "student", "comparing", "comparing", "measuring", "tree", "export", "checkpoints",
+    ]  # fmt: skip
+    found = plan.make(small_run(tmp_path, *overrides, "student.weights=regions"), seconds=0.0)
+    assert [part.name for part in found.parts][1:3] == ["regions", "pretraining"]
+    assert found.parts[1].count == 7  # of eight images one is held out
 
 
 def test_a_network_that_cannot_be_built_is_told_now(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from models.errors import TesseraError
+from tests.tiny import write_tiny_bundle
 from tests.training.small_run import SMALL, draw
 from training import train
 from training.config.run import Run
@@ -204,6 +205,42 @@ def test_a_new_run_begins_with_earlier_weights(photos, trains, type_in, monkeypa
     with pytest.raises(KeyboardInterrupt):
         TRAIN(trains[1])
     assert all(torch.equal(begun[0][name], value) for name, value in weights.items())
+
+
+def test_a_teacher_and_a_student_are_values_of_the_recipe(photos, trains, type_in, monkeypatch) -> None:
+    def stand_in(run: Run) -> Any:
+        trains.append(run)
+        return SimpleNamespace(path=run.folder / "bundle", manifest=SimpleNamespace(clusters=[0, 1, 2]))
+
+    monkeypatch.setattr(train, "train", stand_in)
+    bundle = write_tiny_bundle(Path("a teacher"))
+    also = ["--student", "test_resnet", "--device", "cpu"]
+    plain = type_in("--data", photos, "--out", "plain", "--teacher", "a teacher", *also, "--set", "workers=0")
+    assert plain.code == 0, plain.err
+    found = trains[0].recipe
+    assert (found.clusters.k, found.input.size, found.student.backbone) == (5, 64, "test_resnet")
+    assert found.student.teacher == str(bundle.path.resolve())
+    again = type_in("--out", "plain", "--resume")
+    assert again.code == 0, again.err
+    assert trains[1].recipe == found
+    other = type_in("--out", "plain", "--resume", "--student", "resnet10t")
+    assert "begun with student.backbone: 'test_resnet', here 'resnet10t'" in other.err
+    own = type_in("--data", photos, "--out", "own", *SMALLEST, "--teacher", "test_resnet", "--student", "test_resnet")
+    assert own.code == 0, own.err
+    assert (trains[2].recipe.backbone.weights, trains[2].recipe.student.teacher) == ("random", "")
+    refused = [
+        (["--teacher", "a teacher"], "a teacher without a student: add --student NAME"),
+        (["--teacher", "resnet10t"], "a teacher without a student: add --student NAME"),
+        (["--teacher", "a teacher", *also, "--set", "clusters.k=4"], "has 5 clusters"),
+        (["--teacher", "a teacher", *also, "--init", "own"], "the teacher is finished"),
+        (["--teacher", "no such", *also], "neither a file, nor a folder, nor one of timm's"),
+    ]
+    failing(monkeypatch, AssertionError("photos were read"), at="open")
+    for flags, said in refused:
+        answer = type_in("--data", photos, "--out", "other", *flags)
+        assert answer.code == 2
+        assert said in answer.err
+        assert not Path("other").exists()
 
 
 def test_memory_that_ends_on_a_gpu_is_told(photos, type_in, monkeypatch) -> None:

@@ -31,9 +31,10 @@ def noted(run: Run, name: str) -> Any:
         return None
 
 
-def warn(run: Run, stage: str, step: int, text: str, option: str) -> None:
+def warn(run: Run, stage: str, step: int | None, text: str, option: str) -> None:
     """Says once per stage and text that something goes wrong, and what would help; notes it for the report.
 
+    step    at which it was noticed; None: after the last
     option  of the recipe that would help, as --set takes it
     """
     known: list[Mapping[str, Any]] = noted(run, _WARNINGS) or []

@@ -138,6 +138,25 @@ class ExportSection(Section):
     licence: str = "unknown"  # of the pretrained weights, copied to NOTICE
 
 
+class StudentSection(Section):
+    """A small CNN that learns the label maps of a bigger network, its teacher, and is exported in that one's place."""
+
+    backbone: str = ""  # timm's name of a CNN with maps at strides 4, 8, …; empty: there is no student
+    teacher: str = ""  # folder of a finished bundle; empty: what this run finds by its own method and backbone
+    # what it begins with: "random", "regions" (pretrained here, on the images it learns from), "timm", or a file
+    weights: str = "random"
+    levels: int = Field(default=3, ge=1, le=4)  # maps of the CNN that are used, from stride 4 on
+    neck: int = Field(default=128, ge=8)  # channels of what merges them at stride 4
+    position: float = Field(default=0.0, ge=0.0)  # weight of two position columns at the end of its code
+    images: int = Field(default=2000, ge=2)  # that it learns from, drawn evenly of more: they are kept on disk
+    held_out: float = Field(default=0.1, gt=0, le=0.5)  # share of the images that it never sees: agreement is theirs
+    steps: int = Field(default=0, ge=0)  # 0: as the number of images asks for
+    batch_size: int = Field(default=12, ge=1)
+    lr: float = Field(default=2e-3, gt=0)
+    sharpness: float = Field(default=10.0, gt=0)  # what similarities are multiplied by before both networks' softmax
+    weight_code: float = Field(default=0.0, ge=0)  # over 0: the teacher's code is learned beside its label maps
+
+
 class TrainSection(Section):
     """What is kept of a training while it goes on; nothing of the result depends on it."""
 
@@ -158,6 +177,7 @@ class Recipe(Section):
     backbone: BackboneSection = BackboneSection()
     input: InputSection = InputSection()
     clusters: ClusterSection = ClusterSection()
+    student: StudentSection = StudentSection()
     export: ExportSection = ExportSection()
     train: TrainSection = TrainSection()
     options: dict[str, Any] = Field(default_factory=dict)  # the table named after the method, checked by it

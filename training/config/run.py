@@ -11,6 +11,7 @@ Knows nothing of methods. What a method may ask of its surroundings is here and 
     RUN/checkpoints/             last.safetensors: weights, optimizer, random generators
     RUN/cache/                   features, neighbors, regions; may be deleted
     RUN/cache/facts/             what its parts measured, for the report
+    RUN/teacher/                 the bundle of what a student learns from, where the run has found it itself
     RUN/bundle/, report.html     the result
 """
 

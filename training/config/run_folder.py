@@ -21,7 +21,10 @@ _EARLIER_NAMES = {  # of 0.3's files
     "checkpoint.safetensors": "checkpoints/last.safetensors",
     "consensus.safetensors": "checkpoints/consensus.safetensors",
 }
-_WORK = ("metrics.jsonl", "backbone.partial", "backbone.safetensors", "bundle", "report.html")
+_WORK = (
+    "metrics.jsonl", "backbone.partial", "backbone.safetensors", "teacher", "student.partial", "student.safetensors",
+    "bundle", "report.html",
+)  # fmt: skip
 _MADE = {
     *_WORK, *_EARLIER_NAMES, FACTS, "recipe.toml", "skipped.txt", "train.log", "tensorboard", "previews",
     "checkpoints", "cache", "evaluation", lock.NAME,

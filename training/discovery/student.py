@@ -28,6 +28,7 @@ class DistillOptions(Section):
     lr: float = Field(default=1e-3, gt=0)
     batch_size: int = Field(default=12, ge=1)
     scale: float = Field(default=10.0, gt=0, description="what cosines are multiplied by before the softmax")
+    weight_code: float = Field(default=1.0, ge=0, description="of the codes' distance, where there is one to learn")
     views: ViewOptions = ViewOptions(
         size=(192, 256), area=(0.5, 1.0), aspect=1.15, jitter=0.3, hue=0.05, gray=0.1, blur=0.2
     )
@@ -53,21 +54,37 @@ class Student(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Cosine of every cell with every centroid: float [B, K, h, w]."""
+        return self.cosines(self.unit_code(pixels))
+
+    def unit_code(self, pixels: Tensor) -> Tensor:
+        """The network's code at length 1: float [B, D, h, w]."""
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.training):
             code = self.network(pixels)
-        return torch.einsum("kd,bdhw->bkhw", self.unit_centroids(), F.normalize(code.float(), dim=1))
+        return F.normalize(code.float(), dim=1)
+
+    def cosines(self, code: Tensor) -> Tensor:
+        """Of a code at length 1 with every centroid: float [B, K, h, w]."""
+        return torch.einsum("kd,bdhw->bkhw", self.unit_centroids(), code)
 
     def unit_centroids(self) -> Tensor:
         """float32 [K, D], rows of length 1."""
         return F.normalize(self.centroids, dim=1)
 
     def stage(
-        self, images: NDArray[np.uint8], soft: Tensor, options: DistillOptions, seed: int, *, name: str = "consensus"
+        self,
+        images: NDArray[np.uint8],
+        soft: Tensor,
+        options: DistillOptions,
+        seed: int,
+        *,
+        name: str = "consensus",
+        code: Tensor | None = None,
     ) -> Stage:
         """The stage in which the soft labels are learned, at a rate that falls to 0 by half a cosine.
 
         images  uint8 [n, H, W, 3], may be memory-mapped
         soft    float [n, K, h, w]
+        code    float [n, D, h', w'], of any length: what the code is drawn to besides, by `weight_code`; None: nothing
 
         A cell counts by its largest share: where whoever made the maps is unsure there is little to learn.
         """
@@ -83,22 +100,28 @@ class Student(nn.Module):
                 crops = draw_crops(len(rows), views, generator)
                 pixels = torch.from_numpy(images[rows.numpy()]).movedim(-1, 1).float() / 255
                 seen = relight(crop(pixels, crops, views.size), views, generator)
-                wanted = crop(soft[rows].float(), crops, (grid[0], grid[1]))
-                yield {"pixels": (255 * seen).round().to(torch.uint8).movedim(1, -1), "soft": wanted}
+                wanted = {"soft": crop(soft[rows].float(), crops, (grid[0], grid[1]))}
+                if code is not None:
+                    wanted["code"] = crop(code[rows].float(), crops, (grid[0], grid[1]))
+                yield {"pixels": (255 * seen).round().to(torch.uint8).movedim(1, -1), **wanted}
 
         def loss(batch: Batch) -> dict[str, Tensor]:
             device, rows = self.centroids.device, distributed.share(len(batch["soft"])).rows
             wanted = batch["soft"][rows].to(device)
-            scores = self(batch["pixels"][rows].to(device))
+            own = self.unit_code(batch["pixels"][rows].to(device))
+            scores = self.cosines(own)
             scores = F.interpolate(scores, size=wanted.shape[-2:], mode="bilinear", align_corners=False)
             cost = -(wanted * (options.scale * scores).log_softmax(1)).sum(1)
             sure = wanted.amax(1)
             hit = validity.mean((scores.argmax(1) == wanted.argmax(1)).float(), sure > 0)
             weight = sure.sum().clamp(min=1e-6)
-            return {
-                "distill": distributed.portion(weight) * (cost * sure).sum() / weight,
-                "log/agreement": hit.detach(),
-            }
+            portion = distributed.portion(weight)
+            losses = {"distill": portion * (cost * sure).sum() / weight, "log/agreement": hit.detach()}
+            if code is not None:
+                seen = F.interpolate(own, size=wanted.shape[-2:], mode="bilinear", align_corners=False)
+                apart = 1 - F.cosine_similarity(seen, batch["code"][rows].to(device), dim=1)
+                losses["code"] = options.weight_code * portion * (apart * sure).sum() / weight
+            return losses
 
         def after_step() -> None:
             self.step += 1

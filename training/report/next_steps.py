@@ -29,6 +29,7 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
     dataset, photos = run.recipe.dataset, [part for root in run.images.names.roots for part in ("--data", root)]
     other = min(_MOST, 3 * run.recipe.clusters.count // 2)
     labels = ("--labels", "LABEL_MAPS") if dataset == "folder" else ("--dataset", dataset)
+    value = "student.backbone=resnet18" if run.recipe.student.teacher else f"clusters.k={k or other}"
     anew = ("--recipe", folder / "recipe.toml", *photos, "--out", f"{folder}-2")
     return [
         Step("Try it on photos in the browser, and give the clusters names", command("serve", "--bundle", bundle)),
@@ -42,7 +43,7 @@ def next_steps(run: Run, bundle: Path, folder: Path, *, option: str = "", k: int
         ),
         Step(
             "Train anew on the same photos with another value; all of them are in the recipe at the end",
-            command("train", *anew, "--set", option or f"clusters.k={k or other}"),
+            command("train", *anew, "--set", option or value),
         ),
         Step("Make the bundle and this page again; a stopped run goes on where it was", resume_command(folder)),
     ]

@@ -84,7 +84,7 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
     """
     found, log, unused = bundle.report(), read_log(run.log), _not_used(run)
     curve, balance, photos = noted(run, "k_curve"), noted(run, "balance"), noted(run, "photos") or {}
-    stages, aligned = noted(run, "stages"), noted(run, "aligned")
+    stages, aligned, student = noted(run, "stages"), noted(run, "aligned"), noted(run, "student")
     equal = (noted(run, "folder") or {}).get("duplicates")
     odd = photo_sections.familiarity(found, photos, run) + (photo_sections.copies(equal) if equal else "")
     sections = [
@@ -93,6 +93,7 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
         section("Photos and their maps", photo_sections.beside_their_maps(bundle, run, photos.get("varied", []))),
         section("Clusters", cluster_sections.sheet(bundle, found, private=not run.recipe.export.exemplars)),
         section("What becomes one", cluster_sections.tree(bundle)),
+        section("Student and teacher", run_sections.student(student)) if student else "",
         section("Carried over", run_sections.carried_over(aligned)) if aligned else "",
         section("How many clusters", run_sections.number_of_clusters(curve)) if curve else "",
         section("Training", run_sections.curves(log)),
@@ -128,6 +129,8 @@ def _head(bundle: Bundle, found: dict[str, Any]) -> str:
     ]
     if "agreement" in found:
         cards.append((f"{found['agreement']:.1%}", "of pixels on which the clusterings agree"))
+    if "student" in found:
+        cards.append((f"{found['student']['agreement']:.1%}", "of unseen pixels labelled as by the teacher"))
     if "hungarian" in found:
         cards.append((f"{found['hungarian']['miou']:.1%}", "mIoU after matching"))
     numbers = "".join(f"<div><b>{escape(n)}</b><span>{escape(what)}</span></div>" for n, what in cards)

@@ -108,7 +108,11 @@ def _of_the_run(one: Any) -> Trouble:
     if not isinstance(one, Mapping):
         return Trouble(sentence(one), "")
     text, option = str(one.get("text", "")), str(one.get("option", ""))
-    where = f" (noticed in stage {one['stage']}, step {one['step']})" if "stage" in one and "step" in one else ""
+    where = (
+        f" (noticed in stage {one['stage']}, step {one['step']})"
+        if "stage" in one and one.get("step") is not None
+        else ""
+    )
     return Trouble(sentence(f"{text}{where}"), "May help" if option else "", option)
 
 

@@ -1,0 +1,1 @@
+"""A big network's label maps, taught to a small one."""
