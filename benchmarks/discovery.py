@@ -1,7 +1,8 @@
 """What is found in folders of four kinds: streets, photos of anything, textures and tissue, land from above.
 
     python -m benchmarks.discovery --prepare                        images, label maps, one backbone a kind: once
-    python -m benchmarks.discovery [--only tissue] [--seeds 3]      everything: about two hours on two cores
+    python -m benchmarks.discovery [--only tissue] [--seeds 3]      everything: half an hour on two cores
+    python -m benchmarks.discovery --table                          the figures of what is finished, and no more
     python -m benchmarks.discovery --discovery wider clusters.runs=3 clusters.distill_steps=300
 
 Streets are 90 frames of CamVid and 72 drawn ones, photos a hundred without labels; of the others there is no data set,
@@ -269,11 +270,23 @@ def done(name: str, seed: int, given: argparse.Namespace) -> None:
         raise SystemExit(f"{name}, seed {seed} failed: its messages are above")
 
 
+def finished(out: Path, discoveries: dict[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    """The figures of every cell that is done, in the table's order, whichever call did it."""
+    found = []
+    for name, kind in kinds().items():
+        for way, k in cells(discoveries, kind):
+            files = sorted(
+                (out / name / "cells").glob(f"{way}-{k}-[0-9]*.json"), key=lambda file: int(file.stem.split("-")[-1])
+            )
+            found += [json.loads(file.read_text()) for file in files]
+    return found
+
+
 def table(found: list[dict[str, Any]]) -> str:
     """Markdown: mean ± standard deviation over the seeds, fractions; clusters and seconds are medians."""
     lines = [
-        "| | way | K | clusters | accuracy | mIoU | many to one: accuracy | mIoU | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | way | K | seeds | clusters | accuracy | mIoU | many to one: accuracy | mIoU | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, kind in kinds().items():
         of_kind = [run for run in found if run["kind"] == name]
@@ -282,10 +295,8 @@ def table(found: list[dict[str, Any]]) -> str:
             figures = [spread(runs, figure) for figure in ("accuracy", "miou", "many_accuracy", "many_miou")]
             clusters, seconds = (statistics.median(run[figure] for run in runs) for figure in ("clusters", "seconds"))
             asked = "auto" if k == "auto" else kind.k
-            lines.append(
-                f"| {kind.title} | {TITLES.get(way, way)} | {asked} | {clusters:.0f} | {' | '.join(figures)}"
-                f" | {seconds:.0f} |"
-            )
+            row = [kind.title, TITLES.get(way, way), asked, len(runs), f"{clusters:.0f}", *figures, f"{seconds:.0f}"]
+            lines.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(lines)
 
 
@@ -326,6 +337,7 @@ def main() -> None:
         help="a further way, and its recipe",
     )
     parser.add_argument("--prepare", action="store_true", help="only images, label maps and backbones")
+    parser.add_argument("--table", action="store_true", help="only the figures of what is finished")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
     discoveries = DISCOVERIES | {name: tuple(overrides) for name, *overrides in given.discovery}
@@ -333,20 +345,19 @@ def main() -> None:
         name, seed = given.one.split(",")
         one(name, int(seed), given.out, discoveries)
         return
-    for name in given.only:
-        prepare(name, given.data, given.out, Console(stderr=True))
-    if given.prepare:
-        return
-    with ThreadPoolExecutor(os.cpu_count()) as cores:
-        jobs = [cores.submit(done, name, seed, given) for name in given.only for seed in range(given.seeds)]
-        for job in jobs:
-            job.result()
-    found = []
-    for name in given.only:
-        home = given.out / name
-        for way, k in cells(discoveries, kinds()[name]):
-            found += [json.loads(cell(home, way, k, seed).read_text()) for seed in range(given.seeds)]
-            sheet(home, cell(home, way, k, 0).stem)
+    if not given.table:
+        for name in given.only:
+            prepare(name, given.data, given.out, Console(stderr=True))
+        if given.prepare:
+            return
+        with ThreadPoolExecutor(os.cpu_count()) as cores:
+            jobs = [cores.submit(done, name, seed, given) for name in given.only for seed in range(given.seeds)]
+            for job in jobs:
+                job.result()
+        for name in given.only:
+            for way, k in cells(discoveries, kinds()[name]):
+                sheet(given.out / name, cell(given.out / name, way, k, 0).stem)
+    found = finished(given.out, discoveries)
     print(table(found))
     write(found)
 

@@ -60,6 +60,15 @@ def test_what_is_done_is_not_done_again(home: Path, monkeypatch: pytest.MonkeyPa
     discovery.one("tissue", 1, home.parent, {"old": ()})
 
 
+def test_the_table_is_of_all_that_is_done_in_order_of_ways_and_seeds(tmp_path: Path) -> None:
+    for name, way, seed in (("tissue", "old", 10), ("tissue", "old", 2), ("tissue", "pixels", 0), ("camvid", "old", 0)):
+        file = discovery.cell(tmp_path / name, way, "k", seed)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([name, way, seed]))
+    done = [["camvid", "old", 0], ["tissue", "pixels", 0], ["tissue", "old", 2], ["tissue", "old", 10]]
+    assert discovery.finished(tmp_path, {"old": ()}) == done
+
+
 def test_baselines_are_for_kinds_with_labels_and_every_way_is_asked_twice() -> None:
     all_kinds, ways = discovery.kinds(), {"old": (), "new": ("clusters.runs=3",)}
     assert discovery.cells(ways, all_kinds["photos"]) == [(way, k) for way in ways for k in ("k", "auto")]
@@ -99,8 +108,8 @@ def test_the_table_has_a_line_for_each_way_and_k() -> None:
             run("photos", "auto", 0),
         ]
     ).splitlines()
-    assert lines[2] == "| photos of anything | old | auto | 7 | – | – | – | – | 30 |"
-    assert lines[3].startswith("| tissue | old | 7 | 7 | .450 ± .071 | .250 ± .000 | .600 ± .000 |")
+    assert lines[2] == "| photos of anything | old | auto | 1 | 7 | – | – | – | – | 30 |"
+    assert lines[3].startswith("| tissue | old | 7 | 2 | 7 | .450 ± .071 | .250 ± .000 | .600 ± .000 |")
 
 
 def test_a_sheet_shows_maps_beside_their_images(home: Path) -> None:
