@@ -304,12 +304,12 @@ TITLES = {"pixels": "k-means of pixels: color, place", "regions": "k-means of re
 
 
 def spread(runs: list[dict[str, Any]], figure: str) -> str:
-    """ ".214 ± .010"; – where there are no labels."""
+    """ ".214 ± .010", of one seed ".214"; – where there are no labels."""
     values = [run[figure] for run in runs if figure in run]
     if not values:
         return "–"
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {deviation:.3f}".replace("0.", ".")
+    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{deviation}".replace("0.", ".")
 
 
 def write(found: list[dict[str, Any]]) -> None:
