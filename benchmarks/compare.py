@@ -96,6 +96,7 @@ def rows() -> dict[str, Row]:
             overrides=("input.train_size=160", "input.size=240", "cause.head=tr"),
         ),
         "primaps": Row("PriMaPs-EM", page=RECIPES / "folder-primaps.toml", overrides=frozen),
+        "smooseg": Row("SmooSeg", page=RECIPES / "folder-smooseg.toml", overrides=frozen),
         "picie": Row("PiCIE", page=RECIPES / "folder-picie.toml", overrides=views),
         "picie-h": Row("PiCIE+H", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.overcluster=100")),
         "mdc": Row("MDC", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.views=1")),

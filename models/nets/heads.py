@@ -17,22 +17,25 @@ def unchanged(x: Tensor) -> Tensor:
 class ProjectionHead(nn.Module):
     """Features [B, C, h, w] to code [B, D, h, w]: a linear path plus a two-layer one.
 
-    nonlinear=False leaves the linear path alone.
+    nonlinear=False leaves the linear path alone; activation stands between the other's layers.
 
-    Source: STEGO (arXiv:2203.08414) §4.2 and CAUSE-MLP (arXiv:2310.07379), same form.
+    Source: STEGO (arXiv:2203.08414) §4.2 and CAUSE-MLP (arXiv:2310.07379), same form; SmooSeg (arXiv:2310.17874) has
+    SiLU in it.
     """
 
-    def __init__(self, channels: int, dim: int, *, nonlinear: bool = True) -> None:
+    def __init__(
+        self, channels: int, dim: int, *, nonlinear: bool = True, activation: Callable[[], nn.Module] = nn.ReLU
+    ) -> None:
         super().__init__()
         self.linear = nn.Conv2d(channels, dim, 1)
         self.mlp = (
-            nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, dim, 1))
+            nn.Sequential(nn.Conv2d(channels, channels, 1), activation(), nn.Conv2d(channels, dim, 1))
             if nonlinear
             else None
         )
 
     def forward(self, features: Tensor, dropout: Callable[[Tensor], Tensor] = unchanged) -> Tensor:
-        """dropout: drawn anew for each of the two paths, as both papers do."""
+        """dropout: drawn anew for each of the two paths, as all three papers do."""
         code: Tensor = self.linear(dropout(features))
         if self.mlp is not None:
             code = code + self.mlp(dropout(features))

@@ -47,6 +47,7 @@ CAUSE = [
     "method=cause", "backbone.name=test_resnet", "cause.code_dim=8", "cause.projection_dim=8", "cause.concepts=6",
     "cause.batch_size=4", "cause.cell=2", "cause.center=true", "cause.thresholds=auto", "cause.probe_start=kmeans",
 ]  # fmt: skip
+SMOOSEG = ["method=smooseg", "backbone.name=test_resnet", "smooseg.code_dim=8", "smooseg.batch_size=4"]
 PICIE = ["method=picie", "backbone.name=test_resnet", "picie.code_dim=8", "picie.epochs=1"]
 REGIONS = RegionOptions(size=(64, 64), scales=(50.0, 100.0), contrast=0)
 
@@ -134,6 +135,8 @@ def test_points_move_to_the_middle_of_cells_with_data() -> None:
         ],
         CAUSE,
         [*CAUSE, "cause.cell=1", "cause.bank=0"],
+        SMOOSEG,
+        [*SMOOSEG, "smooseg.shifts=auto", "smooseg.dropout=0"],
     ],
 )
 def test_what_a_frozen_backbone_says_of_gaps_changes_nothing(tmp_path: Path, overrides: list[str]) -> None:
@@ -145,9 +148,8 @@ def test_what_a_frozen_backbone_says_of_gaps_changes_nothing(tmp_path: Path, ove
         maps = np.array(method.features.maps)
         maps[:, :, gap(maps.shape[-1])] = garbage
         method.features = replace(method.features, maps=maps)
-        found: list[Any] = (
-            [method._mean().tolist()] if hasattr(method, "_mean") else [method.shifts_for([0.5, 0.5, 0.1])]
-        )
+        shares = {"stego": [0.5, 0.5, 0.1], "smooseg": [0.8, 0.02]}.get(method.run.recipe.method)
+        found: list[Any] = [method.shifts_for(shares) if shares else method._mean().tolist()]
         if garbage and hasattr(method, "_mean"):
             method.backbone.center.copy_(method._mean())
         seed_all(0)  # as the loop does: dropout is drawn from everybody's generator

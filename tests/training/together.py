@@ -31,6 +31,7 @@ RUNS = {
     "cause": [_VIT, "cause.concepts=6", "cause.projection_dim=8", "cause.cell=2", "cause.thresholds=auto"],
     "cause-tr": [_VIT, "cause.head=tr", "cause.concepts=6", "cause.projection_dim=8", "cause.hidden=16"],
     "primaps": [_VIT, "primaps.teach_every=1", "primaps.kmeans_steps=3", "primaps.center=true"],
+    "smooseg": [_VIT, "smooseg.shifts=auto"],
     "picie": [_CNN, "picie.overcluster=5", "picie.kmeans_points=2000"],
     "mdc": [_CNN, "picie.views=1", "picie.batch_norm=upstream"],
     "san": [_CNN, "input.size=128", "san.code_dim=64"],

@@ -25,6 +25,7 @@ _LESS_OF_ONE = {  # per method: the option against one cluster that takes all, u
     "stego": ("balance", "auto"),
     "picie": ("class_weights", "none"),
     "cause": ("center", True),
+    "smooseg": ("shifts", "auto"),
 }
 
 

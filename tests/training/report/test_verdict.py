@@ -45,6 +45,8 @@ def test_a_sound_run_has_no_warning_and_nothing_against_its_k() -> None:
         ("picie", {"class_weights": "inverse"}, "picie.class_weights=none"),
         ("picie", {"class_weights": "none"}, ""),
         ("cause", {"center": False}, "cause.center=true"),
+        ("smooseg", {"shifts": "fixed"}, "smooseg.shifts=auto"),
+        ("smooseg", {"shifts": "auto"}, ""),
         ("san", {}, ""),
     ],
 )
