@@ -103,14 +103,14 @@ def test_a_vits_clusters_are_taught_to_a_small_cnn(tmp_path: Path, name: str) ->
     made = train.train(run)
     told = made.report()["student"]
     assert told["held_out_images"] == 5
-    assert told["agreement"] > 0.8
+    assert told["agreement"] > 0.75  # .82 to .85 where it was written
     assert sum(file.stat().st_size for file in made.path.rglob("*") if file.is_file()) < 12e6
     teacher, predict = Bundle.load(run.folder / "teacher"), Exported(made.encoder_bytes())
     assert self_test(made, predict) > 0.99
     image = street((96, 128), seed=99)  # neither has seen it
     labels = segment(made, predict, image), segment(teacher, Exported(teacher.encoder_bytes()), image)
     assert labels[0].shape == (96, 128)
-    assert (labels[0] == labels[1]).mean() > 0.7
+    assert (labels[0] == labels[1]).mean() > 0.7  # .82 to .83
     assert "its teacher" in (made.path / "NOTICE").read_text()
     before = teacher.digest
     train.train(run)  # the teacher is as it was
