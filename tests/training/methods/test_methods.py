@@ -69,9 +69,9 @@ def test_trains_to_finite_weights_and_resumes_to_the_same_bits(small, tmp_path):
     images = draw(tmp_path / "images")
     whole = fitted(tmp_path / "whole", small, images)
     total = sum(stage.steps for stage in whole.stages())
-    assert total >= 2
+    assert total >= 2 or not whole.stages()  # which learns nothing: k-means of frozen features
     assert all(bool(torch.isfinite(value).all()) for value in whole.state_dict().values())
-    for stop_after in {1, total - 1}:
+    for stop_after in {1, total - 1} if total else ():
         resumed = fitted(tmp_path / f"stopped-{stop_after}", small, images, stop_after)
         for key, wanted in whole.state_dict().items():
             assert torch.equal(resumed.state_dict()[key], wanted), (stop_after, key)
@@ -83,6 +83,8 @@ def test_trains_to_finite_weights_and_resumes_to_the_same_bits(small, tmp_path):
 def test_resumes_to_the_same_bits_in_bfloat16_too(small, tmp_path):
     images, small = draw(tmp_path / "images"), [*small, "compute.precision=bfloat16"]
     whole = fitted(tmp_path / "whole", small, images)
+    if not whole.stages():
+        pytest.skip("nothing is learned")
     resumed = fitted(tmp_path / "stopped", small, images, sum(stage.steps for stage in whole.stages()) - 1)
     assert all(torch.equal(resumed.state_dict()[key], wanted) for key, wanted in whole.state_dict().items())
 

@@ -28,6 +28,8 @@ def test_training_ends_with_the_bits_it_has_without(name, tmp_path):
     for key, wanted in without.state_dict().items():
         assert torch.equal(with_pictures.state_dict()[key], wanted), key
     steps = sum(stage.steps for stage in with_pictures.stages())
+    if not steps:
+        pytest.skip("nothing is learned")
     pictures = sorted((run.folder / "previews").iterdir())
     assert len(pictures) == steps
     assert not (bare.folder / "previews").exists()
