@@ -189,7 +189,7 @@ def lacking(cell: Cell, root: Path, weights: str, more: Sequence[str] = ()) -> l
         found.append(f"weights {asked.name}")
     for split in (settled.split, "val"):
         try:
-            datasets.find(settled.dataset, root / settled.dataset, split)
+            datasets.find(settled.dataset, [root / settled.dataset], split)
         except TesseraError as error:
             found.append(f"data {DATASETS[cell.dataset].title} ({error})")
             break
