@@ -19,7 +19,7 @@ from benchmarks import dino_table
 from benchmarks.dino_table import BACKBONES, DATASETS, METHODS, Cell, cells
 from models.nets import licences
 from tests.training.few_steps import few_steps
-from training import train
+from tests.training.small_run import settled
 from training.data.synthetic import street
 
 
@@ -30,7 +30,7 @@ def test_a_cell_is_its_methods_recipe_on_whole_patches(cell: Cell) -> None:
     assert (found.backbone.name, found.backbone.weights) == (backbone.name, "timm")
     assert found.input.size % backbone.patch == found.input.train_size % backbone.patch == 0
     assert abs(found.input.size - 320) <= 8
-    begun = train.settle(None, cell.page, [], method=None, dataset=None, out=Path("run"))
+    begun = settled(cell.page)
     changed = {key for key, value in found.options.items() if begun.options[key] != value}
     own = cell.backbone == "dino_vits8"
     assert changed == (
@@ -59,9 +59,9 @@ def test_listed_commands_are_what_people_type(tmp_path: Path, capsys: pytest.Cap
     assert begin[:2] == ["tessera", "train"]
     assert score[:2] == ["tessera", "evaluate"]
     given = {key: [b for a, b in pairwise(begin) if a == key] for key in ("--recipe", "--set")}
-    settled = train.settle(None, Path(given["--recipe"][0]), given["--set"], method=None, dataset=None, out=tmp_path)
-    assert settled == Cell("stego", "dinov3_vits16", "potsdam3").recipe(str(tmp_path / "dino.pth"))
-    assert settled.options["shifts"] == "auto"
+    found = settled(Path(given["--recipe"][0]), *given["--set"])
+    assert found == Cell("stego", "dinov3_vits16", "potsdam3").recipe(str(tmp_path / "dino.pth"))
+    assert found.options["shifts"] == "auto"
     assert begin[begin.index("--out") + 1] == score[2]
 
 
