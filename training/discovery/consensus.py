@@ -1,14 +1,12 @@
-"""Makes one clustering of several, and teaches it to one network.
+"""Makes one clustering of several.
 
-Knows nothing of any method or bundle: an encoder and images in; a network, centroids and how far the
-clusterings agreed out.
+Knows nothing of any method or bundle: an encoder and images in; soft labels and how far the clusterings agreed out.
 
 A k-means answers differently for every seed and every region scale. What the runs agree on is right more
 often than any of them, and their mean agreement, which needs no label, tells how far to trust a pipeline.
-The mean itself is several clusterings of a whole corpus; to serve it, one network learns it.
+The mean itself is several clusterings of a whole corpus; to serve it, one network learns it (distill.py).
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,11 +23,7 @@ from training.clustering.kmeans import kmeans
 from training.config.run import Run
 from training.data.regions import RegionCache
 from training.discovery.cluster_codes import coded_regions
-from training.discovery.segmenter import Segmenter
-from training.discovery.student import DistillOptions, Student
-from training.features.region_codes import RegionCodes, coarse
-from training.trainer import batch_norm, loop
-from training.trainer.seeds import seeded
+from training.features.region_codes import RegionCodes, coarse, place
 
 IMAGES = 2000  # drawn evenly from more: their soft labels are held in memory, 0.2 MB each at 11 clusters
 GRID_PX = 4  # a cell of the clusterings, as fine as the finest map of the backbones
@@ -47,55 +41,30 @@ class Consensus:
     agreement: float
 
 
-def distill(encoder: Encoder, temperature: float, run: Run) -> Segmenter:
-    """What [clusters] with `distill_steps` asks for: regions, several clusterings, one network that answers like them.
+def vote(encoder: Encoder, run: Run) -> tuple[RegionCache, Consensus]:
+    """The run's images, cut into regions, and what [clusters] `runs` clusterings of these make together.
 
-    encoder  of a trained method; stays as it is. Its copy is trained on, backbone and all.
-
-    The clusterings take the region scales in turn, each with a seed of its own. Interrupted, it goes on in
-    the stage; what comes before is computed again, to the same result.
+    The clusterings take the region scales in turn, each with a seed of its own.
     """
     section, seed = run.recipe.clusters, run.recipe.seed
     cache, codes = coded_regions(encoder, run, most=IMAGES)
-    height, width = cache.images.shape[1:3]
-    grid = (height // GRID_PX, width // GRID_PX)
     clusterings = []
     with Progress(run.console, "clusterings", section.runs) as progress:
         for i in range(section.runs):
             rows, how = codes.at(i % len(section.region_scales)), {"seed": seed + i, "restarts": section.restarts}
-            clusterings.append(cluster_regions(rows, cache, section.count, grid, position=section.position, **how))
+            clusterings.append(
+                cluster_regions(rows, cache, section.count, grid_of(cache), position=section.position, **how)
+            )
             progress.advance()
     found = consensus(clusterings, section.count)
     say(run.console, f"{section.runs} clusterings agree on {found.agreement:.1%} of the pixels")
-
-    network = copy.deepcopy(encoder)
-    network.requires_grad_(True)
-    network.flip_average = False  # views are mirrored while it learns; averaging would double the time of serving
-    network.position = section.position
-    with seeded(seed):
-        student = Student(network, section.count).to(run.device)
-    # Views a fifth smaller each way than the image: at their mean area of 0.75 nothing changes its size much.
-    smaller = (height * 4 // 5 // 16 * 16, width * 4 // 5 // 16 * 16)
-    views = DistillOptions().views.model_copy(update={"size": smaller})
-    lesson = DistillOptions(steps=section.distill_steps, lr=section.distill_lr, views=views)
-    batch_norm.synchronize(student)
-    student.train()
-    loop.fit(student, [student.stage(cache.images, found.soft, lesson, seed)], run, name="consensus")
-    student.eval()
-    centroids = student.unit_centroids().detach().cpu()
-    return Segmenter(network, centroids, "cosine", temperature, found.agreement)
+    return cache, found
 
 
-def place(codes: RegionCodes, weight: float, mean: Tensor | None = None) -> Tensor:
-    """Codes of length 1 with two position columns, weight × (row, |column|) about −1..1: float32 [R, D + 2].
-
-    The column is folded at the middle: pretraining mirrors its views, so left and right are the same to the
-    code, and should be to the place. `mean` is taken from the codes first.
-    """
-    unit = F.normalize(codes.codes if mean is None else codes.codes - mean, dim=1)
-    row = 2 * codes.center[:, :1] - 1
-    column = 2 * (2 * codes.center[:, 1:] - 1).abs() - 1
-    return torch.cat([unit, weight * row, weight * column], dim=1)
+def grid_of(cache: RegionCache) -> tuple[int, int]:
+    """(h, w) of the soft labels of its images."""
+    height, width = cache.images.shape[1:3]
+    return height // GRID_PX, width // GRID_PX
 
 
 def cluster_regions(

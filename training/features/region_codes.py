@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.data.regions import RegionCache, signed
 
@@ -84,6 +85,18 @@ def region_codes(code: Callable[[Tensor], Tensor], cache: RegionCache, *, batch_
             )
     fields = RegionCodes.__dataclass_fields__
     return RegionCodes(*(torch.cat([getattr(row, name) for row in rows]) for name in fields))
+
+
+def place(codes: RegionCodes, weight: float, mean: Tensor | None = None) -> Tensor:
+    """Codes of length 1 with two position columns, weight × (row, |column|) about −1..1: float32 [R, D + 2].
+
+    The column is folded at the middle: pretraining mirrors its views, so left and right are the same to the
+    code, and should be to the place. `mean` is taken from the codes first.
+    """
+    unit = F.normalize(codes.codes if mean is None else codes.codes - mean, dim=1)
+    row = 2 * codes.center[:, :1] - 1
+    column = 2 * (2 * codes.center[:, 1:] - 1).abs() - 1
+    return torch.cat([unit, weight * row, weight * column], dim=1)
 
 
 def coarse(ids: NDArray[np.uint16], grid: tuple[int, ...]) -> Tensor:
