@@ -226,11 +226,19 @@ def spread(values: list[float]) -> str:
 
 
 def write(text: str) -> None:
-    """The table into its page."""
+    """The table into its page; rows that it has not keep their lines."""
     page = PAGE.read_text(encoding="utf-8")
     head, rest = page.split(MARKS[0])
-    tail = rest.split(MARKS[1])[1]
-    PAGE.write_text(f"{head}{MARKS[0]}\n{text}\n{MARKS[1]}{tail}", encoding="utf-8")
+    before, tail = rest.split(MARKS[1], 1)
+    PAGE.write_text(f"{head}{MARKS[0]}\n{merged(before, text)}\n{MARKS[1]}{tail}", encoding="utf-8")
+
+
+def merged(before: str, text: str) -> str:
+    """A table with the lines of an earlier one for the rows that it lacks, in the order of `rows`."""
+    lines = {line.split("|")[1].strip(): line for part in (before, text) for line in part.splitlines() if "|" in line}
+    known = [row.title for row in rows().values()]
+    top = [line for line in text.splitlines() if line.split("|")[1:2] == [] or line.split("|")[1].strip() not in known]
+    return "\n".join([*top, *(lines[title] for title in known if title in lines)])
 
 
 def main() -> None:
