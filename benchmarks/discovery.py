@@ -65,7 +65,7 @@ from training.trainer import loop
 from training.trainer.loop import Workspace
 
 # What each way of discovery asks of the recipe, as `--set` takes it. A further one is a line.
-DISCOVERIES: dict[str, tuple[str, ...]] = {"old": ()}
+DISCOVERIES: dict[str, tuple[str, ...]] = {"old": ("clusters.merge=false",), "merged": ("clusters.merge=true",)}
 BASELINES = ("pixels", "regions")  # k-means of colors and places: what a kind must be too hard for
 UNKNOWN_K = 16
 RESULTS = Path(__file__).resolve().parent / "results" / "discovery.json"

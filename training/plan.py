@@ -317,7 +317,7 @@ def _pretraining(run: Run, options: PretrainOptions, rate: _Rates, seconds: floa
 def _finding(run: Run, method: Method[Any]) -> Iterator[Work]:
     """What finds the clusters of a trained network."""
     count, section = len(run.images), run.recipe.clusters
-    if section.unit == "region" or section.distill_steps:
+    if section.unit == "region" or section.distill_steps or section.merge:
         yield Work("codes of regions", count, "regions")
     elif type(method).centroids is Method.centroids or run.recipe.options.get("centroids") == "kmeans":
         yield Work("codes", min(count, _CODED), "serving size")

@@ -34,14 +34,35 @@ def tree_of(apart: Array | None, centroids: Tensor, fractions: Sequence[float]) 
     return Tree(hierarchy(torch.from_numpy(apart), weights), "belonging")
 
 
+class Join(NamedTuple):
+    """Two of a linkage become one: `gone` goes into `into`, of whose ids it then has one; how far apart they were."""
+
+    into: int
+    gone: int
+    height: float
+
+
 def hierarchy(apart: Tensor, fractions: Sequence[float]) -> list[Merge]:
     """Which clusters become one when fewer are wanted, from K - 1 down to 2.
 
     apart      float [K, K], symmetric: how far apart every two are, in whatever measure; the diagonal is not looked at
     fractions  share of the pixels of each cluster; the larger of two gives its id to both
+    """
+    joins = average_linkage(apart, fractions)[:-1]
+    left = range(len(apart) - 1, 1, -1)
+    return [
+        Merge(k=k, merge=(min(join[:2]), max(join[:2])), into=join.into, height=join.height)
+        for k, join in zip(left, joins, strict=True)
+    ]
 
-    A merge's height is the mean of `apart` over the pairs that it joins, in which a pair weighs as much as its pixels:
-    heights lie within the range of `apart`, and never fall.
+
+def average_linkage(apart: Tensor, weights: Sequence[float]) -> list[Join]:
+    """n - 1 joins, nearest first, of n things; the heavier of two gives its id to both.
+
+    apart  float [n, n], symmetric; the diagonal is not looked at
+
+    A join's height is the mean of `apart` over the pairs that it joins, in which a pair weighs as the product of its
+    weights: heights lie within the range of `apart`, and never fall.
 
     Source: average linkage (UPGMA; Sokal and Michener, 1958), weighted.
     """
@@ -49,22 +70,21 @@ def hierarchy(apart: Tensor, fractions: Sequence[float]) -> list[Merge]:
     most = float(apart.max()) if apart.numel() else 0.0
     apart.fill_diagonal_(torch.inf)
     # An unused cluster weighs next to nothing, not nothing: two of them still have a mean distance.
-    weight = [max(float(f), 1e-12) for f in fractions]
-    merges: list[Merge] = []
-    for left in range(len(apart) - 1, 1, -1):
-        at = int(apart.argmin())
-        a, b = sorted(divmod(at, len(apart)))
+    weight = [max(float(one), 1e-12) for one in weights]
+    joins: list[Join] = []
+    for _ in range(len(apart) - 1):
+        a, b = sorted(divmod(int(apart.argmin()), len(apart)))
         into, gone = (a, b) if weight[a] >= weight[b] else (b, a)
         # A mean may leave the range of what it is the mean of by the last bit.
-        height = min(most, max(float(apart[a, b]), merges[-1].height if merges else -torch.inf))
-        merges.append(Merge(k=left, merge=(a, b), into=into, height=height))
+        height = min(most, max(float(apart[a, b]), joins[-1].height if joins else -torch.inf))
+        joins.append(Join(into, gone, height))
         total = weight[a] + weight[b]
         mean = (weight[into] * apart[into] + weight[gone] * apart[gone]) / total
         apart[into], apart[:, into] = mean, mean
         apart[gone], apart[:, gone] = torch.inf, torch.inf
         apart[into, into] = torch.inf
         weight[into] = total
-    return merges
+    return joins
 
 
 def cosine_distance(centroids: Tensor) -> Tensor:

@@ -107,8 +107,12 @@ class ClusterSection(Section):
     # "auto": as many as training/discovery/choose_k.py proposes; what a method learned itself is then clustered anew
     k: Annotated[int | Literal["auto"], BeforeValidator(_some_clusters)] = MOST_OFTEN
     unit: Literal["pixel", "region"] = "pixel"  # region: every Felzenszwalb region weighs the same
+    # many clusters of regions, joined by what belongs together (training/discovery/merging.py); false: k-means, or what
+    # the method learned itself
+    merge: bool = False
     region_scales: tuple[float, ...] = (250.0,)
-    position: float = Field(default=0.0, ge=0.0)  # weight of two position columns appended to the code
+    # weight of two position columns appended to the code; with `merge`, of a region's place where clusters are made
+    position: float = Field(default=0.0, ge=0.0)
     restarts: int = Field(default=3, ge=1)
     runs: int = Field(default=1, ge=1)  # over 1: consensus of that many clusterings
     distill_steps: int = Field(default=0, ge=0)  # over 0: one network learns the consensus
@@ -123,6 +127,8 @@ class ClusterSection(Section):
     def _one_network(self) -> Self:
         if self.runs > 1 and not self.distill_steps:
             raise ValueError("runs over 1 needs distill_steps over 0: one network learns what the clusterings agree on")
+        if self.runs > 1 and self.merge:
+            raise ValueError("runs over 1 is a vote of clusterings of K clusters: leave it at 1, or set merge = false")
         return self
 
 

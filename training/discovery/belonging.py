@@ -122,8 +122,11 @@ def texture(rows: Tensor, shares: Tensor) -> Tensor:
     return -(columns[:, None] - columns).square().sum(2)
 
 
-def standardized(sign: Tensor) -> Tensor:
-    """A sign [K, K] less its mean over the pairs of clusters, in their standard deviations; 0 where all are equal."""
-    pairs = sign[~torch.eye(len(sign), dtype=torch.bool)]
-    spread = pairs.std(unbiased=False)
-    return (sign - pairs.mean()) / spread if spread > 1e-9 else torch.zeros_like(sign)
+def standardized(sign: Tensor, pairs: Tensor | None = None) -> Tensor:
+    """A sign [K, K] less its mean over pairs of clusters, in their standard deviations; 0 where all are equal.
+
+    pairs  bool [K, K], which are counted; None: every two
+    """
+    counted = sign[~torch.eye(len(sign), dtype=torch.bool) if pairs is None else pairs]
+    spread = counted.std(unbiased=False)
+    return (sign - counted.mean()) / spread if spread > 1e-9 else torch.zeros_like(sign)

@@ -15,7 +15,10 @@ from training.config.run import Run
 from training.data.preprocess import input_spec
 from training.discovery import choose_k, code_sample
 from training.discovery.cluster_codes import cluster
-from training.discovery.consensus import distill
+from training.discovery.consensus import vote
+from training.discovery.crop_stability import crop_stability
+from training.discovery.distill import distill
+from training.discovery.merged import merged
 from training.discovery.segmenter import Segmenter
 from training.methods.base import Method
 
@@ -28,8 +31,9 @@ def discover(run: Run, method: Method[Any]) -> Segmenter:
     """
     section = run.recipe.clusters
     encoder = method.encoder().eval()
-    own = method.centroids() if section.unit == "pixel" and not section.distill_steps and section.k != "auto" else None
-    if own is None and not section.distill_steps:
+    anew = section.merge or section.distill_steps or section.unit == "region" or section.k == "auto"
+    own = None if anew else method.centroids()
+    if own is None and not section.distill_steps and not section.merge:
         encoder.position = section.position
     if section.k == "auto":
         if (proposal := _propose(encoder, run)) is None:
@@ -39,13 +43,20 @@ def discover(run: Run, method: Method[Any]) -> Segmenter:
         run = _settled(run, proposal.k)
     if own is not None:
         found = Segmenter(encoder, own, method.assignment, method.temperature)
+    elif section.merge:
+        found = merged(encoder, method.temperature, run)
     elif section.distill_steps:
-        found = distill(encoder, method.temperature, run)
+        cache, voted = vote(encoder, run)
+        found = distill(encoder, cache, voted.soft, method.temperature, run, voted.agreement)
     else:
-        spec = input_spec(encoder, run.recipe.input.size)
-        found = Segmenter(encoder, cluster(encoder, spec, run), "cosine", method.temperature)
+        centroids = cluster(encoder, input_spec(encoder, run.recipe.input.size), run)
+        found = Segmenter(encoder, centroids, "cosine", method.temperature)
     if section.k != "auto" or section.distill_steps:
         _propose(found.encoder, run)
+    spec = input_spec(found.encoder, run.recipe.input.size)
+    stable = distributed.from_main(lambda: crop_stability(found, spec, run))
+    facts.note(run, "crops", {"stable": round(stable, 4)})
+    say(run.console, f"of a crop's pixels {stable:.0%} are in the same cluster as when the whole image is seen")
     return found
 
 

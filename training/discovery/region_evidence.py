@@ -4,7 +4,6 @@ Knows nothing of what that says of the clusters (belonging.py), or of labels: im
 row per region out. Bounded: of many or large images so many rows are drawn.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,15 +71,11 @@ class RegionCollector:
         known = labels != IGNORED
         if not known.any():
             return
-        inside = ids[known]
-        _, inside = np.unique(inside, return_inverse=True)  # regions without data are none
+        _, inside = np.unique(ids[known], return_inverse=True)  # regions without data are none
         count = int(inside.max()) + 1
-        pixels = np.bincount(inside, minlength=count).astype(np.float64)
-
-        def mean(values: Array) -> Array:
-            found: Array = np.bincount(inside, values[known], minlength=count) / pixels
-            return found
-
+        dense = np.full(ids.shape, -1, np.int64)
+        dense[known] = inside
+        texture, pixels = textures(even, dense, count)
         shares = np.bincount(inside * self._k + labels[known], minlength=count * self._k).reshape(count, self._k)
         depth, height, width = code.shape
         cell = _nearest(height, size[0])[:, None] * width + _nearest(width, size[1])
@@ -90,7 +85,7 @@ class RegionCollector:
         chosen = np.arange(count)
         if count > self._each:
             chosen = np.sort(np.random.default_rng([self._seed, number]).choice(count, self._each, replace=False))
-        rows = (shares / pixels[:, None], codes / pixels[:, None], _texture(even, mean))
+        rows = (shares / pixels[:, None], codes / pixels[:, None], texture)
         shared, coded, rough = (np.asarray(part[chosen], np.float32) for part in rows)
         self._rows.append(RegionEvidence(shared, coded, rough, np.full(len(chosen), number, np.int64)))
 
@@ -102,17 +97,30 @@ class RegionCollector:
         return RegionEvidence(*(np.concatenate([getattr(one, name) for one in self._rows]) for name in names))
 
 
-def _texture(image: Array, mean: Callable[[Array], Array]) -> Array:
-    """float64 [R, 5] of RGB uint8 [H, W, 3]; `mean` takes the mean of a map [H, W] over each region."""
+def textures(image: Array, ids: Array, count: int) -> tuple[Array, Array]:
+    """Texture of every region of an image, float64 [count, 5], and its pixels, float64 [count].
+
+    image  RGB uint8 [H, W, 3];  ids  int64 [H, W], 0..count-1, negative where no data is
+
+    The standard deviations of L, a and b within the region, then the mean of |dL/dx| and of |dL/dy|. Regions without a
+    pixel have 0.
+    """
     from skimage.color import rgb2lab  # half a second to import
 
-    lab = rgb2lab(image)
+    lab, known = rgb2lab(image), ids >= 0
+    inside = ids[known]
+    pixels = np.bincount(inside, minlength=count).astype(np.float64)
+
+    def mean(values: Array) -> Array:
+        found: Array = np.bincount(inside, values[known], minlength=count) / pixels.clip(1)
+        return found
+
     spreads = [np.sqrt(np.maximum(mean(one**2) - mean(one) ** 2, 0)) for one in np.moveaxis(lab, -1, 0)]
     across, down = (
         np.abs(np.gradient(lab[..., 0], axis=axis)) if lab.shape[axis] > 1 else np.zeros(lab.shape[:2])
         for axis in (1, 0)
     )
-    return np.stack([*spreads, mean(across), mean(down)], axis=1)
+    return np.stack([*spreads, mean(across), mean(down)], axis=1), pixels
 
 
 def _within(size: tuple[int, ...], pixels: int) -> tuple[int, int]:

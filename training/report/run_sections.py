@@ -50,6 +50,32 @@ def number_of_clusters(curve: Mapping[str, Any]) -> str:
     )
 
 
+def found_without_labels(merging: Mapping[str, Any] | None, crops: Mapping[str, Any] | None) -> str:
+    """How far the clusters are the folder's and not one draw's: over parts of it, and over crops."""
+    said = []
+    if crops:
+        said.append(
+            f"Of the pixels of a crop, three quarters of the image each way, {crops['stable']:.0%} are in the cluster"
+            " that they are in when the whole image is seen."
+        )
+    if merging and merging["whole"] is not None:
+        tried = {int(k): value for k, value in merging["agreement"].items()}
+        others = ", ".join(f"{k}: {value:.2f}" for k, value in sorted(tried.items()))
+        said.append(
+            f"Regions were clustered into {merging['pieces']} pieces, several times over; what belongs together made"
+            f" {merging['groups']} groups, which gave away what is small and unlike the rest of them. Parts of the"
+            f" folder, clustered apart, agree with the clusters to {merging['whole']:.2f} (1: entirely, 0: as by"
+            f" chance), and with pieces joined into so many groups to {others}: groups on which they agree less than"
+            f" on {max(tried)} are not trusted."
+        )
+    elif merging:
+        said.append(
+            f"Regions were clustered into {merging['pieces']} pieces, several times over, and joined by what belongs"
+            " together. The folder is too small for its parts to tell how far that holds of more images like these."
+        )
+    return "".join(f"<p>{escape(one)}</p>" for one in said)
+
+
 def carried_over(facts: Mapping[str, Any]) -> str:
     """Which clusters keep id, name and color of an earlier bundle's, and what became of the others."""
     rows = "".join(

@@ -85,6 +85,7 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
     found, log, unused = bundle.report(), read_log(run.log), _not_used(run)
     curve, balance, photos = noted(run, "k_curve"), noted(run, "balance"), noted(run, "photos") or {}
     stages, aligned, student = noted(run, "stages"), noted(run, "aligned"), noted(run, "student")
+    found_by = run_sections.found_without_labels(noted(run, "merging"), noted(run, "crops"))
     equal = (noted(run, "folder") or {}).get("duplicates")
     odd = photo_sections.familiarity(found, photos, run) + (photo_sections.copies(equal) if equal else "")
     sections = [
@@ -93,6 +94,7 @@ def page_of(bundle: Bundle, recipe: str, run: Run, *, folder: Path | None = None
         section("Photos and their maps", photo_sections.beside_their_maps(bundle, run, photos.get("varied", []))),
         section("Clusters", cluster_sections.sheet(bundle, found, private=not run.recipe.export.exemplars)),
         section("What becomes one", cluster_sections.tree(bundle)),
+        section("Parts and crops", found_by) if found_by else "",
         section("Student and teacher", run_sections.student(student)) if student else "",
         section("Carried over", run_sections.carried_over(aligned)) if aligned else "",
         section("How many clusters", run_sections.number_of_clusters(curve)) if curve else "",
