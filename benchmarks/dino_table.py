@@ -93,6 +93,7 @@ _NEAREST = {  # where none was published for ViT-S/8
 }
 _OF_DINO = ("shifts", "thresholds")  # options whose fixed values fit DINO's features
 # Accuracy and mIoU that others report of the same method and data set, and on what. With CRF: *.
+# SmooSeg's are recalled, not read in its paper.
 PUBLISHED = {
     ("kmeans", "dino_vits8"): ("34.2 / 9.5", "61.4 / 15.8", "56.6 / 33.6"),
     ("kmeans", "dinov2_reg_vits14"): ("44.5 / 22.9 ¹", "49.5 / 15.3 ¹", "75.9 / 61.0 ¹"),

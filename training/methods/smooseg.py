@@ -10,8 +10,10 @@ No label exists here: what is kept is the last step. The published script keeps 
 labels of val, which flatters its figures. Ours: `shifts = "auto"`, where b is read off the features instead of
 tuned by hand, see `SmooSeg.shifts_for`, and fewer steps for folders.
 
-Source: Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation (arXiv:2310.17874), written from
-the paper.
+Written from the paper's abstract, from what was remembered of the rest, and from notes of the published constants
+(shifts, rates, sizes). The paper itself was not at hand, and no line of the published code stands here.
+
+Source: Lan et al., SmooSeg: Smoothness Prior for Unsupervised Semantic Segmentation (arXiv:2310.17874).
 """
 
 from collections.abc import Iterator, Sequence
