@@ -41,6 +41,7 @@ from training.config import precision
 from training.config.recipe import Section
 from training.config.run import Run
 from training.config.work import Work
+from training.data.color_jitter import Photometric, color_jitter
 from training.data.prefetch import prefetch
 from training.features import stand_ins
 from training.features.frozen import frozen_network
@@ -52,7 +53,6 @@ from training.losses.concepts import ema_update
 from training.losses.mask_votes import confidence_weighted, majority
 from training.losses.probes import ClusterProbe
 from training.methods.base import Method
-from training.methods.picie.augment import Photometric, color_jitter
 from training.trainer import initial
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.types import Array
 from training.config.recipe import Section
+from training.data.color_jitter import Photometric
 
 
 class AugmentSection(Section):
@@ -30,18 +29,6 @@ class AugmentSection(Section):
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels of the image at twice the training size
     min_scale: float = 0.5  # a crop's side, as a share of the image's
     mirror: float = 0.5  # how often
-
-
-@dataclass(frozen=True)
-class Photometric:
-    """Changes of light, in this order; None leaves a step out."""
-
-    brightness: float | None = None
-    contrast: float | None = None
-    saturation: float | None = None
-    hue: float | None = None
-    gray: bool = False
-    blur: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,27 +81,6 @@ def _draw_light(options: AugmentSection, rng: np.random.Generator) -> Photometri
         gray=rng.uniform() < options.gray,
         blur=maybe(options.blur, *options.blur_sigma),
     )
-
-
-def color_jitter(image: Array, light: Photometric) -> Array:
-    """The image uint8 [H, W, 3] under other light."""
-    seen = Image.fromarray(image)
-    for enhance, factor in (
-        (ImageEnhance.Brightness, light.brightness),
-        (ImageEnhance.Contrast, light.contrast),
-        (ImageEnhance.Color, light.saturation),
-    ):
-        if factor is not None:
-            seen = enhance(seen).enhance(factor)
-    if light.hue is not None:
-        hue, saturation, value = seen.convert("HSV").split()
-        turned = np.asarray(hue) + np.uint8(round(light.hue * 255) % 256)  # wraps around, as hue does
-        seen = Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB")
-    if light.gray:
-        seen = seen.convert("L").convert("RGB")
-    if light.blur is not None:
-        seen = seen.filter(ImageFilter.GaussianBlur(light.blur))
-    return np.asarray(seen)
 
 
 def resized_crop(maps: Tensor, crops: Sequence[Geometric], size: int) -> Tensor:

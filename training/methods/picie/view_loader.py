@@ -15,6 +15,7 @@ from models.preprocess import resize
 from models.types import Array
 from training import distributed
 from training.config.run import Run
+from training.data.color_jitter import color_jitter
 from training.data.prefetch import prefetch
 from training.data.square_cache import SquareCache
 from training.methods.picie import augment
@@ -92,10 +93,10 @@ class ViewLoader:
         large, valid = self.squares.load(index, 2 * self.size)
         views = []
         if which != "second":
-            lit = _planes(augment.color_jitter(large, drawn.first))
+            lit = _planes(color_jitter(large, drawn.first))
             views.append(augment.resized_crop(lit[None], [drawn.crop], self.size)[0])
         if which != "first":
-            views.append(_planes(resize(augment.color_jitter(large, drawn.second), (self.size, self.size))))
+            views.append(_planes(resize(color_jitter(large, drawn.second), (self.size, self.size))))
         return Item(index, tuple(views), drawn.crop, self._seen(valid, drawn.crop))
 
     def _seen(self, valid: Array | None, crop: Geometric) -> Array | None:
