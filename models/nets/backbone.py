@@ -158,9 +158,15 @@ class CnnBackbone(Backbone):
         self.pyramid_channels: list[int] = self.body.feature_info.channels()
         self.strides: list[int] = self.body.feature_info.reduction()
         self.pyramid_stride: int = self.strides[0]
-        self.neck = FPNHead(self.pyramid_channels, neck) if neck else None
-        self.channels = neck or self.pyramid_channels[-1]
-        self.stride = self.strides[0] if neck else self.strides[-1]
+        self.neck: FPNHead | None = None
+        self.channels, self.stride = self.pyramid_channels[-1], self.strides[-1]
+        if neck:
+            self.add_neck(neck)
+
+    def add_neck(self, channels: int) -> None:
+        """A neck of so many channels, with random weights, in the place of whatever it had: it answers at stride 4."""
+        self.neck = FPNHead(self.pyramid_channels, channels)
+        self.channels, self.stride = channels, self.pyramid_stride
 
     def takes_any_size(self) -> bool:
         """Whether its maps follow the size in a traced graph too: those of convolutions do."""

@@ -6,6 +6,7 @@ Knows nothing of methods, heads or clusters.
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -85,6 +86,23 @@ def build(
     if file is not None:
         load_weights(backbone, file.tensors, Path(weights))
     _require_any_shape(backbone, name)
+    return backbone
+
+
+def build_cnn(name: str, *, needed: str, instead: str, dim: int = 0, **how: Any) -> CnnBackbone:
+    """`build`, for whom only a CNN will do.
+
+    needed, instead  what the error says of any other network, and the name that it proposes
+    dim              channels of a neck, where the weights bring none; 0: none is made
+    how              as `build` takes it
+
+    Raises BackboneError.
+    """
+    backbone = build(name, **how)
+    if not isinstance(backbone, CnnBackbone):
+        raise BackboneError(f"{needed}, and {name} is none: set backbone.name={instead}")
+    if dim and backbone.neck is None:
+        backbone.add_neck(dim)
     return backbone
 
 

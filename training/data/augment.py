@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.types import Array
+
 # In YIQ a turn of hue is a rotation of two axes: one product for the whole batch.
 TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
@@ -29,6 +31,25 @@ class ViewOptions(BaseModel):
     hue: float = Field(default=0.1, ge=0, le=0.5, description="share of the full circle, either way")
     gray: float = Field(default=0.2, ge=0, le=1)
     blur: float = Field(default=0.3, ge=0, le=1)
+
+
+def view(images: Tensor, options: ViewOptions, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One view of every image, float [B, 3, *size], 0..1, and the crops that it shows.
+
+    images  float [B, 3, H, W], 0..1
+    """
+    crops = draw_crops(len(images), options, generator)
+    return relight(crop(images, crops, options.size), options, generator), crops
+
+
+def planes(images: Array) -> Tensor:
+    """Images uint8 [B, H, W, 3] as they are changed here: float32 [B, 3, H, W], 0..1."""
+    return torch.from_numpy(images).movedim(-1, 1).float() / 255
+
+
+def pixels(views: Tensor) -> Tensor:
+    """Views float [B, 3, H, W], 0..1, as an exported network takes them: uint8 [B, H, W, 3]."""
+    return (255 * views).round().to(torch.uint8).movedim(1, -1)
 
 
 def draw_crops(count: int, options: ViewOptions, generator: torch.Generator) -> Tensor:

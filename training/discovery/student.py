@@ -3,7 +3,6 @@
 Knows nothing of clusterings, of other networks, or of what is done with it afterwards.
 """
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch.nn import functional as F
 from training import distributed
 from training.config.recipe import Section
 from training.data import validity
-from training.data.augment import ViewOptions, crop, draw_crops, relight
+from training.data.augment import ViewOptions, crop, pixels, planes, view
+from training.trainer.schedule import half_cosine
 from training.trainer.stage import Batch, Stage
 
 
@@ -97,13 +97,11 @@ class Student(nn.Module):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
             order = torch.randperm(len(images), generator=generator)
             for rows in torch.split(order, options.batch_size)[:batches_per_epoch]:
-                crops = draw_crops(len(rows), views, generator)
-                pixels = torch.from_numpy(images[rows.numpy()]).movedim(-1, 1).float() / 255
-                seen = relight(crop(pixels, crops, views.size), views, generator)
+                seen, crops = view(planes(images[rows.numpy()]), views, generator)
                 wanted = {"soft": crop(soft[rows].float(), crops, (grid[0], grid[1]))}
                 if code is not None:
                     wanted["code"] = crop(code[rows].float(), crops, (grid[0], grid[1]))
-                yield {"pixels": (255 * seen).round().to(torch.uint8).movedim(1, -1), **wanted}
+                yield {"pixels": pixels(seen), **wanted}
 
         def loss(batch: Batch) -> dict[str, Tensor]:
             device, rows = self.centroids.device, distributed.share(len(batch["soft"])).rows
@@ -125,7 +123,6 @@ class Student(nn.Module):
 
         def after_step() -> None:
             self.step += 1
-            done = min(1.0, float(self.step) / options.steps)
-            group["lr"] = options.lr * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = options.lr * half_cosine(float(self.step) / options.steps)
 
         return Stage(name, options.steps, [group], batches, loss, after_step=after_step)

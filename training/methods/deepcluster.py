@@ -13,7 +13,6 @@ Source: Caron et al., Deep Clustering for Unsupervised Learning of Visual Featur
 clusterings at once: DeepCluster-v2, in the appendix of arXiv:2006.09882.
 """
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -23,24 +22,23 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.errors import TesseraError
-from models.nets.backbone import CnnBackbone
-from models.nets.build import build
+from models.nets.build import build_cnn
 from models.nets.encoder import Encoder
-from models.nets.heads import FPNHead
 from training import distributed
 from training.clustering.kmeans import kmeans
 from training.config.recipe import Section
 from training.config.run import Run
 from training.config.work import Work
 from training.data import validity
-from training.data.augment import ViewOptions, crop, draw_crops, relight
+from training.data.augment import ViewOptions, pixels, planes, view
 from training.data.preprocess import four_by_three
-from training.data.regions import RegionOptions, signed
+from training.data.region_views import region_maps, shown_regions
+from training.data.regions import RegionOptions
 from training.features import stand_ins
 from training.features.region_codes import place, region_codes
 from training.losses.collapse import signs
 from training.methods.base import Method
+from training.trainer.schedule import warmed_up
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 
@@ -83,12 +81,10 @@ class DeepCluster(Method[DeepClusterConfig]):
         super().__init__(config, run)
         section = run.recipe.backbone
         with seeded(run.recipe.seed):
-            backbone = build(**section.model_dump(), levels=_LEVELS)
-            if not isinstance(backbone, CnnBackbone):
-                raise TesseraError(f"DeepCluster trains a CNN, and {section.name} is none: set backbone.name=resnet10t")
-            if backbone.neck is None:
-                backbone.neck = FPNHead(backbone.pyramid_channels, config.code_dim)
-                backbone.channels, backbone.stride = config.code_dim, backbone.pyramid_stride
+            backbone = build_cnn(
+                **section.model_dump(), levels=_LEVELS, dim=config.code_dim, needed="DeepCluster trains a CNN",
+                instead="resnet10t",
+            )  # fmt: skip
             self.network = Encoder(backbone, nn.Identity())
             heads = torch.empty(config.clusterings, config.clusters, backbone.channels)
             self.classifiers = nn.Parameter(F.normalize(torch.randn(heads.shape), dim=2))
@@ -142,9 +138,7 @@ class DeepCluster(Method[DeepClusterConfig]):
 
         def after_step() -> None:
             self.step += 1
-            done = int(self.step) - number * steps
-            fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done / steps)))
-            group["lr"] = self.config.lr * min(1.0, (done + 1) / _WARM_UP) * fall
+            group["lr"] = warmed_up(self.config.lr, int(self.step) - number * steps, steps, _WARM_UP)
 
         return Stage(
             f"round-{number + 1}", steps, [group], partial(self._batches, number), self._loss, begin, after_step,
@@ -179,12 +173,9 @@ class DeepCluster(Method[DeepClusterConfig]):
         grid = (views.size[0] // stride, views.size[1] // stride)
         size = self.config.batch_size
         for rows in torch.split(order, size)[: max(1, len(order) // size)]:
-            crops = draw_crops(len(rows), views, generator)
-            pixels = torch.from_numpy(cache.images[rows.numpy()]).movedim(-1, 1).float() / 255
-            seen = relight(crop(pixels, crops, views.size), views, generator)
-            regions = torch.from_numpy(signed(cache.regions[rows.numpy(), 0]).astype("float32"))[:, None]
-            ids = crop(regions, crops, grid, nearest=True)[:, 0].long()
-            yield {"pixels": (255 * seen).round().to(torch.uint8).movedim(1, -1), "images": rows, "ids": ids}
+            seen, crops = view(planes(cache.images[rows.numpy()]), views, generator)
+            ids = shown_regions(region_maps(cache, rows, 0), crops, grid)
+            yield {"pixels": pixels(seen), "images": rows, "ids": ids}
 
     def _loss(self, batch: Batch) -> dict[str, Tensor]:
         device, rows = self.run.device, distributed.share(len(batch["images"])).rows

@@ -26,9 +26,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.errors import TesseraError
-from models.nets.backbone import Backbone, CnnBackbone
-from models.nets.build import build
+from models.nets.backbone import Backbone
+from models.nets.build import build_cnn
 from models.nets.encoder import Encoder
 from training import distributed
 from training.config import precision
@@ -73,9 +72,9 @@ class Iic(Method[IicConfig]):
         super().__init__(config, run)
         asked, self.k, self.size = run.recipe.backbone, run.recipe.clusters.count, run.recipe.input.train_size
         with seeded(run.recipe.seed):
-            backbone = build(**asked.model_dump(), levels=config.levels)
-            if not isinstance(backbone, CnnBackbone):
-                raise TesseraError(f"IIC trains a small CNN, and {asked.name} is none: set backbone.name=vgg11_bn")
+            backbone = build_cnn(
+                **asked.model_dump(), levels=config.levels, needed="IIC trains a small CNN", instead="vgg11_bn"
+            )
             self.network = Encoder(backbone, _probabilities(backbone, self.k))
             self.second = _probabilities(backbone, config.overcluster * self.k) if config.overcluster else None
         self.squares = SquareCache(run.images, (max(self.size, run.recipe.input.size),), run.cache, run.console)

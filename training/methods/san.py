@@ -24,24 +24,23 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.errors import TesseraError
-from models.nets.backbone import CnnBackbone
-from models.nets.build import build
+from models.nets.build import build_cnn
 from models.nets.encoder import positions
-from models.nets.heads import FPNHead
 from models.nets.semantics import HEAD_DIM, SanEncoder, SemanticEncoder
 from training import distributed
 from training.config.recipe import Section
 from training.config.run import Run
 from training.config.work import Work
-from training.data.augment import ViewOptions, crop, draw_crops, relight
+from training.data.augment import ViewOptions, crop, draw_crops, planes, relight
 from training.data.preprocess import four_by_three
-from training.data.regions import RegionOptions, signed
+from training.data.region_views import region_maps, shown_regions
+from training.data.regions import RegionOptions
 from training.features import stand_ins
 from training.features.region_codes import pool
 from training.losses.collapse import signs
 from training.losses.semantics import alignment, balanced, batch_semantics, opponent_colors, orthogonality
 from training.methods.base import Method
+from training.trainer.schedule import warmed_up
 from training.trainer.seeds import mixed, seeded
 from training.trainer.stage import Batch, Stage
 
@@ -85,14 +84,10 @@ class San(Method[SanConfig]):
         super().__init__(config, run)
         k, dim, section = run.recipe.clusters.count, config.code_dim, run.recipe.backbone
         with seeded(run.recipe.seed):
-            backbone = build(**section.model_dump(), levels=_LEVELS)
-            if not isinstance(backbone, CnnBackbone):
-                raise TesseraError(
-                    f"SAN's pixel encoder is a CNN, and {section.name} is none: set backbone.name=resnet10t"
-                )
-            if backbone.neck is None:
-                backbone.neck = FPNHead(backbone.pyramid_channels, dim)
-                backbone.channels, backbone.stride = dim, backbone.pyramid_stride
+            backbone = build_cnn(
+                **section.model_dump(), levels=_LEVELS, dim=dim, needed="SAN's pixel encoder is a CNN",
+                instead="resnet10t",
+            )  # fmt: skip
             semantics = SemanticEncoder(k, dim, config.depth)
             self.network = SanEncoder(backbone, semantics, dim=dim, temperature=config.temperature)
             self.decoder = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
@@ -130,9 +125,7 @@ class San(Method[SanConfig]):
         def after_step() -> None:
             self.served.copy_(F.normalize(_MOMENTUM * self.served + (1 - _MOMENTUM) * self.latest, dim=1))
             self.step += 1
-            done = int(self.step)
-            fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done / steps)))
-            group["lr"] = self.config.lr * min(1.0, (done + 1) / _WARM_UP) * fall
+            group["lr"] = warmed_up(self.config.lr, int(self.step), steps, _WARM_UP)
 
         return [
             Stage("match", steps, [group], self._batches, self._loss, after_step=after_step, remedy="san.balance=1")
@@ -167,15 +160,14 @@ class San(Method[SanConfig]):
         grid = (self.views.size[0] // stride, self.views.size[1] // stride)
         for rows in self._order(epoch):
             scale = int(torch.randint(cache.regions.shape[1], (1,), generator=generator))
-            images = torch.from_numpy(cache.images[rows.numpy()]).movedim(-1, 1).float() / 255
-            regions = torch.from_numpy(signed(cache.regions[rows.numpy(), scale]).astype("float32"))[:, None]
+            images, regions = planes(cache.images[rows.numpy()]), region_maps(cache, rows, scale)
             height = positions(images[:, :, ::stride, ::stride])[:, :1]
             found: dict[str, list[Tensor]] = {"views": [], "ids": [], "colors": [], "rows": []}
             for _ in range(2):
                 crops = draw_crops(len(rows), self.views, generator)
                 plain = crop(images, crops, self.views.size)
                 found["views"].append(relight(plain, self.views, generator))
-                found["ids"].append(crop(regions, crops, grid, nearest=True)[:, 0].long())
+                found["ids"].append(shown_regions(regions, crops, grid))
                 found["colors"].append(F.avg_pool2d(plain, stride))
                 found["rows"].append(crop(height, crops, grid))
             yield {name: torch.cat(parts) for name, parts in found.items()} | {"count": int(cache.counts.max())}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.data.augment import ViewOptions, crop, draw_crops, relight
-from training.data.regions import RegionCache, signed
+from training.data.augment import ViewOptions, planes, view
+from training.data.region_views import region_maps, shown_regions
+from training.data.regions import RegionCache
 from training.pretraining.options import PretrainOptions
 
 LARGER = 2
@@ -46,8 +47,7 @@ def draw(cache: RegionCache, options: PretrainOptions, step: int) -> RegionBatch
     own = options.seed * 1_000_003 + step
     generator = torch.Generator().manual_seed(own)
     scales = torch.randint(cache.regions.shape[1], (size,), generator=generator)
-    images = torch.from_numpy(cache.images[rows]).movedim(-1, 1).float() / 255
-    regions = torch.from_numpy(signed(cache.regions[rows, scales.numpy()]).astype("float32"))[:, None]
+    images, regions = planes(cache.images[rows]), region_maps(cache, torch.tensor(rows), scales)
     views, ids = _seen(images, regions, options.views, LARGER, generator)
     small = (torch.empty(0, 3, _CELL, _CELL), torch.empty(0, 1, 1, dtype=torch.int64))
     if options.small is not None:
@@ -62,7 +62,7 @@ def _seen(
     grid = (options.size[0] // _CELL, options.size[1] // _CELL)
     views, ids = [], []
     for _ in range(count):
-        crops = draw_crops(len(images), options, generator)
-        views.append(relight(crop(images, crops, options.size), options, generator))
-        ids.append(crop(regions, crops, grid, nearest=True)[:, 0].long())
+        seen, crops = view(images, options, generator)
+        views.append(seen)
+        ids.append(shown_regions(regions, crops, grid))
     return torch.cat(views), torch.cat(ids)

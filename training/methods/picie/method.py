@@ -30,10 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.assign import Assignment
-from models.errors import TesseraError
 from models.files import reserve, write_atomically
-from models.nets.backbone import CnnBackbone
-from models.nets.build import build
+from models.nets.build import build_cnn
 from models.nets.encoder import Encoder
 from models.nets.heads import FPNHead
 from models.terminal.progress import Progress, say
@@ -104,13 +102,8 @@ class Picie(Method[PicieConfig]):
         batch_size = min(config.batch_size, max(_SMALLEST_BATCH, count // _STEPS_PER_EPOCH), count)
         self.loader = ViewLoader(run, config.augment, batch_size)
         with seeded(self.seed):
-            asked = run.recipe.backbone
-            backbone = build(**asked.model_dump())
-            if not isinstance(backbone, CnnBackbone):
-                raise TesseraError(
-                    f"PiCIE needs a CNN's pyramid of maps, and {asked.name} is none:"
-                    " set backbone.name to resnet18 or another ResNet"
-                )
+            asked = run.recipe.backbone.model_dump()
+            backbone = build_cnn(**asked, needed="PiCIE needs a CNN's pyramid of maps", instead="resnet18")
             backbone.neck = None  # of pretraining; PiCIE's head takes its place
             self.network = Encoder(backbone, FPNHead(backbone.pyramid_channels, config.code_dim), normalize=True)
         self.side = self.size // self.network.stride
