@@ -40,9 +40,9 @@ from training.data.images import Images
 from training.data.regions import open_regions
 from training.evaluation import metrics
 from training.evaluation.exported import Exported
+from training.pipeline import train
 from training.pretraining.options import PretrainOptions
 from training.pretraining.pretraining import pretrain
-from training.train import train
 from training.trainer.loop import Workspace
 
 K = 11

@@ -58,9 +58,10 @@ from training.evaluation import metrics
 from training.evaluation.exported import Exported
 from training.export.onnx import Deployed, to_onnx
 from training.methods.base import Method
+from training.pipeline import build
 from training.pretraining import weights
 from training.pretraining.pretraining import pretrain
-from training.train import build, default_recipe
+from training.train import default_recipe
 from training.trainer import loop
 from training.trainer.loop import Workspace
 

@@ -13,7 +13,7 @@ import torch
 from models.bundle import Bundle
 from tests.training.few_steps import like
 from tests.training.small_run import RECIPES, SMALL, make, settled, small_run
-from training import train
+from training import pipeline
 from training.config import recipe
 from training.trainer import loop
 
@@ -54,5 +54,5 @@ def test_runs_two_steps(page: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_ends_in_a_bundle(page: Path, tmp_path: Path) -> None:
     run = small_run(tmp_path, *like(page), page=page)
-    train.train(run)
+    pipeline.train(run)
     assert len(Bundle.load(run.folder / "bundle").manifest.clusters) == 3

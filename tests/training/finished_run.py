@@ -13,9 +13,9 @@ from tests.training.toy_method import Toy, ToyConfig
 from training.config import recipe as recipes
 from training.config.run import Run
 from training.discovery.segmenter import Segmenter
+from training.pipeline import finish
 from training.report import training_page
 from training.stage_costs import StageCosts
-from training.train import finish
 
 
 def finished(folder: Path, *overrides: str) -> tuple[Run, Bundle]:

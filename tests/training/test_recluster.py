@@ -16,7 +16,7 @@ from models.errors import TesseraError
 from models.inference import segment, self_test
 from tests.tiny import write_tiny_bundle
 from tests.training.small_run import draw, small_run
-from training import recluster, train
+from training import pipeline, recluster
 from training.config import facts
 from training.config.run import Run
 from training.discovery.code_sample import path_of
@@ -31,7 +31,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that ended, of five clusters."""
     run = small_run(tmp_path_factory.mktemp("done"), *SMALL, "clusters.k=5", "stego.batch_size=4")
     run.write_facts()
-    train.train(run)
+    pipeline.train(run)
     return run
 
 
@@ -91,7 +91,7 @@ def test_the_same_clusters_again_keep_ids_names_and_colors(done, tmp_path):
 def test_training_anew_keeps_the_names_of_what_is_found_again(done, tmp_path):
     to = ["clusters.k=5", "stego.batch_size=4", f"export.align_to={done.folder / 'bundle'}"]
     run = small_run(tmp_path, *SMALL, *to, "seed=1", images=done.images)
-    bundle = train.train(run)
+    bundle = pipeline.train(run)
     found = facts.noted(run, "aligned")
     assert found["to"] == Bundle.load(done.folder / "bundle").ref
     for one in found["matched"]:
@@ -103,7 +103,7 @@ def test_training_anew_keeps_the_names_of_what_is_found_again(done, tmp_path):
 
 def test_auto_takes_as_many_clusters_as_the_codes_support(done, tmp_path):
     run = small_run(tmp_path, *SMALL, "clusters.k=auto", "stego.batch_size=4", images=done.images)
-    assert len(train.train(run).manifest.clusters) == facts.noted(run, "k_curve")["proposed"]
+    assert len(pipeline.train(run).manifest.clusters) == facts.noted(run, "k_curve")["proposed"]
 
 
 def test_the_command_and_what_it_refuses(done, tmp_path, capsys):

@@ -16,11 +16,11 @@ import torch
 from models.errors import TesseraError
 from tests.tiny import write_tiny_bundle
 from tests.training.small_run import SMALL, draw
-from training import train
+from training import pipeline, train
 from training.config.run import Run
 from training.trainer import checkpoint, initial
 
-TRAIN = train.train
+TRAIN = pipeline.train
 SMALLEST = ["--method", "picie", "--device", "cpu"]
 for one in (*SMALL, "backbone.name=test_resnet", "picie.code_dim=8", "picie.epochs=1", "picie.batch_size=4"):
     SMALLEST += ["--set", one]
@@ -64,11 +64,11 @@ def trains(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
 
     def stand_in(run: Run) -> Any:
         runs.append(run)
-        state = {f"module/{name}": value for name, value in train.build(run).state_dict().items()}
+        state = {f"module/{name}": value for name, value in pipeline.build(run).state_dict().items()}
         checkpoint.save(run.checkpoints / "last.safetensors", state, {"position": {}})
         return SimpleNamespace(path=run.folder / "bundle", manifest=SimpleNamespace(clusters=[0, 1, 2]))
 
-    monkeypatch.setattr(train, "train", stand_in)
+    monkeypatch.setattr(pipeline, "train", stand_in)
     return runs
 
 
@@ -76,7 +76,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, at: str = "tr
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(train if at == "train" else train.datasets, at, fail)
+    monkeypatch.setattr(pipeline if at == "train" else train.datasets, at, fail)
 
 
 def test_a_dry_run_shows_everything_and_changes_nothing(photos, trains, type_in, tmp_path) -> None:
@@ -201,7 +201,7 @@ def test_a_new_run_begins_with_earlier_weights(photos, trains, type_in, monkeypa
         begun.append({name: value.clone() for name, value in method.state_dict().items()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.loop, "fit", fit)
+    monkeypatch.setattr(pipeline.loop, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
         TRAIN(trains[1])
     assert all(torch.equal(begun[0][name], value) for name, value in weights.items())
@@ -212,7 +212,7 @@ def test_a_teacher_and_a_student_are_values_of_the_recipe(photos, trains, type_i
         trains.append(run)
         return SimpleNamespace(path=run.folder / "bundle", manifest=SimpleNamespace(clusters=[0, 1, 2]))
 
-    monkeypatch.setattr(train, "train", stand_in)
+    monkeypatch.setattr(pipeline, "train", stand_in)
     bundle = write_tiny_bundle(Path("a teacher"))
     also = ["--student", "test_resnet", "--device", "cpu"]
     plain = type_in("--data", photos, "--out", "plain", "--teacher", "a teacher", *also, "--set", "workers=0")

@@ -12,7 +12,7 @@ from models.bundle import Bundle
 from models.inference import segment, self_test
 from tests.tiny import write_tiny_bundle
 from tests.training.small_run import small_run
-from training import train
+from training import pipeline
 from training.config.run import Run
 from training.data.images import Images
 from training.data.synthetic import street
@@ -30,11 +30,11 @@ def finished_teacher(folder: Path, *overrides: str) -> Run:
 def test_of_a_finished_teacher_names_colors_and_licence_are_carried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options_for = train.learner.options_for
+    options_for = pipeline.learner.options_for
     few = {"steps": 3, "batch_size": 2}
-    monkeypatch.setattr(train.learner, "options_for", lambda *run: options_for(*run).model_copy(update=few))
+    monkeypatch.setattr(pipeline.learner, "options_for", lambda *run: options_for(*run).model_copy(update=few))
     run = finished_teacher(tmp_path, "export.exemplars=0", "student.weights=regions", "export.name=small")
-    made, teacher = train.train(run), Bundle.load(tmp_path / "teacher")
+    made, teacher = pipeline.train(run), Bundle.load(tmp_path / "teacher")
     for mine, theirs in zip(made.manifest.clusters, teacher.manifest.clusters, strict=True):
         assert (mine.name, mine.color) == (theirs.name, theirs.color)
     assert (made.manifest.name, made.manifest.method) == ("small", "mean color")
@@ -53,15 +53,15 @@ def test_of_a_finished_teacher_names_colors_and_licence_are_carried(
     assert "Student and teacher" in page
     assert made.report()["student"]["held_out_images"] == 1
     assert json.loads((run.cache / "facts" / "student.json").read_text())["teacher"] == teacher.ref
-    again = train.train(run)  # goes on: all of it is done
+    again = pipeline.train(run)  # goes on: all of it is done
     assert again.encoder_bytes() == made.encoder_bytes()
 
 
 @pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train.train(finished_teacher(tmp_path / "whole"))
+    whole = pipeline.train(finished_teacher(tmp_path / "whole"))
     stopped = finished_teacher(tmp_path / "stopped")
-    stage_of = train.learner.stage
+    stage_of = pipeline.learner.stage
 
     def dying(*given: object) -> object:
         stage = stage_of(*given)  # type: ignore[arg-type]
@@ -76,11 +76,11 @@ def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path, monkeypatch: pyte
         return replace(stage, after_step=after_step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.learner, "stage", dying)
+        patch.setattr(pipeline.learner, "stage", dying)
         with pytest.raises(KeyboardInterrupt):
-            train.train(stopped)
+            pipeline.train(stopped)
     assert not (stopped.folder / "bundle").exists()
-    made = train.train(stopped)
+    made = pipeline.train(stopped)
     assert np.array_equal(made.centroids, whole.centroids)
     assert made.encoder_bytes() == whole.encoder_bytes()
 
@@ -100,7 +100,7 @@ def test_a_vits_clusters_are_taught_to_a_small_cnn(tmp_path: Path, name: str) ->
         "student.batch_size=6", "student.held_out=0.2",
     ]  # fmt: skip
     run = small_run(tmp_path, *overrides, images=Images(folder, paths))
-    made = train.train(run)
+    made = pipeline.train(run)
     told = made.report()["student"]
     assert told["held_out_images"] == 5
     assert told["agreement"] > 0.75  # .82 to .85 where it was written
@@ -113,5 +113,5 @@ def test_a_vits_clusters_are_taught_to_a_small_cnn(tmp_path: Path, name: str) ->
     assert (labels[0] == labels[1]).mean() > 0.7  # .82 to .83
     assert "its teacher" in (made.path / "NOTICE").read_text()
     before = teacher.digest
-    train.train(run)  # the teacher is as it was
+    pipeline.train(run)  # the teacher is as it was
     assert Bundle.load(run.folder / "teacher").digest == before

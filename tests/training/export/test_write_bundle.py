@@ -33,8 +33,8 @@ from training.export import provenance
 from training.export.corpus_stats import measure
 from training.export.onnx import Deployed, check, to_onnx
 from training.export.positions import kept_positions, positions
+from training.pipeline import finish
 from training.stage_costs import StageCosts
-from training.train import finish
 
 KINDS = ["vit", "keys", "cnn", "neck", "position", "flip"]
 

@@ -14,7 +14,7 @@ from models.nets.heads import ProjectionHead
 from models.preprocess import fitted_size
 from tests.training.methods.test_methods import fitted
 from tests.training.small_run import draw, make, small_run
-from training import train
+from training import pipeline
 from training.data.images import Found, Images
 from training.data.preprocess import input_spec
 from training.features.store import digest
@@ -228,7 +228,7 @@ def test_centering_is_in_the_exported_network(tmp_path):
 def test_begun_with_earlier_weights_the_mean_is_taken_off_once(tmp_path, center):
     overrides = [*SMALL, "cause.precision=float32"]
     first = make(small_run(tmp_path, *overrides, "cause.center=true"))
-    again = train.build(small_run(tmp_path, *overrides, f"cause.center={center}"))
+    again = pipeline.build(small_run(tmp_path, *overrides, f"cause.center={center}"))
     again.begin({name: value for name, value in first.state_dict().items() if value.ndim}, "the first")
     again.prepare()
     batch = {"crop": torch.arange(8)}

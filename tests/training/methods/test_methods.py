@@ -21,7 +21,7 @@ from models.inference import segment, self_test
 from tests.service.server import server_of
 from tests.training.few_steps import few_steps, smallest_backbone
 from tests.training.small_run import draw, make, small_run
-from training import methods, train
+from training import methods, pipeline, train
 from training.data.images import Images
 from training.evaluation.exported import Exported
 from training.methods.base import Method
@@ -91,7 +91,7 @@ def test_resumes_to_the_same_bits_in_bfloat16_too(small, tmp_path):
 
 def test_exports_a_bundle_that_loads_and_answers(small, tmp_path):
     run = small_run(tmp_path, *small, "export.exemplars=0")
-    train.train(run)
+    pipeline.train(run)
     answers(Bundle.load(run.folder / "bundle"), clusters=3)
 
 

@@ -17,7 +17,7 @@ from models.nets.backbone import Backbone
 from tests.training.gaps import gap, halves
 from tests.training.methods.test_methods import fitted
 from tests.training.small_run import draw, make, small_run
-from training import train
+from training import pipeline
 from training.data.label_maps import IGNORED
 from training.evaluation.exported import Exported
 from training.features.store import digest
@@ -216,7 +216,7 @@ def test_on_a_stego_runs_code_and_from_its_centers(tmp_path, nonlinear):
     weights = learned(tmp_path / "stego", *STEGO, f"stego.nonlinear={str(nonlinear).lower()}")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     run = small_run(tmp_path, *SMALL, "primaps.steps=2", "export.exemplars=0")
-    method = train.build(run)
+    method = pipeline.build(run)
     method.begin(weights, "stego")
     method.prepare()
     (em,) = method.stages()
@@ -226,7 +226,7 @@ def test_on_a_stego_runs_code_and_from_its_centers(tmp_path, nonlinear):
     initial.checkpoint.save(
         run.checkpoints / initial.FILE, {f"module/{name}": value for name, value in weights.items()}, {}
     )
-    bundle = train.train(run)
+    bundle = pipeline.train(run)
     assert bundle.centroids.shape == (3, 8)
     photo = np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8)
     assert segment(bundle, Exported(bundle.encoder_bytes()), photo).shape == (64, 80)
@@ -274,9 +274,9 @@ def test_a_run_of_another_network_is_refused(tmp_path, overrides, what):
 
 def test_the_bundle_labels_as_the_teacher_does(tmp_path):
     run = small_run(tmp_path, *SMALL, *STORED, "primaps.steps=4", "primaps.teach_every=1", "export.exemplars=0")
-    bundle = train.train(run)
+    bundle = pipeline.train(run)
     assert isinstance(bundle, Bundle)
-    method = train.build(run)
+    method = pipeline.build(run)
     method.load_state_dict(initial.read(initial.find(run.folder)), strict=False)
     image = run.images[3]
     with torch.inference_mode():

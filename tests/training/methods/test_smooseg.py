@@ -13,7 +13,7 @@ from models.hierarchy import level
 from models.inference import segment
 from models.similarity import similarity
 from tests.training.small_run import draw, make, small_run
-from training import train
+from training import pipeline
 from training.evaluation.exported import Exported
 from training.features.store import digest
 from training.losses.correspondence import center, correlation, normalize
@@ -134,7 +134,7 @@ def test_steps_fit_the_folder(tmp_path):
 
 def test_what_is_served_is_the_teachers_cosines_their_tree_and_the_codes_likeness(tmp_path):
     run = small_run(tmp_path, *SMALL, "smooseg.steps=4", "export.exemplars=0", "export.measured_images=2")
-    train.train(run)
+    pipeline.train(run)
     bundle = Bundle.load(run.folder / "bundle")
     session = Exported(bundle.encoder_bytes())
     photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -1,20 +1,18 @@
 """What a run will take is what it takes; and what cannot end does not begin."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from models.errors import TesseraError, UsageError
 from tests.tiny import write_tiny_bundle
 from tests.training.few_steps import few_steps, smallest_backbone
-from tests.training.small_run import draw, make, small_run
-from training import methods, plan
-from training.plan import Part, Plan
+from tests.training.small_run import make, small_run
+from training import methods
+from training.planning import planner
 from training.pretraining import weights
+from training.trainer import checkpoint
 
 
 def small(name: str, folder: Path) -> list[str]:
@@ -25,7 +23,7 @@ def small(name: str, folder: Path) -> list[str]:
 def test_steps_and_disk_are_what_the_method_then_takes(name: str, tmp_path: Path) -> None:
     run = small_run(tmp_path, *small(name, tmp_path))
     random = torch.get_rng_state()
-    found = plan.make(run, seconds=0.0)
+    found = planner.make(run, seconds=0.0)
     assert torch.equal(torch.get_rng_state(), random)
     assert list(run.folder.iterdir()) == []
     steps = {part.name: part.count for part in found.parts if part.unit == "steps"}
@@ -46,7 +44,7 @@ def test_where_no_hub_answers_the_pretraining_is_in_it(tmp_path: Path, monkeypat
     small_one = weights.PretrainOptions(backbone="test_resnet", steps=7, batch_size=2)
     monkeypatch.setattr(weights, "options_for", lambda recipe, images: small_one)
     run = small_run(tmp_path, "backbone.weights=auto", "stego.steps=2", "stego.code_dim=8")
-    parts = {part.name: part for part in plan.make(run, seconds=0.0).parts}
+    parts = {part.name: part for part in planner.make(run, seconds=0.0).parts}
     assert (parts["regions"].count, parts["pretraining"].count, parts["distill"].count) == (8, 7, 2)
     assert parts["regions"].disk_bytes == 8 * 240 * 320 * (3 + 2 * 3)
     weights.first(run)
@@ -56,17 +54,19 @@ def test_where_no_hub_answers_the_pretraining_is_in_it(tmp_path: Path, monkeypat
 def test_clusterings_and_what_is_distilled_from_them(tmp_path: Path) -> None:
     overrides = small("stego", tmp_path)
     names = [
-        part.name for part in plan.make(small_run(tmp_path, *overrides, "stego.centroids=kmeans"), seconds=0.0).parts
+        part.name for part in planner.make(small_run(tmp_path, *overrides, "stego.centroids=kmeans"), seconds=0.0).parts
     ]
     assert "codes" in names
     lesson = ["clusters.unit=region", "clusters.distill_steps=9"]
-    parts = {part.name: part.count for part in plan.make(small_run(tmp_path, *overrides, *lesson), seconds=0.0).parts}
+    parts = {
+        part.name: part.count for part in planner.make(small_run(tmp_path, *overrides, *lesson), seconds=0.0).parts
+    }
     assert (parts["codes of regions"], parts["consensus"]) == (8, 9)
 
 
 def test_a_student_comes_after_its_own_teacher(tmp_path: Path) -> None:
     lesson = ["student.backbone=test_resnet", "student.steps=9", "student.held_out=0.25"]
-    own = plan.make(small_run(tmp_path, *small("stego", tmp_path), *lesson), seconds=0.0)
+    own = planner.make(small_run(tmp_path, *small("stego", tmp_path), *lesson), seconds=0.0)
     names = [part.name for part in own.parts]
     assert names.index("distill") < names.index("lessons") < names.index("student") < names.index("comparing")
     assert (names.count("measuring"), names.count("export")) == (2, 2)
@@ -78,57 +78,18 @@ def test_a_student_comes_after_its_own_teacher(tmp_path: Path) -> None:
 def test_of_a_finished_teacher_nothing_is_trained(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "teacher")
     overrides = ["clusters.k=5", "student.backbone=test_resnet", f'student.teacher="{bundle.path}"', "student.steps=9"]
-    names = [part.name for part in plan.make(small_run(tmp_path, *overrides), seconds=0.0).parts]
+    names = [part.name for part in planner.make(small_run(tmp_path, *overrides), seconds=0.0).parts]
     assert names == [
         "lessons", "student", "comparing", "comparing", "measuring", "tree", "export", "checkpoints",
     ]  # fmt: skip
-    found = plan.make(small_run(tmp_path, *overrides, "student.weights=regions"), seconds=0.0)
+    found = planner.make(small_run(tmp_path, *overrides, "student.weights=regions"), seconds=0.0)
     assert [part.name for part in found.parts][1:3] == ["regions", "pretraining"]
     assert found.parts[1].count == 7  # of eight images one is held out
 
 
 def test_a_network_that_cannot_be_built_is_told_now(tmp_path: Path) -> None:
     with pytest.raises(TesseraError, match="PiCIE needs a CNN"):
-        plan.make(small_run(tmp_path, "method=picie", "backbone.name=test_vit"), seconds=0.0)
-
-
-def planned(**changes: int | None) -> Plan:
-    parts = (
-        Part("features", 10, "images", 30.0, disk_bytes=7 * 10**9, memory_bytes=10**9),
-        Part("fit", 5, "steps", 60.0),
-    )
-    made = Plan(10, 1, "cpu", parts, process_bytes=10**9, free_disk_bytes=10**10, free_memory_bytes=4 * 10**9)
-    return replace(made, **changes)  # type: ignore[arg-type]
-
-
-def test_what_would_break_late_is_refused(tmp_path: Path) -> None:
-    planned().require_room(tmp_path)
-    planned(free_memory_bytes=None).require_room(tmp_path)
-    with pytest.raises(TesseraError, match=r"takes 7\.0 GB of disk, 7\.0 GB of it for features, and .* 6\.0 GB left"):
-        planned(free_disk_bytes=6 * 10**9).require_room(tmp_path)
-    with pytest.raises(TesseraError, match=r"features holds 1\.0 GB of memory at once, and 500 MB are left"):
-        planned(free_memory_bytes=5 * 10**8).require_room(tmp_path)
-
-
-def test_a_plan_for_people_and_for_the_report() -> None:
-    text = "\n".join(planned().lines())
-    assert "10 images  about 30 s  7.0 GB on disk" in text
-    assert "in all about 1.5 min on cpu; 7.0 GB of disk (10.0 GB free), 2.0 GB of memory (4.0 GB free)" in text
-    facts = planned().facts()
-    assert (facts["seconds"], facts["disk_bytes"], facts["parts"][1]["name"]) == (90.0, 7 * 10**9, "fit")
-
-
-def test_the_picture_shows_eight_prepared_images(tmp_path: Path) -> None:
-    run = small_run(tmp_path, images=draw(tmp_path / "images", 9, side=96))
-    plan.picture(run, tmp_path / "plan.png")
-    with Image.open(tmp_path / "plan.png") as shown:
-        assert shown.size == (4 * 64, 2 * 64)
-        tile = np.asarray(shown)[:64, :64]
-    assert np.array_equal(tile, plan.crops.square(run.images[0], 64))
-    few = small_run(tmp_path, images=draw(tmp_path / "few", 5))
-    plan.picture(few, tmp_path / "few.png")
-    with Image.open(tmp_path / "few.png") as shown:
-        assert (np.asarray(shown)[64:, 64:] == 255).all()
+        planner.make(small_run(tmp_path, "method=picie", "backbone.name=test_vit"), seconds=0.0)
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_begins(tmp_path: Path) -> None:
@@ -136,7 +97,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_begins(tmp_path: Pa
     run = small_run(tmp_path, *overrides)
     method = make(run)
     tensors = {f"module/{name}": value for name, value in method.state_dict().items()}
-    plan.initial.checkpoint.save(tmp_path / "a.safetensors", tensors, {})
-    plan.make(run, init=tmp_path / "a.safetensors", seconds=0.0)
+    checkpoint.save(tmp_path / "a.safetensors", tensors, {})
+    planner.make(run, init=tmp_path / "a.safetensors", seconds=0.0)
     with pytest.raises(UsageError, match=r"its network is not this run's: .* there and "):
-        plan.make(small_run(tmp_path, *overrides, "clusters.k=5"), init=tmp_path / "a.safetensors", seconds=0.0)
+        planner.make(small_run(tmp_path, *overrides, "clusters.k=5"), init=tmp_path / "a.safetensors", seconds=0.0)
