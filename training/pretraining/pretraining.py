@@ -36,7 +36,6 @@ from training.pretraining.swav import Swav
 from training.pretraining.views import LARGER, RegionBatch, draw, images_of
 from training.trainer import batch_norm, checkpoint, loop
 from training.trainer.loop import Workspace
-from training.trainer.schedule import half_cosine
 from training.trainer.seeds import seeded
 from training.trainer.stage import Batch, Stage
 
@@ -166,7 +165,7 @@ def rate(step: int, options: PretrainOptions) -> float:
     done = (step % per_round + 1) / per_round
     if done < options.warmup:
         return options.lr * done / options.warmup
-    return options.lr * half_cosine((done - options.warmup) / (1 - options.warmup))
+    return options.lr * 0.5 * (1 + math.cos(math.pi * (done - options.warmup) / (1 - options.warmup)))
 
 
 def pretrain(cache: RegionCache, options: PretrainOptions, device: torch.device, place: Workspace, out: Path) -> None:
