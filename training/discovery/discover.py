@@ -16,7 +16,7 @@ from training.data.preprocess import input_spec
 from training.discovery import choose_k, code_sample
 from training.discovery.cluster_codes import cluster
 from training.discovery.consensus import vote
-from training.discovery.crop_stability import crop_stability
+from training.discovery.crop_stability import crop_stability, labeler
 from training.discovery.distill import distill
 from training.discovery.merged import merged
 from training.discovery.segmenter import Segmenter
@@ -54,7 +54,8 @@ def discover(run: Run, method: Method[Any]) -> Segmenter:
     if section.k != "auto" or section.distill_steps:
         _propose(found.encoder, run)
     spec = input_spec(found.encoder, run.recipe.input.size)
-    stable = distributed.from_main(lambda: crop_stability(found, spec, run))
+    label = labeler(found, spec, run.device)
+    stable = distributed.from_main(lambda: crop_stability(label, run.images, run.recipe.seed))
     facts.note(run, "crops", {"stable": round(stable, 4)})
     say(run.console, f"of a crop's pixels {stable:.0%} are in the same cluster as when the whole image is seen")
     return found

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from models.preprocess import InputSpec
 from tests.training.small_run import small_run
-from training.discovery.crop_stability import crop_stability
+from training.discovery.crop_stability import crop_stability, labeler
 from training.discovery.segmenter import Segmenter
 
 
@@ -31,7 +31,8 @@ def test_place_in_the_image_is_what_crops_take_away(tmp_path: Path) -> None:
     run, spec = small_run(tmp_path), InputSpec(size=(64, 64), multiple=16, max_side_px=256)
 
     def share(network: nn.Module) -> float:
-        return crop_stability(Segmenter(network, torch.eye(2), "dot", 1.0), spec, run)  # type: ignore[arg-type]
+        found = Segmenter(network, torch.eye(2), "dot", 1.0)  # type: ignore[arg-type]
+        return crop_stability(labeler(found, spec, run.device), run.images, run.recipe.seed)
 
     assert share(OfColor()) > 0.97
     # A crop of three quarters lies up to an eighth off the middle: its halves are the image's but for that much.
