@@ -36,6 +36,7 @@ RUNS = {
     "mdc": [_CNN, "picie.views=1", "picie.batch_norm=upstream"],
     "san": [_CNN, "input.size=128", "san.code_dim=64"],
     "iic": [_CNN, "input.size=96"],
+    "deepcluster": [_CNN, "input.size=128", "deepcluster.clusters=6", "deepcluster.clusterings=2"],
 }
 _METHODS = {"cause-tr": "cause", "mdc": "picie"}
 
