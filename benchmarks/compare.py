@@ -71,9 +71,16 @@ class Row:
 
 
 def rows() -> dict[str, Row]:
-    """Every line, in the table's order."""
-    frozen = ("input.train_size=224", "input.size=240")
-    views = ("input.train_size=128", "input.size=240", "picie.epochs=3")
+    """Every line, in the table's order. A method's clusters are its own, or k-means of its code: none are joined."""
+    own = ("clusters.merge=false", "input.size=240")
+    frozen = (*own, "input.train_size=224")
+    views = (*own, "input.train_size=128", "picie.epochs=3")
+    vote = (
+        "method=stego", "stego.shifts=auto", "stego.steps=300", "stego.flip_average=false", "stego.centroids=kmeans",
+        "input.train_size=224", "input.size=240", "clusters.unit=region", "clusters.region_scales=[100.0,250.0,500.0]",
+        "clusters.position=0.5", "clusters.restarts=2", "clusters.runs=9", "clusters.distill_steps=400",
+        "clusters.distill_lr=2e-3",
+    )  # fmt: skip
     return {
         "pixels": Row("k-means of pixels: color, place", lambda i, k, s, _: baselines.pixels(i, k, s), scratch=True),
         "regions": Row(
@@ -93,20 +100,31 @@ def rows() -> dict[str, Row]:
         "cause-tr": Row(
             "CAUSE-TR",
             page=RECIPES / "folder-cause.toml",
-            overrides=("input.train_size=160", "input.size=240", "cause.head=tr"),
+            overrides=(*own, "input.train_size=160", "cause.head=tr"),
         ),
         "primaps": Row("PriMaPs-EM", page=RECIPES / "folder-primaps.toml", overrides=frozen),
         "smooseg": Row("SmooSeg", page=RECIPES / "folder-smooseg.toml", overrides=frozen),
         "picie": Row("PiCIE", page=RECIPES / "folder-picie.toml", overrides=views),
         "picie-h": Row("PiCIE+H", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.overcluster=100")),
         "mdc": Row("MDC", page=RECIPES / "folder-picie.toml", overrides=(*views, "picie.views=1")),
-        "san": Row("SAN, our construction, from scratch", page=RECIPES / "folder-san.toml", scratch=True),
+        "deepcluster": Row(
+            "DeepCluster on regions",
+            page=RECIPES / "folder-deepcluster.toml",
+            overrides=(*frozen, "clusters.distill_steps=0"),
+        ),
+        "san": Row(
+            "SAN, our construction, from scratch",
+            page=RECIPES / "folder-san.toml",
+            overrides=("clusters.merge=false",),
+            scratch=True,
+        ),
         "iic": Row(
             "IIC, our construction, from scratch",
             page=RECIPES / "folder-iic.toml",
             overrides=("backbone.name=vgg11_bn",),
             scratch=True,
         ),
+        "vote": Row("STEGO, nine clusterings that vote", overrides=vote),
         "embedded": Row("the embedded default's recipe", page=RECIPES / "embedded.toml"),
     }
 
