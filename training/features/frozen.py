@@ -1,4 +1,4 @@
-"""A backbone that learns nothing under a head that does: what STEGO and CAUSE distill from, and export.
+"""A backbone that learns nothing, under a head that may: what methods on frozen features train on, and export.
 
 Knows nothing of losses, clusters or of where features are kept.
 """

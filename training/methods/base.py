@@ -1,4 +1,4 @@
-"""What a method is: a network, what it minimises, stage by stage.
+"""What a method is: a network, what it minimizes, stage by stage.
 
 Knows nothing of the loop, of checkpoints, of bundles.
 """

@@ -6,8 +6,8 @@ network learns to tell, for every cell of changed views, which clusters its regi
 k-means. What only one k-means says pulls in no direction for long. The classifiers are thrown away; what is left is a
 code in which the next round's clusters are cut better. The pipeline makes the clusters of it.
 
-Ours: regions in place of images, each with the same weight, the place of a region beside its code in k-means, and no
-pretrained weights: it begins with `training/pretrain.py`'s, which tell regions apart at all.
+Ours: regions in place of images, each with the same weight; the place of a region beside its code in k-means; and the
+start, from weights that tell regions apart at all: `training/pretrain.py`'s, where there are none from elsewhere.
 
 Source: Caron et al., Deep Clustering for Unsupervised Learning of Visual Features (arXiv:1807.05520); several
 clusterings at once: DeepCluster-v2, in the appendix of arXiv:2006.09882.

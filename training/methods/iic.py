@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -34,7 +35,7 @@ from training.config import precision
 from training.config.recipe import Section
 from training.config.run import Run
 from training.data import validity
-from training.data.augment import ViewOptions, relight
+from training.data.augment import ViewOptions, planes, relight
 from training.data.prefetch import prefetch
 from training.data.square_cache import SquareCache
 from training.losses.collapse import signs
@@ -120,8 +121,7 @@ class Iic(Method[IicConfig]):
             corners = torch.randint(side - size + 1, (len(batch), 2), generator=generator).tolist()
             cut = [(slice(top, top + size), slice(left, left + size)) for top, left in corners]
             seen, known = zip(*islice(squares, len(batch)), strict=True)
-            windows = [torch.from_numpy(one[at].copy()) for one, at in zip(seen, cut, strict=True)]
-            first = torch.stack(windows).movedim(-1, 1).float() / 255
+            first = planes(np.stack([one[at] for one, at in zip(seen, cut, strict=True)]))
             mirrored = torch.rand(len(batch), generator=generator) < self.config.mirror
             second = _mirror(relight(first, self.views, generator), mirrored)
             masks = [None if mask is None else mask[at] for mask, at in zip(known, cut, strict=True)]

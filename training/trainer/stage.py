@@ -22,13 +22,13 @@ def nothing(*_: object) -> None:
 class Stage:
     """One stretch of training: which parameters, on which batches, towards which loss.
 
-    steps         optimiser steps in all
-    groups        parameter groups of the optimiser: {"params": [...], "lr": float, "weight_decay": float}
+    steps         optimizer steps in all
+    groups        parameter groups of the optimizer: {"params": [...], "lr": float, "weight_decay": float}
     batches       epoch number → that epoch's batches; a pure function of (seed, epoch), so that a resumed
                   run can skip the ones it has seen
-    loss          batch → named scalars; their sum is minimised; names starting with "log/" are only logged
+    loss          batch → named scalars; their sum is minimized; names starting with "log/" are only logged
     before_epoch  called with the epoch number before its first batch (PiCIE re-clusters here)
-    after_step    called after every optimiser step (CAUSE's moving averages)
+    after_step    called after every optimizer step (CAUSE's moving averages)
     clip          largest norm of all gradients together; longer ones are shortened to it
     remedy        option of the recipe that helps where everything becomes one cluster, as --set takes it
     optimizer     parameter groups → what takes the steps: Adam, or AdamW
