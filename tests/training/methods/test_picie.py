@@ -158,5 +158,5 @@ def test_batches_shrink_with_the_folder_and_hold_every_image_once(tmp_path):
 
 
 def test_a_vit_is_refused_with_a_way_out(tmp_path):
-    with pytest.raises(TesseraError, match=r"set backbone.name to resnet18"):
+    with pytest.raises(TesseraError, match=r"set backbone\.name=resnet18"):
         make(small_run(tmp_path, "method=picie", "backbone.name=vit_tiny_patch16_224"))
