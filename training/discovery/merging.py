@@ -126,7 +126,7 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
     if len(rows) < k:
         raise TesseraError(f"{len(rows)} regions cannot make {k} clusters: lower clusters.k or add images")
     pieces = _Pieces(rows, k, options, seed)
-    parts = [_Pieces(part, k, options, seed) for part in _parts(rows, options.parts)]
+    parts = [_Pieces(part, k, options, seed) for part in _parts(rows, options.parts, k)]
     if not parts:
         return Merged(_by_run(pieces.cut(k), pieces), pieces.centroids, k, {}, None)
 
@@ -226,15 +226,15 @@ class _Pieces:
             own = own.masked_fill(branches[branch], int(own.max()) + 1)
             given[group] += 1
             held[group] -= share[branch]
-        return self._halved(own, k)
+        return self._halved(own, k, branches)
 
-    def _halved(self, own: Tensor, k: int) -> Tensor:
+    def _halved(self, own: Tensor, k: int, branches: Tensor) -> Tensor:
         """Where nothing that is left may be given: the largest that the dendrogram still cuts, at its highest join."""
         while int(own.max()) + 1 < k:
             held = torch.zeros(int(own.max()) + 1).double().index_add(0, own, self.weight)
             for group in held.argsort(descending=True).tolist():
                 member = own == group
-                below = [one for one in self._branches() if bool(one[member].any()) and not bool(one[member].all())]
+                below = [one for one in branches if bool(one[member].any()) and not bool(one[member].all())]
                 if below:
                     own = own.masked_fill(below[-1] & member, int(own.max()) + 1)
                     break
@@ -261,13 +261,14 @@ class _Pieces:
         return votes.argmax(1)
 
 
-def _parts(rows: RegionRows, count: int) -> list[RegionRows]:
-    """The folder in so many runs of images that follow one another; none where a part would say nothing."""
+def _parts(rows: RegionRows, count: int, k: int) -> list[RegionRows]:
+    """The folder in so many stretches of images that follow one another; none where a part would say nothing."""
     images = np.unique(rows.image.numpy())
     if len(images) < count * _PART_IMAGES:
         return []
     edges = [int(images[len(images) * i // count]) for i in range(count)] + [int(images[-1]) + 1]
-    return [rows.where((rows.image >= low) & (rows.image < high)) for low, high in pairwise(edges)]
+    found = [rows.where((rows.image >= low) & (rows.image < high)) for low, high in pairwise(edges)]
+    return found if min(map(len, found)) >= 2 * k else []
 
 
 def _by_run(own: Tensor, pieces: _Pieces) -> Tensor:

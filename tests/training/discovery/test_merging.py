@@ -106,6 +106,8 @@ def test_the_same_seed_gives_the_same_and_rows_may_be_few() -> None:
     assert one.own.equal(two.own)
     assert one.whole is None  # parts of three images say nothing
     assert one.facts()["agreement"] == {}
+    many, _ = streets(images=40)  # images enough, but a part has 104 regions
+    assert merge(many, 60, FEW).whole is None
     with pytest.raises(TesseraError, match=r"39 regions cannot make 40 clusters: lower clusters\.k or add images"):
         merge(rows, 40)
 
