@@ -75,12 +75,6 @@ def rows() -> dict[str, Row]:
     own = ("clusters.merge=false", "input.size=240")
     frozen = (*own, "input.train_size=224")
     views = (*own, "input.train_size=128", "picie.epochs=3")
-    vote = (
-        "method=stego", "stego.shifts=auto", "stego.steps=300", "stego.flip_average=false", "stego.centroids=kmeans",
-        "input.train_size=224", "input.size=240", "clusters.unit=region", "clusters.region_scales=[100.0,250.0,500.0]",
-        "clusters.position=0.5", "clusters.restarts=2", "clusters.runs=9", "clusters.distill_steps=400",
-        "clusters.distill_lr=2e-3",
-    )  # fmt: skip
     return {
         "pixels": Row("k-means of pixels: color, place", lambda i, k, s, _: baselines.pixels(i, k, s), scratch=True),
         "regions": Row(
@@ -124,8 +118,8 @@ def rows() -> dict[str, Row]:
             overrides=("backbone.name=vgg11_bn",),
             scratch=True,
         ),
-        "vote": Row("STEGO, nine clusterings that vote", overrides=vote),
-        "embedded": Row("the embedded default's recipe", page=RECIPES / "embedded.toml"),
+        "embedded": Row("STEGO, nine clusterings that vote: the embedded default's", page=RECIPES / "embedded.toml"),
+        "street": Row("DeepCluster, pieces joined: street.toml", page=RECIPES / "street.toml"),
     }
 
 

@@ -13,7 +13,7 @@ Nothing of this is a number found on some folder:
                       than parts of the folder, clustered apart, join the same: their agreement with the whole must be
                       that on K clusters, within one standard error, or fewer pieces are joined
     who gives         the group with the most pixels, divided by what it has given
-    what              of the branches below its root that most runs know, and that have an eighth to a half of the
+    what              of the branches below its root that most runs know, and that have an eighth to a quarter of the
                       pixels of one cluster in K, the one least like the rest of the group
 
 A region is in the clusters that its pieces are in, one vote for each run: no clusterings are matched to one another.
@@ -40,18 +40,18 @@ from training.config.recipe import Section
 from training.discovery import belonging
 from training.discovery.belonging import BelongingOptions
 
-_SMALLEST, _LARGEST = 1 / 8, 1 / 2  # of the pixels of one cluster in K, that a group may give
+_SMALLEST, _LARGEST = 1 / 8, 1 / 4  # of the pixels of one cluster in K, that a group may give
 _PART_IMAGES = 8  # fewer in a part of the folder say nothing of it
 
 
 class MergeOptions(Section):
     """How many pieces are made."""
 
-    runs: int = Field(default=5, ge=1, description="of k-means, whose pieces are joined")
+    runs: int = Field(default=10, ge=1, description="of k-means, whose pieces are joined")
     pieces: int = Field(default=4, ge=1, description="of each run, for each cluster that is wanted")
     least_pieces: int = Field(default=48, ge=2, description="of each run; with few, unlike things share a piece")
     regions_each: int = Field(default=32, ge=1, description="on average in a piece, or there are fewer pieces")
-    parts: int = Field(default=5, ge=2, description="of the folder, that are clustered apart")
+    parts: int = Field(default=3, ge=2, description="of the folder, that are clustered apart")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
     if len(rows) < k:
         raise TesseraError(f"{len(rows)} regions cannot make {k} clusters: lower clusters.k or add images")
     pieces = _Pieces(rows, k, options, seed)
-    parts = [_Pieces(part, k, options, seed) for part in _parts(rows, options.parts, k)]
+    fewer = options.model_copy(update={"runs": (options.runs + 1) // 2})  # a part has fewer regions to make pieces of
+    parts = [_Pieces(part, k, fewer, seed) for part in _parts(rows, options.parts, k)]
     if not parts:
         return Merged(_by_run(pieces.cut(k), pieces), pieces.centroids, k, {}, None)
 

@@ -96,7 +96,7 @@ def test_what_a_group_gives_is_small_and_mostly_known_to_the_runs() -> None:
     for given in range(3, 6):
         member = after == given
         assert len(before[member].unique()) == 1  # type: ignore[no-untyped-call]
-        assert 1 / 48 <= float(pieces.weight[member].sum()) <= 1 / 12
+        assert 1 / 48 <= float(pieces.weight[member].sum()) <= 1 / 24
         assert len((member.nonzero()[:, 0] // pieces.count).unique()) >= 2  # type: ignore[no-untyped-call]
 
 
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_and_rows_may_be_few() -> None:
     assert one.own.equal(two.own)
     assert one.whole is None  # parts of three images say nothing
     assert one.facts()["agreement"] == {}
-    many, _ = streets(images=40)  # images enough, but a part has 104 regions
+    many, _ = streets(images=24)  # images enough, but a part has 104 regions
     assert merge(many, 60, FEW).whole is None
     with pytest.raises(TesseraError, match=r"39 regions cannot make 40 clusters: lower clusters\.k or add images"):
         merge(rows, 40)
