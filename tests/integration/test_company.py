@@ -154,8 +154,11 @@ def test_labels_of_the_embedded_model_do_not_depend_on_the_company() -> None:
     engine = open_engine(bundle, Settings(engine="onnxruntime", threads=1))
     photo = fit(bundle.golden.image, bundle.manifest.input).pixels
     pictures = [photo, photo[::-1].copy(), photo[:, ::-1].copy(), photo // 2]
-    alone, together, largest = alone_and_together(engine, pictures, 4)
-    assert largest >= 3  # the first may go before the others come
+    for _ in range(5):  # on a busy machine the first may go before the others come
+        alone, together, largest = alone_and_together(engine, pictures, 4)
+        if largest >= 3:
+            break
+    assert largest >= 3
     for one, many in zip(alone, together, strict=True):
         assert (one.scores.argmax(0) == many.scores.argmax(0)).all()
         assert np.abs(one.scores - many.scores).max() < 1e-4
