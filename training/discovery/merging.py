@@ -17,14 +17,15 @@ Nothing of this is a number found on some folder:
                       pixels of one cluster in K, the one least like the rest of the group
 
 A region is in the clusters that its pieces are in, one vote for each run: no clusterings are matched to one another.
+All of this is drawn five times, and the draw taken whose groups are most like those of the others.
 
 Source: evidence accumulation (Fred and Jain, 2005) for joining what several runs made; one standard error: Breiman et
 al., Classification and Regression Trees (1984); the rest is our own (docs/training.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ class MergeOptions(Section):
     pieces: int = Field(default=4, ge=1, description="of each run, for each cluster that is wanted")
     least_pieces: int = Field(default=48, ge=2, description="of each run; with few, unlike things share a piece")
     regions_each: int = Field(default=32, ge=1, description="on average in a piece, or there are fewer pieces")
+    draws: int = Field(default=5, ge=1, description="of all of this, of which the most typical is taken")
     parts: int = Field(default=3, ge=2, description="of the folder, that are clustered apart")
 
 
@@ -125,7 +127,7 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
     options = options or MergeOptions()
     if len(rows) < k:
         raise TesseraError(f"{len(rows)} regions cannot make {k} clusters: lower clusters.k or add images")
-    pieces = _Pieces(rows, k, options, seed)
+    pieces = most_typical([_Pieces(rows, k, options, seed + 1009 * i) for i in range(options.draws)], rows)
     fewer = options.model_copy(update={"runs": (options.runs + 1) // 2})  # a part has fewer regions to make pieces of
     parts = [_Pieces(part, k, fewer, seed) for part in _parts(rows, options.parts, k)]
     if not parts:
@@ -147,6 +149,17 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
         groups += 1
     whole = float(agreement(lambda one: one.clusters(k, groups)).mean())
     return Merged(_by_run(pieces.clusters(k, groups), pieces), pieces.centroids, groups, tried, whole)
+
+
+def most_typical(draws: "Sequence[_Pieces]", rows: RegionRows) -> "_Pieces":
+    """The one whose groups agree most with those of the others; of two, or one, the first."""
+    if len(draws) < 3:
+        return draws[0]
+    groups = [one.labels(one.cut(one.alike_groups()), rows) for one in draws]
+    alike = torch.zeros(len(draws), len(draws), dtype=torch.float64)
+    for i, j in combinations(range(len(draws)), 2):
+        alike[i, j] = alike[j, i] = adjusted_rand(groups[i], groups[j], rows.weight)
+    return draws[int(alike.sum(1).argmax())]
 
 
 def as_good(one: Tensor, other: Tensor) -> bool:

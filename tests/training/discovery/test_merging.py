@@ -16,7 +16,7 @@ from training.clustering.kmeans import kmeans
 from training.discovery import merging
 from training.discovery.merging import MergeOptions, RegionRows, adjusted_rand, merge
 
-FEW = MergeOptions(runs=3, pieces=3, least_pieces=12, regions_each=4)
+FEW = MergeOptions(runs=3, pieces=3, least_pieces=12, regions_each=4, draws=1)
 
 
 def streets(*, images: int = 30, seed: int = 0) -> tuple[RegionRows, Tensor]:
@@ -152,6 +152,27 @@ def test_as_good_is_within_one_standard_error_of_paired_values() -> None:
     assert merging.as_good(plain + torch.tensor([-0.2, 0.05, 0.0]), plain)  # -0.05 ± 0.076
     assert not merging.as_good(plain - torch.tensor([0.02, 0.01, 0.02]), plain)
     assert not merging.as_good(torch.tensor([0.4]), torch.tensor([0.5]))
+
+
+def test_the_draw_most_like_the_others_is_taken() -> None:
+    class Draw:
+        def __init__(self, labels: list[int]) -> None:
+            self.own = torch.tensor(labels)
+
+        def alike_groups(self) -> int:
+            return 2
+
+        def cut(self, groups: int) -> Tensor:
+            return self.own
+
+        def labels(self, own: Tensor, rows: RegionRows) -> Tensor:
+            return own
+
+    rows, _ = streets(images=1)
+    halves, nearly, other = [0] * 6 + [1] * 7, [0] * 7 + [1] * 6, [0, 1] * 6 + [0]
+    draws = [Draw(other), Draw(nearly), Draw(halves), Draw(nearly)]
+    assert merging.most_typical(draws, rows) is draws[1]  # type: ignore[arg-type, comparison-overlap]
+    assert merging.most_typical(draws[:2], rows) is draws[0]  # type: ignore[arg-type, comparison-overlap]
 
 
 def test_average_linkage_is_scipys_where_weights_are_equal() -> None:
