@@ -11,7 +11,7 @@ Nothing of this is a number found on some folder:
 
     how many groups   pieces are joined while two groups are more alike than two pieces are on average; and no further
                       than parts of the folder, clustered apart, join the same: their agreement with the whole must be
-                      that on K clusters, within one standard error, or fewer pieces are joined
+                      that on K clusters, less one standard error, or fewer pieces are joined
     who gives         the group with the most pixels, divided by what it has given
     what              of the branches below its root that most runs know, and that have an eighth to a quarter of the
                       pixels of one cluster in K, the one least like the rest of the group
@@ -162,11 +162,10 @@ def most_typical(draws: "Sequence[_Pieces]", rows: RegionRows) -> "_Pieces":
     return draws[int(alike.sum(1).argmax())]
 
 
-def as_good(one: Tensor, other: Tensor) -> bool:
-    """Whether the mean of one row of paired values is the other's, or above it, within one standard error."""
-    apart = one - other
-    error = float(apart.std(unbiased=True)) / len(apart) ** 0.5 if len(apart) > 1 else 0.0
-    return float(apart.mean()) >= -error - 1e-9  # of one clustering with itself, to the last bits
+def as_good(found: Tensor, best: Tensor) -> bool:
+    """Whether the mean of some values is at most one standard error of the best ones below the mean of these."""
+    error = float(best.std(unbiased=True)) / len(best) ** 0.5 if len(best) > 1 else 0.0
+    return float(found.mean()) >= float(best.mean()) - error - 1e-9  # of one clustering with itself, to the last bits
 
 
 def adjusted_rand(left: Tensor, right: Tensor, weight: Tensor) -> float:
