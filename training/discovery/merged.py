@@ -11,10 +11,11 @@ from models.terminal.progress import say
 from training import distributed
 from training.config import facts
 from training.config.run import Run
+from training.data.preprocess import input_spec
 from training.data.regions import RegionCache, RegionOptions
 from training.discovery import region_rows
 from training.discovery.classifier import fit_centroids
-from training.discovery.cluster_codes import coded_regions
+from training.discovery.cluster_codes import cluster, coded_regions
 from training.discovery.consensus import IMAGES, grid_of
 from training.discovery.distill import distill
 from training.discovery.merging import Merged, merge
@@ -32,6 +33,10 @@ def merged(encoder: Encoder, temperature: float, run: Run) -> Segmenter:
     section = run.recipe.clusters
     cache, codes = coded_regions(encoder, run, most=IMAGES)
     codes = codes.at(0)
+    if len(codes.image) < section.count:  # flat pictures, or very few: cells are points enough where regions are not
+        say(run.console, f"{len(codes.image)} regions are too few for {section.count} clusters: cells are clustered")
+        spec = input_spec(encoder, run.recipe.input.size)
+        return Segmenter(encoder, cluster(encoder, spec, run), "cosine", temperature)
     soft = distributed.from_main(lambda: _soft(codes, cache, run))
     if section.distill_steps:
         return distill(encoder, cache, region_rows.soft_maps(soft, codes, cache, grid_of(cache)), temperature, run)
