@@ -10,14 +10,15 @@ the clusters that are still to be had the groups give away what is small and unl
 Nothing of this is a number found on some folder:
 
     how many groups   pieces are joined while two groups are more alike than two pieces are on average; and no further
-                      than parts of the folder, clustered apart, join the same: their agreement with the whole must be
-                      that on K clusters, less one standard error, or fewer pieces are joined
+                      than parts of the folder, clustered apart, join the same: on that many groups they must agree with
+                      the whole as on K clusters, but for one standard error, or fewer pieces are joined
     who gives         the group with the most pixels, divided by what it has given
     what              of the branches below its root that most runs know, and that have an eighth to a quarter of the
                       pixels of one cluster in K, the one least like the rest of the group
 
 A region is in the clusters that its pieces are in, one vote for each run: no clusterings are matched to one another.
-All of this is drawn five times, and the draw taken whose groups are most like those of the others.
+All of this is drawn five times: the fewest groups of any draw are tried first, parts and whole compared over all of
+them, and the draw taken whose groups are most like those of the others.
 
 Source: evidence accumulation (Fred and Jain, 2005) for joining what several runs made; one standard error: Breiman et
 al., Classification and Regression Trees (1984); the rest is our own (docs/training.md).
@@ -127,20 +128,26 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
     options = options or MergeOptions()
     if len(rows) < k:
         raise TesseraError(f"{len(rows)} regions cannot make {k} clusters: lower clusters.k or add images")
-    pieces = most_typical([_Pieces(rows, k, options, seed + 1009 * i) for i in range(options.draws)], rows)
+    draws = [_Pieces(rows, k, options, seed + 1009 * i) for i in range(options.draws)]
     fewer = options.model_copy(update={"runs": (options.runs + 1) // 2})  # a part has fewer regions to make pieces of
-    parts = [_Pieces(part, k, fewer, seed) for part in _parts(rows, options.parts, k)]
+    parts = _parts(rows, options.parts, k)
     if not parts:
+        pieces = most_typical(draws, rows, k)
         return Merged(_by_run(pieces.cut(k), pieces), pieces.centroids, k, {}, None)
+    apart = [[_Pieces(part, k, fewer, seed + 1009 * i) for part in parts] for i in range(options.draws)]
 
     def agreement(own: Callable[[_Pieces], Tensor]) -> Tensor:
-        whole = pieces.labels(own(pieces), rows)
-        found = [adjusted_rand(whole, part.labels(own(part), rows), rows.weight) for part in parts]
-        return torch.tensor(found, dtype=torch.float64)
+        """How far the whole and each part of the folder agree, the mean over the draws: [parts]."""
+        found = torch.zeros(len(draws), len(parts), dtype=torch.float64)
+        for i, (whole, of_parts) in enumerate(zip(draws, apart, strict=True)):
+            labels = whole.labels(own(whole), rows)
+            for j, part in enumerate(of_parts):
+                found[i, j] = adjusted_rand(labels, part.labels(own(part), rows), rows.weight)
+        return found.mean(0)
 
     plain = agreement(lambda one: one.cut(k))
     tried = {k: float(plain.mean())}
-    groups = min(k, pieces.alike_groups())
+    groups = min(k, *(one.alike_groups() for one in draws))
     while groups < k:
         found = agreement(lambda one: one.cut(groups))  # noqa: B023 (called at once)
         tried[groups] = float(found.mean())
@@ -148,17 +155,18 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
             break
         groups += 1
     whole = float(agreement(lambda one: one.clusters(k, groups)).mean())
+    pieces = most_typical(draws, rows, groups)
     return Merged(_by_run(pieces.clusters(k, groups), pieces), pieces.centroids, groups, tried, whole)
 
 
-def most_typical(draws: "Sequence[_Pieces]", rows: RegionRows) -> "_Pieces":
+def most_typical(draws: "Sequence[_Pieces]", rows: RegionRows, groups: int) -> "_Pieces":
     """The one whose groups agree most with those of the others; of two, or one, the first."""
     if len(draws) < 3:
         return draws[0]
-    groups = [one.labels(one.cut(one.alike_groups()), rows) for one in draws]
+    labels = [one.labels(one.cut(groups), rows) for one in draws]
     alike = torch.zeros(len(draws), len(draws), dtype=torch.float64)
     for i, j in combinations(range(len(draws)), 2):
-        alike[i, j] = alike[j, i] = adjusted_rand(groups[i], groups[j], rows.weight)
+        alike[i, j] = alike[j, i] = adjusted_rand(labels[i], labels[j], rows.weight)
     return draws[int(alike.sum(1).argmax())]
 
 

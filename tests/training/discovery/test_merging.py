@@ -159,9 +159,6 @@ def test_the_draw_most_like_the_others_is_taken() -> None:
         def __init__(self, labels: list[int]) -> None:
             self.own = torch.tensor(labels)
 
-        def alike_groups(self) -> int:
-            return 2
-
         def cut(self, groups: int) -> Tensor:
             return self.own
 
@@ -171,8 +168,17 @@ def test_the_draw_most_like_the_others_is_taken() -> None:
     rows, _ = streets(images=1)
     halves, nearly, other = [0] * 6 + [1] * 7, [0] * 7 + [1] * 6, [0, 1] * 6 + [0]
     draws = [Draw(other), Draw(nearly), Draw(halves), Draw(nearly)]
-    assert merging.most_typical(draws, rows) is draws[1]  # type: ignore[arg-type, comparison-overlap]
-    assert merging.most_typical(draws[:2], rows) is draws[0]  # type: ignore[arg-type, comparison-overlap]
+    assert merging.most_typical(draws, rows, 2) is draws[1]  # type: ignore[arg-type, comparison-overlap]
+    assert merging.most_typical(draws[:2], rows, 2) is draws[0]  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_the_fewest_groups_of_any_draw_are_tried_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, _ = streets(images=40)
+    counts = iter([5, 3, 4])
+    monkeypatch.setattr(merging._Pieces, "alike_groups", lambda self: next(counts))
+    found = merge(rows, 6, FEW.model_copy(update={"draws": 3}), seed=1)
+    assert min(found.agreement) == 3
+    assert found.groups == max({*found.agreement} - {6}, default=6)
 
 
 def test_average_linkage_is_scipys_where_weights_are_equal() -> None:
