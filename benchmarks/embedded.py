@@ -52,8 +52,10 @@ def quality(bundle: Bundle, encode: Engine, data: Path, split: str) -> None:
 def choose(runs: Sequence[Path], data: Path) -> None:
     """Prints what is known of each run without labels, best first.
 
-    Two shares, each 0..1, are added: of a crop's pixels that stay in their cluster, and how far parts of the folder
-    agree on the clusters beyond chance. The rule was written down before the runs were compared.
+    The fewest groups that the parts of the folder bear come first: agreement beyond chance still grows with the number
+    of groups, and may be compared between equal ones only. Then two shares, each 0..1, are added: of a crop's pixels
+    that stay in their cluster, and how far parts of the folder agree on the clusters. The rule was written down before
+    the runs were scored.
     """
     images = datasets.open("camvid", data, split="train", console=Console(quiet=True))
     found = []
@@ -61,10 +63,10 @@ def choose(runs: Sequence[Path], data: Path) -> None:
         bundle = Bundle.load(run / "bundle")
         encode = open_engine(bundle, Settings(engine="onnxruntime"))
         crops = crop_stability(partial(segment, bundle, encode), images, seed=0)
-        parts = json.loads((run / "cache" / "facts" / "merging.json").read_text())["whole"]
-        found.append((crops + parts, crops, parts, run, bundle.ref))
-    for total, crops, parts, run, ref in sorted(found, reverse=True):
-        print(f"{run}  {ref}  {total:.3f} = crops {crops:.3f} + parts {parts:.3f}")
+        merging = json.loads((run / "cache" / "facts" / "merging.json").read_text())
+        found.append((-merging["groups"], crops + merging["whole"], crops, merging["whole"], run, bundle.ref))
+    for groups, total, crops, parts, run, ref in sorted(found, reverse=True):
+        print(f"{run}  {ref}  {-groups} groups, {total:.3f} = crops {crops:.3f} + parts {parts:.3f}")
 
 
 def latency(bundle: Bundle, encode: Engine, photo: np.ndarray, repeats: int = 50) -> None:
