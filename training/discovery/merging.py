@@ -91,6 +91,7 @@ class Merged:
     groups     how many there were before the small ones were taken out
     agreement  by number of groups, of those that were tried and of K: how far parts of the folder agree with the whole,
                adjusted for chance (1: entirely, 0: as chance would); empty where the folder is too small for parts
+    error      one standard error of that on K, by which agreement on fewer groups may be less
     whole      the same of the clusters that came of it; None where there are no parts
     """
 
@@ -98,6 +99,7 @@ class Merged:
     centroids: Tensor
     groups: int
     agreement: dict[int, float]
+    error: float
     whole: float | None
 
     @property
@@ -117,7 +119,10 @@ class Merged:
         """For the report."""
         agreement = {str(k): round(value, 4) for k, value in self.agreement.items()}
         whole = None if self.whole is None else round(self.whole, 4)
-        return {"groups": self.groups, "agreement": agreement, "whole": whole, "pieces": self.own.shape[1]}
+        error = round(self.error, 4)
+        return {
+            "groups": self.groups, "agreement": agreement, "error": error, "whole": whole, "pieces": self.own.shape[1]
+        }  # fmt: skip
 
 
 def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed: int = 0) -> Merged:
@@ -133,7 +138,7 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
     parts = _parts(rows, options.parts, k)
     if not parts:
         pieces = most_typical(draws, rows, k)
-        return Merged(_by_run(pieces.cut(k), pieces), pieces.centroids, k, {}, None)
+        return Merged(_by_run(pieces.cut(k), pieces), pieces.centroids, k, {}, 0.0, None)
     apart = [[_Pieces(part, k, fewer, seed + 1009 * i) for part in parts] for i in range(options.draws)]
 
     def agreement(own: Callable[[_Pieces], Tensor]) -> Tensor:
@@ -156,7 +161,9 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
         groups += 1
     whole = float(agreement(lambda one: one.clusters(k, groups)).mean())
     pieces = most_typical(draws, rows, groups)
-    return Merged(_by_run(pieces.clusters(k, groups), pieces), pieces.centroids, groups, tried, whole)
+    return Merged(
+        _by_run(pieces.clusters(k, groups), pieces), pieces.centroids, groups, tried, standard_error(plain), whole
+    )
 
 
 def most_typical(draws: "Sequence[_Pieces]", rows: RegionRows, groups: int) -> "_Pieces":
@@ -172,8 +179,13 @@ def most_typical(draws: "Sequence[_Pieces]", rows: RegionRows, groups: int) -> "
 
 def as_good(found: Tensor, best: Tensor) -> bool:
     """Whether the mean of some values is at most one standard error of the best ones below the mean of these."""
-    error = float(best.std(unbiased=True)) / len(best) ** 0.5 if len(best) > 1 else 0.0
-    return float(found.mean()) >= float(best.mean()) - error - 1e-9  # of one clustering with itself, to the last bits
+    # Of one clustering with itself, equal to the last bits.
+    return float(found.mean()) >= float(best.mean()) - standard_error(best) - 1e-9
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of values [N]; 0 of one."""
+    return float(values.std(unbiased=True)) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def adjusted_rand(left: Tensor, right: Tensor, weight: Tensor) -> float:

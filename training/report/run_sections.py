@@ -61,12 +61,18 @@ def found_without_labels(merging: Mapping[str, Any] | None, crops: Mapping[str, 
     if merging and merging["whole"] is not None:
         tried = {int(k): value for k, value in merging["agreement"].items()}
         others = ", ".join(f"{k}: {value:.2f}" for k, value in sorted(tried.items()))
+        k, groups = max(tried), merging["groups"]
+        made = (
+            f"what belongs together made {groups} groups, which gave away what is small and unlike the rest of them"
+            f" until there were {k} clusters"
+            if groups < k
+            else f"what belongs together was joined until there were {k} clusters, and no further"
+        )
         said.append(
-            f"Regions were clustered into {merging['pieces']} pieces, several times over; what belongs together made"
-            f" {merging['groups']} groups, which gave away what is small and unlike the rest of them. Parts of the"
-            f" folder, clustered apart, agree with the clusters to {merging['whole']:.2f} (1: entirely, 0: as by"
-            f" chance), and with pieces joined into so many groups to {others}: groups on which they agree less than"
-            f" on {max(tried)} are not trusted."
+            f"Regions were clustered into {merging['pieces']} pieces, several times over; {made}. Parts of the folder,"
+            f" clustered apart, agree with the clusters to {merging['whole']:.2f} (1: entirely, 0: as by chance), and"
+            f" with pieces joined into so many groups to {others}. Groups on which they agree less than on {k}, by more"
+            f" than one standard error ({merging.get('error', 0):.2f}), are not trusted."
         )
     elif merging:
         said.append(
