@@ -72,8 +72,11 @@ def average_linkage(apart: Tensor, weights: Sequence[float]) -> list[Join]:
     # An unused cluster weighs next to nothing, not nothing: two of them still have a mean distance.
     weight = [max(float(one), 1e-12) for one in weights]
     joins: list[Join] = []
+    # The nearest of each is kept: a mean of two distances is no less than both, so few of them change by a join.
+    least, nearest = apart.min(1) if len(apart) else (apart, apart)
     for _ in range(len(apart) - 1):
-        a, b = sorted(divmod(int(apart.argmin()), len(apart)))
+        first = int(least.argmin())
+        a, b = sorted((first, int(nearest[first])))
         into, gone = (a, b) if weight[a] >= weight[b] else (b, a)
         # A mean may leave the range of what it is the mean of by the last bit.
         height = min(most, max(float(apart[a, b]), joins[-1].height if joins else -torch.inf))
@@ -84,6 +87,9 @@ def average_linkage(apart: Tensor, weights: Sequence[float]) -> list[Join]:
         apart[gone], apart[:, gone] = torch.inf, torch.inf
         apart[into, into] = torch.inf
         weight[into] = total
+        stale = (nearest == into) | (nearest == gone)
+        stale[[into, gone]] = True
+        least[stale], nearest[stale] = apart[stale].min(1)
     return joins
 
 

@@ -17,6 +17,7 @@ drives (docs/evaluation.md has what it is worth).
 import numpy as np
 import torch
 from pydantic import Field
+from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -104,7 +105,9 @@ def links(unit: Tensor, shares: Tensor, image: Tensor, options: BelongingOptions
         near = (unit[rows] @ unit.T).masked_fill_(image[rows, None] == image, -torch.inf)
         cosine, at = near.topk(min(options.neighbors, count), dim=1)
         counts = cosine.isfinite().double()
-        reached = (shares[at] * counts[..., None]).sum(1)
+        ends = torch.arange(len(at) + 1) * at.shape[1]
+        linked = sparse.csr_array((counts.flatten().numpy(), at.flatten().numpy(), ends.numpy()), (len(at), count))
+        reached = torch.from_numpy(linked @ shares.numpy())
         found += shares[rows].T @ reached
         expected += (shares[rows] * counts.sum(1, keepdim=True)).T @ (total / count).expand(len(reached), k)
     found, expected = found + found.T, expected + expected.T

@@ -53,6 +53,8 @@ class MergeOptions(Section):
     pieces: int = Field(default=4, ge=1, description="of each run, for each cluster that is wanted")
     least_pieces: int = Field(default=48, ge=2, description="of each run; with few, unlike things share a piece")
     regions_each: int = Field(default=32, ge=1, description="on average in a piece, or there are fewer pieces")
+    most_pieces: int = Field(default=240, ge=2, description="of each run, unless more clusters are wanted")
+    tries: int = Field(default=16, ge=1, description="numbers of groups below K at most, evenly spaced")
     draws: int = Field(default=5, ge=1, description="of all of this, of which the most typical is taken")
     parts: int = Field(default=3, ge=2, description="of the folder, that are clustered apart")
 
@@ -153,12 +155,13 @@ def merge(rows: RegionRows, k: int, options: MergeOptions | None = None, *, seed
     plain = agreement(lambda one: one.cut(k))
     tried = {k: float(plain.mean())}
     groups = min(k, *(one.alike_groups() for one in draws))
+    further = max(1, (k - groups) // options.tries)
     while groups < k:
         found = agreement(lambda one: one.cut(groups))  # noqa: B023 (called at once)
         tried[groups] = float(found.mean())
         if as_good(found, plain):
             break
-        groups += 1
+        groups = min(k, groups + further)
     whole = float(agreement(lambda one: one.clusters(k, groups)).mean())
     pieces = most_typical(draws, rows, groups)
     return Merged(
@@ -206,7 +209,8 @@ class _Pieces:
 
     def __init__(self, rows: RegionRows, k: int, options: MergeOptions, seed: int) -> None:
         runs = options.runs
-        count = max(k, min(max(options.pieces * k, options.least_pieces), len(rows) // options.regions_each))
+        most = min(len(rows) // options.regions_each, options.most_pieces)
+        count = max(k, min(max(options.pieces * k, options.least_pieces), most))
         made = [kmeans(rows.points, count, seed=seed + 101 * i, restarts=1) for i in range(runs)]
         self.runs, self.count = runs, count
         self.centroids = torch.stack([centroids for centroids, _ in made])
@@ -224,6 +228,7 @@ class _Pieces:
         self.alike = torch.stack([belonging.standardized(sign, beside) for sign in signs]).mean(0)
         self.alike = (self.alike + self.alike.T) / 2
         self.joins = average_linkage(-self.alike, self.weight.tolist())
+        self._nearest: tuple[RegionRows, Tensor] | None = None  # the rows last asked for, and the piece of each by run
 
     def alike_groups(self) -> int:
         """How many groups are left when only those more alike than two pieces are on average are joined; 2 or more."""
@@ -287,10 +292,12 @@ class _Pieces:
 
     def labels(self, own: Tensor, rows: RegionRows) -> Tensor:
         """The cluster of every region of a folder, by the pieces of this part of it: int64 [R]."""
-        points = F.normalize(rows.points.float(), dim=1)
+        if self._nearest is None or self._nearest[0] is not rows:
+            points = F.normalize(rows.points.float(), dim=1)
+            self._nearest = rows, torch.stack([nearest(points, one)[1] for one in self.centroids])
         votes = torch.zeros(len(rows), int(own.max()) + 1)
-        for mine, centroids in zip(own.reshape(self.runs, -1), self.centroids, strict=True):
-            votes += F.one_hot(mine[nearest(points, centroids)[1]], votes.shape[1])
+        for mine, piece in zip(own.reshape(self.runs, -1), self._nearest[1], strict=True):
+            votes[torch.arange(len(rows)), mine[piece]] += 1
         return votes.argmax(1)
 
 
