@@ -81,7 +81,8 @@ def recluster(
         k = k or _proposed(codes, noting)
         if k > len(codes.points):
             raise UsageError(f"--k {k}: the sample of codes has {len(codes.points)} places; ask for fewer clusters")
-        say(run.console, f"clustering {len(codes.points)} codes of {len(codes.images)} images into {k}")
+        how = ", by k-means: what belongs together is joined by a training only" if run.recipe.clusters.merge else ""
+        say(run.console, f"clustering {len(codes.points)} codes of {len(codes.images)} images into {k}{how}")
         restarts = run.recipe.clusters.restarts
         found, _ = kmeans(codes.points, k, seed=run.recipe.seed, restarts=restarts, metric="cosine")
         found, names = _aligned(found, codes, exported, bundle, align_to or bundle, noting)

@@ -57,5 +57,6 @@ def _soft(codes: RegionCodes, cache: RegionCache, run: Run) -> Tensor:
 def told(found: Merged) -> str:
     """How it was done, for people."""
     runs, pieces = found.own.shape
-    said = f"{runs} × {pieces} pieces make {found.groups} groups, these {found.clusters} clusters"
+    joined = f"{found.groups} groups, cut into " if found.groups < found.clusters else ""
+    said = f"what belongs together of {runs} × {pieces} pieces: {joined}{found.clusters} clusters"
     return said if found.whole is None else f"{said}; parts of the folder agree on them to {found.whole:.2f}"

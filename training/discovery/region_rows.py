@@ -17,7 +17,7 @@ from training.discovery.merging import RegionRows
 from training.discovery.region_evidence import textures
 from training.features.region_codes import RegionCodes, coarse, place
 
-_ROWS = 12_000  # drawn from more: what belongs together is told by a sample
+MOST = 12_000  # drawn from more: what belongs together is told by a sample
 
 
 def sample(codes: RegionCodes, cache: RegionCache, *, position: float, contrast: float, seed: int) -> RegionRows:
@@ -28,9 +28,9 @@ def sample(codes: RegionCodes, cache: RegionCache, *, position: float, contrast:
     contrast  clip limit that the images were equalized with before they were cut; their texture is told after it
     """
     chosen = torch.arange(len(codes.image))
-    if len(chosen) > _ROWS:
+    if len(chosen) > MOST:
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(chosen), generator=generator)[:_ROWS].sort().values
+        chosen = torch.randperm(len(chosen), generator=generator)[:MOST].sort().values
     middle = codes.codes.mean(0)
     points, code = place(codes, position, middle), F.normalize(codes.codes - middle, dim=1)
     texture = torch.from_numpy(np.concatenate(list(_textures(codes, cache, chosen, contrast))))

@@ -107,6 +107,8 @@ def _of_method(
         parts.append(Part(stage.name, stage.steps, "steps", stage.steps * each))
     for work in [*_finding(run, method), *_afterwards(run)]:
         parts.append(rate.part(work))
+        if work.name == "codes of regions" and run.recipe.clusters.merge:
+            parts.append(rate.joining())
         if work.name == "codes of regions" and run.recipe.clusters.distill_steps:
             parts.append(rate.distilling())
     return _Planned(parts, _checkpoints(run, method, stages)), rate, (run.recipe.clusters.count, _CODE, encoder.stride)

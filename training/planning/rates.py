@@ -19,12 +19,15 @@ from training.data import crops
 from training.data.images import evenly
 from training.data.preprocess import input_spec
 from training.data.regions import RegionOptions, cover, equalize, segment, smallest
+from training.discovery import merging, region_rows
+from training.discovery.region_evidence import TEXTURES
 from training.distillation.teacher import Teacher
 from training.features import mask_proposals
 from training.planning.plan import Part
 from training.trainer.stage import Stage
 
 _BATCH = 4  # images through the network at once
+_REGIONS, _FEW_REGIONS, _CODE = 150, 1000, 128  # of an image, about; that are joined to see how long it takes; a code's
 _PATIENCE = 4  # times the seconds there are, for a second call that is not the first
 
 
@@ -38,6 +41,20 @@ class Rates:
     def part(self, work: Work) -> Part:
         each = self._each(work.through)
         return Part(work.name, work.images, "images", work.images * each, work.disk_bytes, work.memory_bytes)
+
+    def joining(self) -> Part:
+        """Pieces of the folder's regions are joined; measured on a few random ones, once."""
+        k, options = self.run.recipe.clusters.count, merging.MergeOptions()
+        count = min(region_rows.MOST, _REGIONS * len(self.run.images))
+        few = min(count, max(_FEW_REGIONS, 2 * k))
+        codes = torch.randn(few, _CODE, generator=torch.Generator().manual_seed(0))
+        image = torch.arange(few) * max(1, few // _REGIONS) // few
+        rows = merging.RegionRows(codes, codes, codes[:, :TEXTURES], image, torch.ones(few))
+        began = time.perf_counter()
+        if few > k:
+            merging.merge(rows, k, options.model_copy(update={"draws": 1}))
+        seconds = (time.perf_counter() - began) * options.draws * count / few
+        return Part("joining", count, "regions", seconds)
 
     def distilling(self) -> Part:
         """The network learns what several clusterings agree on: a step is twelve images, forward and back."""

@@ -13,7 +13,9 @@ from training.discovery.merged import merged
 FEW = ("method=deepcluster", "backbone.name=test_resnet", "deepcluster.code_dim=8", "clusters.region_scales=[100.0]")
 
 
-@pytest.mark.parametrize(("k", "said"), [(3, "pieces make"), (200, "regions are too few for 200 clusters")])
+@pytest.mark.parametrize(
+    ("k", "said"), [(3, "what belongs together of"), (200, "regions are too few for 200 clusters")]
+)
 def test_there_are_as_many_centroids_as_clusters(k: int, said: str, tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
     run = replace(small_run(tmp_path, *FEW, f"clusters.k={k}"), console=console)

@@ -53,7 +53,7 @@ def test_rows_are_drawn_evenly_and_weigh_their_pixels(
     assert rows.weight.tolist() == sizes.tolist()
     assert rows.points.shape == (9, 7)
     assert rows.code.norm(dim=1).allclose(torch.ones(9))
-    monkeypatch.setattr(region_rows, "_ROWS", 4)
+    monkeypatch.setattr(region_rows, "MOST", 4)
     few = region_rows.sample(codes, cache, position=0.5, contrast=0.01, seed=0)
     assert len(few) == 4
     assert few.image.diff().min() >= 0

@@ -62,6 +62,17 @@ def test_clusterings_and_what_is_distilled_from_them(tmp_path: Path) -> None:
         part.name: part.count for part in planner.make(small_run(tmp_path, *overrides, *lesson), seconds=0.0).parts
     }
     assert (parts["codes of regions"], parts["consensus"]) == (8, 9)
+    assert "joining" not in parts
+
+
+def test_pieces_that_are_joined_take_their_time(tmp_path: Path) -> None:
+    overrides = [*small("stego", tmp_path), "clusters.merge=true", "clusters.k=4"]
+    parts = {part.name: part for part in planner.make(small_run(tmp_path, *overrides), seconds=0.0).parts}
+    names = list(parts)
+    assert names.index("codes of regions") + 1 == names.index("joining")
+    assert parts["joining"].count == 8 * 150
+    assert parts["joining"].unit == "regions"
+    assert parts["joining"].seconds > 0
 
 
 def test_a_student_comes_after_its_own_teacher(tmp_path: Path) -> None:
