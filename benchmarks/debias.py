@@ -2,7 +2,7 @@
 
     python -m benchmarks.debias [BUNDLE] [--data ../shared/data/camvid] [--steps 1200] [--no-keep]
 
-Networks: a bundle's code (two columns of it are its place where the recipe says so) and, where its graph names them, its
+Networks: a bundle's code (where a recipe says so, two columns are the place) and, where its graph names them, its
 backbone's features; a small ViT of random weights whose positions are MAE's, sines and cosines of rows and columns, and
 so strong that features are mostly place; and one with learned position embeddings, which learns here, in about five
 minutes of one core, to fill in masked patches of the training frames (MAE, arXiv:2111.06377).
