@@ -198,7 +198,7 @@ def test_a_request_goes_before_a_jobs_images(serve: Any) -> None:
 
 def test_finished_jobs_are_put_away_by_time_that_the_server_ran(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_TIDY_S", 0.05)
-    with serve(job_days=0.3 / 86400) as client:
+    with serve(job_days=1.5 / 86400) as client:
         settled(client, job := begun(client))
         monkeypatch.setattr(time, "time", lambda: 4e9)  # a clock that jumps by decades puts nothing away
         assert client.get(f"/jobs/{job}").status_code == 200
