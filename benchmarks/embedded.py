@@ -54,8 +54,8 @@ def choose(runs: Sequence[Path], data: Path) -> None:
 
     The fewest groups that the parts of the folder bear come first: agreement beyond chance still grows with the number
     of groups, and may be compared between equal ones only. Then two shares, each 0..1, are added: of a crop's pixels
-    that stay in their cluster, and how far parts of the folder agree on the clusters. The rule was written down before
-    the runs were scored.
+    that stay in their cluster, and how far parts of the folder agree on the clusters. The sum was written down before
+    any run was scored, the order by groups after some were: see docs/training.md.
     """
     images = datasets.open("camvid", data, split="train", console=Console(quiet=True))
     found = []
